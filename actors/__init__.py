@@ -1,0 +1,1 @@
+"""Everything that knows Ray: pools of engine actors, trainers, placement, the driver and the CLI."""

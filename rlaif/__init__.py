@@ -1,0 +1,1 @@
+"""Constitutional AI and RL from AI feedback: the method. Nothing in this package knows Ray (see ``actors/``)."""

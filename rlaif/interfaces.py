@@ -1,0 +1,176 @@
+"""The seams of the system, as Protocols. Whoever reads this file knows what an engine, a pool and a learner owe.
+
+Engines are single-loop objects: their coroutines run on one asyncio loop, many at once, and the engine batches them
+(continuous batching). They know tokens, not principles: prompts arrive as token ids, and what is asked of the text
+is decided by the tasks (``critique_revision``, ``labelling``, ``sampling``...), which run next to the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from rlaif.records import Completion, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RowT = TypeVar("RowT", contravariant=True)
+RecordT = TypeVar("RecordT", covariant=True)
+Row = TypeVar("Row")
+Record = TypeVar("Record")
+
+
+# ---------------------------------------------------------------------------------------------------- engines
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What the learner computed with the new weights, for engines to prove that they serve the same.
+
+    ``token_ids``: sequences of at least two tokens. ``values``: for a language model the log-probability of each
+    sequence's last token given the ones before it; for a preference model each sequence's score.
+    """
+
+    token_ids: tuple[tuple[int, ...], ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One version of a model's weights, ready to serve: Hugging Face parameter names, tied heads spelled out."""
+
+    version: int
+    tensors: Mapping[str, np.ndarray]
+    probe: Probe
+
+
+class Engine(Protocol):
+    """What every engine has."""
+
+    tokenizer: Any  #: transformers.PreTrainedTokenizerFast
+    max_length: int  #: prompt and completion together, in tokens
+    model_version: str  #: content version of what was loaded, e.g. "sl_cai@3f2a", written into records
+    policy_version: int  #: 0 for what was loaded, then ``Weights.version``
+
+    async def update_weights(self, weights: Weights) -> None:
+        """Serve ``weights`` from the next request on and prove it against the probe; reset the prefix cache.
+
+        Raises WeightSyncError when names do not cover the model or the probe differs by more than 1e-3 (float32) or
+        5e-2 (bfloat16); the engine must not be used afterwards.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class TextGenerator(Engine, Protocol):
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        """Sample one completion. Raises RequestError when the prompt is empty, has an unknown token id, or leaves
+        no room for one token; EngineError when the engine is dead."""
+        ...
+
+
+class ChoiceScorer(Engine, Protocol):
+    async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability (full vocabulary, temperature 1) of each of ``choice_ids`` as the next token."""
+        ...
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion: ...
+
+
+class SequenceScorer(Engine, Protocol):
+    async def score(self, token_ids: Sequence[int]) -> float:
+        """The preference score of a whole dialogue, read at its last token (which must be the EOS)."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------------ pools
+class Task(Protocol[RowT, RecordT]):
+    """One row's whole conversation with an engine: a frozen, picklable object from ``rlaif``, run next to it.
+
+    A task that raises RlaifError or any other Exception fails its row, never its engine.
+    """
+
+    name: str  #: e.g. "revise"; names the progress bar, the failure and the metric
+
+    async def __call__(self, engine: Any, row: RowT) -> RecordT: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done(Generic[Row, Record]):
+    """A row that came back. Exactly one of ``record`` and ``failure`` is set."""
+
+    row: Row
+    record: Record | None
+    failure: str | None  #: the cause, for quarantine.jsonl
+
+
+class Pool(Protocol):
+    """An elastic group of engines of one role; the one way to run inference."""
+
+    role: str
+
+    def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[Done[Row, Record]]:
+        """Run ``task`` on every row; yield each as it finishes, in any order, every row exactly once.
+
+        ``rows`` is read lazily, with a bounded number in flight (back-pressure). Rows have an ``id`` attribute.
+        """
+        ...
+
+    async def update_weights(self, weights: Weights) -> None:
+        """Give every engine the weights and wait until each has proved that it serves them."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --------------------------------------------------------------------------------------------------- learners
+class PolicyLearner(Protocol):
+    """The DeepSpeed ranks that train the policy and its value function."""
+
+    async def learn(self, batch: Sequence[Any]) -> Learned:
+        """One PPO batch (``rlaif.experience.Sample``): recompute, advantages, ``epochs`` of optimizer steps."""
+        ...
+
+    async def weights(self) -> Any:
+        """The current policy as something a Pool's ``update_weights`` accepts (Weights, or a reference to it)."""
+        ...
+
+    async def save(self, path: Path) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What became of a batch. ``kl`` and ``advantage_mean`` [B], in the batch's order."""
+
+    version: int
+    metrics: Mapping[str, float]
+    kl: tuple[float, ...]
+    advantage_mean: tuple[float, ...]
+
+
+class Trainers(Protocol):
+    """Where trainers come from: Ray Train in ``actors``, this process in ``stages.in_process``."""
+
+    async def supervise(self, job: Any) -> Mapping[str, float]:
+        """Run a ``rlaif.training.sft.SFTJob`` to its end; returns its final metrics."""
+        ...
+
+    async def fit_preference_model(self, job: Any) -> Mapping[str, float]:
+        """Run a ``rlaif.training.preference.PreferenceJob`` to its end; returns its final metrics."""
+        ...
+
+    async def policy_learner(self, job: Any) -> PolicyLearner:
+        """Start the policy trainer of a ``rlaif.training.ppo.PPOJob``."""
+        ...
+
+
+class Pools(Protocol):
+    """Where pools come from: Ray actors in ``actors``, this process in ``stages.in_process``."""
+
+    async def open(self, role: str, model: str) -> Pool:
+        """A pool of the configured engine for ``role`` (generator, labeller, scorer) serving ``model``."""
+        ...

@@ -1,0 +1,259 @@
+"""The records that flow from stage to stage: frozen, keyword-only, complete when made.
+
+Ids come from file and row (``red_team.jsonl:17``), so that equal texts stay two rows and a rerun finds its own.
+Log-probabilities are natural logarithms; ``seconds`` is wall-clock time spent on the row next to its engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Axis = Literal["red_team", "helpful"]
+FinishReason = Literal["stop", "length"]
+Role = Literal["human", "assistant"]
+
+
+class Status(StrEnum):
+    """What became of a row. Only ``OK`` and ``TIE`` ever become numbers in training."""
+
+    OK = "ok"
+    TIE = "tie"
+    INVALID = "invalid"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A conversation that ends with a human turn and waits for the assistant."""
+
+    id: str
+    source_file: str
+    source_row: int
+    axis: Axis
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How to sample one completion. ``temperature`` 0 is greedy; no top-p or top-k: they break PPO's ratios."""
+
+    max_tokens: int
+    temperature: float
+    seed: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """One sampled continuation.
+
+    ``token_ids`` holds the EOS (or the tokens that made the stop string) when ``finish_reason`` is "stop";
+    ``logprobs`` [T] are at the sampling temperature, one for each token id. ``text`` excludes EOS and stop string.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: FinishReason
+    policy_version_start: int
+    policy_version_end: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One round of critique and revision."""
+
+    principle_id: str
+    critique: str
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RevisionChain:
+    """First answer and its revisions, each the answer to the one before. ``token_ids`` are the last revision's."""
+
+    id: str
+    source_file: str
+    source_row: int
+    status: Status
+    error: str | None
+    seconds: float
+    seed: int
+    model_version: str
+    axis: Axis
+    prompt: tuple[Turn, ...]
+    response: str
+    rounds: tuple[Round, ...]
+    token_ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """A prompt and two answers of the policy, not yet judged. Token ids include the EOS where it was sampled."""
+
+    id: str
+    source_file: str
+    source_row: int
+    status: Status
+    error: str | None
+    seconds: float
+    seed: int
+    model_version: str
+    axis: Axis
+    prompt: tuple[Turn, ...]
+    answer_1: str
+    answer_2: str
+    token_ids_1: tuple[int, ...]
+    token_ids_2: tuple[int, ...]
+    policy_version: int
+
+    def swap(self) -> Comparison:
+        """The same comparison with its answers exchanged."""
+        from dataclasses import replace
+
+        return replace(
+            self,
+            answer_1=self.answer_2,
+            answer_2=self.answer_1,
+            token_ids_1=self.token_ids_2,
+            token_ids_2=self.token_ids_1,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """One look at a comparison: which answer stood in slot A (``order`` 1: answer_1), raw log-probabilities."""
+
+    principle_id: str
+    order: Literal[1, 2]
+    logprob_a: float
+    logprob_b: float
+    rationale: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """The debiased soft label: ``prob`` = P(answer_1 better), None unless the status is OK or TIE."""
+
+    id: str
+    source_file: str
+    source_row: int
+    status: Status
+    error: str | None
+    seconds: float
+    seed: int
+    model_version: str
+    axis: Axis
+    prompt: tuple[Turn, ...]
+    answer_1: str
+    answer_2: str
+    token_ids_1: tuple[int, ...]
+    token_ids_2: tuple[int, ...]
+    policy_version: int
+    prob: float | None
+    aggregation: str
+    judgements: tuple[Judgement, ...]
+    constitution_hash: str
+    template_version: str
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferencePair:
+    """A human comparison for the preference model: ``chosen`` was preferred to ``rejected`` after ``prompt``."""
+
+    id: str
+    source_file: str
+    source_row: int
+    prompt: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredAnswers:
+    """A public question and its answers with votes, for preference-model pretraining."""
+
+    id: str
+    source_file: str
+    source_row: int
+    question: str
+    answers: tuple[ScoredAnswer, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredAnswer:
+    text: str
+    votes: int
+    accepted: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """One on-policy sample with its score. ``logprobs`` [T] belong to ``response_ids`` [T], EOS included.
+
+    ``kl`` is the sum over the response of (log policy - log reference) and ``advantage_mean`` the mean over its
+    tokens; both are None until the batch has been learned, when the record is written.
+    """
+
+    id: str
+    source_file: str
+    source_row: int
+    status: Status
+    error: str | None
+    seconds: float
+    seed: int
+    model_version: str
+    axis: Axis
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    policy_version_start: int
+    policy_version_end: int
+    preference_model_version: int
+    score: float
+    kl: float
+    advantage_mean: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer sampled for evaluation from one snapshot (``helpful_only``, ``sl_cai``, ``rl_cai``)."""
+
+    id: str
+    source_file: str
+    source_row: int
+    status: Status
+    error: str | None
+    seconds: float
+    seed: int
+    model_version: str
+    axis: Axis
+    snapshot: str
+    prompt: tuple[Turn, ...]
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantined:
+    """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``."""
+
+    id: str
+    file: str
+    row: int
+    stage: str
+    cause: str
