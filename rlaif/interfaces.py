@@ -130,7 +130,7 @@ class PolicyLearner(Protocol):
     """The DeepSpeed ranks that train the policy and its value function."""
 
     async def learn(self, batch: Sequence[Any]) -> Learned:
-        """One PPO batch (``rlaif.experience.Sample``): recompute, advantages, ``epochs`` of optimizer steps."""
+        """One PPO batch (``rlaif.records.ScoredSample``): recompute, advantages, ``epochs`` of optimizer steps."""
         ...
 
     async def weights(self) -> Any:
@@ -156,15 +156,15 @@ class Trainers(Protocol):
     """Where trainers come from: Ray Train in ``actors``, this process in ``stages.in_process``."""
 
     async def supervise(self, job: Any) -> Mapping[str, float]:
-        """Run a ``rlaif.training.sft.SFTJob`` to its end; returns its final metrics."""
+        """Run a ``rlaif.training.jobs.SFTJob`` to its end; returns its final metrics."""
         ...
 
     async def fit_preference_model(self, job: Any) -> Mapping[str, float]:
-        """Run a ``rlaif.training.preference.PreferenceJob`` to its end; returns its final metrics."""
+        """Run a ``rlaif.training.jobs.PreferenceJob`` to its end; returns its final metrics."""
         ...
 
     async def policy_learner(self, job: Any) -> PolicyLearner:
-        """Start the policy trainer of a ``rlaif.training.ppo.PPOJob``."""
+        """Start the policy trainer of a ``rlaif.training.jobs.PPOJob``."""
         ...
 
 

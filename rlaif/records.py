@@ -200,6 +200,24 @@ class ScoredAnswer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredSample:
+    """A rollout that its scorer has read: what the policy learner consumes.
+
+    ``logprobs`` [T] are the engine's, at the sampling temperature, for ``response_ids`` [T] (EOS included where it
+    was sampled); ``score`` is the raw preference score.
+    """
+
+    id: str
+    axis: Axis
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    score: float
+    policy_version_start: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
     """One on-policy sample with its score. ``logprobs`` [T] belong to ``response_ids`` [T], EOS included.
 

@@ -1,0 +1,70 @@
+"""What trainers are asked to do: frozen, picklable, and importable without torch.
+
+Paths are strings, because a job crosses machines. ``Rank`` says which of the processes this one is; a process
+group of ``world_size`` exists already when there is more than one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlaif.config import Optimization, PreferenceModel, Reinforcement, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """One process of a trainer, ``index`` in 0 .. ``world_size`` - 1."""
+
+    index: int = 0
+    world_size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTJob:
+    """Fine-tune ``base_model`` on the parquet ``dataset`` and save the result at ``output``.
+
+    Rows: ``id, input_ids, prompt_length``; the loss is on ``input_ids[prompt_length:]``, EOS included.
+    """
+
+    base_model: str
+    dataset: str
+    output: str
+    max_length: int
+    optimization: Optimization
+    trainer: Trainer
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceJob:
+    """Fit a preference model on pairs and save it at ``output``.
+
+    ``pretraining``, ``fit`` and ``heldout`` are parquet files of rows ``id, axis, input_ids_1, input_ids_2, prob,
+    weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight.
+    """
+
+    base_model: str
+    pretraining: str | None
+    fit: str
+    heldout: str | None
+    output: str
+    settings: PreferenceModel
+    trainer: Trainer
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOJob:
+    """Train the model at ``policy`` against scores; the value function starts from ``preference_model``.
+
+    ``temperature`` is that of the rollouts: log-probabilities are compared at it. ``checkpoint`` is a directory that
+    ``PPOLearner.save_checkpoint`` wrote, to go on from.
+    """
+
+    policy: str
+    preference_model: str
+    settings: Reinforcement
+    temperature: float
+    trainer: Trainer
+    seed: int
+    checkpoint: str | None = None
