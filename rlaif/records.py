@@ -6,7 +6,7 @@ Log-probabilities are natural logarithms; ``seconds`` is wall-clock time spent o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -112,16 +112,16 @@ class Comparison:
     model_version: str
     axis: Axis
     prompt: tuple[Turn, ...]
+    prompt_ids: tuple[int, ...]
     answer_1: str
     answer_2: str
     token_ids_1: tuple[int, ...]
     token_ids_2: tuple[int, ...]
     policy_version: int
+    truncated: bool
 
     def swap(self) -> Comparison:
         """The same comparison with its answers exchanged."""
-        from dataclasses import replace
-
         return replace(
             self,
             answer_1=self.answer_2,
@@ -156,6 +156,7 @@ class Preference:
     model_version: str
     axis: Axis
     prompt: tuple[Turn, ...]
+    prompt_ids: tuple[int, ...]
     answer_1: str
     answer_2: str
     token_ids_1: tuple[int, ...]
@@ -182,6 +183,13 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredAnswer:
+    text: str
+    votes: int
+    accepted: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredAnswers:
     """A public question and its answers with votes, for preference-model pretraining."""
 
@@ -193,10 +201,18 @@ class ScoredAnswers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredAnswer:
-    text: str
-    votes: int
-    accepted: bool
+class RolloutSample:
+    """A sample of the policy on its way to the scorer. ``prompt_ids`` are what the engine was given."""
+
+    id: str
+    source_file: str
+    source_row: int
+    seconds: float
+    seed: int
+    model_version: str
+    axis: Axis
+    prompt_ids: tuple[int, ...]
+    completion: Completion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,8 +237,8 @@ class ScoredSample:
 class Rollout:
     """One on-policy sample with its score. ``logprobs`` [T] belong to ``response_ids`` [T], EOS included.
 
-    ``kl`` is the sum over the response of (log policy - log reference) and ``advantage_mean`` the mean over its
-    tokens; both are None until the batch has been learned, when the record is written.
+    Written when its batch has been learned: ``kl`` is the sum over the response of (log policy - log reference),
+    ``advantage_mean`` the mean of the advantage over its tokens, ``score`` the raw preference score.
     """
 
     id: str

@@ -1,0 +1,42 @@
+"""``metrics.jsonl`` and ``events.jsonl``: append-only logs, one JSON object a line.
+
+Metric keys are ``stage/group/name``, e.g. ``reinforce/kl/sequence_mean``; a line holds the metrics of one moment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import StorageError
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot write: {error}") from error
+
+
+class MetricsLog:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, stage: str, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """One line of metrics; ``step`` counts optimizer steps (SFT, PM) or batches (RL)."""
+        # JSON has no NaN: a metric that does not exist (an accuracy over no rows) is null.
+        clean = {k: (float(v) if math.isfinite(v) else None) for k, v in metrics.items()}
+        _append(self._path, {"time": time.time(), "stage": stage, "step": step, "metrics": clean})
+
+
+class EventLog:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, event: str, **facts: Any) -> None:
+        _append(self._path, {"time": time.time(), "event": event, **facts})

@@ -1,0 +1,115 @@
+"""The run directory: what a run leaves behind, and what lets it be resumed. Only the driver writes it.
+
+``manifest.json`` is written last and atomically: a stage that it does not call done is not done, and is resumed
+from the journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlaif.config import Config
+from rlaif.config_file import differences, dump_config, load_config
+from rlaif.errors import RunDirError, StorageError
+from rlaif.journal import Journal
+from rlaif.metrics import EventLog, MetricsLog
+
+
+class RunDir:
+    """An open, locked run directory."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked(path)
+            self._claim(config)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot write the run directory: {error}") from error
+        self.journal = Journal(path / "journal.sqlite")
+        self.metrics = MetricsLog(path / "metrics.jsonl")
+        self.events = EventLog(path / "events.jsonl")
+        self._manifest: dict[str, Any] = {"stages": {}}
+        if self.manifest_path.exists():
+            self._manifest = json.loads(self.manifest_path.read_text())
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    def model(self, name: str) -> Path:
+        """Where ``sl_cai``, ``preference_model`` or ``rl_cai`` is saved."""
+        return self.path / "models" / name
+
+    def training_set(self, name: str) -> Path:
+        """Where a training set (a parquet file) is written for Ray Data to read."""
+        return self.path / "training_sets" / f"{name}.parquet"
+
+    def is_done(self, stage: str) -> bool:
+        return self._manifest["stages"].get(stage, {}).get("state") == "done"
+
+    def stage(self, name: str) -> Mapping[str, Any]:
+        """What the manifest says of a stage; empty when it is not done."""
+        return self._manifest["stages"].get(name, {})
+
+    def mark_done(self, stage: str, *, rows_in: int, rows_out: int, quarantined: int, **facts: Any) -> None:
+        """Enter a finished stage into the manifest. Every row must be accounted for."""
+        if rows_in != rows_out + quarantined:
+            raise AssertionError(f"{stage}: {rows_in} rows in, {rows_out} out and {quarantined} quarantined")
+        counts = {"rows_in": rows_in, "rows_out": rows_out, "quarantined": quarantined}
+        self._manifest["stages"][stage] = {"state": "done", **counts, **facts}
+        self.write_manifest()
+        self.events.write("stage_done", stage=stage, **counts)
+
+    def write_manifest(self, **facts: Any) -> None:
+        self._manifest.update(facts)
+        write_atomically(self.manifest_path, json.dumps(self._manifest, indent=2, sort_keys=True) + "\n")
+
+    def write_quarantine(self) -> int:
+        """Export every quarantined row; returns their number."""
+        lines = [json.dumps(asdict(row)) for row in self.journal.quarantined()]
+        write_atomically(self.path / "quarantine.jsonl", "".join(line + "\n" for line in lines))
+        return len(lines)
+
+    def close(self) -> None:
+        self.journal.close()
+        self._lock.close()
+
+    def _claim(self, config: Config) -> None:
+        """Refuse a directory that was made with another configuration; write this one into a new directory."""
+        stored = self.path / "config.yaml"
+        if not stored.exists():
+            write_atomically(stored, dump_config(config))
+            return
+        changed = differences(load_config(stored, []), config)
+        if changed:
+            self._lock.close()
+            raise RunDirError(
+                f"{self.path}: made with another configuration; different: {', '.join(changed)}; "
+                "choose another run_dir=, or give the same values to resume"
+            )
+
+    @staticmethod
+    def _locked(path: Path) -> Any:
+        lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirError(
+                f"{path}: another process is running here; wait for it or choose run_dir="
+            ) from None
+        return lock
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{time.monotonic_ns()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
