@@ -1,0 +1,1 @@
+"""Readers of user data: prompts, preference pairs, voted answers."""

@@ -1,0 +1,1 @@
+"""What a run achieved: answer classes, label accuracy, calibration, Elo, and the report."""
