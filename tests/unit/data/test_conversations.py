@@ -1,0 +1,86 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlaif.data.conversations import conversation_of, transcript, waiting
+from rlaif.data.rows import BadRow
+from rlaif.records import Turn
+from rlaif.templates import HumanAssistant
+
+
+def human(text):
+    return Turn(role="human", text=text)
+
+
+def assistant(text):
+    return Turn(role="assistant", text=text)
+
+
+def test_turns_keep_colons_blank_lines_and_speakers_names():
+    text = (
+        "\n\nHuman: a list: one\n\ntwo: three\n\nAssistant: Human: I am not.\nAssistant: nor I\n\nHuman: and Human: x"
+    )
+    assert transcript(text) == (
+        human("a list: one\n\ntwo: three"),
+        assistant("Human: I am not.\nAssistant: nor I"),
+        human("and Human: x"),
+    )
+
+
+plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=":")).map(str.strip)
+
+
+@given(st.lists(st.tuples(plain, plain), min_size=1))
+def test_a_rendered_conversation_is_read_back(exchanges):
+    turns = tuple(turn for said, answered in exchanges for turn in (human(said), assistant(answered)))
+    assert transcript(HumanAssistant().conversation(turns)) == turns
+
+
+def test_plain_text_is_one_human_turn():
+    assert conversation_of(" Note: why? \n", "prompt") == (human("Note: why?"),)
+
+
+def test_messages_and_transcripts_agree():
+    listed = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    assert conversation_of(listed, "prompt") == conversation_of("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", "prompt")
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (3, "`prompt` must be text or a list of messages, not a number"),
+        ({"role": "user"}, "not an object"),
+        ("", "`prompt` is empty"),
+        ("  \n", "`prompt` is empty"),
+        ([], "`prompt` is empty"),
+        ("\ud800", "not valid Unicode"),
+        ([{"role": "system", "content": "x"}], r"`prompt\[0\].role` must be user or assistant, not 'system'"),
+        ([{"role": ["user"], "content": "x"}], r"`prompt\[0\].role`"),
+        ([{"role": "user", "content": None}], r"`prompt\[0\].content` must be text, not null"),
+        (["hello"], r"`prompt\[0\]` must be a message"),
+    ],
+)
+def test_what_is_no_conversation_is_a_bad_row(value, cause):
+    with pytest.raises(BadRow, match=cause):
+        conversation_of(value, "prompt")
+
+
+def test_an_invitation_to_answer_is_not_a_turn():
+    assert waiting(transcript("\n\nHuman: a\n\nAssistant:"), "prompt") == (human("a"),)
+
+
+@pytest.mark.parametrize(
+    ("turns", "cause"),
+    [
+        ((human("a"), assistant("b")), "must end with a human turn"),
+        ((assistant(""),), "must end with a human turn"),
+        ((human("a"), assistant("b"), human("")), "the last human turn is empty"),
+    ],
+)
+def test_a_prompt_waits_for_the_assistant(turns, cause):
+    with pytest.raises(BadRow, match=cause):
+        waiting(turns, "prompt")
