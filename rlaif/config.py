@@ -226,6 +226,7 @@ class Reinforcement(Section):
     truncation_penalty: Annotated[float, Field(ge=0)] = Field(
         1.0, description="taken off the normalised reward of an answer without EOS"
     )
+    checkpoint_every: Count = Field(20, description="batches between checkpoints; a resumed run goes on from the last")
     max_staleness: Annotated[int, Field(ge=0)] = Field(
         0, description="batches that a rollout may be behind; 0: in step"
     )

@@ -72,7 +72,9 @@ class TextGenerator(Engine, Protocol):
 
 
 class ChoiceScorer(Engine, Protocol):
-    async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
+    async def choice_logprobs(
+        self, prompt_ids: Sequence[int], choice_ids: Sequence[int]
+    ) -> tuple[float, ...]:
         """Log-probability (full vocabulary, temperature 1) of each of ``choice_ids`` as the next token."""
         ...
 
@@ -137,7 +139,13 @@ class PolicyLearner(Protocol):
         """The current policy as something a Pool's ``update_weights`` accepts (Weights, or a reference to it)."""
         ...
 
-    async def save(self, path: Path) -> None: ...
+    async def save(self, path: Path) -> None:
+        """Write the policy at ``path`` in Hugging Face layout."""
+        ...
+
+    async def save_checkpoint(self, path: Path) -> None:
+        """Write everything that ``PPOJob.checkpoint`` needs to go on from here."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlaif.config import Config
 from rlaif.config_file import differences, dump_config, load_config
-from rlaif.errors import RunDirError, StorageError
+from rlaif.errors import RunDirError, RunError, StorageError
 from rlaif.journal import Journal
 from rlaif.metrics import EventLog, MetricsLog
 
@@ -35,7 +36,7 @@ class RunDir:
         self.journal = Journal(path / "journal.sqlite")
         self.metrics = MetricsLog(path / "metrics.jsonl")
         self.events = EventLog(path / "events.jsonl")
-        self._manifest: dict[str, Any] = {"stages": {}}
+        self._manifest: dict[str, Any] = {"stages": {}, "finished": {}}
         if self.manifest_path.exists():
             self._manifest = json.loads(self.manifest_path.read_text())
 
@@ -51,21 +52,39 @@ class RunDir:
         """Where a training set (a parquet file) is written for Ray Data to read."""
         return self.path / "training_sets" / f"{name}.parquet"
 
-    def is_done(self, stage: str) -> bool:
-        return self._manifest["stages"].get(stage, {}).get("state") == "done"
+    def is_accounted(self, rows: str) -> bool:
+        return rows in self._manifest["stages"]
 
-    def stage(self, name: str) -> Mapping[str, Any]:
-        """What the manifest says of a stage; empty when it is not done."""
-        return self._manifest["stages"].get(name, {})
+    def rows(self, name: str) -> dict[str, int]:
+        """What became of one kind of rows: ``rows_in``, ``rows_out``, ``quarantined``."""
+        return self._manifest["stages"][name]
 
-    def mark_done(self, stage: str, *, rows_in: int, rows_out: int, quarantined: int, **facts: Any) -> None:
-        """Enter a finished stage into the manifest. Every row must be accounted for."""
+    def account(self, rows: str, *, rows_in: int, rows_out: int, quarantined: int) -> None:
+        """Enter what became of one kind of rows (revisions, comparisons...); none may be missing."""
         if rows_in != rows_out + quarantined:
-            raise AssertionError(f"{stage}: {rows_in} rows in, {rows_out} out and {quarantined} quarantined")
+            raise RunError(
+                f"{rows}: {rows_in} rows in, but {rows_out} out and {quarantined} quarantined; "
+                f"a source that changed since the run began? {self.path / 'journal.sqlite'} has what was recorded"
+            )
         counts = {"rows_in": rows_in, "rows_out": rows_out, "quarantined": quarantined}
-        self._manifest["stages"][stage] = {"state": "done", **counts, **facts}
+        self._manifest["stages"][rows] = {"state": "done", **counts}
         self.write_manifest()
-        self.events.write("stage_done", stage=stage, **counts)
+        self.events.write("rows_done", rows=rows, **counts)
+
+    def is_finished(self, stage: str) -> bool:
+        """Whether a stage of the pipeline has run to its end."""
+        return stage in self._manifest["finished"]
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Run a stage of the pipeline inside; it is finished when nothing was raised."""
+        self.events.write("stage_started", stage=stage)
+        started = time.monotonic()
+        yield
+        seconds = time.monotonic() - started
+        self._manifest["finished"][stage] = {"seconds": round(seconds, 3)}
+        self.write_manifest()
+        self.events.write("stage_finished", stage=stage, seconds=seconds)
 
     def write_manifest(self, **facts: Any) -> None:
         self._manifest.update(facts)

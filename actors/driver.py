@@ -1,0 +1,121 @@
+"""The driver: the ``rlaif run`` process. It prepares, starts Ray, hands pools and trainers to the stages, cleans up.
+
+Order matters: everything that can be the user's mistake is found before the run directory is made, and everything
+that can be found without Ray before Ray starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from rlaif.config import Config
+from rlaif.config_checks import check_for_cluster, check_sources
+from rlaif.constitution import Constitution, load_constitution
+from rlaif.data.tokenization import load_tokenizer
+from rlaif.engines.models import check_model_dir
+from rlaif.errors import ConfigError, ModelError
+from rlaif.miniature.paths import miniature_paths
+from rlaif.run_dir import RunDir, write_atomically
+from rlaif.stages.pipeline import run_pipeline, run_stage
+from rlaif.stages.run import Progress, Run
+
+MODEL_FIELDS = ("generator.model", "labeller.model", "supervision.base_model", "preference_model.base_model")
+PACKAGES = ("rlaif", "ray", "torch", "deepspeed", "transformers")
+
+
+async def drive(config: Config, progress: Progress, *, stage: str | None, in_process: bool) -> Path:
+    """Run the pipeline (or one stage) to its end; returns the run directory.
+
+    Raises UserError for mistakes, RunError for a run that failed; either way nothing keeps running, and the same
+    command resumes.
+    """
+    constitution = load_constitution(config.constitution)
+    check_sources(config)
+    paths = miniature_paths(config, constitution)
+    _check_models(config, paths)
+    run_dir = RunDir(Path(config.run_dir), config)
+    try:
+        run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
+        with _runner(config, run_dir, in_process) as (pools, trainers):
+            run = Run(
+                config=config,
+                constitution=constitution,
+                run_dir=run_dir,
+                paths=paths,
+                pools=pools,
+                trainers=trainers,
+                progress=progress,
+            )
+            try:
+                await (run_pipeline(run) if stage is None else run_stage(run, stage))
+            finally:
+                await run.release()
+    finally:
+        run_dir.close()
+    return run_dir.path
+
+
+def _check_models(config: Config, paths: Mapping[str, Path]) -> None:
+    """Every model is one, and models that exchange token ids share a tokenizer."""
+    models = {}
+    for name in MODEL_FIELDS:
+        section, key = name.split(".")
+        model = getattr(getattr(config, section), key)
+        models[name] = str(paths.get(model, model))
+        check_model_dir(models[name], field=name)
+    policy = load_tokenizer(models["supervision.base_model"]).get_vocab()
+    if load_tokenizer(models["preference_model.base_model"]).get_vocab() != policy:
+        raise ModelError(
+            f"preference_model.base_model={models['preference_model.base_model']}: its tokenizer differs from that of "
+            "supervision.base_model; the preference model scores the policy's token ids, so they must share one"
+        )
+
+
+@contextmanager
+def _runner(config: Config, run_dir: RunDir, in_process: bool) -> Iterator[tuple]:
+    """Where pools and trainers come from: this process, or Ray."""
+
+    def report(stage: str) -> Callable[[Mapping[str, float]], None]:
+        return lambda metrics: run_dir.metrics.write(stage, metrics)
+
+    if in_process:
+        from rlaif.stages.in_process import InProcessPools, InProcessTrainers
+
+        yield InProcessPools(config), InProcessTrainers(report("training"))
+        return
+    problems = check_for_cluster(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    with _cluster(config, run_dir) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _cluster(config: Config, run_dir: RunDir) -> Iterator[tuple]:
+    from actors.placement import check, plan
+    from actors.pool import RayPools
+    from actors.ray_start import available, started
+    from actors.trainer import RayTrainers
+
+    check(plan(config), declared(config))
+    with started(config) as address:
+        check(plan(config), available())
+        with _announced(run_dir, address):
+            yield RayPools(config), RayTrainers(run_dir.path)
+
+
+@contextmanager
+def _announced(run_dir: RunDir, address: str) -> Iterator[None]:
+    """``driver.json`` while the run lives, so that other commands find it."""
+    path = run_dir.path / "driver.json"
+    write_atomically(path, json.dumps({"pid": os.getpid(), "address": address, "started": time.time()}) + "\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

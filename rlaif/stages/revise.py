@@ -1,0 +1,33 @@
+"""Step 1. Consumes: red-team and helpful prompts. Waits for: the helpful-only engines. Produces: revisions/ and the
+helpful-only model's answers to helpful prompts, both for supervision."""
+
+from __future__ import annotations
+
+from rlaif.critique_revision import Revise
+from rlaif.records import RevisionChain
+from rlaif.sampling import SampleAnswer, draws
+from rlaif.stages.evaluate import sample_answers
+from rlaif.stages.run import Run, collect
+
+
+async def revise(run: Run) -> None:
+    config, run_dir = run.config, run.run_dir
+    revise = Revise(
+        seed=config.seed,
+        constitution=run.constitution,
+        settings=config.critique_revision,
+        dialogue_format=config.dialogue_format,
+        sampling=config.sampling,
+    )
+    sample = SampleAnswer(snapshot="helpful_only", dialogue_format=config.dialogue_format, sampling=config.sampling)
+    helpful = (
+        draw
+        for prompt in run.prompts("helpful")
+        for draw in draws(prompt, config.supervision.helpful_samples, config.seed, "helpful_sample")
+    )
+    num_helpful = run.num_prompts("helpful") * config.supervision.helpful_samples
+    async with run.pool("generator", run.path(config.generator.model)) as pool:
+        await collect(run, "revisions", pool, revise, run.prompts("red_team"), run.num_prompts("red_team"))
+        await collect(run, "helpful_samples", pool, sample, helpful, num_helpful)
+        await sample_answers(run, pool, "helpful_only")
+    run_dir.journal.export(RevisionChain, "revisions", run_dir.path / "revisions" / "revisions.parquet")

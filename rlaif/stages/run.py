@@ -1,0 +1,138 @@
+"""What every stage is given: the configuration, the run directory, and where pools and trainers come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlaif.config import Config
+from rlaif.constitution import Constitution
+from rlaif.data.prompts import read_prompts
+from rlaif.data.tokenization import load_tokenizer
+from rlaif.interfaces import Pool, Pools, Task, Trainers
+from rlaif.journal import RowT
+from rlaif.records import Axis, Prompt, Quarantined
+from rlaif.run_dir import RunDir
+
+
+class Progress(Protocol):
+    """Where progress is shown: bars in the CLI, nothing in tests."""
+
+    def start(self, name: str, total: int | None) -> None: ...
+
+    def advance(self, name: str, failed: bool = False) -> None: ...
+
+    def finish(self, name: str) -> None: ...
+
+
+class Silent:
+    """A Progress that shows nothing."""
+
+    def start(self, name: str, total: int | None) -> None: ...
+
+    def advance(self, name: str, failed: bool = False) -> None: ...
+
+    def finish(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run. ``paths`` says where each ``miniature:NAME`` is; every other source and model stands for itself."""
+
+    config: Config
+    constitution: Constitution
+    run_dir: RunDir
+    paths: Mapping[str, Path]
+    pools: Pools
+    trainers: Trainers
+    progress: Progress
+    _open: dict[str, tuple[str, Pool]] = field(default_factory=dict)
+
+    def path(self, source: str) -> str:
+        return str(self.paths.get(source, source))
+
+    @cached_property
+    def policy_tokenizer(self) -> Any:
+        """Of the model that becomes the policy; the preference model shares it (``check_models``)."""
+        return load_tokenizer(self.path(self.config.supervision.base_model))
+
+    def prompts(self, axis: Axis) -> Iterator[Prompt]:
+        """The training prompts of one axis; bad rows are quarantined as the file is read."""
+        source = self.config.data.red_team if axis == "red_team" else self.config.data.helpful
+        return self.read(source, axis)
+
+    def read(self, source: str, axis: Axis) -> Iterator[Prompt]:
+        """Prompts of a source; those of the miniature keep its name in their ids, wherever its files are cached."""
+        path = self.path(source)
+        for prompt in read_prompts(path, axis, self.quarantine):
+            if path == source:
+                yield prompt
+            else:
+                yield replace(prompt, id=f"{source}:{prompt.source_row}", source_file=source)
+
+    def num_prompts(self, axis: Axis) -> int:
+        """How many there are, as ``stages.read`` counted them."""
+        return self.run_dir.rows(f"prompts_{axis}")["rows_out"]
+
+    def quarantine(self, row: Quarantined) -> None:
+        self.run_dir.journal.quarantine(row)
+
+    @asynccontextmanager
+    async def pool(self, role: str, model: str) -> AsyncIterator[Pool]:
+        """The pool of ``role`` serving ``model``. It stays open until another model is wanted, because starting
+        engines costs more than many stages do."""
+        if role in self._open and self._open[role][0] != model:
+            await self.release(role)
+        if role not in self._open:
+            self.run_dir.events.write("pool_starting", role=role, model=model)
+            self._open[role] = (model, await self.pools.open(role, model))
+        yield self._open[role][1]
+
+    async def release(self, *roles: str) -> None:
+        """Close the pools of ``roles`` (all, when none is named)."""
+        for role in roles or tuple(self._open):
+            if role in self._open:
+                _, pool = self._open.pop(role)
+                await pool.close()
+
+
+class Counted:
+    """An iterable that counts what was taken from it."""
+
+    def __init__(self, rows: Iterable[RowT]) -> None:
+        self._rows = rows
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._rows:
+            self.taken += 1
+            yield row
+
+
+async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT], total: int | None = None) -> None:
+    """Run ``task`` on every row that ``stage`` does not have yet, journal each as it comes back, account for all."""
+    journal, counted = run.run_dir.journal, Counted(rows)
+    run.progress.start(stage, total)
+    async for done in pool.run(task, journal.pending(stage, counted)):
+        if done.record is not None:
+            journal.add(stage, done.record)
+        else:
+            journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
+        run.progress.advance(stage, failed=done.record is None)
+    run.progress.finish(stage)
+    run.run_dir.account(
+        stage,
+        rows_in=counted.taken,
+        rows_out=journal.count(stage),
+        quarantined=journal.num_quarantined(stage),
+    )
+
+
+def failed(stage: str, row: Any, cause: str) -> Quarantined:
+    """A row that a pool gave back without a record; ``row`` is a Prompt, a record, or a draw of a prompt."""
+    source = row if hasattr(row, "source_file") else row.prompt
+    return Quarantined(id=row.id, file=source.source_file, row=source.source_row, stage=stage, cause=cause)

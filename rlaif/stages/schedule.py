@@ -1,0 +1,60 @@
+"""Which prompts each RL batch holds: a pure function of the seed, so that a resumed run has the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlaif.config import Reinforcement
+from rlaif.constitution import seed_from
+from rlaif.records import Axis, Prompt
+from rlaif.sampling import Draw
+from rlaif.stages.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Prompts of both axes and the order in which RL meets them: epoch after epoch, each in a new seeded order."""
+
+    seed: int
+    settings: Reinforcement
+    red_team: tuple[Prompt, ...]
+    helpful: tuple[Prompt, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Schedule:
+        settings = run.config.reinforcement
+        return cls(
+            seed=run.config.seed,
+            settings=settings,
+            red_team=tuple(run.prompts("red_team")) if settings.helpful_fraction < 1 else (),
+            helpful=tuple(run.prompts("helpful")) if settings.helpful_fraction > 0 else (),
+        )
+
+    def batch(self, index: int) -> list[Draw]:
+        """The draws of batch ``index``: ``batch_size`` of them, groups of one prompt together."""
+        return [
+            Draw(id=f"{group}#{member}", prompt=prompt, seed=seed_from(self.seed, "rollout", group, member))
+            for group, prompt in self._groups(index)
+            for member in range(self.settings.group_size)
+        ]
+
+    def _groups(self, index: int) -> Iterator[tuple[str, Prompt]]:
+        num_groups = self.settings.batch_size // self.settings.group_size
+        num_helpful = round(num_groups * self.settings.helpful_fraction)
+        numbers: dict[Axis, int] = {"red_team": num_groups - num_helpful, "helpful": num_helpful}
+        for axis, number in numbers.items():
+            prompts = self.red_team if axis == "red_team" else self.helpful
+            for position in range(index * number, (index + 1) * number):
+                prompt = prompts[self._order(axis, len(prompts), position // len(prompts))[position % len(prompts)]]
+                yield f"{prompt.id}@{index}.{position}", prompt
+
+    def _order(self, axis: Axis, num: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng(seed_from(self.seed, "schedule", axis, epoch)).permutation(num)
+
+
+def group_of(rollout_id: str) -> str:
+    """The group that a rollout id belongs to: rollouts of one prompt in one batch."""
+    return rollout_id.rsplit("#", 1)[0]
