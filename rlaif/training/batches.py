@@ -1,0 +1,64 @@
+"""Rows, micro-batches and padding.
+
+A micro-batch holds at most ``max_tokens`` padded tokens (always at least one row); rows are sorted by length first, so
+that little of it is padding. Padding is on the right, and masks come from lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from rlaif.errors import DataError
+
+Row = dict[str, Any]
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices of rows, cut into micro-batches by length, longest first (so a lack of memory shows at once)."""
+    batches: list[list[int]] = []
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    for index in order:
+        widest = lengths[batches[-1][0]] if batches else 0
+        if not batches or widest * (len(batches[-1]) + 1) > max_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
+    """Token ids as a right-padded int64 array [B, T]."""
+    out = np.full((len(sequences), max(map(len, sequences))), pad_id, dtype=np.int64)
+    for row, ids in zip(out, sequences, strict=True):
+        row[: len(ids)] = ids
+    return out
+
+
+def spans(starts: Sequence[int], ends: Sequence[int], width: int) -> np.ndarray:
+    """Flat indices into [B, ``width``] of the positions ``starts[b]`` .. ``ends[b]`` - 1 of every row, in order."""
+    return np.concatenate(
+        [np.arange(b * width + start, b * width + end) for b, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    )
+
+
+def read_rows(path: str) -> list[Row]:
+    """All rows of a parquet data set (a file or a directory). Raises DataError when there are none."""
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as parquet: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: has no rows to train on")
+    return rows
+
+
+def local_batches(dataset_path: str, batch_size: int, epochs: int, seed: int) -> Iterator[list[Row]]:
+    """Batches for a run in one process: shuffled anew each epoch by ``seed``, no row dropped, the tail batch kept."""
+    rows = read_rows(dataset_path)
+    for epoch in range(epochs):
+        order = np.random.default_rng((seed, epoch)).permutation(len(rows))
+        for first in range(0, len(rows), batch_size):
+            yield [rows[index] for index in order[first : first + batch_size]]

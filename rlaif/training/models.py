@@ -1,0 +1,178 @@
+"""Trainable models: a causal LM that returns log-probabilities, a scorer that returns scalars, and their files.
+
+Legend: ``B`` rows, ``T`` padded width, ``H`` hidden size, ``V`` vocabulary, ``N`` selected positions, given as flat
+indices into [B, T] (``batches.spans``). Only selected hidden states reach a head, so no [B, T, V] logits exist.
+
+Rows are padded on the right and no attention mask is passed: under causal attention no real token ever looks at a
+pad behind it, so log-probabilities are those of the unpadded row, and attention may take its fastest path. ``verify``
+checks this, and that the head is a plain linear one, on every model that is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from rlaif.config import Dtype
+from rlaif.errors import ModelError
+
+transformers_logging.disable_progress_bar()
+
+
+class PolicyModel(nn.Module):
+    """A causal LM, asked for the log-probabilities of given tokens."""
+
+    def __init__(self, language_model: PreTrainedModel) -> None:
+        super().__init__()
+        self.language_model = language_model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probability [N] of ``targets`` [N] after the tokens up to ``positions`` [N]; entropy [N] when asked."""
+        hidden = self.language_model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        logits = self.language_model.get_output_embeddings()(hidden.flatten(0, 1)[positions]).float()
+        if temperature != 1.0:
+            logits = logits / temperature
+        logprobs = -functional.cross_entropy(logits, targets, reduction="none")
+        return logprobs, _entropy(logits) if with_entropy else None
+
+
+class ScalarModel(nn.Module):
+    """A sequence classifier with one label, asked for its head's output at given positions.
+
+    At the last token this is the preference score; at every position before a response token, the value.
+    """
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Scalars [N] in score units, float32."""
+        hidden = self.classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return self.classifier.score(hidden.flatten(0, 1)[positions]).squeeze(-1).float()
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    logprobs = logits.log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def load_tokenizer(path: str) -> Any:
+    """The model's tokenizer. Raises ModelError when it has none or no EOS."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: its tokenizer cannot be loaded: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{path}: its tokenizer has no EOS, which ends every answer")
+    return tokenizer
+
+
+def load_policy(path: str, dtype: Dtype) -> PolicyModel:
+    """A causal LM from a directory or hub name, in training mode. Raises ModelError."""
+    language_model = _load(AutoModelForCausalLM, path, dtype)
+    model = PolicyModel(language_model)
+    verify(model, path)
+    return model
+
+
+def load_scorer(path: str, dtype: Dtype) -> ScalarModel:
+    """A saved preference model with its head. Raises ModelError when the directory holds no scalar head."""
+    architectures = AutoConfig.from_pretrained(path).architectures or ()
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise ModelError(f"{path}: is not a preference model (architectures: {list(architectures)})")
+    return ScalarModel(_classifier(path, dtype))
+
+
+def new_scorer(base_model: str, dtype: Dtype, tokenizer: Any, seed: int) -> ScalarModel:
+    """A preference model on ``base_model``'s backbone with a new head, and a padding id that is not the EOS.
+
+    The head is normal with standard deviation 1 / (H + 1): small, so that the first loss is close to log 2, and not
+    zero, so that the backbone has a gradient from the first step. Drawn from ``seed``, alike on every rank.
+    ``tokenizer`` gets the padding token too.
+    """
+    classifier = _classifier(base_model, dtype)
+    resolve_padding(classifier, tokenizer)
+    head = classifier.score.weight
+    drawn = torch.randn(head.shape, generator=torch.Generator().manual_seed(seed)) / (head.shape[1] + 1)
+    with torch.no_grad():
+        head.copy_(drawn)
+    return ScalarModel(classifier)
+
+
+def resolve_padding(classifier: PreTrainedModel, tokenizer: Any) -> None:
+    """Give model and tokenizer a padding token other than the EOS: the tokenizer's own, its unk, or a new one."""
+    eos = tokenizer.eos_token
+    if tokenizer.pad_token is None or tokenizer.pad_token == eos:
+        usable_unk = tokenizer.unk_token is not None and tokenizer.unk_token != eos
+        tokenizer.add_special_tokens({"pad_token": tokenizer.unk_token if usable_unk else "<|pad|>"})
+    if tokenizer.pad_token_id >= classifier.get_input_embeddings().num_embeddings:
+        classifier.resize_token_embeddings(tokenizer.pad_token_id + 1)
+    classifier.config.pad_token_id = tokenizer.pad_token_id
+    classifier.config.eos_token_id = tokenizer.eos_token_id
+
+
+def _classifier(path: str, dtype: Dtype) -> PreTrainedModel:
+    classifier = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+    if not isinstance(getattr(classifier, "score", None), nn.Linear):
+        raise ModelError(f"{path}: {type(classifier).__name__} has no linear `score` head")
+    return classifier
+
+
+def _load(auto: Any, path: str, dtype: Dtype, **settings: Any) -> PreTrainedModel:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a new head is announced as an error; ours is initialised below
+    try:
+        model = auto.from_pretrained(path, dtype=getattr(torch, dtype), **settings)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be loaded as a model: {error}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    model.train()
+    return model
+
+
+@torch.inference_mode()
+def verify(model: PolicyModel, path: str) -> None:
+    """Compare with the stock forward pass, padded and not. Raises ModelError for a model that this file misreads
+    (logits changed after the head, attention that looks ahead)."""
+    language_model = model.language_model.eval()
+    ids = torch.arange(4).remainder(language_model.config.vocab_size).unsqueeze(0)
+    stock = language_model(input_ids=ids[:, :3]).logits[0, 1].float().log_softmax(-1)[ids[0, 2]]
+    ours, _ = model(ids, torch.tensor([1]), ids[0, 2:3])
+    tolerance = 1e-3 if language_model.dtype == torch.float32 else 5e-2
+    if (stock - ours[0]).abs() > tolerance:
+        raise ModelError(
+            f"{path}: {type(language_model).__name__} is not a causal model with a plain output head "
+            f"(log-probability {ours.item():.4f} here, {stock.item():.4f} in transformers)"
+        )
+    model.train()
+
+
+def save_model(model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: Any, path: str) -> None:
+    """Hugging Face layout: safetensors, config, tokenizer. ``tensors`` are the full weights by their names.
+
+    A tied output head is left to ``tie_word_embeddings`` in the config, as stock loaders expect.
+    """
+    Path(path).mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(path, state_dict=tensors)
+    tokenizer.save_pretrained(path)

@@ -1,0 +1,150 @@
+"""Supervised fine-tuning: what one rank does. Constitutional AI, arXiv 2212.08073, section 3.1.
+
+Legend: ``N`` target tokens of a micro-batch. Targets are ``input_ids[prompt_length:]``, EOS included; each step's loss
+is their summed negative log-likelihood divided by their number in the whole step, over all ranks.
+
+Departures from the paper:
+1. The loss covers the answer only, not the prompt.
+2. Rows longer than ``max_length`` lose their end; a row whose answer begins beyond it is left out and counted.
+3. Constant rate after a linear warm-up; the paper's constant rate is ``warmup_steps: 0``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from rlaif.errors import DataError
+from rlaif.training.batches import Row, micro_batches, padded, spans
+from rlaif.training.deepspeed import Engine, largest, start_rank, summed
+from rlaif.training.jobs import Rank, SFTJob
+from rlaif.training.models import PolicyModel, load_policy, load_tokenizer, save_model
+from rlaif.losses import supervised_loss
+
+Report = Callable[[Mapping[str, float]], None]
+
+
+def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
+    """Train on ``batches``, this rank's share of each optimizer step's rows; rank 0 saves ``job.output``.
+
+    A share may be empty, but every rank must bring the same number of shares. Returns metrics, the same on all ranks.
+    Raises ModelError for a model that cannot be used and DataError when no row has a token to learn.
+    """
+    start_rank(rank, job.trainer)
+    torch.manual_seed(job.seed)
+    tokenizer = load_tokenizer(job.base_model)
+    model = load_policy(job.base_model, job.trainer.dtype)
+    engine = _engine(model, job, rank)
+    fit = SupervisedFit(job, rank, engine)
+    for rows in batches:
+        fit.learn(rows, report)
+    if not fit.losses:
+        raise DataError(f"{job.dataset}: no row has an answer within max_length={job.max_length} tokens")
+    _save(engine, model, tokenizer, job, rank)
+    return fit.result()
+
+
+def _engine(model: PolicyModel, job: SFTJob, rank: Rank) -> Engine:
+    settings = job.optimization
+    return Engine(
+        model,
+        job.trainer,
+        rank,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+    )
+
+
+def _save(engine: Engine, model: PolicyModel, tokenizer: object, job: SFTJob, rank: Rank) -> None:
+    state = engine.full_state()
+    if rank.index == 0:
+        prefix = "language_model."
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        save_model(model.language_model, tensors, tokenizer, job.output)
+    torch.distributed.barrier()
+
+
+class SupervisedFit:
+    """The state of one fit: its losses and counts so far."""
+
+    def __init__(self, job: SFTJob, rank: Rank, engine: Engine) -> None:
+        self._job, self._rank, self._engine = job, rank, engine
+        self.losses: list[float] = []
+        self._totals = {"rows": 0.0, "tokens": 0.0, "target_tokens": 0.0, "rows_truncated": 0.0, "rows_left_out": 0.0}
+
+    def learn(self, rows: list[Row], report: Report) -> None:
+        """One optimizer step, unless no rank has a token to learn."""
+        kept, counts = cut_rows(rows, self._job.max_length)
+        plan = micro_batches([len(row["input_ids"]) for row in kept], self._job.trainer.micro_batch_tokens)
+        totals = summed(counts, self._rank, self._engine.device)
+        for name, value in totals.items():
+            self._totals[name] += value
+        if not totals["target_tokens"]:
+            return
+        num_passes = largest(len(plan), self._rank, self._engine.device)
+        local = self._step([[kept[i] for i in rows] for rows in plan], num_passes, totals["target_tokens"])
+        loss = summed({"loss": local}, self._rank, self._engine.device)["loss"]
+        self.losses.append(loss)
+        report({"supervise/loss/step": loss, "supervise/grad/norm": self._engine.grad_norm()})
+
+    def _step(self, plan: list[list[Row]], num_passes: int, num_tokens: float) -> float:
+        total = torch.zeros((), device=self._engine.device)
+
+        def losses() -> Iterator[Tensor]:
+            for index in range(num_passes):
+                rows = plan[index] if index < len(plan) else None
+                loss = self._loss(rows, num_tokens)
+                total.add_(loss.detach())
+                yield loss
+
+        self._engine.step(losses())
+        return total.item()
+
+    def _loss(self, rows: list[Row] | None, num_tokens: float) -> Tensor:
+        if rows is None:  # another rank has one micro-batch more: a pass that weighs nothing
+            return 0 * self._loss([{"input_ids": [0, 0], "prompt_length": 1}], num_tokens)
+        logprobs, _ = self._engine(*targets(rows, self._engine.device))
+        return supervised_loss(logprobs, num_tokens)
+
+    def result(self) -> dict[str, float]:
+        """First and final loss, and what was seen; rows in = rows learned + rows left out."""
+        counts = {f"supervise/data/num_{name}": value for name, value in self._totals.items()}
+        return {
+            "supervise/loss/first": self.losses[0],
+            "supervise/loss/final": self.losses[-1],
+            "supervise/optimization/num_steps": float(len(self.losses)),
+            **counts,
+        }
+
+
+def cut_rows(rows: list[Row], max_length: int) -> tuple[list[Row], dict[str, float]]:
+    """Rows cut to ``max_length``, without those that have no answer left, and the counts of both."""
+    kept = []
+    for row in rows:
+        ids = row["input_ids"][:max_length]
+        # the first token of all has nothing before it to be predicted from
+        start = max(1, row["prompt_length"])
+        if start < len(ids):
+            kept.append({"input_ids": ids, "prompt_length": start})
+    counts = {
+        "rows": float(len(rows)),
+        "tokens": float(sum(len(row["input_ids"]) for row in kept)),
+        "target_tokens": float(sum(len(row["input_ids"]) - row["prompt_length"] for row in kept)),
+        "rows_truncated": float(sum(len(row["input_ids"]) > max_length for row in rows)),
+        "rows_left_out": float(len(rows) - len(kept)),
+    }
+    return kept, counts
+
+
+def targets(rows: list[Row], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Padded ids [B, T], the flat positions [N] before each target, and the targets [N]."""
+    ids = padded([row["input_ids"] for row in rows], pad_id=0)
+    ends = [len(row["input_ids"]) for row in rows]
+    following = spans([row["prompt_length"] for row in rows], ends, ids.shape[1])
+    chosen = torch.from_numpy(ids.reshape(-1)[following])
+    positions = torch.from_numpy(following - 1)
+    return torch.from_numpy(ids).to(device), positions.to(device), chosen.to(device)
