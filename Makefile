@@ -1,0 +1,35 @@
+# Every target builds .venv when it is missing or when the lock changed.
+PYTHON ?= python3.11
+BIN := .venv/bin
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test lint clean
+
+# The whole method on this machine: make the miniature, run all stages, leave everything in runs/quickstart.
+demo: .venv/ready
+	$(BIN)/rlaif run configs/quickstart.yaml
+
+# Unit, contract, parity, pipeline and single-host Ray tests, vLLM and DeepSpeed included.
+test: .venv/ready
+	$(BIN)/python -m pytest tests
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# torch comes first and alone: its CPU build is on some machines' own index; elsewhere it is on the PyTorch project's,
+# asked for torch only because an extra index that cannot be reached is tried again for every package.
+# --no-deps: the lock is complete, and leaves out CUDA builds of torchvision and torchaudio that break a CPU torch.
+.venv/ready: requirements/cpu.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps "$(TORCH)" \
+	  || $(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
