@@ -1,0 +1,109 @@
+"""The one actor class that hosts an engine: it opens it, runs tasks over it, gives it weights.
+
+Knows neither roles nor stages nor other actors. Restarts, retries and placement are the pool's (``actors.pool``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlaif.config import EnginePool as EngineSettings
+from rlaif.errors import EngineError, RequestError
+from rlaif.interfaces import Task, Weights
+
+GATHER_S = 0.01  #: rows that finish this close together travel together
+
+Finished = tuple[int, Any, str | None]  #: place of the row in its shipment, record, cause of failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whereabouts:
+    """Where an actor runs, for messages, logs and tests."""
+
+    host: str
+    node_id: str
+    pid: int
+    log_path: str  #: what the process and its libraries write to stderr
+
+    def __str__(self) -> str:
+        return f"{self.host}, pid {self.pid}"
+
+
+def one_line(error: BaseException) -> str:
+    """The type and first line of an error: what a quarantined row says of its cause."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def engine_environment(settings: EngineSettings) -> dict[str, str]:
+    """Environment of an engine's process; threads and vLLM's CPU settings are read when the libraries are imported."""
+    threads = str(settings.threads)
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    if settings.engine == "vllm" and settings.gpus == 0:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return environment
+
+
+class EngineActor:
+    """A thin shell around one engine. ``open`` first; everything else after it."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    async def whereabouts(self) -> Whereabouts:
+        return Whereabouts(
+            host=socket.gethostname(),
+            node_id=ray.get_runtime_context().get_node_id(),
+            pid=os.getpid(),
+            log_path=str(Path("/proc/self/fd/2").resolve()),
+        )
+
+    async def open(self, role: str, model: str, settings: EngineSettings) -> None:
+        """Load the engine; heavy libraries are imported here, in the environment that the pool set."""
+        from rlaif.engines import open_engine
+
+        self._engine = open_engine(role, model, settings)
+
+    async def run(self, task: Task[Any, Any], rows: Sequence[Any]) -> AsyncIterator[list[Finished]]:
+        """Run ``task`` on all rows at once; yield those that finished together as one list.
+
+        Raises EngineError when the engine is dead; a row's own failure is part of the result.
+        """
+        pending = {asyncio.ensure_future(self._row(task, place, row)) for place, row in enumerate(rows)}
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if pending:
+                    await asyncio.sleep(GATHER_S)
+                    late = {row for row in pending if row.done()}
+                    done, pending = done | late, pending - late
+                yield [row.result() for row in done]
+        finally:
+            for row in pending:
+                row.cancel()
+
+    async def _row(self, task: Task[Any, Any], place: int, row: Any) -> Finished:
+        try:
+            return place, await task(self._engine, row), None
+        except RequestError as error:
+            return place, None, one_line(error)
+        except EngineError:
+            raise
+        except Exception as error:
+            return place, None, one_line(error)
+
+    async def update_weights(self, weights: Weights) -> None:
+        await self._engine.update_weights(weights)
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()

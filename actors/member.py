@@ -1,0 +1,170 @@
+"""One engine of a pool as the driver sees it: starting its actor, its load, its log, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from actors.engine_actor import EngineActor, Whereabouts, engine_environment
+from actors.placement import engine_resources
+from actors.waiting import cause_of, within
+from actors.weights import SharedWeights
+from rlaif.config import EnginePool as EngineSettings
+from rlaif.errors import EngineError, RlaifError, WaitTimeoutError, WeightSyncError
+
+LOG_LINES = 20  #: of an actor's log in an error message
+LOG_TIMEOUT_S = 20.0
+CLOSE_TIMEOUT_S = 10.0
+
+
+class Member:
+    """An engine actor that has opened its engine. ``holds``: rows sent to it and not returned."""
+
+    def __init__(self, name: str, handle: Any, group: Any, where: Whereabouts, settings: EngineSettings) -> None:
+        self.name = name
+        self.handle = handle
+        self.where = where
+        self.holds = 0
+        self.draining = False  #: leaves when its rows are done
+        self.isolated = False  #: holds suspects alone
+        self.lost_with_node = False
+        self.last_return = time.monotonic()
+        self.cause: str | None = None  #: why the pool killed it, where it did
+        self._group = group
+        self._settings = settings
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.where}"
+
+    @property
+    def takes_rows(self) -> bool:
+        return not self.draining and not self.isolated and self.cause is None
+
+    def load(self, rows: int) -> None:
+        if self.holds == 0:
+            self.last_return = time.monotonic()
+        self.holds += rows
+
+    def unload(self, rows: int) -> None:
+        self.holds -= rows
+        self.isolated = self.isolated and self.holds > 0
+        self.last_return = time.monotonic()
+
+    def idle_s(self) -> float:
+        """Seconds since the last row came back, 0 when it holds none."""
+        return time.monotonic() - self.last_return if self.holds else 0.0
+
+    async def update_weights(self, weights: SharedWeights) -> None:
+        """Raises WeightSyncError, WaitTimeoutError, or the RayError with which the actor died."""
+        what = f"{self} to serve weights of version {weights.version}"
+        try:
+            await within(self._settings.idle_timeout_s, self.handle.update_weights.remote(weights.ref), what)
+        except RayTaskError as error:
+            raise WeightSyncError(f"{self}: {cause_of(error)}") from error
+
+    async def close(self) -> None:
+        """Close the engine if it still listens, and end its process."""
+        with contextlib.suppress(RayError, RlaifError):
+            await within(CLOSE_TIMEOUT_S, self.handle.close.remote(), f"{self} to close")
+        self.kill()
+
+    def kill(self) -> None:
+        _end(self.handle, self._group)
+
+    def node_alive(self) -> bool:
+        return any(node["NodeID"] == self.where.node_id and node["Alive"] for node in ray.nodes())
+
+
+def _end(handle: Any, group: Any) -> None:
+    ray.kill(handle)
+    if group is not None:
+        remove_placement_group(group)
+
+
+def _place(settings: EngineSettings) -> tuple[Any, dict[str, Any]]:
+    """The placement group (None for an engine of one rank) and the actor's options.
+
+    A tensor-parallel engine gets one bundle a rank; its actor holds none of the GPUs itself, because the engine's
+    own workers are placed in the bundles.
+    """
+    if settings.tensor_parallel == 1:
+        options = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "resources": dict(settings.placement)}
+        return None, options
+    ranks = settings.tensor_parallel
+    each = {"CPU": settings.cpus / ranks, "GPU": settings.gpus}
+    each |= {name: amount / ranks for name, amount in settings.placement.items()}
+    group = placement_group([each] * ranks, strategy="PACK")
+    strategy = PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+    )
+    return group, {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": strategy}
+
+
+async def start_member(name: str, role: str, model: str, settings: EngineSettings) -> Member:
+    """Start an actor, open its engine. Raises EngineError with the cause and the tail of the actor's log."""
+    group, options = _place(settings)
+    actor = ray.remote(EngineActor).options(
+        name=name,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=settings.max_in_flight + 16,
+        runtime_env={"env_vars": engine_environment(settings)},
+        **options,
+    )
+    handle = actor.remote()
+    where: Whereabouts | None = None
+    deadline = time.monotonic() + settings.start_timeout_s
+    try:
+        needs = f"{name} to be scheduled (it needs {engine_resources(settings)})"
+        where = await within(settings.start_timeout_s, handle.whereabouts.remote(), needs)
+        opening = handle.open.remote(role, model, settings)
+        await within(max(1.0, deadline - time.monotonic()), opening, f"{name} on {where} to open {model}")
+    except (RayError, RlaifError) as error:
+        _end(handle, group)
+        raise await _start_failure(name, model, where, error) from error
+    except asyncio.CancelledError:
+        _end(handle, group)
+        raise
+    assert where is not None
+    return Member(name, handle, group, where, settings)
+
+
+async def _start_failure(
+    name: str, model: str, where: Whereabouts | None, error: BaseException
+) -> EngineError | WaitTimeoutError:
+    cause = cause_of(error)
+    log = await log_tail(where) if where else ""
+    if isinstance(cause, WaitTimeoutError):
+        return WaitTimeoutError(f"{cause}{log}")
+    place = f" on {where}" if where else ""
+    return EngineError(f"{name}{place} could not open {model}: {type(cause).__name__}: {cause}{log}")
+
+
+def read_tail(path: str) -> str:
+    """The last lines of a log, or nothing where there is none."""
+    with contextlib.suppress(OSError), Path(path).open(encoding="utf-8", errors="replace") as log:
+        return "".join(deque(log, maxlen=LOG_LINES)).strip()
+    return ""
+
+
+async def log_tail(where: Whereabouts) -> str:
+    """The tail of an actor's log, read on its node, as the end of an error message; empty when it cannot be had."""
+    if where.node_id == ray.get_runtime_context().get_node_id():
+        tail = read_tail(where.log_path)
+    else:
+        affinity = NodeAffinitySchedulingStrategy(where.node_id, soft=False)
+        reader = ray.remote(read_tail).options(num_cpus=0, scheduling_strategy=affinity)
+        try:
+            tail = await within(LOG_TIMEOUT_S, reader.remote(where.log_path), f"the log of {where}")
+        except (RayError, WaitTimeoutError):
+            tail = ""
+    return f"\n--- end of {where.log_path} on {where.host} ---\n{tail}" if tail else ""

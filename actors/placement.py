@@ -1,0 +1,160 @@
+"""What a run needs and whether it can have it: a pure plan, its check against resources, its table. Knows no Ray.
+
+Roles do not all live at once; what must be there is the largest sum over the phases of the story. Pools count with
+their ``min`` (what the run cannot do without); the table shows ``max`` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from rlaif.config import Config, Trainer
+from rlaif.config import EnginePool as EngineSettings
+from rlaif.errors import PlacementError
+
+PHASES: Mapping[str, tuple[str, ...]] = {
+    "revise": ("generator",),
+    "supervise": ("policy_trainer",),
+    "label": ("generator", "labeller"),
+    "fit the preference model": ("preference_trainer",),
+    "reinforce": ("generator", "labeller", "scorer", "policy_trainer"),
+    "evaluate": ("generator", "labeller", "scorer"),
+}
+ROUNDING = 1e-6  #: fractional CPUs add up inexactly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a role claims: ``units`` engines or ranks (up to ``max_units``) of ``each`` resource by its Ray name."""
+
+    role: str
+    units: int
+    max_units: int
+    each: Mapping[str, float]
+
+    def total(self, resource: str, units: int | None = None) -> float:
+        return self.each.get(resource, 0.0) * (self.units if units is None else units)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Roles that live at the same time."""
+
+    name: str
+    claims: tuple[Claim, ...]
+
+    def need(self, resource: str) -> float:
+        return sum(claim.total(resource) for claim in self.claims)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcePlan:
+    claims: tuple[Claim, ...]
+    phases: tuple[Phase, ...] = field(repr=False)
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Names of the resources that any role claims, CPU and GPU first."""
+        custom = {name for claim in self.claims for name in claim.each} - {"CPU", "GPU"}
+        return ("CPU", "GPU", *sorted(custom))
+
+    def busiest(self, resource: str) -> Phase:
+        """The phase that needs most of ``resource``."""
+        return max(self.phases, key=lambda phase: phase.need(resource))
+
+    @property
+    def peak(self) -> dict[str, float]:
+        """What must be there, by resource."""
+        return {name: self.busiest(name).need(name) for name in self.resources}
+
+
+def engine_resources(settings: EngineSettings) -> dict[str, float]:
+    """Resources of one engine, all tensor-parallel ranks together."""
+    return {"CPU": settings.cpus, "GPU": settings.gpus * settings.tensor_parallel, **settings.placement}
+
+
+def rank_resources(trainer: Trainer) -> dict[str, float]:
+    """Resources of one trainer rank."""
+    return {"CPU": trainer.cpus, "GPU": trainer.gpus, **trainer.placement}
+
+
+def plan(config: Config) -> ResourcePlan:
+    """The plan of a configuration. Starts nothing."""
+    claims = {
+        role: Claim(role=role, units=pool.min, max_units=pool.max, each=engine_resources(pool))
+        for role, pool in (
+            ("generator", config.generator),
+            ("labeller", config.labeller),
+            ("scorer", config.scorer),
+        )
+    } | {
+        role: Claim(role=role, units=trainer.ranks, max_units=trainer.ranks, each=rank_resources(trainer))
+        for role, trainer in (
+            ("policy_trainer", config.policy_trainer),
+            ("preference_trainer", config.preference_trainer),
+        )
+    }
+    phases = (Phase(name=name, claims=tuple(claims[r] for r in roles)) for name, roles in PHASES.items())
+    return ResourcePlan(claims=tuple(claims.values()), phases=tuple(phases))
+
+
+def declared(config: Config) -> dict[str, float]:
+    """What the configuration says is there, by Ray's resource names."""
+    return {"CPU": config.resources.cpus, "GPU": config.resources.gpus, **config.resources.custom}
+
+
+def check(plan: ResourcePlan, available: Mapping[str, float]) -> None:
+    """Raises PlacementError with one line for each role of the busiest phase that lacks a resource."""
+    lines = [line for resource in plan.resources for line in _shortage(plan, resource, available)]
+    if lines:
+        raise PlacementError("\n".join(lines))
+
+
+def _shortage(plan: ResourcePlan, resource: str, available: Mapping[str, float]) -> Iterable[str]:
+    phase, have = plan.busiest(resource), available.get(resource, 0.0)
+    if phase.need(resource) <= have + ROUNDING:
+        return
+    yield f"{resource}: '{phase.name}' needs {phase.need(resource):g} at once, {have:g} available"
+    for claim in phase.claims:
+        if claim.total(resource):
+            yield (
+                f"  {claim.role}: {claim.units} x {claim.each[resource]:g} = {claim.total(resource):g}; "
+                f"lower {_count_key(claim.role)} or {_size_key(claim.role, resource)}"
+            )
+    yield f"  or provide more: {_provision_key(resource)}"
+
+
+def _count_key(role: str) -> str:
+    return f"{role}.ranks" if role.endswith("_trainer") else f"{role}.min"
+
+
+def _size_key(role: str, resource: str) -> str:
+    return f"{role}." + {"CPU": "cpus", "GPU": "gpus"}.get(resource, f"placement.{resource}")
+
+
+def _provision_key(resource: str) -> str:
+    key = {"CPU": "resources.cpus", "GPU": "resources.gpus"}.get(resource, f"resources.custom.{resource}")
+    return f"{key}, or nodes that have it"
+
+
+def table(plan: ResourcePlan) -> Table:
+    """What ``rlaif plan`` prints: a row for each role, then for each phase, with the largest of each resource."""
+    shown = Table("", "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
+    for claim in plan.claims:
+        units = f"{claim.units}" if claim.units == claim.max_units else f"{claim.units} to {claim.max_units}"
+        shown.add_row(claim.role, units, *(_amount(claim, name) for name in plan.resources))
+    shown.add_section()
+    for phase in plan.phases:
+        roles = "+".join(claim.role for claim in phase.claims)
+        shown.add_row(phase.name, roles, *(f"{phase.need(name):g}" for name in plan.resources))
+    shown.add_section()
+    shown.add_row("at once, at most", "", *(f"{amount:g}" for amount in plan.peak.values()))
+    return shown
+
+
+def _amount(claim: Claim, resource: str) -> str:
+    least, most = claim.total(resource), claim.total(resource, claim.max_units)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"

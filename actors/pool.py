@@ -1,0 +1,396 @@
+"""``EnginePool``: the one way to run inference on a cluster.
+
+    rows ──► Run ──► least-loaded engine ──► finished rows, streamed as lists ──► consumer
+              ▲            │ dies, hangs
+              └── suspects ┘   (in an engine of their own: a few together, then alone)
+
+- *Dispatch.* The engine that holds fewest rows gets the next ``chunk_rows``; it never holds more than
+  ``max_in_flight``. Rows are read only when an engine has room and the consumer keeps up.
+- *Death.* An engine that dies, or holds rows and returns none for ``idle_timeout_s``, is replaced; its unfinished rows
+  travel again. A row that was alone in an engine that died, after an earlier one had died with it, is given back as
+  failed. When a node dies, nobody is suspected.
+- *Weights.* ``update_weights`` and newcomers take turns, so that whoever serves, serves the latest version.
+
+Ray restarts and retries nothing here (``max_restarts=0``): which rows are done is known to the pool alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+
+from actors.engine_actor import one_line
+from actors.member import Member, log_tail, start_member
+from actors.shipment import Run, Shipment, after_death, condemned
+from actors.waiting import cause_of
+from actors.weights import SharedWeights, share
+from rlaif.config import Config
+from rlaif.config import EnginePool as EngineSettings
+from rlaif.errors import EngineError, RunError, UserError
+from rlaif.interfaces import Done, Record, Row, Task, Weights
+
+logger = logging.getLogger(__name__)
+
+START_ATTEMPTS = 3  #: at replacing one engine, before the pool goes on without it
+BARREN_DEATHS = 4  #: for each engine: deaths in a row without one finished row, before the pool gives up
+SUSPECT_SHARE = 8  #: suspects travel again in groups of ``max_in_flight`` / 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStats:
+    """What a progress bar shows. ``restarts``: engines replaced; ``done`` and ``failed``: rows given back."""
+
+    engines: int
+    starting: int
+    in_flight: int
+    done: int
+    failed: int
+    restarts: int
+
+
+class EnginePool:
+    """Engines of one role, each in an actor of its own. Implements ``rlaif.interfaces.Pool``.
+
+    All methods belong to one asyncio loop. ``start`` first, ``close`` last.
+    """
+
+    def __init__(
+        self, role: str, model: str, settings: EngineSettings, *, numbers: Iterator[int] | None = None
+    ) -> None:
+        self.role = role
+        self._model = model
+        self._settings = settings
+        self._numbers = numbers or itertools.count()  #: of actors: a replacement gets a name of its own
+        self._members: list[Member] = []
+        self._starting = 0
+        self._runs: deque[Run] = deque()
+        self._suspects: deque[Shipment] = deque()
+        self._weights: SharedWeights | None = None
+        self._syncing = asyncio.Lock()
+        self._resizing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: RunError | None = None
+        self._done = self._failed = self._restarts = self._barren = 0
+
+    # ------------------------------------------------------------------------------------------ life and size
+    async def start(self) -> None:
+        """Start ``min`` engines at once. Raises EngineError or WaitTimeoutError when one of them cannot start."""
+        await self._hire_many(self._settings.min)
+        self._spawn(self._watch())
+
+    async def resize(self, size: int) -> None:
+        """Serve with ``size`` engines; returns when newcomers serve and leavers have finished their rows.
+
+        Raises UserError outside ``min`` .. ``max``; EngineError or WaitTimeoutError when newcomers cannot start.
+        """
+        low, high = self._settings.min, self._settings.max
+        if not low <= size <= high:
+            raise UserError(f"{self.role}: {size} engines asked for; {self.role}.min={low} and max={high}")
+        async with self._resizing:
+            missing = size - len(self._members) - self._starting
+            if missing > 0:
+                await self._hire_many(missing)
+            leavers = sorted(self._members, key=lambda member: member.holds)[: max(0, -missing)]
+            await asyncio.gather(*(self._retire(member) for member in leavers))
+
+    async def close(self) -> None:
+        """End all engines. Runs that are still going raise EngineError."""
+        self._fail(EngineError(f"the {self.role} pool was closed"))
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        members, self._members = self._members, []
+        await asyncio.gather(*(member.close() for member in members))
+
+    def stats(self) -> PoolStats:
+        return PoolStats(
+            engines=len(self._members),
+            starting=self._starting,
+            in_flight=sum(member.holds for member in self._members),
+            done=self._done,
+            failed=self._failed,
+            restarts=self._restarts,
+        )
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The engines that serve, with their whereabouts."""
+        return tuple(self._members)
+
+    async def _hire_many(self, count: int) -> None:
+        """Start ``count`` engines at once; when one cannot start, none of them stays."""
+        hires = [asyncio.create_task(self._hire()) for _ in range(count)]
+        try:
+            await asyncio.gather(*hires)
+        except BaseException:
+            for hire in hires:
+                hire.cancel()
+            await asyncio.gather(*hires, return_exceptions=True)
+            raise
+
+    async def _hire(self) -> None:
+        """Start one engine, let it catch up with the weights, and put it to work."""
+        self._starting += 1
+        try:
+            name = f"{self.role}-{next(self._numbers)}"
+            member = await start_member(name, self.role, self._model, self._settings)
+            async with self._syncing:
+                await self._catch_up(member)
+                self._members.append(member)
+        finally:
+            self._starting -= 1
+        self._dispatch()
+
+    async def _catch_up(self, member: Member) -> None:
+        try:
+            if self._weights is not None:
+                await member.update_weights(self._weights)
+        except BaseException as error:
+            member.kill()
+            if isinstance(error, RayActorError):
+                raise EngineError(f"{member} died while taking weights: {error}") from error
+            raise
+
+    async def _retire(self, member: Member) -> None:
+        member.draining = True
+        while member.holds:  # bounded: the watch kills it when it hangs
+            await asyncio.sleep(0.05)
+        if member in self._members:
+            self._members.remove(member)
+            await member.close()
+
+    async def _replace(self) -> None:
+        """Start an engine in a dead one's place; without any engine left, the pool fails."""
+        for _ in range(START_ATTEMPTS):
+            try:
+                return await self._hire()
+            except RunError as error:
+                failure = error
+                logger.warning("%s: a replacement could not start: %s", self.role, error)
+        if not self._members:
+            self._fail(failure)
+        return None
+
+    # ------------------------------------------------------------------------------------------------ weights
+    async def update_weights(self, weights: Weights | SharedWeights) -> None:
+        """Give every engine the weights and wait until each has proved that it serves them.
+
+        An engine that dies meanwhile is replaced, and its replacement catches up. Raises WeightSyncError or
+        WaitTimeoutError naming the engine that does not serve them; the pool must not be used afterwards.
+        """
+        async with self._syncing:
+            self._weights = share(weights)
+            members = tuple(self._members)
+            outcomes = await asyncio.gather(
+                *(member.update_weights(self._weights) for member in members), return_exceptions=True
+            )
+        for member, outcome in zip(members, outcomes, strict=True):
+            if isinstance(outcome, RayActorError):
+                self._bury(member, death_of(outcome))
+            elif outcome is not None:
+                raise outcome
+
+    # ------------------------------------------------------------------------------------------- rows out and in
+    async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[Done[Row, Record]]:
+        """Run ``task`` on every row next to an engine; each row comes back exactly once, in any order.
+
+        Raises EngineError when the pool has no engine left and cannot start one.
+        """
+        if self._failure:
+            raise self._failure
+        run = Run(ray.put(task), rows)
+        self._runs.append(run)
+        self._dispatch()
+        try:
+            while (back := await run.next()) is not None:
+                for done in back:
+                    yield done
+                self._dispatch()
+        finally:
+            run.abandoned = True
+            self._runs.remove(run)
+            for stream in run.streams:
+                ray.cancel(stream)
+
+    def _dispatch(self) -> None:
+        """Give work to every engine with room; called whenever an engine, a row or a consumer became free."""
+        if self._failure:
+            return
+        self._isolate()
+        limit = 2 * self._settings.max_in_flight * max(1, len(self._members))
+        while self._runs and (member := self._roomiest()):
+            run = next((run for run in self._runs if run.wants(limit)), None)
+            if run is None:
+                return
+            rows = run.take(self._chunk, len(self._members))
+            if rows:
+                self._send(member, Shipment(run=run, rows=tuple(rows)))
+            self._runs.rotate(-1)
+
+    @property
+    def _chunk(self) -> int:
+        return min(self._settings.chunk_rows, max(1, self._settings.max_in_flight // 2))
+
+    def _roomiest(self) -> Member | None:
+        """The engine that holds fewest rows, if another chunk fits.
+
+        While suspects wait and no engine is theirs yet, the emptiest one is left to drain.
+        """
+        serving = sorted((m for m in self._members if m.takes_rows), key=lambda m: m.holds)
+        if self._suspects and not any(m.isolated for m in self._members):
+            serving = serving[1:]
+        fits = serving and serving[0].holds + self._chunk <= self._settings.max_in_flight
+        return serving[0] if fits else None
+
+    def _isolate(self) -> None:
+        """Give suspects an engine of their own: nothing else is sent to it until they are back."""
+        while self._suspects:
+            if self._suspects[0].run.abandoned:
+                self._suspects.popleft()
+                continue
+            empty = next((m for m in self._members if m.takes_rows and not m.holds), None)
+            if empty is None:
+                return
+            empty.isolated = True
+            self._send(empty, self._suspects.popleft())
+
+    def _send(self, member: Member, shipment: Shipment) -> None:
+        member.load(len(shipment.rows))
+        self._spawn(self._serve(member, shipment))
+
+    async def _serve(self, member: Member, shipment: Shipment) -> None:
+        """Ship rows to an engine and take them back as they finish."""
+        run, unfinished = shipment.run, dict(enumerate(shipment.rows))
+        stream = member.handle.run.options(num_returns="streaming").remote(run.task, list(shipment.rows))
+        run.streams.add(stream)
+        try:
+            async for reference in stream:
+                finished = await reference
+                member.unload(len(finished))
+                self._give(run, [Done(row=unfinished.pop(i), record=r, failure=f) for i, r, f in finished])
+                self._dispatch()
+            assert not unfinished, f"{member} ended a shipment with {len(unfinished)} rows unfinished"
+        except RayError as error:
+            member.unload(len(unfinished))
+            self._lose(member, shipment, list(unfinished.values()), error)
+            self._dispatch()
+        finally:
+            run.streams.discard(stream)
+
+    def _give(self, run: Run, done: list[Done[Any, Any]]) -> None:
+        failed = sum(row.failure is not None for row in done)
+        self._done += len(done) - failed
+        self._failed += failed
+        self._barren = 0
+        run.put(done)
+
+    # ------------------------------------------------------------------------------------------ death and repair
+    def _lose(self, member: Member, shipment: Shipment, unfinished: list[Any], error: RayError) -> None:
+        """An engine ended a shipment early: bury it, and decide what becomes of the rows that it had."""
+        run = shipment.run
+        if run.abandoned and isinstance(error, TaskCancelledError):
+            return
+        node_lost = member in self._members and not member.node_alive()
+        self._bury(member, death_of(error))
+        if node_lost or member.lost_with_node:
+            member.lost_with_node = True
+            run.give_back(unfinished)
+        elif condemned(shipment, unfinished):
+            times = "twice" if shipment.strikes == 1 else f"{shipment.strikes + 1} times"
+            failure = f"killed its engine {times}: {member.cause}"
+            self._give(run, [Done(row=row, record=None, failure=failure) for row in unfinished])
+        else:
+            self._suspects.extend(after_death(shipment, unfinished, self._suspect_group))
+
+    @property
+    def _suspect_group(self) -> int:
+        return self._settings.max_in_flight // SUSPECT_SHARE
+
+    def _bury(self, member: Member, cause: str) -> None:
+        """Take a dead engine out and start another in its place. The first report of its death counts."""
+        member.cause = member.cause or cause
+        if member not in self._members:
+            return
+        logger.warning("%s died: %s", member, member.cause)
+        self._members.remove(member)
+        member.kill()
+        self._barren += 1
+        if self._barren > BARREN_DEATHS * max(self._settings.min, len(self._members) + 1):
+            self._spawn(self._give_up(member))
+        elif not member.draining:
+            self._restarts += 1
+            self._spawn(self._replace())
+
+    async def _give_up(self, member: Member) -> None:
+        log = await log_tail(member.where)
+        self._fail(
+            EngineError(
+                f"{self._barren} {self.role} engines in a row died without finishing a row; "
+                f"the last, {member}: {member.cause}{log}"
+            )
+        )
+
+    async def _watch(self) -> None:
+        """Kill engines that hold rows and return none; their streams then report the death."""
+        pause = min(5.0, self._settings.idle_timeout_s / 4)
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(pause)
+            if time.monotonic() - before > 2 * pause + 1:
+                continue  # this process was held up: what engines returned meanwhile has not been read yet
+            for member in tuple(self._members):
+                if member.idle_s() > self._settings.idle_timeout_s and member.cause is None:
+                    member.cause = f"hung: held {member.holds} rows and returned none for {member.idle_s():.0f} s"
+                    member.kill()
+
+    def _fail(self, error: RunError) -> None:
+        self._failure = self._failure or error
+        for run in self._runs:
+            run.fail(self._failure)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error if isinstance(error, RunError) else RunError(f"{self.role} pool: {error!r}"))
+
+
+class RayPools:
+    """Pools as configured, one actor name never used twice. Implements ``rlaif.interfaces.Pools``."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._numbers: dict[str, Iterator[int]] = defaultdict(itertools.count)
+
+    async def open(self, role: str, model: str) -> EnginePool:
+        """Start ``min`` engines of ``role``. Raises EngineError or WaitTimeoutError when one cannot start."""
+        settings: EngineSettings = getattr(self._config, role)
+        pool = EnginePool(role, model, settings, numbers=self._numbers[role])
+        try:
+            await pool.start()
+        except BaseException:
+            await pool.close()
+            raise
+        return pool
+
+
+def death_of(error: RayError) -> str:
+    """Why an actor died, in one line: the engine's own error, or what Ray knows of the process."""
+    if isinstance(error, RayTaskError):
+        return one_line(cause_of(error))
+    lines = [line.strip() for line in str(error).splitlines() if line and not line.startswith("\t")]
+    return " ".join(lines[1:] or lines)

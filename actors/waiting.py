@@ -1,0 +1,28 @@
+"""Bounded waits: every wait of the driver for an actor goes through here and says what it waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from ray.exceptions import RayTaskError
+
+from rlaif.errors import WaitTimeoutError
+
+T = TypeVar("T")
+
+
+async def within(timeout_s: float, awaitable: Awaitable[T], what: str) -> T:
+    """The result of ``awaitable``; raises WaitTimeoutError naming ``what`` after ``timeout_s``."""
+    waiting = asyncio.ensure_future(awaitable)
+    done, _ = await asyncio.wait([waiting], timeout=timeout_s)
+    if not done:
+        waiting.cancel()
+        raise WaitTimeoutError(f"waited {timeout_s:g} s for {what}")
+    return waiting.result()
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The exception that was raised in the other process, without Ray's wrapping."""
+    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error

@@ -1,0 +1,28 @@
+"""Weights as an object reference: written once to the object store, read by every engine from its own node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from rlaif.interfaces import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedWeights:
+    """One version of a model's weights in the object store. ``ref`` resolves to ``rlaif.interfaces.Weights``."""
+
+    version: int
+    ref: ray.ObjectRef
+
+
+def share(weights: Weights | SharedWeights, owner: Any = None) -> SharedWeights:
+    """Put ``weights`` in the object store, unless they are there.
+
+    ``owner``: the actor with whose life the object's ends; none: this process.
+    """
+    if isinstance(weights, SharedWeights):
+        return weights
+    return SharedWeights(version=weights.version, ref=ray.put(weights, _owner=owner))
