@@ -52,7 +52,7 @@ def aggregate(l1: float, l2: float, how: Aggregation) -> float:
     p1, p2 = sigmoid(l1), sigmoid(l2)
     if how == "logit_mean":
         return sigmoid((_capped(l1) + _capped(l2)) / 2)
-    if how == "agree_or_tie" and (p1 > 0.5) != (p2 > 0.5):
+    if how == "agree_or_tie" and l1 * l2 <= 0:
         return 0.5
     return (p1 + p2) / 2
 
@@ -70,9 +70,7 @@ def prob_of(judgements: Sequence[Judgement], how: Aggregation) -> float:
     return sum(probs) / len(probs)
 
 
-def verdict(
-    judgements: Sequence[Judgement], settings: config.Labelling
-) -> tuple[Status, float | None, str | None]:
+def verdict(judgements: Sequence[Judgement], settings: config.Labelling) -> tuple[Status, float | None, str | None]:
     """(status, probability, error) of a pair's judgements."""
     if not judgements:  # identical answers
         return Status.TIE, 0.5, None
@@ -149,9 +147,7 @@ class Label:
 
     def _principle(self, pair: Comparison) -> Principle:
         unordered = sorted((pair.answer_1, pair.answer_2))
-        return draw_principle(
-            self.constitution.for_comparison, self.settings.draw, self.seed, pair.id, *unordered
-        )
+        return draw_principle(self.constitution.for_comparison, self.settings.draw, self.seed, pair.id, *unordered)
 
     async def _ask(
         self,

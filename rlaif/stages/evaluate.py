@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import cycle, islice
 
+from rlaif.constitution import seed_from
 from rlaif.evaluation.evaluation import write_evaluation
 from rlaif.evaluation.report import write_report
 from rlaif.interfaces import Pool
 from rlaif.records import Axis
 from rlaif.sampling import Draw, SampleAnswer
-from rlaif.constitution import seed_from
 from rlaif.stages.run import Run, collect
 
 SNAPSHOTS = ("helpful_only", "sl_cai", "rl_cai")
