@@ -26,12 +26,8 @@ class Data(Section):
 
     red_team: str = Field("miniature:red_team", description="prompts that ask for harm")
     helpful: str = Field("miniature:helpful", description="prompts that ask for help")
-    helpful_pairs: str | None = Field(
-        "miniature:helpful_pairs", description="human chosen/rejected comparisons"
-    )
-    votes: str | None = Field(
-        "miniature:votes", description="questions with voted answers, for PM pretraining"
-    )
+    helpful_pairs: str | None = Field("miniature:helpful_pairs", description="human chosen/rejected comparisons")
+    votes: str | None = Field("miniature:votes", description="questions with voted answers, for PM pretraining")
 
 
 class Miniature(Section):
@@ -39,9 +35,7 @@ class Miniature(Section):
 
     lexicon: str | None = Field(None, description="YAML lexicon; none: the shipped one")
     seed: int = 0
-    slot_bias: float = Field(
-        1.0, description="planted in the feedback model's weights, log-odds towards slot A"
-    )
+    slot_bias: float = Field(1.0, description="planted in the feedback model's weights, log-odds towards slot A")
     cache_dir: str = "~/.cache/rlaif/miniature"
 
 
@@ -76,25 +70,17 @@ class EnginePool(Section):
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
     max_in_flight: Count = Field(128, description="rows that one engine holds at once")
     start_timeout_s: Seconds = 600
-    idle_timeout_s: Seconds = Field(
-        300, description="an engine that holds rows and returns none this long is hung"
-    )
-    placement: dict[str, Positive] = Field(
-        default_factory=dict, description="custom Ray resources of one engine"
-    )
+    idle_timeout_s: Seconds = Field(300, description="an engine that holds rows and returns none this long is hung")
+    placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one engine")
     scripted: ScriptedEngine = ScriptedEngine()
 
 
 class Generator(EnginePool):
-    model: str = Field(
-        "miniature:helpful_only", description="the helpful-only model; later the policy takes its place"
-    )
+    model: str = Field("miniature:helpful_only", description="the helpful-only model; later the policy takes its place")
 
 
 class Labeller(EnginePool):
-    model: str = Field(
-        "miniature:feedback", description="the feedback model; never shares weights with the policy"
-    )
+    model: str = Field("miniature:feedback", description="the feedback model; never shares weights with the policy")
 
 
 class Scorer(EnginePool):
@@ -114,12 +100,8 @@ class Trainer(Section):
     micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
     start_timeout_s: Seconds = 600
     step_timeout_s: Seconds = Field(600, description="longest wait for one batch to be learned")
-    max_failures: Annotated[int, Field(ge=0)] = Field(
-        2, description="restarts of the group before the run fails"
-    )
-    placement: dict[str, Positive] = Field(
-        default_factory=dict, description="custom Ray resources of one rank"
-    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(2, description="restarts of the group before the run fails")
+    placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
 
 
 class CritiqueRevision(Section):
@@ -134,9 +116,7 @@ class Optimization(Section):
     """One pass of supervised optimisation: constant rate after a linear warm-up."""
 
     epochs: Count = 1
-    batch_size: Count = Field(
-        32, description="sequences (SFT) or pairs (PM) of one optimizer step, over all ranks"
-    )
+    batch_size: Count = Field(32, description="sequences (SFT) or pairs (PM) of one optimizer step, over all ranks")
     learning_rate: Positive = 1e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -147,9 +127,7 @@ class Supervision(Section):
     """Fine-tuning the base on revisions and helpful samples: SL-CAI."""
 
     base_model: str = "miniature:base"
-    train_on: Literal["final", "all"] = Field(
-        "all", description="the last revision of a chain, or every round's"
-    )
+    train_on: Literal["final", "all"] = Field("all", description="the last revision of a chain, or every round's")
     helpful_samples: Count = Field(2, description="answers of the helpful-only model per helpful prompt")
     max_length: Count = 512
     optimization: Optimization = Optimization()
@@ -160,17 +138,13 @@ class Gate(Section):
 
     max_flip_rate: Fraction = Field(0.6, description="share of pairs whose winner changes with the order")
     max_invalid_rate: Fraction = 0.05
-    override: tuple[Literal["flip_rate", "invalid_rate"], ...] = Field(
-        (), description="limits to pass by, by name"
-    )
+    override: tuple[Literal["flip_rate", "invalid_rate"], ...] = Field((), description="limits to pass by, by name")
 
 
 class Labelling(Section):
     aggregation: Literal["prob_mean", "logit_mean", "agree_or_tie"] = "prob_mean"
     draw: Literal["uniform", "weighted"] = "uniform"
-    min_letter_mass: Fraction = Field(
-        0.5, description="joint probability of the two letters below which it is invalid"
-    )
+    min_letter_mass: Fraction = Field(0.5, description="joint probability of the two letters below which it is invalid")
     gate: Gate = Gate()
 
 
@@ -178,17 +152,11 @@ class PreferenceModel(Section):
     base_model: str = "miniature:base"
     pretraining: Optimization = Optimization()
     fit: Optimization = Optimization()
-    harmless_weight: Positive = Field(
-        1.0, description="loss weight of AI harmlessness labels; helpful pairs have 1"
-    )
-    helpful_per_harmless: Positive = Field(
-        0.74, description="helpful pairs for each AI label (the paper: 135/183)"
-    )
+    harmless_weight: Positive = Field(1.0, description="loss weight of AI harmlessness labels; helpful pairs have 1")
+    helpful_per_harmless: Positive = Field(0.74, description="helpful pairs for each AI label (the paper: 135/183)")
     heldout_fraction: Fraction = Field(0.1, description="share of prompts kept out of the fit for its report")
     max_length: Count = 512
-    shuffle_labels: bool = Field(
-        False, description="permute the AI labels among the pairs: the control experiment"
-    )
+    shuffle_labels: bool = Field(False, description="permute the AI labels among the pairs: the control experiment")
 
 
 class KL(Section):
@@ -216,9 +184,7 @@ class Reinforcement(Section):
     gae_lambda: Fraction = 0.95
     clip: Positive = 0.2
     value_clip: Positive = 0.2
-    importance_cap: Positive = Field(
-        2.0, description="cap of exp(old - rollout), the engine/learner correction"
-    )
+    importance_cap: Positive = Field(2.0, description="cap of exp(old - rollout), the engine/learner correction")
     kl: KL = KL()
     reward_normalization: Literal["mean", "mean_std"] = Field(
         "mean", description="running centring alone keeps the preference model's log-odds unit"

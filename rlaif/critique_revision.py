@@ -64,9 +64,7 @@ class Revise:
         for k in range(self.settings.rounds):
             if _flaw(answer, rounds):
                 break
-            principle = draw_principle(
-                self.constitution.for_revision, self.settings.draw, self.seed, prompt.id, k
-            )
+            principle = draw_principle(self.constitution.for_revision, self.settings.draw, self.seed, prompt.id, k)
             critique = await chat.critique(answer, principle, k) if self.settings.critique else None
             answer = await chat.revision(answer, principle, critique, k)
             rounds.append(Round(principle_id=principle.id, critique=critique or "", revision=answer))

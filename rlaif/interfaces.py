@@ -72,9 +72,7 @@ class TextGenerator(Engine, Protocol):
 
 
 class ChoiceScorer(Engine, Protocol):
-    async def choice_logprobs(
-        self, prompt_ids: Sequence[int], choice_ids: Sequence[int]
-    ) -> tuple[float, ...]:
+    async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probability (full vocabulary, temperature 1) of each of ``choice_ids`` as the next token."""
         ...
 

@@ -114,9 +114,7 @@ class Journal:
         return (from_json(record_type, data) for (data,) in cursor)
 
     def quarantined(self) -> Iterator[Quarantined]:
-        cursor = self._db.execute(
-            "SELECT id, source_file, source_row, stage, cause FROM quarantine ORDER BY 4, 2, 3"
-        )
+        cursor = self._db.execute("SELECT id, source_file, source_row, stage, cause FROM quarantine ORDER BY 4, 2, 3")
         return (Quarantined(id=i, file=f, row=r, stage=s, cause=c) for i, f, r, s, c in cursor)
 
     @_storage

@@ -56,9 +56,7 @@ class LabelQuality:
     def metrics(self) -> Mapping[str, float]:
         """``label/quality/...``; a share over nothing is 0."""
         judged, labels = max(self.num_judged, 1), max(self.num_labels, 1)
-        unusable = (
-            self.num_labels - self.num_by_status.get(Status.OK, 0) - self.num_by_status.get(Status.TIE, 0)
-        )
+        unusable = self.num_labels - self.num_by_status.get(Status.OK, 0) - self.num_by_status.get(Status.TIE, 0)
         return {
             "label/quality/flip_rate": self.num_flips / judged,
             "label/quality/flips_to_slot_a": self.num_flips_to_a / max(self.num_flips, 1),

@@ -120,9 +120,7 @@ class RunDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunDirError(
-                f"{path}: another process is running here; wait for it or choose run_dir="
-            ) from None
+            raise RunDirError(f"{path}: another process is running here; wait for it or choose run_dir=") from None
         return lock
 
 

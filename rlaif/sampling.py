@@ -37,10 +37,7 @@ class Draw:
 
 def draws(prompt: Prompt, num: int, *seed_key: object) -> list[Draw]:
     """``num`` draws of one prompt, with ids ``PROMPT#0``..."""
-    return [
-        Draw(id=f"{prompt.id}#{i}", prompt=prompt, seed=seed_from(*seed_key, prompt.id, i))
-        for i in range(num)
-    ]
+    return [Draw(id=f"{prompt.id}#{i}", prompt=prompt, seed=seed_from(*seed_key, prompt.id, i)) for i in range(num)]
 
 
 def request(seed: int, sampling: config.Sampling, stop: tuple[str, ...] = ()) -> Sampling:

@@ -61,9 +61,7 @@ class HumanAssistant:
         return f"{self.conversation(turns)}\n\nAssistant:"
 
     def critique(self, turns: Sequence[Turn], answer: str, principle: Principle) -> str:
-        return (
-            f"{self.prompt(turns)} {answer}\n\nCritique Request: {principle.critique_request}\n\nCritique:"
-        )
+        return f"{self.prompt(turns)} {answer}\n\nCritique Request: {principle.critique_request}\n\nCritique:"
 
     def revision(self, turns: Sequence[Turn], answer: str, principle: Principle, critique: str | None) -> str:
         if critique is None:
@@ -100,9 +98,7 @@ class ChatTemplate:
 
     def critique(self, turns: Sequence[Turn], answer: str, principle: Principle) -> str:
         assert principle.critique_request is not None
-        return self._render(
-            [*self._messages(turns), ("assistant", answer), ("user", principle.critique_request)]
-        )
+        return self._render([*self._messages(turns), ("assistant", answer), ("user", principle.critique_request)])
 
     def revision(self, turns: Sequence[Turn], answer: str, principle: Principle, critique: str | None) -> str:
         assert principle.critique_request is not None and principle.revision_request is not None
