@@ -79,9 +79,7 @@ def kl_coefficient(settings: KL, coefficient: float, sequence_kl: float, num_seq
     return coefficient * (1 + error * num_sequences / settings.horizon)
 
 
-def token_rewards(
-    rewards: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, coefficient: float
-) -> Tensor:
+def token_rewards(rewards: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, coefficient: float) -> Tensor:
     """[B, T]: ``rewards`` [B] on each last response token, minus coefficient * (log pi - log ref) on every one."""
     penalties = -coefficient * (logprobs - ref_logprobs) * mask
     last = mask.sum(1) - 1

@@ -80,9 +80,7 @@ def rewards(samples: Sequence[ScoredSample], normalize: Normalization, truncatio
     return normalize(scores) - truncation_penalty * truncated
 
 
-def advantages(
-    settings: Reinforcement, per_token: Tensor, values: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
+def advantages(settings: Reinforcement, per_token: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Advantages and value targets [B, T] from rewards ``per_token`` [B, T]; the one place the algorithms differ."""
     if settings.algorithm == "ppo":
         estimated, returns = gae(per_token, values, mask, settings.gamma, settings.gae_lambda)

@@ -39,13 +39,15 @@ def preference_loss(
     """Cross-entropy of sigmoid(d), d = scores_1 - scores_2 [P], with soft targets ``probs`` [P] = P(1 better).
 
     p*softplus(-d) + (1-p)*softplus(d), weighted by ``weights`` [P] and divided by the step's ``total_weight``.
+    Metrics count the pairs whose label is not a tie and those of them that the scores order likewise.
     """
     difference = scores_1 - scores_2
     losses = probs * functional.softplus(-difference) + (1 - probs) * functional.softplus(difference)
     loss = (weights * losses).sum() / total_weight
     with torch.no_grad():
-        agrees = ((difference > 0) == (probs > 0.5)).to(losses.dtype)
-        metrics = {"agreement": (weights * agrees).sum() / total_weight}
+        decided = probs != 0.5
+        agreed = decided & ((difference > 0) == (probs > 0.5))
+        metrics = {"num_agreed": agreed.sum(), "num_decided": decided.sum()}
     return loss, metrics
 
 

@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
@@ -49,3 +52,48 @@ def _score(answer: ScoredAnswer) -> int:
 
 def _next_lower(ranked: Sequence[ScoredAnswer], score: int) -> ScoredAnswer | None:
     return next((answer for answer in ranked if _score(answer) < score), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPair:
+    """A labelled pair with the scores that a preference model gave: for its report."""
+
+    axis: str
+    prob: float  #: the label, P(1 better)
+    score_1: float
+    score_2: float
+    length_1: int  #: in tokens
+    length_2: int
+
+
+def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
+    """Accuracy (also per axis), cross-entropy, expected calibration error and score-length correlation.
+
+    Accuracies leave out ties (prob 0.5); a figure without data (an axis of ties only, constant scores) is left out.
+    """
+    probs = np.array([pair.prob for pair in pairs])
+    differences = np.array([pair.score_1 - pair.score_2 for pair in pairs])
+    axes = np.array([pair.axis for pair in pairs])
+    losses = probs * np.logaddexp(0, -differences) + (1 - probs) * np.logaddexp(0, differences)
+    report = {"loss": float(losses.mean()), "ece": calibration_error(differences, probs)}
+    for name, chosen in {"accuracy": axes == axes, **{f"accuracy_{axis}": axes == axis for axis in axes}}.items():
+        decided = chosen & (probs != 0.5)
+        if decided.any():
+            report[name] = float(((differences > 0) == (probs > 0.5))[decided].mean())
+    scores = [score for pair in pairs for score in (pair.score_1, pair.score_2)]
+    lengths = [length for pair in pairs for length in (pair.length_1, pair.length_2)]
+    if np.ptp(scores) > 0 and np.ptp(lengths) > 0:
+        report["length_correlation"] = float(np.corrcoef(scores, lengths)[0, 1])
+    return report
+
+
+def calibration_error(differences: np.ndarray, probs: np.ndarray, num_bins: int = 10) -> float:
+    """Expected calibration error of sigmoid(``differences``) [P] against labels ``probs`` [P], soft or hard.
+
+    Each pair is turned to the side that the model prefers; bins are of equal width over confidences 0.5 to 1.
+    """
+    confidence = 1 / (1 + np.exp(-np.abs(differences)))
+    outcome = np.where(differences >= 0, probs, 1 - probs)
+    bins = np.minimum(((confidence - 0.5) * 2 * num_bins).astype(int), num_bins - 1)
+    gaps = [np.abs((confidence - outcome)[bins == index].sum()) for index in range(num_bins)]
+    return float(sum(gaps) / len(probs))

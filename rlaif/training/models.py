@@ -126,7 +126,7 @@ def resolve_padding(classifier: PreTrainedModel, tokenizer: Any) -> None:
         usable_unk = tokenizer.unk_token is not None and tokenizer.unk_token != eos
         tokenizer.add_special_tokens({"pad_token": tokenizer.unk_token if usable_unk else "<|pad|>"})
     if tokenizer.pad_token_id >= classifier.get_input_embeddings().num_embeddings:
-        classifier.resize_token_embeddings(tokenizer.pad_token_id + 1)
+        classifier.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
     classifier.config.pad_token_id = tokenizer.pad_token_id
     classifier.config.eos_token_id = tokenizer.eos_token_id
 

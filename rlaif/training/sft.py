@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from rlaif.errors import DataError
+from rlaif.losses import supervised_loss
 from rlaif.training.batches import Row, micro_batches, padded, spans
 from rlaif.training.deepspeed import Engine, largest, start_rank, summed
 from rlaif.training.jobs import Rank, SFTJob
 from rlaif.training.models import PolicyModel, load_policy, load_tokenizer, save_model
-from rlaif.losses import supervised_loss
 
 Report = Callable[[Mapping[str, float]], None]
 

@@ -1,0 +1,206 @@
+"""Preference-model training: what one rank does. Pretraining (PMP), the fit on labelled pairs, the held-out report.
+
+Legend: ``P`` pairs of a micro-batch; its 2P dialogues are padded together, first answers before second ones. Each
+step's loss is divided by the summed weights of its pairs, over all ranks. Scores are read at the last token, the EOS.
+
+Sources: arXiv 2204.05862, section 4; arXiv 2112.00861, section 4; soft targets, arXiv 2212.08073, section 4.1.
+
+Departures from the papers:
+1. Pretraining learns from the same pairwise loss alone; no language-modelling loss is added.
+2. A pair with a dialogue longer than ``max_length`` is left out and counted: cut anywhere, it would no longer be what
+   its label judged, or lose the EOS where its score is read.
+3. The optimizer starts afresh between pretraining and fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlaif.config import Optimization
+from rlaif.errors import DataError
+from rlaif.losses import preference_loss
+from rlaif.preference_model import ScoredPair, pair_report
+from rlaif.training.batches import Row, micro_batches, padded
+from rlaif.training.deepspeed import Engine, largest, start_rank, summed
+from rlaif.training.jobs import PreferenceJob, Rank
+from rlaif.training.models import ScalarModel, load_scorer, load_tokenizer, new_scorer, save_model
+
+Report = Callable[[Mapping[str, float]], None]
+
+
+def run_preference(
+    job: PreferenceJob,
+    rank: Rank,
+    pretraining_batches: Iterable[list[Row]] | None,
+    fit_batches: Iterable[list[Row]],
+    heldout_rows: Sequence[Row] | None,
+    report: Report,
+) -> dict[str, float]:
+    """Pretrain when there is something to, fit, score the held-out rows; rank 0 saves ``job.output``.
+
+    Batches are this rank's shares of each optimizer step's pairs (maybe empty, equally many on every rank);
+    ``heldout_rows`` are all of them on every rank. Returns metrics, the same on all ranks. Raises ModelError for a
+    model that cannot be used and DataError when no pair fits into ``max_length``.
+    """
+    start_rank(rank, job.trainer)
+    torch.manual_seed(job.seed)
+    tokenizer = load_tokenizer(job.base_model)
+    model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed)
+    metrics: dict[str, float] = {}
+    if pretraining_batches is not None:
+        phase = PairFit("pretraining", job, job.settings.pretraining, rank, model)
+        metrics |= phase.run(pretraining_batches, report)
+        save_scorer(phase.engine, model, tokenizer, job.output, rank)
+        model = load_scorer(job.output, job.trainer.dtype)
+    phase = PairFit("fit", job, job.settings.fit, rank, model)
+    metrics |= phase.run(fit_batches, report)
+    if heldout_rows:
+        metrics |= _heldout(phase, heldout_rows, metrics["preference/fit/accuracy"])
+    save_scorer(phase.engine, model, tokenizer, job.output, rank)
+    return metrics
+
+
+def _heldout(phase: PairFit, rows: Sequence[Row], fit_accuracy: float) -> dict[str, float]:
+    pairs = phase.score(rows)
+    if not pairs:
+        return {}
+    found = {f"preference/heldout/{name}": value for name, value in pair_report(pairs).items()}
+    if "preference/heldout/accuracy" in found:
+        found["preference/gap/accuracy"] = fit_accuracy - found["preference/heldout/accuracy"]
+    return {**found, "preference/heldout/num_pairs": float(len(pairs))}
+
+
+def save_scorer(engine: Engine, model: ScalarModel, tokenizer: object, path: str, rank: Rank) -> None:
+    """Save as a stock sequence classifier with one label; returns on every rank when the files are there."""
+    state = engine.full_state()
+    if rank.index == 0:
+        tensors = {name.removeprefix("classifier."): tensor for name, tensor in state.items()}
+        save_model(model.classifier, tensors, tokenizer, path)
+    torch.distributed.barrier()
+
+
+class PairFit:
+    """One pass of pairwise training (pretraining or fit) and its counts so far."""
+
+    def __init__(self, name: str, job: PreferenceJob, settings: Optimization, rank: Rank, model: ScalarModel) -> None:
+        self._name, self._job, self._rank = name, job, rank
+        self.engine = Engine(
+            model,
+            job.trainer,
+            rank,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+        )
+        self._losses: list[float] = []
+        self._totals = {"pairs": 0.0, "pairs_left_out": 0.0, "tokens": 0.0, "agreed": 0.0, "decided": 0.0}
+
+    def run(self, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
+        """One optimizer step for each batch; the metrics of the pass."""
+        for rows in batches:
+            self._learn(rows, report)
+        if not self._losses:
+            raise DataError(f"{self._name}: no pair fits into max_length={self._job.settings.max_length} tokens")
+        totals = self._totals
+        found = {
+            "first_loss": self._losses[0],
+            "final_loss": self._losses[-1],
+            "num_steps": float(len(self._losses)),
+            "num_pairs": totals["pairs"],
+            "num_pairs_left_out": totals["pairs_left_out"],
+            "num_tokens": totals["tokens"],
+            "accuracy": totals["agreed"] / max(1.0, totals["decided"]),
+        }
+        return {f"preference/{self._name}/{key}": value for key, value in found.items()}
+
+    def _learn(self, rows: list[Row], report: Report) -> None:
+        kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
+        counts = {
+            "pairs": float(len(rows)),
+            "pairs_left_out": float(len(rows) - len(kept)),
+            "tokens": float(sum(len(row["input_ids_1"]) + len(row["input_ids_2"]) for row in kept)),
+            "weight": float(sum(row["weight"] for row in kept)),
+        }
+        counts = summed(counts, self._rank, self.engine.device)
+        if counts["weight"] > 0:
+            learned = self._step(kept, counts["weight"])
+            self._losses.append(learned["loss"])
+            report({f"preference/{self._name}/loss": learned["loss"]})
+            counts |= learned
+        for name in self._totals:
+            self._totals[name] += counts.get(name, 0.0)
+
+    def _step(self, kept: list[Row], total_weight: float) -> dict[str, float]:
+        plan = self._plan(kept)
+        num_passes = largest(len(plan), self._rank, self.engine.device)
+        sums = torch.zeros(3, device=self.engine.device)
+
+        def losses() -> Iterator[Tensor]:
+            for index in range(num_passes):
+                rows = plan[index] if index < len(plan) else None
+                loss, counts = self._loss(rows, total_weight)
+                sums.add_(torch.stack([loss.detach(), *counts]))
+                yield loss
+
+        self.engine.step(losses())
+        found = dict(zip(("loss", "agreed", "decided"), sums.tolist(), strict=True))
+        return summed(found, self._rank, self.engine.device)
+
+    def _loss(self, rows: list[Row] | None, total_weight: float) -> tuple[Tensor, list[Tensor]]:
+        if rows is None:  # another rank has one micro-batch more: a pass that weighs nothing
+            nothing = {"input_ids_1": [0], "input_ids_2": [0], "prob": 0.5, "weight": 0.0}
+            return self._loss([nothing], total_weight)
+        first, second = self.engine(*ends(rows, self.engine.device)).chunk(2)
+        labels = torch.tensor([[row["prob"], row["weight"]] for row in rows], device=self.engine.device)
+        loss, metrics = preference_loss(first, second, labels[:, 0], labels[:, 1], total_weight)
+        return loss, [metrics["num_agreed"], metrics["num_decided"]]
+
+    def _plan(self, rows: Sequence[Row]) -> list[list[Row]]:
+        lengths = [2 * _longest(row) for row in rows]  # both dialogues of a pair are in one micro-batch
+        plan = micro_batches(lengths, self._job.trainer.micro_batch_tokens)
+        return [[rows[index] for index in batch] for batch in plan]
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[Row]) -> list[ScoredPair]:
+        """Score pairs with the model as it is, shared among the ranks; those that are too long are left out."""
+        kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
+        numbered = [{**row, "number": number} for number, row in enumerate(kept)]
+        plan = self._plan(numbered[self._rank.index :: self._rank.world_size])
+        scores = torch.zeros(2, len(kept), dtype=torch.float64, device=self.engine.device)
+        self.engine.module.eval()
+        for index in range(largest(len(plan), self._rank, self.engine.device)):
+            taken = plan[index] if index < len(plan) else numbered[:0]
+            batch = taken or [{"input_ids_1": [0], "input_ids_2": [0]}]  # ZeRO-3: as many passes on every rank
+            found = self.engine(*ends(batch, self.engine.device)).double().view(2, -1)
+            scores[:, [row["number"] for row in taken]] = found[:, : len(taken)]
+        self.engine.module.train()
+        torch.distributed.all_reduce(scores)
+        return [_scored(row, *pair) for row, pair in zip(kept, scores.T.tolist(), strict=True)]
+
+
+def _scored(row: Row, score_1: float, score_2: float) -> ScoredPair:
+    return ScoredPair(
+        axis=row["axis"],
+        prob=row["prob"],
+        score_1=score_1,
+        score_2=score_2,
+        length_1=len(row["input_ids_1"]),
+        length_2=len(row["input_ids_2"]),
+    )
+
+
+def _longest(row: Row) -> int:
+    return max(len(row["input_ids_1"]), len(row["input_ids_2"]))
+
+
+def ends(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Padded ids [2P, T], first dialogues before second ones, and the flat positions [2P] of their last tokens."""
+    sequences = [row[side] for side in ("input_ids_1", "input_ids_2") for row in rows]
+    ids = padded(sequences, pad_id=0)
+    last = np.arange(len(sequences)) * ids.shape[1] + [len(sequence) - 1 for sequence in sequences]
+    return torch.from_numpy(ids).to(device), torch.from_numpy(last).to(device)
