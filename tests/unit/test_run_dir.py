@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from rlaif.config import Config
+from rlaif.errors import RunDirError, RunError
+from rlaif.run_dir import RunDir
+
+CONFIG = Config(run_dir="unused")
+
+
+def opened(path, **changes) -> RunDir:
+    return RunDir(path, CONFIG.model_copy(update=changes))
+
+
+def test_a_run_directory_remembers_what_is_done(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.account("revisions", rows_in=3, rows_out=2, quarantined=1)
+    with run_dir.timed("revise"):
+        pass
+    run_dir.close()
+    again = opened(tmp_path / "run")
+    assert again.is_accounted("revisions") and again.is_finished("revise") and not again.is_finished("label")
+    assert again.rows("revisions") == {"state": "done", "rows_in": 3, "rows_out": 2, "quarantined": 1}
+
+
+def test_a_stage_that_raised_is_not_finished(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), run_dir.timed("revise"):
+        raise ZeroDivisionError
+    assert not run_dir.is_finished("revise")
+
+
+def test_another_configuration_is_refused_by_key(tmp_path):
+    opened(tmp_path / "run").close()
+    with pytest.raises(RunDirError, match="different: seed"):
+        opened(tmp_path / "run", seed=1)
+    opened(tmp_path / "run").close()  # the refusal holds no lock and changed nothing
+
+
+def test_two_drivers_cannot_share_a_directory(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    with pytest.raises(RunDirError, match="another process"):
+        opened(tmp_path / "run")
+    run_dir.close()
+    opened(tmp_path / "run").close()
+
+
+def test_a_missing_row_stops_the_run(tmp_path):
+    with pytest.raises(RunError, match="3 rows in, but 1 out and 1 quarantined"):
+        opened(tmp_path / "run").account("revisions", rows_in=3, rows_out=1, quarantined=1)
+
+
+def test_metrics_and_events_are_lines_of_json(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 1.5, "reinforce/x/y": float("nan")}, step=3)
+    run_dir.events.write("hello", n=1)
+    line = json.loads((run_dir.path / "metrics.jsonl").read_text())
+    assert (line["stage"], line["step"]) == ("reinforce", 3)
+    assert line["metrics"] == {"reinforce/score/mean": 1.5, "reinforce/x/y": None}
+    assert json.loads((run_dir.path / "events.jsonl").read_text().splitlines()[-1])["n"] == 1
