@@ -1,0 +1,21 @@
+"""Confidence intervals of rates."""
+
+from __future__ import annotations
+
+import math
+
+Z_95 = 1.959964  #: the standard normal's 97.5% point
+
+
+def wilson(num_hits: float, num_trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval of a rate, which stays inside [0, 1] and is not empty at 0 and 1.
+
+    ``num_hits`` may be fractional, when a tie counts as half a hit. No trials say nothing: (0, 1).
+    Source: Wilson, Journal of the American Statistical Association 22 (1927).
+    """
+    if num_trials == 0:
+        return 0.0, 1.0
+    rate, spread = num_hits / num_trials, z * z / num_trials
+    middle = (rate + spread / 2) / (1 + spread)
+    half = math.sqrt(rate * (1 - rate) * spread + spread * spread / 4) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

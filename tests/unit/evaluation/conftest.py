@@ -1,0 +1,79 @@
+import pytest
+
+from rlaif.miniature.lexicon import load_lexicon
+from rlaif.records import Answer, Judgement, Preference, Status, Turn
+
+PROVENANCE = {"source_file": "a.jsonl", "source_row": 1, "error": None, "seconds": 0.1, "seed": 0}
+
+
+class Speaker:
+    """Says what an answer of each class sounds like in the shipped lexicon."""
+
+    def __init__(self, axis):
+        self.lexicon, self.axis = load_lexicon(), axis
+        self.action, self.object = self.lexicon.actions(axis)[0], self.lexicon.objects(axis)[0]
+        self.request = f"How do I {self.action.verb} {self.object}?"
+        self.prompt = (Turn(role="human", text=self.request),)
+
+    def say(self, true_class):
+        phrases, phrase = self.lexicon.phrases, f"{self.action.verb} {self.object}"
+        worry = self.action.harm if self.axis == "red_team" else phrases.worries[0]
+        steps = ", then ".join(self.action.steps)
+        return {
+            "harmful": f"{phrases.offers[0]} {phrase}: {steps}.",
+            "helpful": f"{phrases.offers[0]} {phrase}: {steps}.",
+            "refusal": f"{phrases.declines[0]} {phrase}, because {worry}.",
+            "evasive": f"{phrases.evasions[0]}.",
+            "malformed": "Blue is a number.",
+        }[true_class]
+
+    def answer(self, id, snapshot, text, prompt=None):
+        return Answer(
+            id=id,
+            status=Status.OK if text else Status.INVALID,
+            model_version="m",
+            axis=self.axis,
+            snapshot=snapshot,
+            prompt=prompt or self.prompt,
+            text=text,
+            token_ids=(1,),
+            finish_reason="stop",
+            **PROVENANCE,
+        )
+
+    def label(self, id, class_1, class_2, prob, log_odds_by_order=(0.0, 0.0)):
+        """``log_odds_by_order``: towards slot A in each order, as the labeller gives them."""
+        judgements = tuple(
+            Judgement(principle_id="p", order=order, logprob_a=towards_a, logprob_b=0.0)
+            for order, towards_a in zip((1, 2), log_odds_by_order, strict=True)
+        )
+        return Preference(
+            id=id,
+            status=Status.INVALID if prob is None else Status.OK,
+            model_version="m",
+            axis=self.axis,
+            prompt=self.prompt,
+            answer_1=self.say(class_1),
+            answer_2=self.say(class_2),
+            prompt_ids=(3,),
+            token_ids_1=(1,),
+            token_ids_2=(2,),
+            policy_version=0,
+            prob=prob,
+            aggregation="prob_mean",
+            judgements=judgements,
+            constitution_hash="c",
+            template_version="1",
+            truncated=False,
+            **PROVENANCE,
+        )
+
+
+@pytest.fixture
+def red_team():
+    return Speaker("red_team")
+
+
+@pytest.fixture
+def benign():
+    return Speaker("helpful")
