@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -160,7 +160,7 @@ class Engine:
         return state
 
     @contextmanager
-    def _gathered(self, tensor: Tensor) -> Any:
+    def _gathered(self, tensor: Tensor) -> Iterator[None]:
         gathers = self._zero_stage == 3 and isinstance(tensor, nn.Parameter)
         with deepspeed.zero.GatheredParameters([tensor], enabled=gathers):
             yield
@@ -171,6 +171,35 @@ class Engine:
 
     def load_checkpoint(self, path: str) -> None:
         self._engine.load_checkpoint(path, tag="engine")
+
+
+class Frozen:
+    """A module that is only read: in device memory, in host memory between uses (offload), or partitioned (ZeRO-3)."""
+
+    def __init__(self, module: nn.Module, trainer: Trainer) -> None:
+        self._module = module.requires_grad_(False).eval()
+        self._device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+        self._partitioned = trainer.zero_stage == 3
+        self._offloaded = trainer.cpu_offload and not self._partitioned
+        if self._partitioned:
+            config = {
+                "train_micro_batch_size_per_gpu": 1,
+                "zero_optimization": {"stage": 3},
+                "bf16": {"enabled": trainer.dtype == "bfloat16"},
+                "steps_per_print": 10**9,
+            }
+            self._module, _, _, _ = deepspeed.initialize(model=module, config=config)
+        elif not self._offloaded:
+            self._module.to(self._device)
+
+    @contextmanager
+    def resident(self) -> Iterator[nn.Module]:
+        """The module, callable while the context lasts."""
+        if self._offloaded:
+            self._module.to(self._device)
+        yield self._module
+        if self._offloaded:
+            self._module.to("cpu")
 
 
 def summed(values: Mapping[str, float], rank: Rank, device: torch.device) -> dict[str, float]:

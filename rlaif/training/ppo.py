@@ -1,0 +1,313 @@
+"""Reinforcement: what one rank of the policy learner does. PPO, RLOO and GRPO differ in the advantage alone.
+
+Legend: ``B`` rollouts of a batch, ``T`` its longest response, ``N`` the response tokens of a micro-batch.
+
+    samples -> forward passes (old, reference, values) -> experience [B, T] -> epochs x minibatches of optimizer steps
+
+Three networks live on the ranks: the policy and the value function, each under a DeepSpeed engine of its own, and the
+frozen reference, which is the policy the run began with. All ranks get the same batch; each runs its share of the
+forward and backward passes, and the experience is put together on every rank, so advantages, whitening and reward
+statistics are those of the whole batch.
+
+Sources: PPO, arXiv 1707.06347; with KL penalty, arXiv 1909.08593, section 2; the paper's setting, arXiv 2204.05862,
+section 4. The algorithms' own departures are listed in ``advantage`` and ``losses``.
+
+Departures from the papers:
+1. Old log-probabilities and values are recomputed here when a batch is consumed, not taken from the engine.
+2. The value function is the preference model's backbone with its head read at every token. It stays in preference-score
+   units and is brought to reward units by the same running normalisation as the rewards, so when the statistics move,
+   values move with the rewards.
+3. Dropout is off, also in optimizer steps: it would put noise into every ratio.
+4. Minibatch order depends on (seed, version, epoch) alone, so a resumed run repeats it without a saved RNG state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlaif.advantage import Normalization, RewardStatistics, kl_coefficient
+from rlaif.errors import ModelError
+from rlaif.experience import Experience, Forwards, check_samples, experience, response_mask, rollout_logprobs
+from rlaif.interfaces import Learned, Probe, Weights
+from rlaif.losses import policy_loss, value_loss
+from rlaif.records import ScoredSample
+from rlaif.training.deepspeed import Engine, Frozen, start_rank, summed
+from rlaif.training.jobs import PPOJob, Rank
+from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, load_tokenizer, save_model
+from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
+
+NUM_PROBES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a checkpoint holds besides weights and optimizers."""
+
+    version: int
+    coefficient: float
+    statistics: RewardStatistics
+    probes: tuple[tuple[int, ...], ...]  #: sequences of the last batch, for ``Weights.probe``
+
+
+class PPOLearner:
+    """One rank of the policy learner. Every rank must make the same calls in the same order."""
+
+    def __init__(self, job: PPOJob, rank: Rank) -> None:
+        """Load the three networks. Raises ModelError; resumes from ``job.checkpoint`` when there is one."""
+        start_rank(rank, job.trainer)
+        torch.manual_seed(job.seed)
+        self._job, self._rank, self._settings = job, rank, job.settings
+        self._tokenizer = load_tokenizer(job.policy)
+        self._policy_model = load_policy(job.policy, job.trainer.dtype)
+        self._reference = Frozen(load_policy(job.policy, job.trainer.dtype), job.trainer)
+        self._policy = self._engine(self._policy_model, job.settings.learning_rate)
+        self._value = self._value_engine()
+        self._progress = Progress(
+            version=0,
+            coefficient=job.settings.kl.coefficient,
+            statistics=RewardStatistics(),
+            probes=(tuple(range(min(8, self._policy_model.language_model.config.vocab_size))),),
+        )
+        if job.checkpoint is not None:
+            self._load_checkpoint(Path(job.checkpoint))
+
+    def _engine(self, model: PolicyModel | ScalarModel, learning_rate: float) -> Engine:
+        engine = Engine(
+            model,
+            self._job.trainer,
+            self._rank,
+            learning_rate=learning_rate,
+            warmup_steps=self._settings.warmup_steps,
+            max_grad_norm=self._settings.max_grad_norm,
+        )
+        model.eval()  # dropout off
+        return engine
+
+    def _value_engine(self) -> Engine | None:
+        if self._settings.algorithm != "ppo":
+            return None
+        model = load_scorer(self._job.preference_model, self._job.trainer.dtype)
+        return self._engine(model, self._settings.value_learning_rate)
+
+    # ------------------------------------------------------------------------------------------------ learning
+    def learn(self, samples: Sequence[ScoredSample]) -> Learned:
+        """Learn one global batch, the same on every rank; ``group_size`` in a row share a prompt.
+
+        Raises DataError for samples that cannot be learned from.
+        """
+        check_samples(samples, self._settings.group_size)
+        before = self._progress
+        statistics = before.statistics.updated(torch.tensor([sample.score for sample in samples]))
+        normalize = self._normalization(statistics)
+        forwards = self._forwards(samples, normalize)
+        batch = experience(samples, forwards, self._settings, normalize, before.coefficient)
+        steps = [self._step(samples, rows, batch, normalize) for rows in self._minibatches(len(samples))]
+        sequence_kl = batch.sequence_kl.mean().item()
+        self._progress = Progress(
+            version=before.version + 1,
+            coefficient=kl_coefficient(self._settings.kl, before.coefficient, sequence_kl, len(samples)),
+            statistics=statistics,
+            probes=tuple((*s.prompt_ids, *s.response_ids) for s in samples[:NUM_PROBES]),
+        )
+        means = {f"reinforce/{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        described = describe(samples, batch, forwards, before)
+        return Learned(
+            version=self._progress.version,
+            metrics={**described, **means, **self._norms()},
+            kl=tuple(batch.sequence_kl.tolist()),
+            advantage_mean=tuple((batch.advantages.sum(1) / batch.mask.sum(1)).tolist()),
+        )
+
+    def _normalization(self, statistics: RewardStatistics) -> Normalization:
+        divides = self._settings.reward_normalization == "mean_std"
+        return Normalization(mean=statistics.mean, scale=statistics.std if divides else 1.0)
+
+    @torch.inference_mode()
+    def _forwards(self, samples: Sequence[ScoredSample], normalize: Normalization) -> Forwards:
+        """Old and reference log-probabilities, values and entropy of the whole batch, each rank computing its share."""
+        mask = response_mask(samples)
+        tensors = torch.zeros(4, *mask.shape)
+        lengths = sequence_lengths(samples)
+        with self._reference.resident() as reference:
+            for rows in share(lengths, range(len(samples)), self._job.trainer.micro_batch_tokens, self._rank):
+                micro = micro_batch(samples, rows, self._policy.device)
+                inputs = micro.input_ids, micro.positions, micro.targets, self._job.temperature
+                logprobs, entropy = self._policy(*inputs, with_entropy=True)
+                ref_logprobs, _ = reference(*inputs)
+                values = torch.zeros_like(logprobs) if self._value is None else self._values(micro, normalize)
+                for tensor, found in zip(tensors, (logprobs, ref_logprobs, values, entropy), strict=True):
+                    put(tensor, mask, micro, found)
+        gathered = tensors.to(self._policy.device)
+        torch.distributed.all_reduce(gathered)
+        logprobs, ref_logprobs, values, entropy = gathered.cpu().unbind()
+        return Forwards(logprobs=logprobs, ref_logprobs=ref_logprobs, values=values, entropy=entropy)
+
+    def _values(self, micro: MicroBatch, normalize: Normalization) -> Tensor:
+        assert self._value is not None
+        return normalize(self._value(micro.input_ids, micro.positions))
+
+    def _minibatches(self, num_samples: int) -> Iterator[list[int]]:
+        """Rows of each optimizer step: every row once an epoch, in a new order each; the tail is kept."""
+        for epoch in range(self._settings.epochs):
+            key = (self._job.seed, self._progress.version, epoch)
+            order = np.random.default_rng(key).permutation(num_samples).tolist()
+            for first in range(0, num_samples, self._settings.minibatch_size):
+                yield order[first : first + self._settings.minibatch_size]
+
+    def _step(
+        self, samples: Sequence[ScoredSample], rows: list[int], batch: Experience, normalize: Normalization
+    ) -> dict[str, float]:
+        """One optimizer step of policy and value function on ``rows``; its losses and metrics over all ranks."""
+        num_tokens = float(batch.mask[rows].sum())
+        plan = share(sequence_lengths(samples), rows, self._job.trainer.micro_batch_tokens, self._rank)
+        micros = [micro_batch(samples, taken, self._policy.device) for taken in plan]
+        sums: dict[str, float] = {}
+        self._policy.step(self._policy_losses(micros, batch, num_tokens, sums))
+        if self._value is not None:
+            self._value.step(self._value_losses(micros, batch, normalize, num_tokens, sums))
+        return summed(sums, self._rank, self._policy.device)
+
+    def _policy_losses(
+        self, micros: Sequence[MicroBatch], batch: Experience, num_tokens: float, sums: dict[str, float]
+    ) -> Iterator[Tensor]:
+        for micro in micros:
+            logprobs, _ = self._policy(micro.input_ids, micro.positions, micro.targets, self._job.temperature)
+            old, advantages, importance = (
+                flat(tensor, batch.mask, micro) for tensor in (batch.logprobs, batch.advantages, batch.importance)
+            )
+            loss, metrics = policy_loss(logprobs, old, advantages, importance, self._settings.clip, num_tokens)
+            weight = 1.0 if micro.rows else 0.0
+            add(sums, "policy", weight, {"loss": loss.detach(), **metrics})
+            yield loss * weight
+
+    def _value_losses(
+        self,
+        micros: Sequence[MicroBatch],
+        batch: Experience,
+        normalize: Normalization,
+        num_tokens: float,
+        sums: dict[str, float],
+    ) -> Iterator[Tensor]:
+        for micro in micros:
+            values = self._values(micro, normalize)
+            old, returns = (flat(tensor, batch.mask, micro) for tensor in (batch.values, batch.returns))
+            loss, metrics = value_loss(values, old, returns, self._settings.value_clip, num_tokens)
+            weight = 1.0 if micro.rows else 0.0
+            add(sums, "value", weight, {"loss": loss.detach(), **metrics})
+            yield loss * weight
+
+    def _norms(self) -> dict[str, float]:
+        norms = {"reinforce/policy/grad_norm": self._policy.grad_norm()}
+        if self._value is not None:
+            norms["reinforce/value/grad_norm"] = self._value.grad_norm()
+        return norms
+
+    # ----------------------------------------------------------------------------------------- what comes out
+    def weights(self) -> Weights:
+        """The current policy and a probe of it; every rank must call it, the tensors are on rank 0 alone."""
+        tensors = {name: as_numpy(tensor) for name, tensor in self._policy_state().items()}
+        return Weights(version=self._progress.version, tensors=tensors, probe=self._probe())
+
+    def _policy_state(self) -> dict[str, Tensor]:
+        state = self._policy.full_state()
+        return {name.removeprefix("language_model."): tensor for name, tensor in state.items()}
+
+    @torch.inference_mode()
+    def _probe(self) -> Probe:
+        values = []
+        for ids in self._progress.probes:
+            inputs = torch.tensor([ids], device=self._policy.device)
+            last = torch.tensor([len(ids) - 2], device=self._policy.device)
+            logprobs, _ = self._policy(inputs, last, inputs[0, -1:])  # temperature 1, as engines report
+            values.append(logprobs.item())
+        return Probe(token_ids=self._progress.probes, values=tuple(values))
+
+    def save(self, path: str | Path) -> None:
+        """Save the policy in Hugging Face layout; returns on every rank when the files are there."""
+        state = self._policy_state()
+        if self._rank.index == 0:
+            save_model(self._policy_model.language_model, state, self._tokenizer, str(path))
+        torch.distributed.barrier()
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Everything needed to go on exactly; every rank must call it with the same ``path``."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self._policy.save_checkpoint(str(path / "policy"))
+        if self._value is not None:
+            self._value.save_checkpoint(str(path / "value"))
+        torch.distributed.barrier()
+        if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
+            (path / "progress.json").write_text(json.dumps(asdict(self._progress)))
+        torch.distributed.barrier()
+
+    def _load_checkpoint(self, path: Path) -> None:
+        try:
+            saved = json.loads((path / "progress.json").read_text())
+        except OSError as error:
+            raise ModelError(f"{path}: is not a whole policy checkpoint: {error}") from error
+        self._policy.load_checkpoint(str(path / "policy"))
+        if self._value is not None:
+            self._value.load_checkpoint(str(path / "value"))
+        self._progress = Progress(
+            version=saved["version"],
+            coefficient=saved["coefficient"],
+            statistics=RewardStatistics(**saved["statistics"]),
+            probes=tuple(map(tuple, saved["probes"])),
+        )
+
+
+def sequence_lengths(samples: Sequence[ScoredSample]) -> list[int]:
+    """Prompt and response together, [B]."""
+    return [len(sample.prompt_ids) + len(sample.response_ids) for sample in samples]
+
+
+def add(sums: dict[str, float], group: str, weight: float, metrics: dict[str, Tensor]) -> None:
+    """Add a micro-batch's share of each metric; they are already divided by the step's number of tokens."""
+    for name, value in metrics.items():
+        key = f"{group}/{name}"
+        sums[key] = sums.get(key, 0.0) + weight * value.item()
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16; float32 holds it exactly."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def describe(
+    samples: Sequence[ScoredSample], batch: Experience, forwards: Forwards, before: Progress
+) -> dict[str, float]:
+    """What a batch was like before it was learned."""
+    mask = batch.mask
+    gaps = (forwards.logprobs - rollout_logprobs(samples, mask))[mask]
+    weights = gaps.exp()
+    scores = torch.tensor([sample.score for sample in samples])
+    staleness = [before.version - sample.policy_version_start for sample in samples]
+    found = {
+        "score/mean": scores.mean(),
+        "score/std": scores.std(unbiased=False),
+        "reward/mean": batch.rewards.mean(),
+        "kl/sequence_mean": batch.sequence_kl.mean(),
+        "kl/coefficient": before.coefficient,
+        "policy/entropy": forwards.entropy[mask].mean(),
+        "gap/abs_logprob_difference": gaps.abs().mean(),
+        "gap/effective_sample_size": weights.sum().square() / (weights.numel() * weights.square().sum()),
+        "gap/staleness_mean": np.mean(staleness),
+        "gap/staleness_max": max(staleness),
+        "response/length_mean": mask.sum() / len(samples),
+        "response/truncated_fraction": np.mean([sample.finish_reason == "length" for sample in samples]),
+        "data/num_samples": len(samples),
+    }
+    for axis in sorted({sample.axis for sample in samples}):
+        found[f"score/{axis}"] = np.mean([sample.score for sample in samples if sample.axis == axis])
+    if (spread := batch.returns[mask].var(unbiased=False)) > 0:
+        unexplained = (batch.returns - batch.values)[mask].var(unbiased=False)
+        found["value/explained_variance"] = 1 - unexplained / spread
+    return {f"reinforce/{name}": float(value) for name, value in found.items()}
