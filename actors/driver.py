@@ -99,7 +99,7 @@ def _runner(config: Config, run_dir: RunDir, in_process: bool) -> Iterator[tuple
 
 @contextmanager
 def _cluster(config: Config, run_dir: RunDir) -> Iterator[tuple]:
-    from actors.placement import check, plan
+    from actors.placement import check, declared, plan
     from actors.pool import RayPools
     from actors.ray_start import available, started
     from actors.trainer import RayTrainers

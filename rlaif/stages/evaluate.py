@@ -46,5 +46,5 @@ def _cell(run: Run, snapshot: str, source: str, axis: Axis) -> Iterator[Draw]:
     prompts = list(run.read(source, axis))
     num = max(run.config.evaluation.answers_per_cell, len(prompts))
     for i, prompt in enumerate(islice(cycle(prompts), num)):
-        id = f"{prompt.id}#{i // len(prompts)}"
+        id = f"{prompt.id}#{axis}.{i // len(prompts)}"
         yield Draw(id=id, prompt=prompt, seed=seed_from(run.config.seed, "evaluation", snapshot, id))

@@ -49,7 +49,7 @@ class Schedule:
             prompts = self.red_team if axis == "red_team" else self.helpful
             for position in range(index * number, (index + 1) * number):
                 prompt = prompts[self._order(axis, len(prompts), position // len(prompts))[position % len(prompts)]]
-                yield f"{prompt.id}@{index}.{position}", prompt
+                yield f"{prompt.id}@{axis}.{index}.{position}", prompt
 
     def _order(self, axis: Axis, num: int, epoch: int) -> np.ndarray:
         return np.random.default_rng(seed_from(self.seed, "schedule", axis, epoch)).permutation(num)

@@ -1,0 +1,50 @@
+"""The six steps in one process: the same stages that the cluster runs, on random tiny models."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from actors.driver import drive
+from rlaif.errors import UserError
+from rlaif.stages.pipeline import STAGES
+from rlaif.stages.run import Silent
+
+RED_TEAM, HELPFUL, BROKEN = 12, 12, 1
+
+
+async def test_the_whole_method_accounts_for_every_row(tiny_config):
+    run_dir = await drive(tiny_config, Silent(), stage=None, in_process=True)
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    for rows, counts in manifest["stages"].items():
+        assert counts["rows_in"] == counts["rows_out"] + counts["quarantined"], rows
+    assert manifest["stages"]["prompts_red_team"] == {
+        "state": "done",
+        "rows_in": RED_TEAM + BROKEN,
+        "rows_out": RED_TEAM,
+        "quarantined": BROKEN,
+    }
+    assert set(manifest["finished"]) == set(STAGES)
+    quarantine = [json.loads(line) for line in (run_dir / "quarantine.jsonl").read_text().splitlines()]
+    assert [q["stage"] for q in quarantine].count("read") == 1
+    assert "prompt" in quarantine[0]["cause"]
+    for name in ("revisions", "comparisons", "preferences", "rollouts"):
+        table = pq.read_table(run_dir / name / f"{name}.parquet")
+        ids = table["id"].to_pylist()
+        assert len(ids) == len(set(ids)) == manifest["stages"].get(name, manifest["stages"]["reinforce"])["rows_out"]
+    for model in ("sl_cai", "preference_model", "rl_cai"):
+        assert list((run_dir / "models" / model).glob("*.safetensors"))
+    assert (run_dir / "report.html").stat().st_size > 1000
+    assert json.loads((run_dir / "evaluation.json").read_text())["counts"]["answers_without_truth"] == 3 * 24
+
+
+async def test_a_finished_run_is_not_run_again(tiny_config):
+    run_dir = await drive(tiny_config, Silent(), stage="read", in_process=True)
+    events = (run_dir / "events.jsonl").read_text()
+    await drive(tiny_config, Silent(), stage="read", in_process=True)
+    assert (run_dir / "events.jsonl").read_text() == events
+
+
+async def test_a_stage_needs_the_ones_before_it(tiny_config):
+    with pytest.raises(UserError, match="supervise is not done"):
+        await drive(tiny_config, Silent(), stage="label", in_process=True)
