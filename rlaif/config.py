@@ -51,6 +51,7 @@ class ScriptedEngine(Section):
 
     latency_s: Annotated[float, Field(ge=0)] = 0.0
     failure_rate: Fraction = 0.0
+    slot_bias: float = Field(0.0, description="added to the log-odds of the first of two choices")
 
 
 class EnginePool(Section):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rlaif.constitution import Principle
+from rlaif.data.tokenization import ControlText, neutral
 from rlaif.records import Turn
 
 TEMPLATE_VERSION = "1"
@@ -77,18 +78,22 @@ class HumanAssistant:
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The tokenizer's own chat template; critique and revision requests are further user turns."""
+    """The tokenizer's own chat template; critique and revision requests are further user turns.
+
+    Only the template's control tokens count: special tokens inside turns are broken up (``data.tokenization``).
+    """
 
     tokenizer: Any
     answer_prefix: str = ""
     stop: tuple[str, ...] = ()
 
-    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
-        return self.tokenizer.apply_chat_template(
-            [{"role": role, "content": text} for role, text in messages],
+    def _render(self, messages: Sequence[tuple[str, str]]) -> ControlText:
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": role, "content": neutral(self.tokenizer, text)} for role, text in messages],
             tokenize=False,
             add_generation_prompt=True,
         )
+        return ControlText(rendered)
 
     def _messages(self, turns: Sequence[Turn]) -> list[tuple[str, str]]:
         return [("user" if turn.role == "human" else "assistant", turn.text) for turn in turns]
@@ -112,7 +117,7 @@ class ChatTemplate:
         question = choice_question(
             HumanAssistant().conversation(turns), principle.comparison, slot_a, slot_b
         ).removesuffix("The answer is:")
-        return self._render([("user", question.rstrip())]) + "The answer is:"
+        return self._render([("user", question.rstrip())]).followed_by("The answer is:")
 
 
 def dialogue(format: DialogueFormat, tokenizer: Any) -> Dialogue:

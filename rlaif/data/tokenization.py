@@ -1,0 +1,154 @@
+"""From text to token ids, the same way everywhere: in labels, rollouts, training rows and evaluation.
+
+Text is untrusted: a user may write ``</s>`` or ``<|im_end|>``. Two rules keep it text:
+1. A plain ``str`` is encoded with special tokens split into ordinary ones, whatever it contains.
+2. Only ``ControlText``, which a chat template rendered, is encoded with its control tokens parsed, and the turns in it
+   went through ``neutral`` first: a space behind the first character of whatever reads like a special token.
+
+BOS stands in front of every prompt when the tokenizer has one; EOS is appended by whoever ends a dialogue.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import ModelError, RequestError
+from rlaif.records import Turn
+
+
+class ControlText(str):
+    """Text whose control tokens count. Encode it alone: joined to other text it would no longer be trusted."""
+
+    def __add__(self, other: str) -> str:
+        raise TypeError("encode the rendered prompt and what follows it separately")
+
+    def followed_by(self, text: str) -> ControlText:
+        """For fixed text of ours; what users wrote must pass ``neutral`` before."""
+        return ControlText(str.__add__(self, text))
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The fast tokenizer of a model directory. Raises ModelError when it cannot be read or has no EOS."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: its tokenizer cannot be read: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{path}: needs a fast tokenizer (tokenizer.json)")
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{path}: its tokenizer names no eos_token")
+    return tokenizer
+
+
+@lru_cache(maxsize=16)
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """The special tokens of a tokenizer and their ids, except the unknown token, which any text may become."""
+    specials = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    return {text: i for text, i in (specials | named).items() if text != tokenizer.unk_token}
+
+
+def neutral(tokenizer: Any, text: str) -> str:
+    """``text`` with every special token's name broken by a space: ``<|im_end|>`` becomes ``< |im_end|>``."""
+    names = sorted(special_tokens(tokenizer), key=len, reverse=True)
+    if not names:
+        return text
+    pattern = re.compile("|".join(map(re.escape, names)))
+    while pattern.search(text):
+        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of ``text``, nothing added.
+
+    Raises ModelError when the tokenizer cannot but parse special tokens in plain text.
+    """
+    if isinstance(text, ControlText):
+        return tokenizer(str(text), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    if forged := set(special_tokens(tokenizer).values()).intersection(ids):
+        raise ModelError(f"the tokenizer turns plain text into its special tokens {sorted(forged)}")
+    return ids
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a prompt: ``encode`` with the BOS in front, once, when the tokenizer has one."""
+    ids = encode(tokenizer, text)
+    bos = tokenizer.bos_token_id
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def letter_ids(tokenizer: Any, question_text: str, letters: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+    """Prompt ids and each letter's token id, found in context.
+
+    The question is tokenised with each of ``letters`` (e.g. " (A)", " (B)") behind it; what the results share from the
+    left is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer cannot tell them
+    apart.
+    """
+    whole = [prompt_ids(tokenizer, _followed(question_text, letter)) for letter in letters]
+    prompt = _shared_start(whole)
+    firsts = tuple(ids[len(prompt)] for ids in whole if len(ids) > len(prompt))
+    if len(set(firsts)) < len(letters):
+        raise ModelError(f"the tokenizer gives {', '.join(map(repr, letters))} no distinct next tokens")
+    return prompt, firsts
+
+
+def _shared_start(rows: Sequence[Sequence[int]]) -> list[int]:
+    shared = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    return [column[0] for column in shared]
+
+
+def _followed(question: str, letter: str) -> str:
+    return question.followed_by(letter) if isinstance(question, ControlText) else question + letter
+
+
+# ------------------------------------------------------------------------------------------------- fitting
+def fit_turns(
+    turns: Sequence[Turn], render: Callable[[Sequence[Turn]], str], tokenizer: Any, max_tokens: int
+) -> tuple[tuple[Turn, ...], list[int], bool]:
+    """(turns, prompt ids, whether anything was left out): the most recent turns whose prompt fits ``max_tokens``.
+
+    The oldest turns go first, and what remains starts with a human turn. When the last human turn alone is too long,
+    its end is kept. Raises RequestError when even an empty turn does not fit.
+    """
+    for kept in _suffixes(tuple(turns)):
+        ids = prompt_ids(tokenizer, render(kept))
+        if len(ids) <= max_tokens:
+            return kept, ids, len(kept) < len(turns)
+    kept = _cut(kept, lambda cut: len(prompt_ids(tokenizer, render(cut))) - max_tokens)
+    return kept, prompt_ids(tokenizer, render(kept)), True
+
+
+def _suffixes(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, ...]]:
+    """The turns, then ever fewer of them, each beginning with a human turn; at least one is given."""
+    yield turns
+    for start in range(1, len(turns)):
+        if turns[start].role == "human":
+            yield turns[start:]
+
+
+def _cut(turns: tuple[Turn, ...], excess: Callable[[tuple[Turn, ...]], int]) -> tuple[Turn, ...]:
+    """``turns`` with the longest end of the first one's text for which ``excess`` (in tokens) is not positive."""
+
+    def keeping(num_chars: int) -> tuple[Turn, ...]:
+        text = turns[0].text
+        return (Turn(role=turns[0].role, text=text[len(text) - num_chars :]), *turns[1:])
+
+    if (over := excess(keeping(0))) > 0:
+        raise RequestError(f"the prompt is {over} tokens too long without any of its first turn")
+    fits, too_long = 0, len(turns[0].text)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if excess(keeping(middle)) <= 0:
+            fits = middle
+        else:
+            too_long = middle
+    return keeping(fits)

@@ -1,0 +1,337 @@
+"""The thread that drives a batching engine, and the coroutines that wait for it.
+
+Callers put requests into an inbox and each awaits a future; one thread admits what is there, steps the backend, and
+hands everything that finished in a step to the event loop in one wake-up. With nothing to do it sleeps.
+
+New weights are a barrier in the inbox: what was asked before them finishes first under the old version, what is asked
+after them starts under the new one. So no completion mixes versions.
+
+What this module does not know: models, sampling, vLLM, torch. The backend does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import TimeoutError as ThreadTimeoutError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlaif.engines.models import ServedModel
+from rlaif.engines.requests import (
+    Choose,
+    Request,
+    Score,
+    answer_text,
+    check_coverage,
+    choose_request,
+    generate_request,
+    probe_requests,
+    score_request,
+)
+from rlaif.errors import EngineError, RequestError, WaitTimeoutError, WeightSyncError
+from rlaif.interfaces import Weights
+from rlaif.records import Completion, FinishReason, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CLOSE_TIMEOUT_S = 60.0
+PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampled:
+    """What a backend gives for ``Generate``. ``logprobs`` [T] belong to ``token_ids`` [T]."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+Result = Sampled | tuple[float, ...] | float  #: of Generate, Choose and Score
+
+
+class Backend(Protocol):
+    """A model that serves many requests at once. Made, used and closed in one thread."""
+
+    prefix_hits: tuple[int, int]  #: prompt tokens found in the prefix cache, prompt tokens asked for
+
+    def admit(self, key: int, request: Request) -> None:
+        """Take a request in. Raises RequestError when it cannot be served."""
+        ...
+
+    def cancel(self, key: int) -> None:
+        """Forget an admitted request; nothing is returned for it."""
+        ...
+
+    def step(self) -> Sequence[tuple[int, Result]]:
+        """Do one round of work; returns what finished."""
+        ...
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Replace all weights and forget what was cached under the old ones; nothing is running."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Exchange:
+    """New weights, and what to ask to prove that they are served."""
+
+    weights: Weights
+    probe: Sequence[Choose | Score]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Call:
+    key: int
+    work: Request | _Exchange
+    future: asyncio.Future[Any]
+
+
+class BatchingEngine:
+    """TextGenerator and ChoiceScorer over a language model, SequenceScorer over a preference model."""
+
+    def __init__(
+        self,
+        open_backend: Callable[[], Backend],
+        model: ServedModel,
+        tokenizer: Any,
+        *,
+        dtype: str,
+        start_timeout_s: float,
+    ) -> None:
+        """Returns when the model is loaded. Raises EngineError when that fails, WaitTimeoutError when it hangs."""
+        self.tokenizer = tokenizer
+        self.max_length = model.max_length
+        self.model_version = model.version
+        self.policy_version = 0
+        self._model = model
+        self._tolerance = PROBE_TOLERANCE[dtype]
+        self._sync_timeout_s = start_timeout_s
+        self._keys = itertools.count()
+        self._wake = threading.Condition()
+        self._inbox: deque[_Call] = deque()
+        self._cancelled: list[int] = []
+        self._running: dict[int, _Call] = {}
+        self._ended: EngineError | None = None  # why nothing more is served
+        self._closing = False
+        self._backend: Backend
+        opened: ThreadFuture[None] = ThreadFuture()
+        self._thread = threading.Thread(target=self._live, args=(open_backend, opened), name=model.version, daemon=True)
+        self._thread.start()
+        self._await_opening(opened, start_timeout_s)
+
+    # ------------------------------------------------------------------------------------ the callers' side
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        request = generate_request(self._model, prompt_ids, sampling)
+        sampled, version = await self._ask(request)
+        return Completion(
+            token_ids=sampled.token_ids,
+            logprobs=sampled.logprobs,
+            text=answer_text(self.tokenizer, sampled.token_ids, self._model.end_ids, sampling.stop),
+            finish_reason=sampled.finish_reason,
+            policy_version_start=version,
+            policy_version_end=version,
+        )
+
+    async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
+        logprobs, _ = await self._ask(choose_request(self._model, prompt_ids, choice_ids))
+        return logprobs
+
+    async def score(self, token_ids: Sequence[int]) -> float:
+        score, _ = await self._ask(score_request(self._model, token_ids))
+        return score
+
+    async def update_weights(self, weights: Weights) -> None:
+        """As ``Engine.update_weights``; requests that run are finished first, later ones wait.
+
+        Names, shapes and version are checked before anything is touched: such a WeightSyncError leaves the engine
+        serving what it served. After a probe that differs it serves nothing more.
+        """
+        probe = probe_requests(self._model, self.policy_version, weights)
+        check_coverage(self._model, weights)
+        try:
+            await asyncio.wait_for(self._ask(_Exchange(weights=weights, probe=probe)), self._sync_timeout_s)
+        except TimeoutError as error:
+            waited = f"waited {self._sync_timeout_s:g} s"
+            raise WaitTimeoutError(f"{waited} for {self.model_version} to serve weights {weights.version}") from error
+
+    def prefix_hits(self) -> tuple[int, int]:
+        """Prompt tokens found in the prefix cache, and prompt tokens asked for, since the engine was opened."""
+        return self._backend.prefix_hits
+
+    async def close(self) -> None:
+        """Stop; whoever still waits gets an EngineError. Raises WaitTimeoutError when the thread does not end."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            raise WaitTimeoutError(f"waited {CLOSE_TIMEOUT_S:g} s for engine {self.model_version} to close")
+
+    async def _ask(self, work: Request | _Exchange) -> Any:
+        call = _Call(key=next(self._keys), work=work, future=asyncio.get_running_loop().create_future())
+        with self._wake:
+            if self._ended is not None:
+                raise EngineError(str(self._ended))
+            self._inbox.append(call)
+            self._wake.notify()
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            with self._wake:
+                self._cancelled.append(call.key)
+                self._wake.notify()
+            raise
+
+    def _await_opening(self, opened: ThreadFuture[None], timeout_s: float) -> None:
+        try:
+            opened.result(timeout_s)
+        except ThreadTimeoutError as error:
+            raise WaitTimeoutError(f"waited {timeout_s:g} s for {self._model.path} to load") from error
+
+    # ------------------------------------------------------------------------------------- the thread's side
+    def _live(self, open_backend: Callable[[], Backend], opened: ThreadFuture[None]) -> None:
+        try:
+            self._backend = open_backend()
+        except BaseException as error:
+            opened.set_exception(EngineError(f"{self._model.path} cannot be loaded: {_cause(error)}"))
+            return
+        opened.set_result(None)
+        reason = EngineError(f"engine {self.model_version} was closed")
+        try:
+            while self._work_waits():
+                self._round()
+        except WeightSyncError as error:
+            reason = EngineError(f"engine {self.model_version} must be replaced: {error}")
+        except BaseException as error:
+            reason = EngineError(f"engine {self.model_version} died: {_cause(error)}")
+        finally:
+            self._end(reason)
+
+    def _work_waits(self) -> bool:
+        """Sleeps until there is something to do; False when the engine is to close."""
+        with self._wake:
+            while not (self._inbox or self._running or self._cancelled or self._closing):
+                self._wake.wait()
+            return not self._closing
+
+    def _round(self) -> None:
+        calls, weights = self._take()
+        self._drop_cancelled()
+        refused = [answer for call in calls if (answer := self._admit(call)) is not None]
+        finished = [self._finish(key, result) for key, result in self._backend.step()] if self._running else []
+        _hand_over(refused + finished)
+        if weights is not None:
+            self._exchange(weights)
+
+    def _take(self) -> tuple[list[_Call], _Call | None]:
+        """Requests up to the next weights, and those weights once nothing runs before them."""
+        with self._wake:
+            calls = []
+            while self._inbox and not isinstance(self._inbox[0].work, _Exchange):
+                calls.append(self._inbox.popleft())
+            due = bool(self._inbox) and not calls and not self._running
+            return calls, self._inbox.popleft() if due else None
+
+    def _drop_cancelled(self) -> None:
+        with self._wake:
+            keys, self._cancelled = self._cancelled, []
+        for key in keys:
+            if self._running.pop(key, None) is not None:
+                self._backend.cancel(key)
+
+    def _admit(self, call: _Call) -> _Answer | None:
+        assert not isinstance(call.work, _Exchange)
+        if call.future.cancelled():
+            return None
+        try:
+            self._backend.admit(call.key, call.work)
+        except RequestError as error:
+            return call.future, error
+        self._running[call.key] = call
+        return None
+
+    def _finish(self, key: int, result: Result) -> _Answer:
+        return self._running.pop(key).future, (result, self.policy_version)
+
+    def _exchange(self, call: _Call) -> None:
+        assert isinstance(call.work, _Exchange)
+        if call.future.cancelled():
+            return
+        try:
+            self._backend.load(call.work.weights.tensors)
+            self._prove(call.work)
+        except WeightSyncError as error:
+            _hand_over([(call.future, error)])
+            raise
+        except Exception as error:
+            failure = WeightSyncError(f"weights {call.work.weights.version} cannot be loaded: {_cause(error)}")
+            _hand_over([(call.future, failure)])
+            raise failure from error
+        self.policy_version = call.work.weights.version
+        _hand_over([(call.future, None)])
+
+    def _prove(self, exchange: _Exchange) -> None:
+        version, values = exchange.weights.version, exchange.weights.probe.values
+        for place, (ours, theirs) in enumerate(zip(self._values(exchange.probe), values, strict=True)):
+            if not abs(ours - theirs) <= self._tolerance:  # so that NaN fails, too
+                raise WeightSyncError(
+                    f"weights {version}: the learner computes {theirs:.6f} for probe {place}, the engine {ours:.6f} "
+                    f"(tolerance {self._tolerance:g}): the engine does not serve them"
+                )
+
+    def _values(self, probe: Sequence[Choose | Score]) -> list[float]:
+        places = {next(self._keys): place for place in range(len(probe))}
+        for key, place in places.items():
+            self._backend.admit(key, probe[place])
+        values = [math.nan] * len(probe)
+        while places:
+            for key, result in self._backend.step():
+                assert not isinstance(result, Sampled)
+                values[places.pop(key)] = result[0] if isinstance(result, tuple) else result
+        return values
+
+    def _end(self, reason: EngineError) -> None:
+        with self._wake:
+            self._ended = reason
+            calls = [*self._running.values(), *self._inbox]
+            self._running.clear()
+            self._inbox.clear()
+        _hand_over([(call.future, reason) for call in calls])
+        self._backend.close()
+
+
+_Answer = tuple["asyncio.Future[Any]", Any]  #: who waits, and the result or the error for him
+
+
+def _hand_over(answers: Sequence[_Answer]) -> None:
+    """Wake each event loop once for all of its answers."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+    for answer in answers:
+        by_loop.setdefault(answer[0].get_loop(), []).append(answer)
+    for loop, its in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, its)
+
+
+def _resolve(answers: Sequence[_Answer]) -> None:
+    for future, outcome in answers:
+        if future.done():
+            continue
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

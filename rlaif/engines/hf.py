@@ -1,0 +1,310 @@
+"""transformers as a backend: the numerical reference, and the engine of one-process runs with small models.
+
+Continuous batching over one key/value cache, on a CPU or one GPU. Shapes: B rows, T cached positions, V vocabulary.
+Rows are padded on the left, so that the newest token of every row is in the last column; ``mask`` [B, T] is 0 on
+padding, and a token's position is the number of real tokens before it. No paging and no prefix cache: rows that
+differ much in length waste memory, which vLLM does not.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DynamicCache,
+    PreTrainedModel,
+)
+
+from rlaif.config import EnginePool
+from rlaif.engines.batching import BatchingEngine, Result, Sampled
+from rlaif.engines.models import ServedModel, load_tokenizer, read_model
+from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of
+from rlaif.interfaces import Probe
+from rlaif.records import FinishReason
+
+RequestT = TypeVar("RequestT", Choose, Generate, Score)
+
+GATHER_S = 0.002  #: an idle engine waits this long for company before it starts on a first request
+MAX_FORWARD_ROWS = 64
+
+
+def open_hf(
+    model_path: str | Path, settings: EnginePool, *, pooling: bool = False, field: str = "model"
+) -> BatchingEngine:
+    """A transformers engine for a language model, or with ``pooling`` for a preference model.
+
+    Uses the first GPU when ``settings.gpus`` is positive. Raises as ``open_engine``.
+    """
+    model = read_model(model_path, field=field, max_length=settings.max_length, pooling=pooling)
+    return BatchingEngine(
+        lambda: HFBackend(model, settings),
+        model,
+        load_tokenizer(model_path),
+        dtype=settings.dtype,
+        start_timeout_s=settings.start_timeout_s,
+    )
+
+
+# ------------------------------------------------------------------------------------------ what learners send
+def served_tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
+    """Float32 copies of all parameters under their Hugging Face names, a tied head spelled out.
+
+    Tied parameters share one array. NumPy has no bfloat16, hence float32; engines round to their own type.
+    """
+    copies: dict[int, np.ndarray] = {}
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in copies:
+            copies[tensor.data_ptr()] = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
+        tensors[name] = copies[tensor.data_ptr()]
+    return tensors
+
+
+@torch.no_grad()
+def probe_of(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Probe:
+    """What ``model`` computes for some sequences of at least two tokens: see ``Probe``.
+
+    A preference model (sequence classification) reads the last token, which must not be its padding token.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        values = [_probe_value(model, list(ids)) for ids in token_ids]
+    finally:
+        model.train(was_training)
+    return Probe(token_ids=tuple(tuple(ids) for ids in token_ids), values=tuple(values))
+
+
+def _probe_value(model: PreTrainedModel, ids: list[int]) -> float:
+    logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+    if logits.ndim == 1:
+        return logits[0].item()
+    return logits[-2].log_softmax(-1)[ids[-1]].item()
+
+
+# ---------------------------------------------------------------------------------------------------- backend
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Row:
+    """One completion being sampled; its lists grow by one in every round."""
+
+    key: int
+    request: Generate
+    random: torch.Generator
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Rows that are decoded together. ``mask`` [B, T] and ``cache`` cover all but each row's last token."""
+
+    rows: list[_Row]
+    mask: torch.Tensor
+    cache: DynamicCache
+
+
+class HFBackend:
+    def __init__(self, model: ServedModel, settings: EnginePool) -> None:
+        torch.set_num_threads(settings.threads)
+        auto = AutoModelForSequenceClassification if model.kind == "preference" else AutoModelForCausalLM
+        network = auto.from_pretrained(
+            model.path,
+            dtype=getattr(torch, settings.dtype),
+            local_files_only=True,
+            attn_implementation="eager",
+        )
+        self._network = network.to("cuda" if settings.gpus > 0 else "cpu").eval()
+        self._model = model
+        self._tokenizer = load_tokenizer(model.path)  # its own: the callers' is used in another thread
+        self._max_rows = settings.max_in_flight
+        self._waiting: dict[int, Request] = {}
+        self._batch: _Batch | None = None
+        self._gathered = False
+        self.prefix_hits = (0, 0)
+
+    def admit(self, key: int, request: Request) -> None:
+        self._waiting[key] = request
+
+    def cancel(self, key: int) -> None:
+        if self._waiting.pop(key, None) is None and self._batch is not None:
+            self._batch = _kept(self._batch, [row.key != key for row in self._batch.rows])
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, Result]]:
+        if self._batch is None and not self._gathered:
+            time.sleep(GATHER_S)
+            self._gathered = True
+            return []
+        finished = [*self._score(), *self._choose(), *self._advance(), *self._join()]
+        self._gathered = bool(self._waiting)
+        return finished
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            arrays = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        self._network.load_state_dict(arrays)
+
+    def close(self) -> None:
+        del self._network
+        self._batch = None
+
+    # --------------------------------------------------------------------------- requests of one forward pass
+    def _score(self) -> list[tuple[int, Result]]:
+        taken = self._take(Score, MAX_FORWARD_ROWS)
+        if not taken:
+            return []
+        ids, mask = self._padded([request.token_ids for request in taken.values()])
+        scores = self._network(input_ids=ids, attention_mask=mask, position_ids=_positions(mask)).logits
+        return list(zip(taken, scores[:, 0].float().tolist(), strict=True))
+
+    def _choose(self) -> list[tuple[int, Result]]:
+        taken = self._take(Choose, MAX_FORWARD_ROWS)
+        if not taken:
+            return []
+        ids, mask = self._padded([request.prompt_ids for request in taken.values()])
+        logprobs = self._logits(ids, mask, None).log_softmax(-1)
+        choices = [list(request.choice_ids) for request in taken.values()]
+        return [(key, tuple(row[ids].tolist())) for key, row, ids in zip(taken, logprobs, choices, strict=True)]
+
+    # ------------------------------------------------------------------------------------------- generation
+    def _join(self) -> list[tuple[int, Result]]:
+        """Read waiting prompts, sample their first tokens, and decode them with the others from now on."""
+        running = len(self._batch.rows) if self._batch else 0
+        taken = self._take(Generate, min(MAX_FORWARD_ROWS, self._max_rows - running))
+        if not taken:
+            return []
+        rows = [_row(key, request) for key, request in taken.items()]
+        ids, mask = self._padded([row.request.prompt_ids for row in rows])
+        logits = self._logits(ids, mask, cache := DynamicCache())
+        joined, finished = self._sampled(_Batch(rows=rows, mask=mask, cache=cache), logits)
+        self._batch = _merged([batch for batch in (self._batch, joined) if batch is not None])
+        return finished
+
+    def _advance(self) -> list[tuple[int, Result]]:
+        """One token for every running row."""
+        if self._batch is None:
+            return []
+        last = torch.tensor([[row.token_ids[-1]] for row in self._batch.rows], device=self._network.device)
+        mask = torch.cat([self._batch.mask, torch.ones_like(last)], dim=1)
+        logits = self._logits(last, mask, self._batch.cache)
+        grown = _Batch(rows=self._batch.rows, mask=mask, cache=self._batch.cache)
+        self._batch, finished = self._sampled(grown, logits)
+        return finished
+
+    def _sampled(self, batch: _Batch, logits: torch.Tensor) -> tuple[_Batch | None, list[tuple[int, Result]]]:
+        """Give each row its next token from ``logits`` [B, V]; (rows that go on, what finished)."""
+        finished: list[tuple[int, Result]] = []
+        goes_on = []
+        for row, row_logits in zip(batch.rows, logits.cpu(), strict=True):
+            _sample(row, row_logits)
+            reason = self._finish_reason(row)
+            goes_on.append(reason is None)
+            if reason is not None:
+                ids, logprobs = tuple(row.token_ids), tuple(row.logprobs)
+                finished.append((row.key, Sampled(token_ids=ids, logprobs=logprobs, finish_reason=reason)))
+        return (_kept(batch, goes_on) if finished else batch), finished
+
+    def _finish_reason(self, row: _Row) -> FinishReason | None:
+        sampling = row.request.sampling
+        if row.token_ids[-1] in self._model.end_ids or self._stops(row):
+            return "stop"
+        return "length" if len(row.token_ids) == sampling.max_tokens else None
+
+    def _stops(self, row: _Row) -> bool:
+        if not row.request.sampling.stop:
+            return False
+        text = self._tokenizer.decode(row.token_ids, skip_special_tokens=True)
+        return any(stop in text for stop in row.request.sampling.stop)
+
+    # ----------------------------------------------------------------------------------------------- tensors
+    def _take(self, kind: type[RequestT], limit: int) -> dict[int, RequestT]:
+        keys = [key for key, request in self._waiting.items() if isinstance(request, kind)][:limit]
+        taken = {key: self._waiting.pop(key) for key in keys}
+        hits, asked = self.prefix_hits
+        self.prefix_hits = (hits, asked + sum(len(prompt_of(request)) for request in taken.values()))
+        return taken  # type: ignore[return-value]
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask [B, T], padded on the left with the id that classification models skip."""
+        width = max(map(len, rows))
+        filler = self._network.config.pad_token_id or 0
+        ids = torch.tensor([[filler] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        return ids.to(self._network.device), mask.to(self._network.device)
+
+    def _logits(self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
+        """Logits [B, V] after the last column of ``ids``, in float32."""
+        return (
+            self._network(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=_positions(mask)[:, -ids.shape[1] :],
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
+
+
+def _row(key: int, request: Generate) -> _Row:
+    return _Row(key=key, request=request, random=torch.Generator().manual_seed(request.sampling.seed))
+
+
+def _sample(row: _Row, logits: torch.Tensor) -> None:
+    """Append a token drawn from ``logits`` [V] and its log-probability. Gumbel-max, with the row's own noise."""
+    temperature = row.request.sampling.temperature
+    logprobs = (logits / temperature if temperature > 0 else logits).log_softmax(-1)
+    noise = torch.empty_like(logprobs).exponential_(generator=row.random).log() if temperature > 0 else 0.0
+    token = int((logprobs - noise).argmax())
+    row.token_ids.append(token)
+    row.logprobs.append(logprobs[token].item())
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _kept(batch: _Batch, keep: Sequence[bool]) -> _Batch | None:
+    """The rows of a batch to keep, without the columns that were padding to all of them."""
+    index = torch.tensor([place for place, kept in enumerate(keep) if kept], device=batch.mask.device)
+    if len(index) == 0:
+        return None
+    mask = batch.mask[index]
+    start = int(mask.any(0).int().argmax())
+    cache = DynamicCache()
+    for place, layer in enumerate(batch.cache.layers):
+        cache.update(layer.keys[index, :, start:], layer.values[index, :, start:], place)
+    rows = [row for row, kept in zip(batch.rows, keep, strict=True) if kept]
+    return _Batch(rows=rows, mask=mask[:, start:], cache=cache)
+
+
+def _merged(batches: Sequence[_Batch]) -> _Batch | None:
+    """One batch of several, padded on the left to the widest."""
+    if len(batches) < 2:
+        return batches[0] if batches else None
+    width = max(batch.mask.shape[1] for batch in batches)
+    cache = DynamicCache()
+    for place, layers in enumerate(zip(*(batch.cache.layers for batch in batches), strict=True)):
+        keys = torch.cat([_widened(layer.keys, width) for layer in layers])
+        values = torch.cat([_widened(layer.values, width) for layer in layers])
+        cache.update(keys, values, place)
+    mask = torch.cat([pad(batch.mask, (width - batch.mask.shape[1], 0)) for batch in batches])
+    return _Batch(rows=[row for batch in batches for row in batch.rows], mask=mask, cache=cache)
+
+
+def _widened(cached: torch.Tensor, width: int) -> torch.Tensor:
+    """Keys or values [B, heads, T, D] with zeros on the left up to ``width`` positions."""
+    return pad(cached, (0, 0, width - cached.shape[2], 0))

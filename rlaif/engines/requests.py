@@ -1,0 +1,153 @@
+"""What an engine can be asked, and the checks that every engine makes before it starts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from operator import index
+from typing import Any
+
+from rlaif.engines.models import ServedModel
+from rlaif.errors import RequestError, WeightSyncError
+from rlaif.interfaces import Weights
+from rlaif.records import Sampling
+
+MAX_SEED = 2**64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generate:
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choose:
+    prompt_ids: tuple[int, ...]
+    choice_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    token_ids: tuple[int, ...]
+
+
+Request = Generate | Choose | Score
+
+
+def prompt_of(request: Request) -> tuple[int, ...]:
+    """The token ids that the model reads."""
+    return request.token_ids if isinstance(request, Score) else request.prompt_ids
+
+
+def generate_request(model: ServedModel, prompt_ids: Sequence[int], sampling: Sampling) -> Generate:
+    """Raises RequestError when it cannot be served. ``max_tokens`` is lowered to the room that the prompt leaves."""
+    _expect(model, "language", "generates no text")
+    ids = _token_ids(model, prompt_ids, "prompt")
+    room = _room(model, ids)
+    if sampling.max_tokens < 1 or not 0 <= sampling.temperature < inf or not all(sampling.stop):
+        raise RequestError(f"needs max_tokens >= 1, temperature >= 0 and no empty stop string: {sampling}")
+    if not 0 <= sampling.seed < MAX_SEED:
+        raise RequestError(f"seed {sampling.seed} is not in [0, 2**64)")
+    if room < sampling.max_tokens:
+        sampling = Sampling(max_tokens=room, temperature=sampling.temperature, seed=sampling.seed, stop=sampling.stop)
+    return Generate(prompt_ids=ids, sampling=sampling)
+
+
+def choose_request(model: ServedModel, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> Choose:
+    """Raises RequestError when it cannot be served: also for no choices, or one that is named twice."""
+    _expect(model, "language", "has no next token to choose")
+    ids = _token_ids(model, prompt_ids, "prompt")
+    choices = _token_ids(model, choice_ids, "choices")
+    _room(model, ids)
+    if len(set(choices)) < len(choices):
+        raise RequestError(f"choices must differ: {list(choices)}")
+    return Choose(prompt_ids=ids, choice_ids=choices)
+
+
+def score_request(model: ServedModel, token_ids: Sequence[int]) -> Score:
+    """Raises RequestError when it cannot be served: also when the dialogue does not end in the EOS."""
+    _expect(model, "preference", "gives no preference scores")
+    ids = _token_ids(model, token_ids, "dialogue")
+    if len(ids) > model.max_length:
+        raise RequestError(f"dialogue of {len(ids)} tokens; the engine holds {model.max_length}")
+    if ids[-1] != model.eos_id:
+        raise RequestError(f"dialogue ends in token {ids[-1]}, not in the EOS {model.eos_id} that scores are read at")
+    return Score(token_ids=ids)
+
+
+def _expect(model: ServedModel, kind: str, lack: str) -> None:
+    if model.kind != kind:
+        raise RequestError(f"{model.version} is a {model.kind} model: it {lack}")
+
+
+def _token_ids(model: ServedModel, ids: Iterable[int], what: str) -> tuple[int, ...]:
+    try:
+        checked = tuple(map(index, ids))
+    except TypeError as error:
+        raise RequestError(f"{what}: token ids must be integers: {error}") from error
+    if not checked:
+        raise RequestError(f"{what}: empty")
+    if not 0 <= min(checked) <= max(checked) < model.vocab_size:
+        unknown = next(i for i in checked if not 0 <= i < model.vocab_size)
+        raise RequestError(f"{what}: unknown token id {unknown}; the vocabulary has {model.vocab_size}")
+    return checked
+
+
+def _room(model: ServedModel, prompt_ids: tuple[int, ...]) -> int:
+    room = model.max_length - len(prompt_ids)
+    if room < 1:
+        raise RequestError(f"prompt of {len(prompt_ids)} tokens leaves no room in {model.max_length}")
+    return room
+
+
+def probe_requests(model: ServedModel, policy_version: int, weights: Weights) -> list[Choose | Score]:
+    """What to ask, once ``weights`` are served, to compare with the learner's values.
+
+    Raises WeightSyncError when the version is older than the one served, or the probe cannot be computed.
+    """
+    probe = weights.probe
+    if weights.version < policy_version:
+        raise WeightSyncError(f"version {weights.version} is older than the {policy_version} that is served")
+    if not probe.token_ids or len(probe.token_ids) != len(probe.values):
+        raise WeightSyncError(f"weights {weights.version} come without a probe to prove them by")
+    try:
+        return [_probe_request(model, ids) for ids in probe.token_ids]
+    except RequestError as error:
+        raise WeightSyncError(f"weights {weights.version}: the probe cannot be computed: {error}") from error
+
+
+def _probe_request(model: ServedModel, token_ids: Sequence[int]) -> Choose | Score:
+    if model.kind == "preference":
+        return score_request(model, token_ids)
+    return choose_request(model, token_ids[:-1], token_ids[-1:])
+
+
+def check_coverage(model: ServedModel, weights: Weights) -> None:
+    """Raises WeightSyncError, naming each fault, when names or shapes do not cover the model's parameters."""
+    sent = weights.tensors
+    faults = [
+        *(f"missing {name}" for name in sorted(model.shapes.keys() - sent.keys())),
+        *(f"unknown {name}" for name in sorted(sent.keys() - model.shapes.keys())),
+        *_wrong_shapes(model.shapes, sent),
+    ]
+    if faults:
+        raise WeightSyncError(f"weights {weights.version} do not cover {model.version}: {'; '.join(faults)}")
+
+
+def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[str, Any]) -> list[str]:
+    shapes = {name: tuple(tensor.shape) for name, tensor in sent.items()}
+    return [
+        f"{name} has shape {shapes[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if shape is not None and shapes.get(name, shape) != shape
+    ]
+
+
+def answer_text(tokenizer: Any, token_ids: Sequence[int], end_ids: frozenset[int], stop: Sequence[str]) -> str:
+    """The text of an answer: without special tokens, and up to the first stop string."""
+    ended = len(token_ids) > 0 and token_ids[-1] in end_ids
+    text = tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True)
+    cuts = [place for place in map(text.find, stop) if place >= 0]
+    return text[: min(cuts)] if cuts else text

