@@ -1,0 +1,83 @@
+"""How long the demo takes after installation, and how much memory its whole process tree needs.
+
+    python -m benchmarks.demo --json FILE
+
+Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory with an empty model cache, and adds up the
+proportional set sizes (pages shared by n processes count 1/n in each) of the whole tree twice a second.
+Goals on two cores: 480 s, 14 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.machine import machine
+
+EVERY_S = 0.5
+
+
+def tree_pss(root: psutil.Process) -> int:
+    """Bytes of proportional set size of a process and all its descendants."""
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it ended between the listing and the look
+    return total
+
+
+def measure(command: list[str]) -> dict[str, float]:
+    """Run a command to its end: its seconds, exit code and the peak memory of its tree."""
+    started, peak = time.monotonic(), 0
+    process = subprocess.Popen(command)
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            peak = max(peak, tree_pss(watched))
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(EVERY_S)
+    return {
+        "exit_code": process.wait(),
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_pss_gib": round(peak / 2**30, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = Path(directory) / "run"
+        result = measure(
+            [
+                sys.executable,
+                "-m",
+                "actors.cli",
+                "run",
+                "configs/quickstart.yaml",
+                f"run_dir={run_dir}",
+                f"miniature.cache_dir={directory}/cache",
+                *arguments.overrides,
+            ]
+        )
+        stages = json.loads((run_dir / "manifest.json").read_text())["finished"]
+    text = json.dumps({**result, "stages": stages, "machine": machine()}, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
