@@ -44,12 +44,11 @@ def one_line(error: BaseException) -> str:
 
 
 def engine_environment(settings: EngineSettings) -> dict[str, str]:
-    """Environment of an engine's process; threads and vLLM's CPU settings are read when the libraries are imported."""
+    """Environment of an engine's process: what libraries read when they are imported."""
     threads = str(settings.threads)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-    if settings.engine == "vllm" and settings.gpus == 0:
-        environment["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
-        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if settings.tensor_parallel > 1:  # its actor holds no GPU, and must still see that there are some
+        environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     return environment
 
 

@@ -19,9 +19,9 @@ PHASES: Mapping[str, tuple[str, ...]] = {
     "revise": ("generator",),
     "supervise": ("policy_trainer",),
     "label": ("generator", "labeller"),
-    "fit the preference model": ("preference_trainer",),
-    "reinforce": ("generator", "labeller", "scorer", "policy_trainer"),
-    "evaluate": ("generator", "labeller", "scorer"),
+    "fit_preference_model": ("generator", "preference_trainer"),  # the generator stays for what comes next
+    "reinforce": ("generator", "scorer", "policy_trainer"),
+    "evaluate": ("generator",),
 }
 ROUNDING = 1e-6  #: fractional CPUs add up inexactly
 

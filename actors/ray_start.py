@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from rlaif.config import Config, Resources
 from rlaif.errors import UserError
@@ -20,7 +22,6 @@ ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 #: Nothing warns of preemption on a machine of one's own: one process less.
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
@@ -37,6 +38,7 @@ def started(config: Config) -> Iterator[str]:
     namespace = f"rlaif-{Path(config.run_dir).name}-{secrets.token_hex(4)}"
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if config.resources.address is None:
         _start_local(config.resources, namespace)
     else:
@@ -55,31 +57,36 @@ def available() -> dict[str, float]:
 def _start_local(resources: Resources, namespace: str) -> None:
     for name, value in LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name, value in LOCAL_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray.init(
-        address="local",
-        namespace=namespace,
-        num_cpus=max(1, round(resources.cpus)),
-        num_gpus=resources.gpus,
-        resources=dict(resources.custom),
-        object_store_memory=int(resources.object_store_gib * GIB),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-        _node_ip_address="127.0.0.1",
-    )
+    with _loopback_only():
+        ray.init(
+            address="local",
+            namespace=namespace,
+            num_cpus=max(1, math.ceil(resources.cpus)),
+            num_gpus=resources.gpus,
+            resources=dict(resources.custom),
+            object_store_memory=int(resources.object_store_gib * GIB),
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+        )
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let Ray listen on 127.0.0.1 alone. Elsewhere than on a desktop system it would put the host's own address in
+    its place, and listen on every interface."""
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _join(address: str, namespace: str) -> None:
     try:
-        ray.init(
-            address=address,
-            namespace=namespace,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-        )
+        ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"resources.address={address}: no Ray cluster can be joined there: {error}") from error

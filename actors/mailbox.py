@@ -1,0 +1,112 @@
+"""Between the driver and the ranks of one trainer: orders and answers, metrics on their way out, and the last word.
+
+Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
+restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Payloads
+travel as object references; nothing large passes through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verb = Literal["learn", "weights", "save", "save_checkpoint", "stop"]
+POLL_S = 5.0  #: longest that a question stays open here; whoever asks asks again, and notices when it should not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What every rank is to do next. ``payload``: a reference to the batch, or a path."""
+
+    number: int
+    verb: Verb
+    payload: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What rank 0 says to an order; ``number`` 0 says that the ranks are ready."""
+
+    number: int
+    result: Any = None
+
+
+class Mailbox:
+    """The actor. Every method returns soon: what is not there within ``POLL_S`` is answered with None."""
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self._checkpoint = checkpoint
+        self._orders: list[Order] = []
+        self._kept_after = 0  #: orders up to this number are part of the checkpoint
+        self._answers: dict[int, Answer] = {}
+        self._answered = 0
+        self._reports: list[Mapping[str, float]] = []
+        self._ranks: dict[int, Any] = {}
+        self._closing = False
+        self._changed = asyncio.Condition()
+
+    async def place(self, order: Order) -> None:
+        self._orders.append(order)
+        await self._notify()
+
+    async def start_point(self, rank: int, handle: Any) -> tuple[str | None, int]:
+        """A rank reports itself, and learns from which checkpoint to go on and after which order."""
+        self._ranks[rank] = handle
+        return self._checkpoint, self._kept_after
+
+    async def next_order(self, after: int) -> Order | None:
+        """The first order after ``after`` that is unanswered or changes the learner."""
+
+        def due() -> Order | None:
+            orders = (o for o in self._orders if o.number > after)
+            return next((o for o in orders if o.number > self._answered or o.verb == "learn"), None)
+
+        return await self._until(due)
+
+    async def answer(self, answer: Answer) -> None:
+        """Rank 0 has obeyed; an answer to an order that was answered before a restart is dropped."""
+        if answer.number and answer.number <= self._answered:
+            return
+        self._answers = {answer.number: answer}  # the driver waits for one order at a time
+        self._answered = answer.number
+        order = next((o for o in self._orders if o.number == answer.number), None)
+        if order is not None and order.verb == "save_checkpoint":
+            self._checkpoint, self._kept_after = order.payload, order.number
+        self._orders = [o for o in self._orders if o.number > self._kept_after]
+        await self._notify()
+
+    async def answer_to(self, number: int) -> Answer | None:
+        return await self._until(lambda: self._answers.get(number))
+
+    async def report(self, metrics: Mapping[str, float]) -> None:
+        self._reports.append(metrics)
+        await self._notify()
+
+    async def reports(self) -> list[Mapping[str, float]]:
+        """Metrics since the last call."""
+        await self._until(lambda: self._reports or None)
+        reports, self._reports = self._reports, []
+        return reports
+
+    async def close(self) -> list[Any]:
+        """From now on, failures of ranks are final. Returns the handles of the ranks."""
+        self._closing = True
+        return list(self._ranks.values())
+
+    async def closing(self) -> bool:
+        return self._closing
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _until(self, found: Callable[[], Any]) -> Any:
+        """What ``found`` returns as soon as it is not None, or None after ``POLL_S``."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: found() is not None), POLL_S)
+            except TimeoutError:
+                return None
+            return found()

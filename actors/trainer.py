@@ -1,0 +1,249 @@
+"""Trainers on a cluster: DeepSpeed ranks under Ray Train. Implements ``rlaif.interfaces.Trainers``.
+
+``fit()`` blocks, so it runs in a thread. Ray Train starts the ranks, makes their process group, watches them and
+restarts the group up to ``max_failures`` times when a rank's process dies or its communication breaks; any other error
+of a rank would only come again, and ends the fit at once. What a rank does is ``actors.ranks`` and ``rlaif.training``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
+from actors.mailbox import Mailbox, Order, Verb
+from actors.placement import rank_resources
+from actors.ranks import policy_rank, preference_rank, supervise_rank
+from actors.waiting import within
+from actors.weights import SharedWeights
+from rlaif.config import Trainer
+from rlaif.errors import RlaifError, RunError, WaitTimeoutError
+from rlaif.interfaces import Learned
+from rlaif.training.jobs import PPOJob, PreferenceJob, SFTJob
+
+logger = logging.getLogger(__name__)
+
+Job = SFTJob | PreferenceJob | PPOJob
+Report = Callable[[Mapping[str, float]], None]
+CLOSE_TIMEOUT_S = 30.0
+#: What dies with another rank's process, or with the network: the group is started again.
+PASSING = (RuntimeError, OSError, RayActorError)
+
+
+class RayTrainers:
+    """``storage_path``: of Ray Train's own state, seen by all nodes; ``report`` gets metrics step by step."""
+
+    def __init__(self, storage_path: Path, report: Report | None = None) -> None:
+        self._storage_path = storage_path
+        self._report = report
+
+    async def supervise(self, job: SFTJob) -> Mapping[str, float]:
+        """Raises DataError for an unreadable data set, what the ranks raise, and RunError when rows were lost."""
+        expected = count_rows(job.dataset) * job.optimization.epochs
+        datasets = epochs_of("train", job.dataset, job.optimization.epochs, job.seed)
+        return await self._fit_rows("supervise", supervise_rank, job, datasets, expected)
+
+    async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
+        """Raises as ``supervise``."""
+        settings = job.settings
+        expected = count_rows(job.fit) * settings.fit.epochs
+        datasets = epochs_of("fit", job.fit, settings.fit.epochs, job.seed)
+        if job.pretraining:
+            expected += count_rows(job.pretraining) * settings.pretraining.epochs
+            datasets |= epochs_of("pretraining", job.pretraining, settings.pretraining.epochs, job.seed)
+        return await self._fit_rows("fit_preference_model", preference_rank, job, datasets, expected)
+
+    async def policy_learner(self, job: PPOJob) -> RayPolicyLearner:
+        """Start the ranks and wait until they have loaded their networks."""
+        fit = Fit("reinforce", policy_rank, job, {}, self._storage_path)
+        learner = RayPolicyLearner(fit, job.trainer)
+        try:
+            await fit.answer_to(0, job.trainer.start_timeout_s, "to load their networks")
+        except BaseException:
+            await fit.abort()
+            raise
+        return learner
+
+    async def _fit_rows(
+        self, name: str, rank: Any, job: Job, datasets: dict[str, Any], expected: int
+    ) -> Mapping[str, float]:
+        fit = Fit(name, rank, job, datasets, self._storage_path)
+        try:
+            metrics, seen = await fit.result(self._report)
+        except BaseException:
+            await fit.abort()
+            raise
+        if seen != expected:
+            raise RunError(f"{name}: {expected} rows went in, the ranks saw {seen}")
+        return metrics
+
+
+class RayPolicyLearner:
+    """The policy trainer's ranks, obeying one order at a time. Implements ``rlaif.interfaces.PolicyLearner``."""
+
+    def __init__(self, fit: Fit, trainer: Trainer) -> None:
+        self._fit = fit
+        self._timeout_s = trainer.step_timeout_s
+        self._number = 0
+
+    async def learn(self, batch: Sequence[Any]) -> Learned:
+        """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
+        return await self._order("learn", ray.put(list(batch)))
+
+    async def weights(self) -> SharedWeights:
+        """The current policy by reference; it lives in the object store as long as this learner."""
+        return await self._order("weights")
+
+    async def save(self, path: Path) -> None:
+        await self._order("save", str(path))
+
+    async def save_checkpoint(self, path: Path) -> None:
+        """From now on, ranks that are restarted go on from here."""
+        await self._order("save_checkpoint", str(path))
+
+    async def close(self) -> None:
+        """Let the ranks stop, or stop them."""
+        with contextlib.suppress(RlaifError):
+            await self._order("stop", timeout_s=CLOSE_TIMEOUT_S)
+        await self._fit.abort()
+
+    async def _order(self, verb: Verb, payload: Any = None, timeout_s: float | None = None) -> Any:
+        self._number += 1
+        order = Order(number=self._number, verb=verb, payload=payload)
+        await self._fit.mailbox.place.remote(order)
+        return await self._fit.answer_to(order.number, timeout_s or self._timeout_s, f"to answer '{verb}'")
+
+
+class Fit:
+    """One ``TorchTrainer.fit()`` in a thread, and the mailbox of its ranks."""
+
+    def __init__(self, name: str, rank: Any, job: Job, datasets: dict[str, Any], storage_path: Path) -> None:
+        self._name = name
+        self.mailbox = ray.remote(Mailbox).options(num_cpus=0).remote(getattr(job, "checkpoint", None))
+        trainer = TorchTrainer(
+            rank,
+            train_loop_config={"job": job, "mailbox": self.mailbox},
+            torch_config=torch_config(job.trainer),
+            scaling_config=scaling_config(job.trainer),
+            run_config=run_config(name, job.trainer, storage_path, self.mailbox),
+            datasets=datasets,
+            dataset_config=EveryRowToEveryRank(),
+        )
+        # Ray Train reads these where fit() is called, and hands them on.
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(job.trainer.start_timeout_s)
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+        self._fit = asyncio.create_task(asyncio.to_thread(trainer.fit))
+
+    async def result(self, report: Report | None) -> Any:
+        """What rank 0 returned; raises what a rank raised. Metrics go to ``report`` as they come."""
+        while not self._fit.done():
+            reports = asyncio.ensure_future(self.mailbox.reports.remote())
+            await asyncio.wait([self._fit, reports], return_when=asyncio.FIRST_COMPLETED)
+            for metrics in await reports:
+                if report is not None:
+                    report(metrics)
+        try:
+            return self._fit.result().return_value
+        except (TrainingFailedError, RayError) as error:
+            raise cause_of_failure(self._name, error) from error
+
+    async def answer_to(self, number: int, timeout_s: float, what: str) -> Any:
+        """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            answer = asyncio.ensure_future(self.mailbox.answer_to.remote(number))
+            await asyncio.wait([self._fit, answer], return_when=asyncio.FIRST_COMPLETED)
+            if answer.done() and (found := await answer) is not None:
+                return found.result
+            if self._fit.done():
+                await self.result(None)
+                raise RunError(f"{self._name}: the ranks ended before they were told to stop")
+        raise WaitTimeoutError(f"waited {timeout_s:g} s for the ranks of {self._name} {what}")
+
+    async def abort(self) -> None:
+        """End the ranks, if they have not ended, and wait for ``fit()``."""
+        if not self._fit.done():
+            for rank in await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}"):
+                ray.kill(rank)
+        with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
+            await within(CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
+        ray.kill(self.mailbox)
+
+
+class FinalFailures(UserCallback):
+    """In Ray Train's controller: raises for failures that a restart cannot mend, which ends the fit."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        if ray.get(self._mailbox.closing.remote()):
+            raise RunError("the trainer was closed")
+        for rank, error in sorted(worker_exceptions.items()):
+            if not isinstance(original(error), PASSING):
+                raise named(f"rank {rank}", error)
+
+
+def original(error: BaseException) -> BaseException:
+    """The exception that a rank raised, without Ray Train's wrapping."""
+    return getattr(error, "_base_exc", error)
+
+
+def named(where: str, error: BaseException) -> RlaifError:
+    """``error`` as one of ours that says where it came from; user mistakes stay what they are."""
+    cause = original(error)
+    if isinstance(cause, RlaifError):
+        return type(cause)(f"{where}: {cause}")
+    return RunError(f"{where}: {type(cause).__name__}: {cause}")
+
+
+def cause_of_failure(name: str, error: BaseException) -> RlaifError:
+    """The root of a failed fit: a rank's own error before that of one that lost its neighbour."""
+    logger.debug("%s failed", name, exc_info=error)
+    if isinstance(error, ControllerError):
+        return named(name, error.controller_failure)
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        failures = sorted(error.worker_failures.items(), key=lambda item: isinstance(original(item[1]), RuntimeError))
+        rank, failure = failures[0]
+        return named(f"{name}: rank {rank}", failure)
+    return named(name, error)
+
+
+def torch_config(trainer: Trainer) -> TorchConfig:
+    return TorchConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=int(trainer.step_timeout_s))
+
+
+def scaling_config(trainer: Trainer) -> ScalingConfig:
+    resources = {name: amount for name, amount in rank_resources(trainer).items() if amount}
+    return ScalingConfig(
+        num_workers=trainer.ranks, use_gpu=trainer.gpus > 0, resources_per_worker=resources or {"CPU": 0}
+    )
+
+
+def run_config(name: str, trainer: Trainer, storage_path: Path, mailbox: Any) -> RunConfig:
+    threads = str(trainer.threads)
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }
+    return RunConfig(
+        name=f"{name}-{secrets.token_hex(4)}",
+        storage_path=str(storage_path.absolute() / "ray_train"),
+        failure_config=FailureConfig(max_failures=trainer.max_failures, controller_failure_limit=trainer.max_failures),
+        callbacks=[FinalFailures(mailbox)],
+        worker_runtime_env={"env_vars": environment},
+    )
