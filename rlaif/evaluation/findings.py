@@ -1,0 +1,134 @@
+"""What a run directory holds so far, read for people. Every file may be missing: a run can be reported on midway."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import RunDirError
+from rlaif.evaluation.evaluation import ANSWERS_FILE, SNAPSHOTS
+
+NUM_HISTOGRAM_BINS = 20
+
+Series = list[tuple[float, float]]  #: (step, value), in the order of steps
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Raises RunDirError when ``path`` is no run directory."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not (self.path / "config.yaml").is_file():
+            raise RunDirError(f"{self.path}: not a run directory (it has no config.yaml)")
+
+    # -------------------------------------------------------------------------------------------- counts
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return self._json("manifest.json")
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """Kind of rows -> ``rows_in``, ``rows_out``, ``quarantined``."""
+        return self.manifest.get("stages", {})
+
+    @property
+    def finished(self) -> Mapping[str, Mapping[str, Any]]:
+        """Stage of the pipeline -> how long it took."""
+        return self.manifest.get("finished", {})
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        return self._json("evaluation.json")
+
+    @property
+    def configuration(self) -> str:
+        return (self.path / "config.yaml").read_text(encoding="utf-8")
+
+    def quarantine_causes(self) -> list[tuple[str, str, int, str]]:
+        """(stage, cause, number of rows, id of the first), most frequent first."""
+        counts: Counter[tuple[str, str]] = Counter()
+        first: dict[tuple[str, str], str] = {}
+        for row in self._lines("quarantine.jsonl"):
+            key = row["stage"], row["cause"]
+            counts[key] += 1
+            first.setdefault(key, row["id"])
+        return [(stage, cause, n, first[stage, cause]) for (stage, cause), n in counts.most_common()]
+
+    # ------------------------------------------------------------------------------------------- metrics
+    @cached_property
+    def metrics(self) -> dict[str, Series]:
+        """Key -> its series. A step that was run again after a crash counts once, as it was last."""
+        found: dict[str, dict[float, float]] = {}
+        for line in self._lines("metrics.jsonl"):
+            for key, value in line["metrics"].items():
+                if value is not None:
+                    series = found.setdefault(key, {})
+                    step = line.get("step")
+                    series[len(series) + 1 if step is None else step] = value
+        return {key: sorted(series.items()) for key, series in found.items()}
+
+    def last(self, prefix: str = "") -> dict[str, float]:
+        """The last value of every metric whose key starts with ``prefix``."""
+        return {key: series[-1][1] for key, series in sorted(self.metrics.items()) if key.startswith(prefix)}
+
+    # ------------------------------------------------------------------------------------------- records
+    def records(self, kind: str, num: int) -> list[dict[str, Any]]:
+        """The first ``num`` good rows of ``revisions``, ``preferences``... in order."""
+        rows = (row for batch in self._batches(kind, None) for row in batch if row["status"] in ("ok", "tie"))
+        return [row for _, row in zip(range(num), rows, strict=False)]
+
+    def label_histogram(self) -> list[int]:
+        """How many labels fall into each of equally wide bins of P(answer 1 better)."""
+        counts = [0] * NUM_HISTOGRAM_BINS
+        for batch in self._batches("preferences", ["prob"]):
+            for row in batch:
+                if row["prob"] is not None:
+                    counts[min(int(row["prob"] * NUM_HISTOGRAM_BINS), NUM_HISTOGRAM_BINS - 1)] += 1
+        return counts
+
+    def answers_side_by_side(self, num_per_axis: int) -> list[dict[str, Any]]:
+        """A few evaluation prompts with every snapshot's answer to each."""
+        shown: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in self._lines(ANSWERS_FILE):
+            key = row["axis"], row["id"]
+            num_shown = sum(axis == row["axis"] for axis, _ in shown)
+            if key not in shown and num_shown == num_per_axis:
+                continue
+            sample = shown.setdefault(key, {"axis": row["axis"], "prompt": row["prompt"], "answers": {}})
+            sample["answers"][row["snapshot"]] = row
+        return list(shown.values())
+
+    # --------------------------------------------------------------------------------------------- files
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def _lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """Rows of a .jsonl file; the last line may be half written while the run goes on."""
+        path = self.path / name
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def _batches(self, kind: str, columns: list[str] | None) -> Iterator[list[dict[str, Any]]]:
+        import pyarrow.parquet as pq
+
+        for path in sorted((self.path / kind).glob("*.parquet")):
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=1024, columns=columns):
+                    yield batch.to_pylist()
+
+
+def snapshots_of(cells: Mapping[str, Any]) -> list[str]:
+    """The snapshots that have answers, in the order in which they were made."""
+    return [snapshot for snapshot in SNAPSHOTS if snapshot in cells]

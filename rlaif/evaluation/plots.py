@@ -1,0 +1,116 @@
+"""The report's figures, as SVG text to stand inside the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CLASS_COLOURS = {
+    "harmful": "#c8443c",
+    "refusal": "#3f6fb0",
+    "evasive": "#e3a63a",
+    "helpful": "#3f9a68",
+    "malformed": "#a3a8b0",
+}
+#: On each axis the class that matters comes first: it starts at 0, so its interval can be drawn on the bar.
+CLASS_ORDER = {
+    "red_team": ("harmful", "malformed", "evasive", "refusal", "helpful"),
+    "benign": ("helpful", "refusal", "evasive", "malformed", "harmful"),
+}
+LINE_COLOURS = ("#2b3a55", "#c8443c", "#3f9a68", "#e3a63a")
+INK, FAINT = "#3b4252", "#d7dce3"
+
+Points = Sequence[tuple[float, float]]
+
+
+def answer_classes(
+    axis: str, rates: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Any], snapshots: Sequence[str]
+) -> str:
+    """One stacked bar a snapshot; the whisker is the 95% interval of the first class."""
+    figure, ax = _figure(6.2, 0.55 + 0.42 * len(snapshots))
+    first = CLASS_ORDER[axis][0]
+    for y, snapshot in enumerate(snapshots):
+        left = 0.0
+        for name in CLASS_ORDER[axis]:
+            ax.barh(y, rates[snapshot][name], left=left, height=0.62, color=CLASS_COLOURS[name])
+            left += rates[snapshot][name]
+        low, high = intervals[snapshot][first]
+        ax.plot([low, high], [y, y], color=INK, linewidth=1.4, marker="|", markersize=7)
+    ax.set_yticks(range(len(snapshots)), [snapshot.replace("_", "-") for snapshot in snapshots])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1)
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return _svg(figure)
+
+
+def curves(title: str, lines: Mapping[str, Points], xlabel: str) -> str:
+    """A small chart of one or more series; a legend when there are several."""
+    figure, ax = _figure(3.9, 2.3)
+    for colour, (name, points) in zip(LINE_COLOURS, lines.items(), strict=False):
+        steps, values = zip(*points, strict=True)
+        ax.plot(steps, values, color=colour, linewidth=1.5, label=name, marker="." if len(points) < 15 else None)
+    if len(lines) > 1:
+        ax.legend(frameon=False, fontsize=7.5, loc="best", labelcolor=INK)
+    ax.set_title(title, fontsize=9.5, loc="left", color=INK)
+    ax.set_xlabel(xlabel, fontsize=8, color=INK)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    return _svg(figure)
+
+
+def label_histogram(counts: Sequence[int]) -> str:
+    """Labels by P(answer 1 better)."""
+    figure, ax = _figure(3.9, 2.3)
+    width = 1 / len(counts)
+    ax.bar([i * width for i in range(len(counts))], counts, width=width * 0.92, align="edge", color="#3f6fb0")
+    ax.set_xlim(0, 1)
+    ax.set_title("Labels by probability", fontsize=9.5, loc="left", color=INK)
+    ax.set_xlabel("P(answer 1 better), debiased", fontsize=8, color=INK)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    return _svg(figure)
+
+
+def reliability_plot(bins: Sequence[Mapping[str, float]]) -> str:
+    """What was said against what is true; the dots' areas follow the number of labels."""
+    figure, ax = _figure(3.9, 2.3)
+    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+    largest = max(bin["count"] for bin in bins)
+    sizes = [12 + 90 * bin["count"] / largest for bin in bins]
+    ax.scatter([b["mean_prob"] for b in bins], [b["frequency"] for b in bins], s=sizes, color="#3f6fb0", alpha=0.85)
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_ylim(-0.06, 1.06)
+    ax.set_title("Reliability", fontsize=9.5, loc="left", color=INK)
+    ax.set_xlabel("label's probability", fontsize=8, color=INK)
+    ax.set_ylabel("share truly better", fontsize=8, color=INK)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ax = figure.add_subplot()
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(FAINT)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=8, colors=INK, color=FAINT)
+    return figure, ax
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an SVG element; its text stays text, so that it can be selected and scales with the page."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

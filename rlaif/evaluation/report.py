@@ -1,0 +1,225 @@
+"""``report.html``: one self-contained page about a run, and the short table that the command line ends with.
+
+The page holds text from models and data files; everything but the figures made here is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif.evaluation import plots
+from rlaif.evaluation.findings import Findings, Series, snapshots_of
+from rlaif.run_dir import write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TEMPLATE = "report.html.jinja"
+NUM_CHAINS, NUM_COMPARISONS, NUM_PROMPTS_PER_AXIS, NUM_CAUSES = 3, 4, 3, 20
+SNAPSHOT_NAMES = {"helpful_only": "helpful-only", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
+AXIS_TITLES = {"red_team": "Red-team prompts", "benign": "Benign prompts"}
+
+#: Title of a chart, the metrics in it by name.
+REINFORCEMENT_CURVES = {
+    "Preference score": {
+        "all": "reinforce/score/mean",
+        "red team": "reinforce/score/red_team",
+        "helpful": "reinforce/score/helpful",
+    },
+    "KL to SL-CAI, summed over a response (nats)": {"kl": "reinforce/kl/sequence_mean"},
+    "Response length (tokens)": {"length": "reinforce/response/length_mean"},
+    "Value: explained variance": {"explained": "reinforce/value/explained_variance"},
+    "Policy entropy (nats)": {"entropy": "reinforce/policy/entropy"},
+    "Effective sample size of the engine/learner gap": {"ess": "reinforce/gap/effective_sample_size"},
+}
+LOSS_CURVES = {
+    "SFT loss": {"loss": "supervise/loss/step"},
+    "PM loss: pretraining on votes": {"loss": "preference/pretraining/loss"},
+    "PM loss: fit on labels and pairs": {"loss": "preference/fit/loss"},
+}
+
+
+def write_report(run_dir: Path) -> None:
+    """Write ``report.html`` from what the run directory holds so far. Raises RunDirError when it is none."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    found = Findings(run_dir)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number, "duration": duration, "prob_of_order": prob_of_order}
+    page = environment.get_template(TEMPLATE).render(**_content(found))
+    write_atomically(run_dir / "report.html", page)
+
+
+def _content(found: Findings) -> dict[str, Any]:
+    """What the template shows, in its order."""
+    return {
+        "name": found.path.resolve().name,
+        "versions": found.manifest.get("versions", {}),
+        "config_hash": found.manifest.get("config_hash"),
+        "headlines": headlines(found.evaluation),
+        "finished": found.finished,
+        "rows": found.rows,
+        "axes": _axes(found.evaluation),
+        "labels": _labels(found),
+        "loss_charts": _charts(found, LOSS_CURVES, "optimizer step"),
+        "preference_metrics": found.last("preference/"),
+        "reinforcement_charts": _charts(found, REINFORCEMENT_CURVES, "batch"),
+        "chains": found.records("revisions", NUM_CHAINS),
+        "comparisons": found.records("preferences", NUM_COMPARISONS),
+        "answers": found.answers_side_by_side(NUM_PROMPTS_PER_AXIS),
+        "snapshot_names": SNAPSHOT_NAMES,
+        "class_colours": plots.CLASS_COLOURS,
+        "causes": found.quarantine_causes()[:NUM_CAUSES],
+        "num_causes": NUM_CAUSES,
+        "metrics": found.last(),
+        "configuration": found.configuration,
+    }
+
+
+def headlines(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The few numbers that say whether it worked; empty before the evaluation."""
+    tiles = []
+    for axis, name, title in (
+        ("red_team", "harmful", "harmful answers to red-team prompts"),
+        ("benign", "helpful", "helpful answers to benign prompts"),
+    ):
+        cells = evaluation.get("answers", {}).get(axis, {})
+        shown = snapshots_of(cells)
+        if shown:
+            path = " → ".join(percent(cells[snapshot][name]) for snapshot in shown)
+            tiles.append(
+                {"value": path, "title": title, "note": " → ".join(SNAPSHOT_NAMES[snapshot] for snapshot in shown)}
+            )
+    accuracy = evaluation.get("label_accuracy", {})
+    if accuracy.get("debiased") is not None:
+        note = f"one order alone: {percent(accuracy['first'])} and {percent(accuracy['second'])}"
+        tiles.append({"value": percent(accuracy["debiased"]), "title": "of debiased labels are right", "note": note})
+    return tiles
+
+
+def _axes(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per axis: the figure and the table of rates with intervals and counts."""
+    axes = []
+    for axis, title in AXIS_TITLES.items():
+        rates = evaluation.get("answers", {}).get(axis, {})
+        shown = snapshots_of(rates)
+        if not shown:
+            continue
+        intervals = evaluation["intervals"]["answers"][axis]
+        axes.append(
+            {
+                "title": title,
+                "figure": _markup(plots.answer_classes(axis, rates, intervals, shown)),
+                "classes": plots.CLASS_ORDER[axis],
+                "snapshots": shown,
+                "rates": rates,
+                "intervals": intervals,
+                "counts": evaluation["counts"]["answers"][axis],
+            }
+        )
+    return axes
+
+
+def _labels(found: Findings) -> dict[str, Any]:
+    evaluation, histogram = found.evaluation, found.label_histogram()
+    calibration = evaluation.get("label_calibration")
+    figures = [plots.label_histogram(histogram)] if any(histogram) else []
+    if calibration:
+        figures.append(plots.reliability_plot(calibration["bins"]))
+    return {
+        "accuracy": {k: v for k, v in evaluation.get("label_accuracy", {}).items() if v is not None},
+        "intervals": evaluation.get("intervals", {}).get("label_accuracy", {}),
+        "total": evaluation.get("counts", {}).get("label_accuracy", {}).get("total", 0),
+        "calibration": calibration,
+        "quality": found.last("label/quality/"),
+        "figures": [_markup(figure) for figure in figures],
+    }
+
+
+def _charts(found: Findings, wanted: Mapping[str, Mapping[str, str]], xlabel: str) -> list[Any]:
+    """A chart for each title of which a series with at least two points exists."""
+    charts = []
+    for title, keys in wanted.items():
+        lines: dict[str, Series] = {name: found.metrics.get(key, []) for name, key in keys.items()}
+        lines = {name: points for name, points in lines.items() if len(points) > 1}
+        if lines:
+            charts.append(_markup(plots.curves(title, lines, xlabel)))
+    return charts
+
+
+def _markup(svg: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(svg)
+
+
+# ------------------------------------------------------------------------------------------ the terminal's table
+def summary_table(run_dir: Path) -> Table:
+    """What each snapshot answers, or, before the evaluation, what became of the rows."""
+    found = Findings(run_dir)
+    answers = found.evaluation.get("answers", {})
+    return _answers_table(found.evaluation) if answers else _rows_table(found.rows)
+
+
+def _answers_table(evaluation: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    cells = evaluation["answers"]
+    shown = snapshots_of({snapshot: True for axis in cells.values() for snapshot in axis})
+    table = Table("answers", *(SNAPSHOT_NAMES[snapshot] for snapshot in shown), caption=_accuracy_line(evaluation))
+    for axis, title in AXIS_TITLES.items():
+        for name in plots.CLASS_ORDER[axis] if axis in cells else ():
+            rates = [cells[axis].get(snapshot, {}).get(name, 0.0) for snapshot in shown]
+            if any(rates):
+                table.add_row(f"{title}: {name}", *map(percent, rates))
+    return table
+
+
+def _accuracy_line(evaluation: Mapping[str, Any]) -> str | None:
+    accuracy = evaluation.get("label_accuracy", {})
+    if accuracy.get("debiased") is None:
+        return None
+    return "label accuracy: " + ", ".join(f"{way} {percent(rate)}" for way, rate in accuracy.items())
+
+
+def _rows_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table("rows", "in", "out", "quarantined")
+    for kind, counts in rows.items():
+        table.add_row(kind, *(str(counts[name]) for name in ("rows_in", "rows_out", "quarantined")))
+    return table
+
+
+# ---------------------------------------------------------------------------------------------- words for numbers
+def percent(rate: float) -> str:
+    return f"{100 * rate:.1f}%"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """``83`` -> ``1 min 23 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def prob_of_order(judgements: Sequence[Mapping[str, Any]], order: int) -> str:
+    """P(answer 1 better) by one order alone, the mean over principles."""
+    signs = {1: 1, 2: -1}
+    logits = [signs[order] * (j["logprob_a"] - j["logprob_b"]) for j in judgements if j["order"] == order]
+    return percent(sum(1 / (1 + math.exp(-x)) for x in logits) / len(logits)) if logits else "–"
