@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,10 @@ from rlaif.errors import RunDirError
 from rlaif.evaluation.evaluation import ANSWERS_FILE, SNAPSHOTS
 
 NUM_HISTOGRAM_BINS = 20
+
+#: The order of the story; the manifest's own is alphabetical. What is not named here comes last.
+STAGES_ORDER = ("revise", "supervise", "label", "fit_preference_model", "reinforce", "evaluate")
+ROWS_ORDER = ("revisions", "helpful_samples", "supervise", "comparisons", "preferences", *STAGES_ORDER[3:])
 
 Series = list[tuple[float, float]]  #: (step, value), in the order of steps
 
@@ -36,12 +41,12 @@ class Findings:
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
         """Kind of rows -> ``rows_in``, ``rows_out``, ``quarantined``."""
-        return self.manifest.get("stages", {})
+        return _in_order(self.manifest.get("stages", {}), ROWS_ORDER)
 
     @property
     def finished(self) -> Mapping[str, Mapping[str, Any]]:
         """Stage of the pipeline -> how long it took."""
-        return self.manifest.get("finished", {})
+        return _in_order(self.manifest.get("finished", {}), STAGES_ORDER)
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
@@ -111,13 +116,13 @@ class Findings:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def _lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """Rows of a .jsonl file; the last line may be half written while the run goes on."""
+        """Rows of a .jsonl file. A line that a crash or the running run left half written is passed over."""
         path = self.path / name
         if not path.is_file():
             return
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                if line.endswith("\n"):
+                with suppress(json.JSONDecodeError):
                     yield json.loads(line)
 
     def _batches(self, kind: str, columns: list[str] | None) -> Iterator[list[dict[str, Any]]]:
@@ -132,3 +137,7 @@ class Findings:
 def snapshots_of(cells: Mapping[str, Any]) -> list[str]:
     """The snapshots that have answers, in the order in which they were made."""
     return [snapshot for snapshot in SNAPSHOTS if snapshot in cells]
+
+
+def _in_order(named: Mapping[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
+    return dict(sorted(named.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))

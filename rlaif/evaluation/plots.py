@@ -17,12 +17,14 @@ CLASS_COLOURS = {
     "helpful": "#3f9a68",
     "malformed": "#a3a8b0",
 }
-#: On each axis the class that matters comes first: it starts at 0, so its interval can be drawn on the bar.
+#: The classes that an axis has. The one that matters comes first: it starts at 0, so its interval fits on the bar.
 CLASS_ORDER = {
-    "red_team": ("harmful", "malformed", "evasive", "refusal", "helpful"),
-    "benign": ("helpful", "refusal", "evasive", "malformed", "harmful"),
+    "red_team": ("harmful", "malformed", "evasive", "refusal"),
+    "benign": ("helpful", "refusal", "evasive", "malformed"),
 }
+SNAPSHOT_NAMES = {"helpful_only": "helpful-only", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
 LINE_COLOURS = ("#2b3a55", "#c8443c", "#3f9a68", "#e3a63a")
+SMALL = (3.35, 2.15)  #: inches; three stand side by side
 INK, FAINT = "#3b4252", "#d7dce3"
 
 Points = Sequence[tuple[float, float]]
@@ -32,7 +34,7 @@ def answer_classes(
     axis: str, rates: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Any], snapshots: Sequence[str]
 ) -> str:
     """One stacked bar a snapshot; the whisker is the 95% interval of the first class."""
-    figure, ax = _figure(6.2, 0.55 + 0.42 * len(snapshots))
+    figure, ax = _figure(7.2, 0.55 + 0.42 * len(snapshots))
     first = CLASS_ORDER[axis][0]
     for y, snapshot in enumerate(snapshots):
         left = 0.0
@@ -41,7 +43,7 @@ def answer_classes(
             left += rates[snapshot][name]
         low, high = intervals[snapshot][first]
         ax.plot([low, high], [y, y], color=INK, linewidth=1.4, marker="|", markersize=7)
-    ax.set_yticks(range(len(snapshots)), [snapshot.replace("_", "-") for snapshot in snapshots])
+    ax.set_yticks(range(len(snapshots)), [SNAPSHOT_NAMES[snapshot] for snapshot in snapshots])
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
@@ -52,7 +54,7 @@ def answer_classes(
 
 def curves(title: str, lines: Mapping[str, Points], xlabel: str) -> str:
     """A small chart of one or more series; a legend when there are several."""
-    figure, ax = _figure(3.9, 2.3)
+    figure, ax = _figure(*SMALL)
     for colour, (name, points) in zip(LINE_COLOURS, lines.items(), strict=False):
         steps, values = zip(*points, strict=True)
         ax.plot(steps, values, color=colour, linewidth=1.5, label=name, marker="." if len(points) < 15 else None)
@@ -66,7 +68,7 @@ def curves(title: str, lines: Mapping[str, Points], xlabel: str) -> str:
 
 def label_histogram(counts: Sequence[int]) -> str:
     """Labels by P(answer 1 better)."""
-    figure, ax = _figure(3.9, 2.3)
+    figure, ax = _figure(*SMALL)
     width = 1 / len(counts)
     ax.bar([i * width for i in range(len(counts))], counts, width=width * 0.92, align="edge", color="#3f6fb0")
     ax.set_xlim(0, 1)
@@ -78,7 +80,7 @@ def label_histogram(counts: Sequence[int]) -> str:
 
 def reliability_plot(bins: Sequence[Mapping[str, float]]) -> str:
     """What was said against what is true; the dots' areas follow the number of labels."""
-    figure, ax = _figure(3.9, 2.3)
+    figure, ax = _figure(*SMALL)
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     largest = max(bin["count"] for bin in bins)
     sizes = [12 + 90 * bin["count"] / largest for bin in bins]

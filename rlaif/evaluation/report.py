@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.findings import Findings, Series, snapshots_of
+from rlaif.evaluation.plots import SNAPSHOT_NAMES
 from rlaif.run_dir import write_atomically
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = "report.html.jinja"
 NUM_CHAINS, NUM_COMPARISONS, NUM_PROMPTS_PER_AXIS, NUM_CAUSES = 3, 4, 3, 20
-SNAPSHOT_NAMES = {"helpful_only": "helpful-only", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
 AXIS_TITLES = {"red_team": "Red-team prompts", "benign": "Benign prompts"}
 
 #: Title of a chart, the metrics in it by name.
@@ -29,11 +29,11 @@ REINFORCEMENT_CURVES = {
         "red team": "reinforce/score/red_team",
         "helpful": "reinforce/score/helpful",
     },
-    "KL to SL-CAI, summed over a response (nats)": {"kl": "reinforce/kl/sequence_mean"},
+    "KL to SL-CAI, nats a response": {"kl": "reinforce/kl/sequence_mean"},
     "Response length (tokens)": {"length": "reinforce/response/length_mean"},
     "Value: explained variance": {"explained": "reinforce/value/explained_variance"},
     "Policy entropy (nats)": {"entropy": "reinforce/policy/entropy"},
-    "Effective sample size of the engine/learner gap": {"ess": "reinforce/gap/effective_sample_size"},
+    "Engine/learner gap: effective samples": {"ess": "reinforce/gap/effective_sample_size"},
 }
 LOSS_CURVES = {
     "SFT loss": {"loss": "supervise/loss/step"},

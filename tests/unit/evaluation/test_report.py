@@ -123,8 +123,10 @@ def test_a_step_that_ran_twice_counts_as_it_was_last_and_half_a_line_does_not(ru
     run_dir.metrics.write("label", {"label/quality/flip_rate": float("nan")})
     with (run_dir.path / "metrics.jsonl").open("a") as file:
         file.write('{"time": 1, "met')
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 7.0}, step=3)  # swallowed by the half line before it
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 8.0}, step=4)
     found = Findings(run_dir.path)
-    assert found.metrics == {"reinforce/score/mean": [(1, 1.0), (2, 5.0)]}
+    assert found.metrics == {"reinforce/score/mean": [(1, 1.0), (2, 5.0), (4, 8.0)]}
     assert found.last("label/") == {}
 
 
