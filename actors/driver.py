@@ -81,14 +81,10 @@ def _check_models(config: Config, paths: Mapping[str, Path]) -> None:
 @contextmanager
 def _runner(config: Config, run_dir: RunDir, in_process: bool) -> Iterator[tuple]:
     """Where pools and trainers come from: this process, or Ray."""
-
-    def report(stage: str) -> Callable[[Mapping[str, float]], None]:
-        return lambda metrics: run_dir.metrics.write(stage, metrics)
-
     if in_process:
         from rlaif.stages.in_process import InProcessPools, InProcessTrainers
 
-        yield InProcessPools(config), InProcessTrainers(report("training"))
+        yield InProcessPools(config), InProcessTrainers(_reporter(run_dir))
         return
     problems = check_for_cluster(config)
     if problems:
@@ -108,7 +104,12 @@ def _cluster(config: Config, run_dir: RunDir) -> Iterator[tuple]:
     with started(config) as address:
         check(plan(config), available())
         with _announced(run_dir, address):
-            yield RayPools(config), RayTrainers(run_dir.path)
+            yield RayPools(config), RayTrainers(run_dir.path / "ray_train", _reporter(run_dir))
+
+
+def _reporter(run_dir: RunDir) -> Callable[[Mapping[str, float]], None]:
+    """Metrics of a trainer as it goes; the stage is their first part."""
+    return lambda metrics: run_dir.metrics.write(next(iter(metrics)).split("/")[0], metrics)
 
 
 @contextmanager
