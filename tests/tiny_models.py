@@ -18,7 +18,7 @@ MAX_LENGTH = 256
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """256 bytes, then ``<pad> <s> </s>``; it has merges for nothing, so text is as long as it is."""
+    """256 bytes, then ``<s> </s> <pad>``; no merges, so that every byte is a token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: index for index, symbol in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -1,0 +1,278 @@
+"""One suite for every engine: what ``rlaif.interfaces`` promises, scripted, transformers and vLLM alike."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlaif.config import EnginePool
+from rlaif.engines import open_engine
+from rlaif.errors import EngineError, RequestError, WeightSyncError
+from rlaif.interfaces import Probe, Weights
+from rlaif.records import Sampling
+from tests.tiny_models import MAX_LENGTH, saved, tiny_lm, tiny_pm
+
+ENGINES = ["scripted", "hf", "vllm"]
+WITH_WEIGHTS = ["hf", "vllm"]
+PROMPT = tuple(range(40, 80))
+EOS = 257
+
+
+def settings(kind: str) -> EnginePool:
+    return EnginePool(engine=kind, max_length=MAX_LENGTH, kv_cache_gib=0.25)
+
+
+def sampling(seed: int = 0, temperature: float = 1.0, max_tokens: int = 24, stop: tuple[str, ...] = ()) -> Sampling:
+    return Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    return saved(tiny_lm(0, tied=True), tmp_path_factory.mktemp("models") / "lm")
+
+
+@pytest.fixture(scope="module")
+def preference_model(tmp_path_factory):
+    return saved(tiny_pm(2), tmp_path_factory.mktemp("models") / "pm")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def generator(request, language_model):
+    engine = open_engine("generator", language_model, settings(request.param))
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def scorer(request, preference_model):
+    engine = open_engine("scorer", preference_model, settings(request.param))
+    yield engine
+    asyncio.run(engine.close())
+
+
+def new_weights(model, version: int, sequences) -> Weights:
+    from rlaif.engines.hf import probe_of, served_tensors
+
+    return Weights(version=version, tensors=served_tensors(model), probe=probe_of(model, sequences))
+
+
+# ------------------------------------------------------------------------------------------------- generation
+async def test_completion_is_well_formed(generator):
+    completions = await asyncio.gather(
+        *(generator.generate(PROMPT, sampling(seed, max_tokens=60)) for seed in range(40))
+    )
+    for completion in completions:
+        assert len(completion.token_ids) == len(completion.logprobs) > 0
+        assert all(logprob <= 0 for logprob in completion.logprobs)
+        assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == EOS)
+        assert EOS not in completion.token_ids[:-1]
+        assert "</s>" not in completion.text
+        assert len(completion.token_ids) == 60 or completion.finish_reason == "stop"
+    assert {completion.finish_reason for completion in completions} >= {"stop"}
+
+
+async def test_seed_decides_the_sample_alone_and_in_company(generator):
+    alone = await generator.generate(PROMPT, sampling(seed=7))
+    together = await asyncio.gather(*(generator.generate(PROMPT, sampling(seed=seed)) for seed in range(16)))
+    assert together[7].token_ids == alone.token_ids
+    assert together[7].logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+    assert len({completion.token_ids for completion in together}) > 8
+
+
+async def test_greedy_does_not_depend_on_the_seed(generator):
+    first, second = await asyncio.gather(*(generator.generate(PROMPT, sampling(seed, 0.0)) for seed in (1, 2)))
+    assert first.token_ids == second.token_ids
+
+
+async def test_completion_ends_where_the_engine_is_full(generator):
+    prompt = [40] * (MAX_LENGTH - 3)
+    completions = await asyncio.gather(
+        *(generator.generate(prompt, sampling(seed, max_tokens=50)) for seed in range(8))
+    )
+    longest = max(completions, key=lambda completion: len(completion.token_ids))
+    assert len(longest.token_ids) == 3
+    assert longest.finish_reason == "length" or longest.token_ids[-1] == EOS
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cause"),
+    [
+        ([], "empty"),
+        ([40, 100_000], "unknown token id 100000"),
+        ([40, -1], "unknown token id -1"),
+        ([40, 1.5], "integers"),
+        ([40] * MAX_LENGTH, "no room"),
+    ],
+)
+async def test_bad_prompt_is_refused_and_the_engine_lives(generator, prompt, cause):
+    with pytest.raises(RequestError, match=cause):
+        await generator.generate(prompt, sampling())
+    with pytest.raises(RequestError, match=cause):
+        await generator.choice_logprobs(prompt, (40, 41))
+    assert (await generator.generate(PROMPT, sampling())).token_ids
+
+
+@pytest.mark.parametrize(
+    "bad", [{"max_tokens": 0}, {"temperature": -1.0}, {"temperature": math.nan}, {"stop": ("",)}, {"seed": -1}]
+)
+async def test_bad_sampling_is_refused(generator, bad):
+    with pytest.raises(RequestError):
+        await generator.generate(PROMPT, replace(sampling(), **bad))
+
+
+async def test_generator_does_not_score(generator):
+    with pytest.raises(RequestError, match="no preference scores"):
+        await generator.score((*PROMPT, EOS))
+
+
+async def test_a_cancelled_request_leaves_the_others_alone(generator):
+    kept = [asyncio.ensure_future(generator.generate(PROMPT, sampling(seed))) for seed in range(4)]
+    cancelled = [asyncio.ensure_future(generator.generate(PROMPT, sampling(seed, max_tokens=200))) for seed in range(4)]
+    await asyncio.sleep(0.01)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*kept)
+    alone = await generator.generate(PROMPT, sampling(2))
+    assert kept[2].result().token_ids == alone.token_ids
+
+
+# ---------------------------------------------------------------------------------------------------- choices
+async def test_choices_are_log_probabilities_of_the_next_token(generator):
+    everything = list(range(generator.tokenizer.vocab_size))[:100]
+    logprobs = await generator.choice_logprobs(PROMPT, everything)
+    assert len(logprobs) == 100
+    assert 0 < sum(map(math.exp, logprobs)) <= 1 + 1e-6
+
+
+async def test_choices_among_completions_do_not_disturb_either(generator):
+    alone = await generator.choice_logprobs(PROMPT, (0, 65))
+    text = await generator.generate(PROMPT, sampling(3))
+    questions = [generator.choice_logprobs(PROMPT, (0, 65)) for _ in range(8)]
+    wide = [generator.choice_logprobs(PROMPT, range(10)) for _ in range(4)]
+    answers = [generator.generate(PROMPT, sampling(3)) for _ in range(8)]
+    asked, _, said = await asyncio.gather(asyncio.gather(*questions), asyncio.gather(*wide), asyncio.gather(*answers))
+    assert np.allclose(asked, [alone] * 8, atol=1e-5)
+    assert {completion.token_ids for completion in said} == {text.token_ids}
+    assert np.allclose([completion.logprobs for completion in said], text.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("choices", [(), (65, 65), (65, 100_000)])
+async def test_bad_choices_are_refused(generator, choices):
+    with pytest.raises(RequestError, match="choices"):
+        await generator.choice_logprobs(PROMPT, choices)
+
+
+# ----------------------------------------------------------------------------------------------------- scores
+async def test_scores_belong_to_the_dialogue_not_to_its_company(scorer):
+    dialogues = [(*range(30, 40 + length), EOS) for length in range(12)]
+    together = await asyncio.gather(*map(scorer.score, dialogues))
+    alone = [await scorer.score(dialogue) for dialogue in dialogues]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len({round(score, 4) for score in together}) == len(dialogues)
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "cause"),
+    [((), "empty"), (PROMPT, "EOS"), ((40,) * MAX_LENGTH + (EOS,), "tokens"), ((40, 999, EOS), "unknown")],
+)
+async def test_bad_dialogue_is_refused_and_the_engine_lives(scorer, dialogue, cause):
+    with pytest.raises(RequestError, match=cause):
+        await scorer.score(dialogue)
+    assert math.isfinite(await scorer.score((*PROMPT, EOS)))
+
+
+async def test_scorer_does_not_generate(scorer):
+    with pytest.raises(RequestError, match="generates no text"):
+        await scorer.generate(PROMPT, sampling())
+
+
+# ---------------------------------------------------------------------------------------------------- weights
+async def test_new_weights_advance_the_version_between_completions(generator):
+    version = generator.policy_version + 1
+    weights = new_weights(tiny_lm(version, tied=True), version, [PROMPT])
+    before = asyncio.gather(*(generator.generate(PROMPT, sampling(seed)) for seed in range(8)))
+    await asyncio.sleep(0)
+    update = asyncio.ensure_future(generator.update_weights(weights))
+    await asyncio.sleep(0)
+    after = asyncio.gather(*(generator.generate(PROMPT, sampling(seed)) for seed in range(8)))
+    await update
+    assert generator.policy_version == version
+    for completion in await before:
+        assert completion.policy_version_start == version - 1
+    for completion in await after:
+        assert completion.policy_version_start == completion.policy_version_end == version
+
+
+async def test_older_weights_and_weights_without_a_probe_are_refused(generator):
+    served = generator.policy_version
+    weights = new_weights(tiny_lm(5, tied=True), served + 10, [PROMPT])
+    with pytest.raises(WeightSyncError, match="older"):
+        await generator.update_weights(replace(weights, version=served - 1))
+    with pytest.raises(WeightSyncError, match="without a probe"):
+        await generator.update_weights(replace(weights, probe=Probe(token_ids=(), values=())))
+    with pytest.raises(WeightSyncError, match="unknown token id"):
+        await generator.update_weights(replace(weights, probe=Probe(token_ids=((40, 9999),), values=(0.0,))))
+    assert generator.policy_version == served
+    assert (await generator.generate(PROMPT, sampling())).policy_version_end == served
+
+
+async def test_scorer_takes_new_weights(scorer):
+    dialogue = (*PROMPT, EOS)
+    await scorer.update_weights(new_weights(tiny_pm(11), 3, [dialogue]))
+    assert scorer.policy_version == 3
+    assert math.isfinite(await scorer.score(dialogue))
+
+
+@pytest.mark.parametrize("kind", WITH_WEIGHTS)
+async def test_weights_that_do_not_cover_the_model_or_fail_the_probe(kind, language_model):
+    """The names are looked at before anything is touched; a wrong probe ends the engine."""
+    engine = open_engine("generator", language_model, settings(kind))
+    weights = new_weights(tiny_lm(5, tied=True), 1, [PROMPT, PROMPT[:7]])
+    before = await engine.generate(PROMPT, sampling())
+
+    headless = {name: tensor for name, tensor in weights.tensors.items() if name != "lm_head.weight"}
+    with pytest.raises(WeightSyncError, match=r"missing lm_head\.weight"):
+        await engine.update_weights(replace(weights, tensors=headless))
+    with pytest.raises(WeightSyncError, match=r"unknown model\.extra"):
+        await engine.update_weights(replace(weights, tensors={**weights.tensors, "model.extra": np.zeros(1)}))
+    narrow = {**weights.tensors, "model.norm.weight": np.ones(3, np.float32)}
+    with pytest.raises(WeightSyncError, match=r"model\.norm\.weight has shape \(3,\) instead of \(64,\)"):
+        await engine.update_weights(replace(weights, tensors=narrow))
+    assert (await engine.generate(PROMPT, sampling())).token_ids == before.token_ids
+
+    true, other = weights.probe.values
+    wrong = replace(weights, probe=replace(weights.probe, values=(true, other - 0.01)))
+    with pytest.raises(
+        WeightSyncError, match=rf"learner computes {other - 0.01:.6f} for probe 1, the engine {other:.4f}"
+    ):
+        await engine.update_weights(wrong)
+    with pytest.raises(EngineError, match="must be replaced"):
+        await engine.generate(PROMPT, sampling())
+    await engine.close()
+
+
+# ------------------------------------------------------------------------------------------------ stop and end
+@pytest.mark.parametrize("kind", WITH_WEIGHTS)
+async def test_stop_strings_and_closing(kind, language_model):
+    engine = open_engine("labeller", language_model, settings(kind))
+    free = await engine.generate(PROMPT, sampling(seed=1, max_tokens=40))
+    place = next(i for i, token in enumerate(free.token_ids) if i > 5 and 33 < token < 60)
+    stop = engine.tokenizer.decode([free.token_ids[place]])
+    stopped = await engine.generate(PROMPT, sampling(seed=1, max_tokens=40, stop=(stop,)))
+    first = free.text.index(stop)
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == free.text[:first]
+    assert stopped.token_ids == free.token_ids[: len(stopped.token_ids)]
+    assert engine.tokenizer.decode([stopped.token_ids[-1]]) == stop
+
+    waiting = asyncio.ensure_future(engine.generate(PROMPT, sampling(max_tokens=200)))
+    await asyncio.sleep(0)
+    await engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        await waiting
+    with pytest.raises(EngineError, match="closed"):
+        await engine.generate(PROMPT, sampling())
