@@ -155,11 +155,7 @@ def _source_problem(key: str, source: str) -> str | None:
     path = Path(source)
     if path.is_dir():
         found = any(p.suffix in DATA_SUFFIXES for p in path.rglob("*"))
-        return (
-            None
-            if found
-            else f"{key}={source}: no {', '.join(DATA_SUFFIXES)} files in it; name another directory"
-        )
+        return None if found else f"{key}={source}: no {', '.join(DATA_SUFFIXES)} files in it; name another directory"
     if not path.is_file():
         return f"{key}={source}: no such file; paths are relative to the working directory ({Path.cwd()})"
     if path.suffix not in DATA_SUFFIXES:

@@ -73,9 +73,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if str(key) in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key} stands twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"key {key} stands twice", key_node.start_mark)
         seen.add(str(key))
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
@@ -88,9 +86,7 @@ def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> 
     """One file merged over what it extends; ``chain`` holds the files that led here, to see a cycle."""
     if path.resolve() in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(path.resolve()) :], path))
-        mistakes.append(
-            _mistake("extends", path.name, f"the files extend each other in a circle ({circle})", "cut it")
-        )
+        mistakes.append(_mistake("extends", path.name, f"the files extend each other in a circle ({circle})", "cut it"))
         return {}
     tree = _parse_file(path, chain, mistakes)
     base = tree.pop("extends", None)
@@ -107,24 +103,18 @@ def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) ->
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
-        mistakes.append(
-            Mistake(keys=(), line=f"{path}{_where(error)}: not YAML: {_why(error)}; correct the file")
-        )
+        mistakes.append(Mistake(keys=(), line=f"{path}{_where(error)}: not YAML: {_why(error)}; correct the file"))
     except UnicodeDecodeError:
         mistakes.append(Mistake(keys=(), line=f"{path}: not UTF-8 text; save it as UTF-8"))
     except OSError as error:
-        reason = (
-            "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        )
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         named_by = f"extends={path.name} in {chain[-1]}: " if chain else ""
         mistakes.append(Mistake(keys=(), line=f"{named_by}{path}: {reason}; give an existing YAML file"))
     else:
         if isinstance(tree, dict):
             return _without_empty_sections(tree, Config)
         if tree is not None:
-            mistakes.append(
-                Mistake(keys=(), line=f"{path}: must hold keys and values; start with e.g. seed: 0")
-            )
+            mistakes.append(Mistake(keys=(), line=f"{path}: must hold keys and values; start with e.g. seed: 0"))
     return {}
 
 
@@ -144,9 +134,7 @@ def _without_empty_sections(tree: Tree, section: type[Section]) -> Tree:
         inner = _section_type(section, str(key))
         if inner is not None and value is None:
             continue
-        cleaned[str(key)] = (
-            _without_empty_sections(value, inner) if inner and isinstance(value, dict) else value
-        )
+        cleaned[str(key)] = _without_empty_sections(value, inner) if inner and isinstance(value, dict) else value
     return cleaned
 
 
@@ -224,9 +212,7 @@ def _explain(problem: Any) -> Mistake:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         known = _nearest(key)
-        return Mistake(
-            keys=(key,), line=f"{key}: unknown key; {f'did you mean {known}?' if known else 'remove it'}"
-        )
+        return Mistake(keys=(key,), line=f"{key}: unknown key; {f'did you mean {known}?' if known else 'remove it'}")
     rule, fix = _rule(problem["type"], problem.get("ctx", {}))
     return _mistake(key, problem["input"], rule or problem["msg"], fix)
 
