@@ -69,6 +69,6 @@ class Shares:
         for epoch in range(self._optimization.epochs):
             rows = ray.train.get_dataset_shard(f"{self._name}-{epoch}")
             for batch in rows.iter_batches(batch_size=self._optimization.batch_size, batch_format="pyarrow"):
-                share = batch.take(range(self._rank.index, batch.num_rows, self._rank.world_size)).to_pylist()
+                share = batch.take(list(range(self._rank.index, batch.num_rows, self._rank.world_size))).to_pylist()
                 self.num_rows += len(share)
                 yield share

@@ -1,0 +1,216 @@
+"""The pool over real actors: exactly once, whatever dies, hangs, comes or goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.pool import EnginePool, RayPools
+from rlaif.config import Config
+from rlaif.config import EnginePool as EngineSettings
+from rlaif.errors import EngineError, UserError
+from rlaif.interfaces import Done, Probe, Weights
+from tests.cluster.tasks import Double, Row, Version, rows
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@asynccontextmanager
+async def pool_of(**settings: Any) -> AsyncIterator[EnginePool]:
+    config = Config(generator={"engine": "scripted", "cpus": 0.5, "max": 4, "idle_timeout_s": 60, **settings})
+    pool = await RayPools(config).open("generator", None)  # type: ignore[arg-type]
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def results(
+    pool: EnginePool, task: Any, given: Iterable[Row], on_row: Callable[[int], None] = lambda count: None
+) -> list[Done[Row, Any]]:
+    done = []
+    async for one in pool.run(task, given):
+        done.append(one)
+        on_row(len(done))
+    return done
+
+
+def assert_once(done: list[Done[Row, Any]], given: list[Row]) -> None:
+    assert Counter(one.row.id for one in done) == Counter(row.id for row in given)
+
+
+async def test_every_row_comes_back_once_and_a_failing_row_with_its_cause() -> None:
+    async with pool_of(min=2) as pool:
+        done = await results(pool, Double(raises=frozenset({17})), rows(1000))
+        assert_once(done, rows(1000))
+        failures = [one for one in done if one.failure]
+        assert [(one.row.number, one.record) for one in failures] == [(17, None)]
+        assert failures[0].failure == "ValueError: row 17 cannot be doubled"
+        assert all(one.record[0] == 2 * one.row.number for one in done if one.record)
+        assert len({one.record[1] for one in done if one.record}) == 2, "both engines work"
+        stats = pool.stats()
+        assert (stats.engines, stats.in_flight, stats.done, stats.failed, stats.restarts) == (2, 0, 999, 1, 0)
+
+
+async def test_rows_are_read_only_as_far_as_engines_and_consumer_keep_up() -> None:
+    read = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal read
+        for row in rows(1000):
+            read += 1
+            yield row
+
+    async with pool_of(min=1, max_in_flight=8, chunk_rows=4) as pool:
+        stream = pool.run(Double(), counted())
+        await anext(stream)
+        await asyncio.sleep(1.0)  # the engine could have done all of them by now
+        assert read <= 24, "two engines' worth out, and what was taken"
+        await stream.aclose()
+        assert_once(await results(pool, Double(), rows(20)), rows(20))
+
+
+async def test_two_runs_share_the_engines_and_an_empty_one_ends() -> None:
+    async with pool_of(min=1, max_in_flight=8, chunk_rows=4) as pool:
+        first, second, third = await asyncio.gather(
+            results(pool, Double(seconds=0.01), rows(60)),
+            results(pool, Version(), rows(60)),
+            results(pool, Double(), []),
+        )
+        assert_once(first, rows(60))
+        assert_once(second, rows(60))
+        assert third == []
+
+
+async def test_a_source_of_rows_that_fails_ends_its_run_alone() -> None:
+    def failing() -> Iterator[Row]:
+        yield from rows(5)
+        raise OSError("row 5 cannot be read")
+
+    async with pool_of(min=1) as pool:
+        with pytest.raises(OSError, match="row 5 cannot be read"):
+            await results(pool, Double(), failing())
+        assert_once(await results(pool, Double(), rows(10)), rows(10))
+
+
+async def test_a_killed_engine_loses_nothing() -> None:
+    async with pool_of(min=2, max_in_flight=16, chunk_rows=4) as pool:
+        victim = pool.members[0].where.pid
+
+        def kill_one(count: int) -> None:
+            if count == 50:
+                os.kill(victim, signal.SIGKILL)
+
+        done = await results(pool, Double(seconds=0.02), rows(400), kill_one)
+        assert_once(done, rows(400))
+        assert not [one for one in done if one.failure]
+        assert pool.stats().restarts == 1
+        while pool.stats().engines < 2:
+            await asyncio.sleep(0.1)
+        assert victim not in {member.where.pid for member in pool.members}
+
+
+async def test_a_row_that_kills_its_engine_is_given_back_and_the_innocent_survive() -> None:
+    async with pool_of(min=2, max_in_flight=16, chunk_rows=8) as pool:
+        done = await results(pool, Double(kills=frozenset({30}), seconds=0.01), rows(120))
+        assert_once(done, rows(120))
+        failures = {one.row.number: one.failure for one in done if one.failure}
+        assert set(failures) == {30}
+        assert "killed its engine" in failures[30] and "exit" in failures[30].lower()
+        assert pool.stats().restarts <= 3
+
+
+async def test_a_row_that_is_the_only_one_is_given_a_second_engine_before_it_is_condemned() -> None:
+    async with pool_of(min=1) as pool:
+        done = await results(pool, Double(kills=frozenset({0})), rows(1))
+        assert done[0].failure and done[0].failure.startswith("killed its engine twice: ")
+        assert pool.stats().restarts == 2
+
+
+async def test_a_hung_engine_is_killed_and_its_row_given_back() -> None:
+    async with pool_of(min=2, max_in_flight=8, chunk_rows=4, idle_timeout_s=2) as pool:
+        done = await results(pool, Double(blocks=frozenset({11}), seconds=0.01), rows(60))
+        assert_once(done, rows(60))
+        failures = {one.row.number: one.failure for one in done if one.failure}
+        assert set(failures) == {11}
+        assert "hung: held 1 rows and returned none for" in failures[11]
+
+
+async def test_the_pool_grows_and_shrinks_while_it_runs_within_its_bounds() -> None:
+    given: list[Row] = []
+    enough = False
+
+    def until_enough() -> Iterator[Row]:
+        while not enough:
+            given.append(Row(id=f"rows:{len(given)}", number=len(given)))
+            yield given[-1]
+
+    async with pool_of(min=1, max=3, max_in_flight=8, chunk_rows=4) as pool:
+        running = asyncio.create_task(results(pool, Double(seconds=0.05), until_enough()))
+        await pool.resize(3)
+        assert pool.stats().engines == 3
+        await asyncio.sleep(0.5)
+        assert all(member.holds for member in pool.members), "newcomers work"
+        await pool.resize(1)
+        assert pool.stats().engines == 1
+        enough = True
+        done = await running
+        assert_once(done, given)
+        assert not [one for one in done if one.failure]
+        assert len({one.record[1] for one in done}) == 3
+        with pytest.raises(UserError, match=r"generator: 4 engines asked for; generator\.min=1 and max=3"):
+            await pool.resize(4)
+
+
+def weights(version: int) -> Weights:
+    probe = Probe(token_ids=((1, 2),), values=(0.0,))
+    return Weights(version=version, tensors={"lm_head.weight": np.zeros((2, 2), np.float32)}, probe=probe)
+
+
+async def test_newcomers_and_replacements_serve_the_latest_weights() -> None:
+    async with pool_of(min=1, max=2, max_in_flight=8, chunk_rows=2) as pool:
+        await pool.update_weights(weights(1))
+        await pool.update_weights(weights(2))
+        os.kill(pool.members[0].where.pid, signal.SIGKILL)
+        done = await results(pool, Version(), rows(4))  # only a replacement can answer
+        assert {one.record for one in done} == {2}
+        await pool.resize(2)
+        done = await results(pool, Version(seconds=0.05), rows(40))
+        assert {one.record for one in done} == {2}
+        assert all(member.where for member in pool.members)
+
+
+async def test_a_bad_model_is_one_clear_error(tmp_path: Any) -> None:
+    config = Config(generator={"engine": "scripted", "min": 2, "max": 2, "cpus": 0.5})
+    with pytest.raises(EngineError, match=r"generator-\d on .*, pid \d+ could not open .*no-model: ModelError: "):
+        await RayPools(config).open("generator", str(tmp_path / "no-model"))
+
+
+async def test_what_cannot_be_scheduled_is_named_with_its_needs() -> None:
+    settings = EngineSettings(engine="scripted", cpus=500, start_timeout_s=2)
+    pool = EnginePool("labeller", None, settings)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match=r"waited 2 s for labeller-0 to be scheduled \(it needs .*500"):
+        await pool.start()
+    await pool.close()
+
+
+async def test_closing_ends_runs_and_processes() -> None:
+    async with pool_of(min=1) as pool:
+        pid = pool.members[0].where.pid
+        running = asyncio.create_task(results(pool, Double(seconds=30), rows(3)))
+        await asyncio.sleep(0.3)
+    with pytest.raises(EngineError, match="the generator pool was closed"):
+        await running
+    for _ in range(50):
+        if not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"engine process {pid} lives on")
