@@ -1,0 +1,190 @@
+"""The engine thread alone, over a backend that counts instead of computing."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from rlaif.engines.batching import BatchingEngine, Sampled
+from rlaif.engines.models import ServedModel
+from rlaif.engines.requests import Generate
+from rlaif.errors import EngineError, WaitTimeoutError, WeightSyncError
+from rlaif.interfaces import Probe, Weights
+from rlaif.records import Sampling
+from tests.tiny_models import tiny_tokenizer
+
+MODEL = ServedModel(
+    path="counter",
+    version="counter@0",
+    kind="language",
+    vocab_size=259,
+    max_length=64,
+    eos_id=257,
+    end_ids=frozenset({257}),
+    shapes={"weight": (1,)},
+)
+POISON = 13  #: a prompt that starts with it breaks the backend
+
+
+class Counter:
+    """Every request takes as many steps as it asks tokens for; a token's log-probability is the weight."""
+
+    def __init__(self) -> None:
+        self.prefix_hits = (0, 0)
+        self.left: dict[int, int] = {}
+        self.requests: dict[int, object] = {}
+        self.weight = -1.0
+        self.num_steps = 0
+        self.largest = 0
+        self.closed = False
+
+    def admit(self, key, request) -> None:
+        self.requests[key] = request
+        self.left[key] = request.sampling.max_tokens if isinstance(request, Generate) else 1
+
+    def cancel(self, key) -> None:
+        del self.left[key]
+
+    def step(self):
+        self.num_steps += 1
+        self.largest = max(self.largest, len(self.left))
+        if any(self.requests[key].prompt_ids[0] == POISON for key in self.left):
+            raise ZeroDivisionError("the backend broke")
+        time.sleep(0.001)
+        self.left = {key: left - 1 for key, left in self.left.items()}
+        done = [key for key, left in self.left.items() if left == 0]
+        for key in done:
+            del self.left[key]
+        return [(key, self._result(self.requests[key])) for key in done]
+
+    def _result(self, request):
+        if not isinstance(request, Generate):
+            return tuple(self.weight for _ in request.choice_ids)
+        num = request.sampling.max_tokens
+        return Sampled(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
+
+    def load(self, tensors) -> None:
+        assert not self.left, "weights change under running requests"
+        self.weight = float(tensors["weight"][0])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def opened(backend, start_timeout_s: float = 5.0) -> BatchingEngine:
+    return BatchingEngine(lambda: backend, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=start_timeout_s)
+
+
+def ask(engine, num: int = 3, first: int = 65):
+    return asyncio.ensure_future(engine.generate([first], Sampling(max_tokens=num, temperature=1.0, seed=0)))
+
+
+def weights(value: float, version: int = 1, probe: float | None = None) -> Weights:
+    return Weights(
+        version=version,
+        tensors={"weight": np.array([value])},
+        probe=Probe(token_ids=((1, 2),), values=(value if probe is None else probe,)),
+    )
+
+
+async def test_requests_run_together_and_the_idle_thread_sleeps():
+    backend = Counter()
+    engine = opened(backend)
+    await asyncio.gather(*(ask(engine, 10) for _ in range(50)))
+    assert backend.largest == 50
+    assert backend.num_steps <= 12
+    steps = backend.num_steps
+    await asyncio.sleep(0.05)
+    assert backend.num_steps == steps
+    await engine.close()
+    assert backend.closed
+
+
+async def test_weights_wait_for_what_runs_and_later_requests_wait_for_them():
+    engine = opened(Counter())
+    before = ask(engine, 20)
+    await asyncio.sleep(0.005)
+    update = asyncio.ensure_future(engine.update_weights(weights(-2.0)))
+    await asyncio.sleep(0)
+    after = ask(engine, 2)
+    await update
+    assert before.done()
+    assert (before.result().logprobs[-1], before.result().policy_version_end) == (-1.0, 0)
+    assert ((await after).logprobs, (await after).policy_version_start) == ((-2.0, -2.0), 1)
+    await engine.close()
+
+
+async def test_the_death_of_the_backend_fails_whoever_waits_and_whoever_comes():
+    backend = Counter()
+    engine = opened(backend)
+    waiting = [ask(engine, 60) for _ in range(5)]
+    await asyncio.sleep(0.005)
+    waiting.append(ask(engine, 5, first=POISON))
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(result, EngineError)
+        assert "counter@0 died: ZeroDivisionError: the backend broke" in str(result)
+    with pytest.raises(EngineError, match="died"):
+        await ask(engine)
+    assert backend.closed
+    await engine.close()
+
+
+async def test_a_probe_that_differs_or_is_nan_ends_the_engine():
+    for value in (-1.9, float("nan")):
+        engine = opened(Counter())
+        with pytest.raises(WeightSyncError, match="the engine does not serve them"):
+            await engine.update_weights(weights(-2.0, probe=value))
+        with pytest.raises(EngineError, match="must be replaced"):
+            await ask(engine)
+        await engine.close()
+
+
+async def test_a_difference_within_the_tolerance_passes():
+    engine = opened(Counter())
+    await engine.update_weights(weights(-2.0, probe=-2.0009))
+    assert engine.policy_version == 1
+    await engine.close()
+
+
+async def test_a_cancelled_request_leaves_the_backend():
+    backend = Counter()
+    engine = opened(backend)
+    long, short = ask(engine, 60), ask(engine, 20)
+    await asyncio.sleep(0.005)
+    long.cancel()
+    await short
+    assert not backend.left
+    await engine.close()
+
+
+async def test_weights_that_never_get_their_turn_time_out():
+    engine = opened(Counter(), start_timeout_s=0.01)
+    running = ask(engine, 60)
+    await asyncio.sleep(0)
+    with pytest.raises(WaitTimeoutError, match=r"waited 0\.01 s for counter@0 to serve weights 1"):
+        await engine.update_weights(weights(-2.0))
+    assert (await running).policy_version_end == 0
+    assert (await ask(engine)).policy_version_end == 0
+    await engine.close()
+
+
+def test_a_model_that_does_not_load():
+    def broken():
+        raise MemoryError("not enough")
+
+    with pytest.raises(EngineError, match="counter cannot be loaded: MemoryError: not enough"):
+        BatchingEngine(broken, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=5)
+
+
+def test_a_model_that_takes_too_long_to_load():
+    release = threading.Event()
+
+    def slow():
+        release.wait(10)
+        return Counter()
+
+    with pytest.raises(WaitTimeoutError, match=r"waited 0\.05 s for counter to load"):
+        BatchingEngine(slow, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=0.05)
+    release.set()

@@ -1,0 +1,74 @@
+import asyncio
+import math
+
+import pytest
+
+from rlaif.config import EnginePool, ScriptedEngine
+from rlaif.constitution import Principle
+from rlaif.data.tokenization import letter_ids, prompt_ids
+from rlaif.engines import open_engine
+from rlaif.engines.scripted import quality
+from rlaif.errors import EngineError, ModelError
+from rlaif.records import Sampling, Turn
+from rlaif.templates import LETTERS, HumanAssistant
+
+TURNS = (Turn(role="human", text="How do I open a lock?"),)
+PRINCIPLE = Principle(id="p", category="harm_avoidance", source="ours", comparison="Which answer is less harmful?")
+
+
+def opened(role: str = "labeller", **script) -> object:
+    return open_engine(role, None, EnginePool(engine="scripted", scripted=ScriptedEngine(**script)))
+
+
+async def log_odds(engine, slot_a: str, slot_b: str) -> float:
+    question = HumanAssistant().choice(TURNS, PRINCIPLE, slot_a, slot_b)
+    ids, letters = letter_ids(engine.tokenizer, question, LETTERS)
+    logprob_a, logprob_b = await engine.choice_logprobs(ids, letters)
+    assert math.exp(logprob_a) + math.exp(logprob_b) == pytest.approx(0.98)
+    return logprob_a - logprob_b
+
+
+async def test_without_bias_the_order_does_not_matter():
+    engine = opened()
+    forward = await log_odds(engine, "No.", "Pick it\nwith a pin.")
+    backward = await log_odds(engine, "Pick it\nwith a pin.", "No.")
+    assert forward == pytest.approx(-backward)
+    assert forward == pytest.approx(quality("No.") - quality("Pick it\nwith a pin."))
+
+
+async def test_slot_bias_is_what_both_orders_share():
+    engine = opened(slot_bias=0.7)
+    forward = await log_odds(engine, "one", "two")
+    backward = await log_odds(engine, "two", "one")
+    assert (forward + backward) / 2 == pytest.approx(0.7)
+
+
+async def test_failures_come_at_their_rate_and_pass_on_another_try():
+    engine = opened("generator", failure_rate=0.25)
+    prompt = prompt_ids(engine.tokenizer, "hello")
+    sampling = Sampling(max_tokens=8, temperature=1.0, seed=0)
+    results = [await asyncio.gather(engine.generate(prompt, sampling), return_exceptions=True) for _ in range(400)]
+    failed = [isinstance(result, EngineError) for (result,) in results]
+    assert 70 < sum(failed) < 130
+    assert len({result.token_ids for (result,) in results if not isinstance(result, EngineError)}) == 1
+
+
+async def test_latency_is_spent_side_by_side():
+    engine = opened("generator", latency_s=0.05)
+    sampling = Sampling(max_tokens=8, temperature=1.0, seed=0)
+    started = asyncio.get_running_loop().time()
+    await asyncio.gather(*(engine.generate([65], sampling) for _ in range(20)))
+    assert 0.05 <= asyncio.get_running_loop().time() - started < 0.5
+
+
+async def test_answers_are_the_same_in_every_engine():
+    first, second = opened("generator"), opened("generator")
+    sampling = Sampling(max_tokens=80, temperature=1.0, seed=3)
+    assert await first.generate([65, 66], sampling) == await second.generate([65, 66], sampling)
+
+
+def test_a_model_directory_without_tokenizer(tmp_path):
+    with pytest.raises(ModelError, match=r"generator\.model=.*no tokenizer\.json"):
+        open_engine("generator", tmp_path, EnginePool(engine="scripted"))
+    with pytest.raises(ModelError, match=r"generator\.model: engine vllm needs a model"):
+        open_engine("generator", None, EnginePool(engine="vllm"))
