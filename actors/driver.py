@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from rlaif.miniature.paths import miniature_paths
-
 from rlaif.config import Config
 from rlaif.config_checks import check_for_cluster, check_sources
 from rlaif.constitution import load_constitution
 from rlaif.data.tokenization import load_tokenizer
 from rlaif.engines.models import check_model_dir
 from rlaif.errors import ConfigError, ModelError
+from rlaif.miniature.paths import miniature_paths
 from rlaif.run_dir import RunDir, write_atomically
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rlaif import config
 from rlaif.constitution import Constitution, Principle, draw_principle, seed_from
@@ -34,7 +33,6 @@ class Revise:
     settings: config.CritiqueRevision
     dialogue_format: DialogueFormat
     sampling: config.Sampling
-    name: ClassVar[str] = "revisions"
 
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> RevisionChain:
         started = time.monotonic()

@@ -92,9 +92,7 @@ class Task(Protocol[RowT, RecordT]):
     A task that raises RlaifError or any other Exception fails its row, never its engine.
     """
 
-    name: str  #: e.g. "revise"; names the progress bar, the failure and the metric
-
-    async def __call__(self, engine: Any, row: RowT) -> RecordT: ...
+    async def __call__(self, engine: Any, row: RowT, /) -> RecordT: ...
 
 
 @dataclass(frozen=True, kw_only=True)

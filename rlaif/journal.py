@@ -131,7 +131,8 @@ class Journal:
         unfinished = path.with_suffix(".unfinished")
         schema, num_rows = arrow_schema(record_type), 0
         with pq.ParquetWriter(unfinished, schema) as writer:
-            for rows in _chunks(self.records(record_type, stage), EXPORT_ROWS):
+            records: Iterator[Any] = self.records(record_type, stage)
+            for rows in _chunks(records, EXPORT_ROWS):
                 writer.write_table(pa.Table.from_pylist([dict(to_row(r)) for r in rows], schema=schema))
                 num_rows += len(rows)
         unfinished.replace(path)

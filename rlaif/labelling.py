@@ -20,7 +20,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from rlaif import config
 from rlaif.constitution import Constitution, Principle, draw_principle
@@ -95,7 +95,6 @@ class Label:
     constitution: Constitution
     settings: config.Labelling
     dialogue_format: DialogueFormat
-    name: ClassVar[str] = "preferences"
 
     async def __call__(self, engine: ChoiceScorer, pair: Comparison) -> Preference:
         started = time.monotonic()

@@ -19,7 +19,7 @@ SCALARS = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool
 
 
 @cache
-def _adapter(record_type: type) -> TypeAdapter:
+def _adapter(record_type: Any) -> TypeAdapter:
     return TypeAdapter(record_type)
 
 
@@ -37,7 +37,7 @@ def to_row(record: Any) -> Mapping[str, Any]:
 
 
 @cache
-def arrow_schema(record_type: type) -> pa.Schema:
+def arrow_schema(record_type: Any) -> pa.Schema:
     hints = typing.get_type_hints(record_type)
     return pa.schema([(field.name, _arrow_type(hints[field.name])) for field in fields(record_type)])
 

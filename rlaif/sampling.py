@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rlaif import config
 from rlaif.constitution import seed_from
@@ -51,7 +50,6 @@ class SampleAnswer:
     snapshot: str
     dialogue_format: DialogueFormat
     sampling: config.Sampling
-    name: ClassVar[str] = "answers"
 
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
@@ -85,7 +83,6 @@ class SamplePair:
     seed: int
     dialogue_format: DialogueFormat
     sampling: config.Sampling
-    name: ClassVar[str] = "comparisons"
 
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> Comparison:
         started = time.monotonic()
@@ -125,7 +122,6 @@ class RollOut:
 
     dialogue_format: DialogueFormat
     sampling: config.Sampling
-    name: ClassVar[str] = "rollouts"
 
     async def __call__(self, engine: TextGenerator, draw: Draw) -> RolloutSample:
         started = time.monotonic()
@@ -154,8 +150,6 @@ def terminated(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
 @dataclass(frozen=True, kw_only=True)
 class ScoreSample:
     """The preference model's score of a rollout, read at the EOS (appended when the answer was truncated)."""
-
-    name: ClassVar[str] = "scores"
 
     async def __call__(self, engine: SequenceScorer, sample: RolloutSample) -> ScoredSample:
         response_ids = sample.completion.token_ids

@@ -27,8 +27,15 @@ DialogueFormat = Literal["human_assistant", "chat_template"]
 class Dialogue(Protocol):
     """How turns become text."""
 
-    answer_prefix: str  #: between the prompt and the answer
-    stop: tuple[str, ...]  #: strings that end an answer of a model that does not emit EOS
+    @property
+    def answer_prefix(self) -> str:
+        """What stands between the prompt and the answer."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end an answer of a model that does not emit EOS."""
+        ...
 
     def prompt(self, turns: Sequence[Turn]) -> str: ...
 
