@@ -15,17 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rlaif.config import Config
-from rlaif.config_checks import check_for_cluster, check_sources
+from rlaif.config_checks import MODEL_KEYS, check_for_cluster, check_sources, flatten
 from rlaif.constitution import load_constitution
 from rlaif.data.tokenization import load_tokenizer
-from rlaif.engines.models import check_model_dir
+from rlaif.engines.models import check_model_dir, local_model
 from rlaif.errors import ConfigError, ModelError
 from rlaif.miniature.paths import miniature_paths
 from rlaif.run_dir import RunDir, write_atomically
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run
 
-MODEL_FIELDS = ("generator.model", "labeller.model", "supervision.base_model", "preference_model.base_model")
 PACKAGES = ("rlaif", "ray", "torch", "deepspeed", "transformers")
 
 
@@ -37,8 +36,7 @@ async def drive(config: Config, progress: Progress, *, stage: str | None, in_pro
     """
     constitution = load_constitution(config.constitution)
     check_sources(config)
-    paths = miniature_paths(config, constitution)
-    _check_models(config, paths)
+    paths = _paths(config, constitution)
     run_dir = RunDir(Path(config.run_dir), config)
     try:
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
@@ -61,20 +59,19 @@ async def drive(config: Config, progress: Progress, *, stage: str | None, in_pro
     return run_dir.path
 
 
-def _check_models(config: Config, paths: Mapping[str, Path]) -> None:
-    """Every model is one, and models that exchange token ids share a tokenizer."""
-    models = {}
-    for name in MODEL_FIELDS:
-        section, key = name.split(".")
-        model = getattr(getattr(config, section), key)
-        models[name] = str(paths.get(model, model))
-        check_model_dir(models[name], field=name)
-    policy = load_tokenizer(models["supervision.base_model"]).get_vocab()
-    if load_tokenizer(models["preference_model.base_model"]).get_vocab() != policy:
+def _paths(config: Config, constitution: Constitution) -> dict[str, Path]:
+    """Where every source and model that is a name is; each model is one, and PM and policy share a tokenizer."""
+    paths, flat = dict(miniature_paths(config, constitution)), flatten(config)
+    for key in MODEL_KEYS:
+        paths.setdefault(flat[key], local_model(flat[key], field=key))
+        check_model_dir(paths[flat[key]], field=key)
+    policy, scorer = (flat[key] for key in ("supervision.base_model", "preference_model.base_model"))
+    if load_tokenizer(paths[scorer]).get_vocab() != load_tokenizer(paths[policy]).get_vocab():
         raise ModelError(
-            f"preference_model.base_model={models['preference_model.base_model']}: its tokenizer differs from that of "
-            "supervision.base_model; the preference model scores the policy's token ids, so they must share one"
+            f"preference_model.base_model={scorer}: its tokenizer differs from that of supervision.base_model={policy}; "
+            "the preference model scores the policy's token ids, so they must share one"
         )
+    return paths
 
 
 @contextmanager

@@ -24,16 +24,16 @@ def _adapter(record_type: Any) -> TypeAdapter:
 
 
 def to_json(record: Any) -> bytes:
-    return _adapter(type(record)).dump_json(record)
+    return _adapter(type(record)).dump_json(record)  # type: ignore[arg-type]  # mypy: type[Any] is hashable
 
 
 def from_json(record_type: type[R], data: bytes) -> R:
-    return _adapter(record_type).validate_json(data)
+    return _adapter(record_type).validate_json(data)  # type: ignore[arg-type]
 
 
 def to_row(record: Any) -> Mapping[str, Any]:
     """The record as plain values that ``arrow_schema(type(record))`` accepts."""
-    return _adapter(type(record)).dump_python(record, mode="json")
+    return _adapter(type(record)).dump_python(record, mode="json")  # type: ignore[arg-type]
 
 
 @cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,23 @@ class ServedModel:
     shapes: Mapping[str, tuple[int, ...] | None]
 
 
+def local_model(model: str, *, field: str) -> Path:
+    """The directory of a model: itself, or the local snapshot of a hub name (``organisation/name``), fetched if need be.
+
+    Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees.
+    """
+    path = Path(model).expanduser()
+    if path.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{field}={model}: no such directory, and not to be had from the hub: {error}") from error
+
+
 def check_model_dir(path: str | Path, *, field: str) -> None:
     """Raises ModelError, naming ``field`` of the configuration and what is missing, when ``path`` is no model."""
     directory = Path(path)
@@ -67,7 +83,7 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
     """Check a model directory and read what an engine needs of it.
 
     Raises ModelError as ``check_model_dir`` does, and when the model is shorter than ``max_length`` or of the
-    wrong kind: a preference model is needed for ``pooling``, a language model otherwise.
+    wrong kind: for ``pooling`` a preference model, whose padding token is not its EOS; a language model otherwise.
     """
     kind: Kind = "preference" if pooling else "language"
     check_model_dir(path, field=field)
@@ -78,6 +94,10 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
     if positions is not None and max_length > positions:
         raise ModelError(f"{field}={path}: max_length={max_length} is beyond the model's {positions} positions")
     eos_id = load_tokenizer(path).eos_token_id
+    if pooling and config.get("pad_token_id") in (None, eos_id):
+        raise ModelError(
+            f"{field}={path}: scores are read before the padding, so pad_token_id must differ from the EOS"
+        )
     return ServedModel(
         path=str(path),
         version=model_version(path),
@@ -113,10 +133,6 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...] | None]:
     if _is_language_model(_config(Path(path), "model")):
         shapes.setdefault(HEAD, None)
     return shapes
-
-
-def num_parameters(path: str | Path) -> int:
-    return sum(math.prod(shape) for shape in tensor_shapes(path).values() if shape is not None)
 
 
 def _config(directory: Path, field: str) -> dict[str, Any]:
