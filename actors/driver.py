@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rlaif.config import Config
 from rlaif.config_checks import MODEL_KEYS, check_for_cluster, check_sources, flatten
-from rlaif.constitution import load_constitution
+from rlaif.constitution import Constitution, load_constitution
 from rlaif.data.tokenization import load_tokenizer
 from rlaif.engines.models import check_model_dir, local_model
 from rlaif.errors import ConfigError, ModelError
@@ -68,7 +68,7 @@ def _paths(config: Config, constitution: Constitution) -> dict[str, Path]:
     policy, scorer = (flat[key] for key in ("supervision.base_model", "preference_model.base_model"))
     if load_tokenizer(paths[scorer]).get_vocab() != load_tokenizer(paths[policy]).get_vocab():
         raise ModelError(
-            f"preference_model.base_model={scorer}: its tokenizer differs from that of supervision.base_model={policy}; "
+            f"preference_model.base_model={scorer}: its tokenizer is not that of supervision.base_model={policy}; "
             "the preference model scores the policy's token ids, so they must share one"
         )
     return paths

@@ -49,7 +49,7 @@ class ServedModel:
 
 
 def local_model(model: str, *, field: str) -> Path:
-    """The directory of a model: itself, or the local snapshot of a hub name (``organisation/name``), fetched if need be.
+    """The directory of a model: itself, or the local snapshot of a hub name (``organisation/name``), fetched once.
 
     Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees.
     """
