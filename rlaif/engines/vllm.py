@@ -157,6 +157,7 @@ def _load(model: ServedModel, settings: EnginePool) -> Any:
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
+            use_tqdm_on_load=False,
             **(_cpu_memory(settings) if current_platform.is_cpu() else _gpu_memory(settings)),
         )
     finally:

@@ -63,6 +63,14 @@ def test_a_preference_model_has_one_label(models, tmp_path):
         read_model(path, field="scorer", max_length=64, pooling=True)
 
 
+def test_a_preference_model_pads_with_another_token_than_eos(models, tmp_path):
+    path = shutil.copytree(models["pm"], tmp_path / "pm")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "pad_token_id": 257}))
+    with pytest.raises(ModelError, match="pad_token_id must differ from the EOS"):
+        read_model(path, field="scorer", max_length=64, pooling=True)
+
+
 def test_more_tokens_than_positions(models):
     with pytest.raises(ModelError, match="max_length=512 is beyond the model's 256 positions"):
         read_model(models["tied"], field="generator.model", max_length=512, pooling=False)
