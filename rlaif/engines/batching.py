@@ -196,6 +196,7 @@ class BatchingEngine:
         try:
             opened.result(timeout_s)
         except ThreadTimeoutError as error:
+            self._closing = True
             raise WaitTimeoutError(f"waited {timeout_s:g} s for {self._model.path} to load") from error
 
     # ------------------------------------------------------------------------------------- the thread's side
@@ -225,22 +226,11 @@ class BatchingEngine:
             return not self._closing
 
     def _round(self) -> None:
-        calls, weights = self._take()
         self._drop_cancelled()
-        refused = [answer for call in calls if (answer := self._admit(call)) is not None]
-        finished = [self._finish(key, result) for key, result in self._backend.step()] if self._running else []
-        _hand_over(refused + finished)
-        if weights is not None:
-            self._exchange(weights)
-
-    def _take(self) -> tuple[list[_Call], _Call | None]:
-        """Requests up to the next weights, and those weights once nothing runs before them."""
-        with self._wake:
-            calls = []
-            while self._inbox and not isinstance(self._inbox[0].work, _Exchange):
-                calls.append(self._inbox.popleft())
-            due = bool(self._inbox) and not calls and not self._running
-            return calls, self._inbox.popleft() if due else None
+        while (call := self._next()) is not None:
+            self._begin(call)
+        if self._running:
+            _hand_over([self._finish(key, result) for key, result in self._backend.step()])
 
     def _drop_cancelled(self) -> None:
         with self._wake:
@@ -249,36 +239,43 @@ class BatchingEngine:
             if self._running.pop(key, None) is not None:
                 self._backend.cancel(key)
 
-    def _admit(self, call: _Call) -> _Answer | None:
-        assert not isinstance(call.work, _Exchange)
+    def _next(self) -> _Call | None:
+        """The oldest call in the inbox, unless it is weights and something still runs before them."""
+        with self._wake:
+            if not self._inbox or (self._running and isinstance(self._inbox[0].work, _Exchange)):
+                return None
+            return self._inbox.popleft()
+
+    def _begin(self, call: _Call) -> None:
         if call.future.cancelled():
-            return None
+            return
+        if isinstance(call.work, _Exchange):
+            self._exchange(call.work, call.future)
+            return
+        self._running[call.key] = call  # first, so that it hears of it if the backend dies of it
         try:
             self._backend.admit(call.key, call.work)
         except RequestError as error:
-            return call.future, error
-        self._running[call.key] = call
-        return None
+            del self._running[call.key]
+            _hand_over([(call.future, error)])
 
     def _finish(self, key: int, result: Result) -> _Answer:
         return self._running.pop(key).future, (result, self.policy_version)
 
-    def _exchange(self, call: _Call) -> None:
-        assert isinstance(call.work, _Exchange)
-        if call.future.cancelled():
-            return
+    def _exchange(self, exchange: _Exchange, future: asyncio.Future[Any]) -> None:
+        weights = exchange.weights
         try:
-            self._backend.load(call.work.weights.tensors)
-            self._prove(call.work)
+            self._backend.load(weights.tensors)
+            self._prove(exchange)
         except WeightSyncError as error:
-            _hand_over([(call.future, error)])
+            _hand_over([(future, error)])
             raise
         except Exception as error:
-            failure = WeightSyncError(f"weights {call.work.weights.version} cannot be loaded: {_cause(error)}")
-            _hand_over([(call.future, failure)])
+            failure = WeightSyncError(f"weights {weights.version} cannot be loaded: {_cause(error)}")
+            _hand_over([(future, failure)])
             raise failure from error
-        self.policy_version = call.work.weights.version
-        _hand_over([(call.future, None)])
+        self.policy_version = weights.version
+        _hand_over([(future, None)])
 
     def _prove(self, exchange: _Exchange) -> None:
         version, values = exchange.weights.version, exchange.weights.probe.values

@@ -25,7 +25,8 @@ MODEL = ServedModel(
     end_ids=frozenset({257}),
     shapes={"weight": (1,)},
 )
-POISON = 13  #: a prompt that starts with it breaks the backend
+POISON = 13  #: a prompt that starts with it breaks the backend as it runs
+VENOM = 14  #: ... as it is admitted
 
 
 class Counter:
@@ -41,6 +42,8 @@ class Counter:
         self.closed = False
 
     def admit(self, key, request) -> None:
+        if request.prompt_ids[0] == VENOM:
+            raise ZeroDivisionError("the backend broke")
         self.requests[key] = request
         self.left[key] = request.sampling.max_tokens if isinstance(request, Generate) else 1
 
@@ -116,12 +119,13 @@ async def test_weights_wait_for_what_runs_and_later_requests_wait_for_them():
     await engine.close()
 
 
-async def test_the_death_of_the_backend_fails_whoever_waits_and_whoever_comes():
+@pytest.mark.parametrize("deadly", [POISON, VENOM])
+async def test_the_death_of_the_backend_fails_whoever_waits_and_whoever_comes(deadly):
     backend = Counter()
     engine = opened(backend)
     waiting = [ask(engine, 60) for _ in range(5)]
     await asyncio.sleep(0.005)
-    waiting.append(ask(engine, 5, first=POISON))
+    waiting += [ask(engine, 5, first=deadly), ask(engine, 5)]
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(result, EngineError)
         assert "counter@0 died: ZeroDivisionError: the backend broke" in str(result)
@@ -179,12 +183,18 @@ def test_a_model_that_does_not_load():
 
 
 def test_a_model_that_takes_too_long_to_load():
-    release = threading.Event()
+    """It is closed again when it comes after all."""
+    release, late = threading.Event(), Counter()
 
     def slow():
         release.wait(10)
-        return Counter()
+        return late
 
     with pytest.raises(WaitTimeoutError, match=r"waited 0\.05 s for counter to load"):
         BatchingEngine(slow, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=0.05)
     release.set()
+    for _ in range(100):
+        time.sleep(0.01)
+        if late.closed:
+            break
+    assert late.closed
