@@ -1,0 +1,429 @@
+"""Supervised fine-tuning and preference-model training against TRL: tokens and pairs per second, doing the same work.
+
+    python -m benchmarks.training --data hh_harmless_pairs.jsonl --json benchmarks/results/training.json
+
+Same rows in the same order, same maximal length, global batch, optimizer, dtype, thread count and starting weights; no
+packing on either side. Ours goes through the DeepSpeed rank code that a run uses. TRL runs at its best here: no
+gradient checkpointing, no logging, and the fastest of several per-device batch sizes and sampling strategies, chosen in
+a first round. Then the two alternate, and the medians of all rounds are reported. Rates count non-padding tokens from the
+end of the first optimizer step to the end of the last. Both final models are scored on the same held-out rows by the
+same stock forward pass.
+
+Each side has one long-lived process, so that neither's global state reaches the other; the idle one sleeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HIDDEN, LAYERS, VOCABULARY = 128, 4, 1000
+MAX_LENGTH = 512
+BATCH_SIZE = 32
+LEARNING_RATES = {"sft": 3e-3, "pm": 1e-3}
+BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Files that both sides train on."""
+
+    model: str
+    rows: dict[str, str]  #: task to parquet of its training rows
+    heldout: dict[str, str]
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training: ``rate`` in tokens (sft) or pairs (pm) per second, and the final model's held-out loss."""
+
+    rate: float
+    tokens_per_s: float
+    rows_per_cpu_s: float
+    heldout_loss: float
+    final_loss: float
+
+
+# --------------------------------------------------------------------------------------------------- the workload
+def make_workload(data: Path, directory: Path, threads: int) -> Workload:
+    """A tokenizer trained on the data, a random model of about 0.9M parameters, tokenized rows."""
+    pairs = [json.loads(line) for line in data.read_text().splitlines()]
+    tokenizer = make_model([pair["chosen"] for pair in pairs], directory / "model")
+    examples = [example for pair in pairs if (example := encode(tokenizer, pair)) is not None]
+    return Workload(
+        model=str(directory / "model"),
+        rows={task: write(examples[: 12 * BATCH_SIZE], task, directory) for task in ("sft", "pm")},
+        heldout={task: write(examples[-128:], f"{task}_heldout", directory) for task in ("sft", "pm")},
+        threads=threads,
+    )
+
+
+def make_model(texts: list[str], path: Path) -> Any:
+    """Save a random Llama and its byte-level BPE; returns the tokenizer."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    special = ["<|eos|>", "<|pad|>"]
+    bpe.train_from_iterator(texts, vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token="<|eos|>", pad_token="<|pad|>"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=3 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return tokenizer
+
+
+def encode(tokenizer: Any, pair: dict[str, str]) -> dict[str, Any] | None:
+    """One pair's token ids; None when it is too long or its answers are one text."""
+    prompt = pair["chosen"][: pair["chosen"].rindex("\n\nAssistant:") + len("\n\nAssistant:")]
+    chosen, rejected = ([*tokenizer.encode(pair[side]), tokenizer.eos_token_id] for side in ("chosen", "rejected"))
+    if max(len(chosen), len(rejected)) > MAX_LENGTH or chosen == rejected:
+        return None
+    prompt_length = len(os.path.commonprefix([tokenizer.encode(prompt), chosen]))
+    return {"chosen": chosen, "rejected": rejected, "prompt_length": prompt_length}
+
+
+def write(examples: list[dict[str, Any]], name: str, directory: Path) -> str:
+    """The examples as the parquet rows that our trainers read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if name.startswith("sft"):
+        rows = [{"input_ids": e["chosen"], "prompt_length": e["prompt_length"]} for e in examples]
+    else:
+        rows = [
+            {"input_ids_1": e["chosen"], "input_ids_2": e["rejected"], "axis": "red_team", "prob": 1.0, "weight": 1.0}
+            for e in examples
+        ]
+    path = directory / f"{name}.parquet"
+    pq.write_table(pa.Table.from_pylist([{"id": str(i), **row} for i, row in enumerate(rows)]), path)
+    return str(path)
+
+
+def count_tokens(rows: list[dict[str, Any]]) -> int:
+    return sum(len(row[name]) for row in rows for name in row if name.startswith("input_ids"))
+
+
+class Clock:
+    """Times the ends of optimizer steps over known batches."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
+        self._times: list[float] = []
+        self._cpu_times: list[float] = []
+
+    def tick(self) -> None:
+        self._times.append(time.perf_counter())
+        self._cpu_times.append(time.process_time())
+
+    def cpu_rate(self) -> float:
+        """Rows per second of CPU time: steadier than the rate when something else runs on the machine."""
+        timed = [row for batch in self._batches[1:] for row in batch]
+        return len(timed) / (self._cpu_times[-1] - self._cpu_times[0])
+
+    def rates(self) -> tuple[float, float]:
+        """Tokens and rows per second from the end of the first step to the end of the last."""
+        assert len(self._times) == len(self._batches), (len(self._times), len(self._batches))
+        seconds = self._times[-1] - self._times[0]
+        timed = [row for batch in self._batches[1:] for row in batch]
+        return count_tokens(timed) / seconds, len(timed) / seconds
+
+
+def heldout_loss(task: str, model: Any, rows: list[dict[str, Any]]) -> float:
+    """The same measure for both sides: stock forward passes, one row at a time."""
+    import torch
+    from torch.nn import functional
+
+    model.eval()
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for row in rows:
+            if task == "sft":
+                ids = torch.tensor([row["input_ids"]])
+                logits = model(input_ids=ids).logits[0, row["prompt_length"] - 1 : -1]
+                total += functional.cross_entropy(logits, ids[0, row["prompt_length"] :], reduction="sum").item()
+                count += logits.shape[0]
+            else:
+                scores = [model(input_ids=torch.tensor([row[f"input_ids_{n}"]])).logits.item() for n in (1, 2)]
+                total += functional.softplus(torch.tensor(scores[1] - scores[0])).item()
+                count += 1
+    return total / count
+
+
+# --------------------------------------------------------------------------------------------------- the two sides
+def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: int) -> Trial:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from rlaif.config import Optimization, PreferenceModel, Trainer
+    from rlaif.training.batches import read_rows
+    from rlaif.training.jobs import PreferenceJob, Rank, SFTJob
+    from rlaif.training.preference import run_preference
+    from rlaif.training.sft import run_sft
+
+    rows = read_rows(workload.rows[task])
+    clock = Clock(rows)
+    losses: list[float] = []
+
+    def report(metrics: Any) -> None:
+        clock.tick()
+        losses.append(next(value for name, value in metrics.items() if "loss" in name))
+
+    batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
+    optimization = Optimization(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATES[task])
+    common: dict[str, Any] = {
+        "base_model": workload.model,
+        "output": output,
+        "trainer": Trainer(threads=workload.threads, micro_batch_tokens=micro_batch_tokens),
+        "seed": 0,
+    }
+    if task == "sft":
+        job = SFTJob(**common, dataset="", max_length=MAX_LENGTH, optimization=optimization)
+        run_sft(job, Rank(), batches, report)
+        model = AutoModelForCausalLM.from_pretrained(output)
+    else:
+        settings = PreferenceModel(fit=optimization, max_length=MAX_LENGTH)
+        pm_job = PreferenceJob(**common, pretraining=None, fit="", heldout=None, settings=settings)
+        run_preference(pm_job, Rank(), None, batches, None, report)
+        model = AutoModelForSequenceClassification.from_pretrained(output)
+    return _trial(task, clock, model, workload, losses[-1])
+
+
+def _trial(task: str, clock: Clock, model: Any, workload: Workload, final_loss: float) -> Trial:
+    from rlaif.training.batches import read_rows
+
+    tokens, rows = clock.rates()
+    return Trial(
+        rate=tokens if task == "sft" else rows,
+        tokens_per_s=tokens,
+        rows_per_cpu_s=clock.cpu_rate(),
+        heldout_loss=heldout_loss(task, model, read_rows(workload.heldout[task])),
+        final_loss=final_loss,
+    )
+
+
+def train_trl(task: str, workload: Workload, output: str, per_device: int, sampling: str) -> Trial:
+    import torch
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        TrainerCallback,
+    )
+    from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+    from rlaif.training.batches import read_rows
+
+    torch.set_num_threads(workload.threads)
+    torch.manual_seed(0)
+    rows = read_rows(workload.rows[task])
+    clock = Clock(rows)
+
+    class Ticks(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            clock.tick()
+
+    settings: dict[str, Any] = {
+        "output_dir": output,
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": BATCH_SIZE // per_device,
+        "train_sampling_strategy": sampling,
+        "num_train_epochs": 1,
+        "learning_rate": LEARNING_RATES[task],
+        "lr_scheduler_type": "constant",
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "max_length": MAX_LENGTH,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "logging_strategy": "steps",
+        "logging_steps": len(rows) // BATCH_SIZE,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 0,
+    }
+    tokenizer = AutoTokenizer.from_pretrained(workload.model)
+    if task == "sft":
+        model = AutoModelForCausalLM.from_pretrained(workload.model, dtype=torch.float32)
+        data = Dataset.from_list(
+            [
+                {
+                    "input_ids": row["input_ids"],
+                    "completion_mask": [int(i >= row["prompt_length"]) for i in range(len(row["input_ids"]))],
+                }
+                for row in rows
+            ]
+        )
+        trainer: Any = SFTTrainer(
+            model, SFTConfig(**settings), train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()]
+        )
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(workload.model, num_labels=1, dtype=torch.float32)
+        generator = torch.Generator().manual_seed(0)  # the same new head as ours
+        head = model.score.weight
+        with torch.no_grad():
+            head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[1] + 1))
+        data = Dataset.from_list(
+            [{"chosen_ids": row["input_ids_1"], "rejected_ids": row["input_ids_2"]} for row in rows]
+        )
+        trainer = RewardTrainer(
+            model, RewardConfig(**settings), train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()]
+        )
+    trainer.train()
+    return _trial(task, clock, trainer.model, workload, trainer.state.log_history[0]["loss"])
+
+
+# ---------------------------------------------------------------------------------------------------- the contest
+def serve(side: str, workload: Workload, directory: str, pipe: Any) -> None:
+    """One side's process: trains on request until the pipe closes."""
+    sys.stdout = sys.stderr
+    train = {"ours": train_ours, "trl": train_trl}[side]
+    while (request := pipe.recv()) is not None:
+        task, settings = request
+        pipe.send(train(task, workload, f"{directory}/{side}_{task}", **settings))
+
+
+class Side:
+    """The parent's end of one side's process."""
+
+    def __init__(self, name: str, workload: Workload, directory: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(name, workload, directory, theirs))
+        self._process.start()
+
+    def train(self, task: str, settings: dict[str, Any], timeout_s: float = 300) -> Trial:
+        self._pipe.send((task, settings))
+        if not self._pipe.poll(timeout_s):
+            raise TimeoutError(f"no result of {task} with {settings} within {timeout_s:.0f} s")
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._pipe.send(None)
+        self._process.join(30)
+
+
+CANDIDATES = {
+    "ours": [{"micro_batch_tokens": tokens} for tokens in (2048, 4096, 8192)],
+    "trl": [
+        {"per_device": size, "sampling": sampling}
+        for size in (8, 16, 32)
+        for sampling in ("sequential", "group_by_length")
+    ],
+}
+
+
+def contest(sides: dict[str, Side], task: str, rounds: int) -> dict[str, Any]:
+    """Choose each side's fastest settings, then alternate; returns all trials."""
+    chosen, tried = {}, {}
+    for name, side in sides.items():
+        side.train(task, CANDIDATES[name][0])  # a first training pays for caches and lazy imports
+        tried[name] = [(side.train(task, settings), settings) for settings in CANDIDATES[name]]
+        chosen[name] = max(tried[name], key=lambda pair: pair[0].rate)[1]
+    trials: dict[str, list[Trial]] = {name: [] for name in sides}
+    for index in range(rounds):
+        for name in list(sides) if index % 2 == 0 else list(sides)[::-1]:
+            trials[name].append(sides[name].train(task, chosen[name]))
+    return {
+        name: {
+            "settings": chosen[name],
+            "rate": statistics.median(trial.rate for trial in trials[name]),
+            "heldout_loss": trials[name][-1].heldout_loss,
+            "final_loss": trials[name][-1].final_loss,
+            "trials": [asdict(trial) for trial in trials[name]],
+            "tried": [{**settings, "rate": trial.rate} for trial, settings in tried[name]],
+        }
+        for name in sides
+    }
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    packages = ("torch", "transformers", "deepspeed", "trl", "accelerate")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "load_average": os.getloadavg(),
+    }
+
+
+def result(found: dict[str, dict[str, Any]], threads: int) -> dict[str, Any]:
+    """The figures by name, then everything they come from."""
+    sft, pm = found["sft"], found["pm"]
+    return {
+        "sft_tokens_per_s": sft["ours"]["rate"],
+        "pm_pairs_per_s": pm["ours"]["rate"],
+        "trl.sft_tokens_per_s": sft["trl"]["rate"],
+        "trl.pm_pairs_per_s": pm["trl"]["rate"],
+        "sft_heldout_loss": sft["ours"]["heldout_loss"],
+        "trl.sft_heldout_loss": sft["trl"]["heldout_loss"],
+        "pm_heldout_loss": pm["ours"]["heldout_loss"],
+        "trl.pm_heldout_loss": pm["trl"]["heldout_loss"],
+        "threads": threads,
+        "machine": machine(),
+        "details": found,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/hh_harmless_pairs.jsonl"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        workload = make_workload(arguments.data, Path(directory), arguments.threads)
+        sides = {name: Side(name, workload, directory) for name in CANDIDATES}
+        try:
+            found = {task: contest(sides, task, arguments.rounds) for task in ("sft", "pm")}
+        finally:
+            for side in sides.values():
+                side.close()
+    figures = result(found, arguments.threads)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    for name, value in figures.items():
+        if isinstance(value, float):
+            print(f"{name:28s} {value:12.3f}")
+
+
+if __name__ == "__main__":
+    main()
