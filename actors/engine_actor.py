@@ -6,15 +6,11 @@ Knows neither roles nor stages nor other actors. Restarts, retries and placement
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import ray
-
+from actors.causes import one_line
+from actors.whereabouts import Whereabouts, here
 from rlaif.config import EnginePool as EngineSettings
 from rlaif.errors import EngineError, RequestError
 from rlaif.interfaces import Task, Weights
@@ -22,25 +18,6 @@ from rlaif.interfaces import Task, Weights
 GATHER_S = 0.01  #: rows that finish this close together travel together
 
 Finished = tuple[int, Any, str | None]  #: place of the row in its shipment, record, cause of failure
-
-
-@dataclass(frozen=True, kw_only=True)
-class Whereabouts:
-    """Where an actor runs, for messages, logs and tests."""
-
-    host: str
-    node_id: str
-    pid: int
-    log_path: str  #: what the process and its libraries write to stderr
-
-    def __str__(self) -> str:
-        return f"{self.host}, pid {self.pid}"
-
-
-def one_line(error: BaseException) -> str:
-    """The type and first line of an error: what a quarantined row says of its cause."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def engine_environment(settings: EngineSettings) -> dict[str, str]:
@@ -59,12 +36,7 @@ class EngineActor:
         self._engine: Any = None
 
     async def whereabouts(self) -> Whereabouts:
-        return Whereabouts(
-            host=socket.gethostname(),
-            node_id=ray.get_runtime_context().get_node_id(),
-            pid=os.getpid(),
-            log_path=str(Path("/proc/self/fd/2").resolve()),
-        )
+        return here()
 
     async def open(self, role: str, model: str, settings: EngineSettings) -> None:
         """Load the engine; heavy libraries are imported here, in the environment that the pool set."""

@@ -2,7 +2,7 @@
 
 Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
 restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Payloads
-travel as object references; nothing large passes through here.
+travel as object references; only weights pass through here, when the driver adopts them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from actors.whereabouts import Whereabouts
 
 Verb = Literal["learn", "weights", "save", "save_checkpoint", "stop"]
 POLL_S = 5.0  #: longest that a question stays open here; whoever asks asks again, and notices when it should not
@@ -43,7 +45,7 @@ class Mailbox:
         self._answers: dict[int, Answer] = {}
         self._answered = 0
         self._reports: list[Mapping[str, float]] = []
-        self._ranks: dict[int, Any] = {}
+        self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
         self._closing = False
         self._changed = asyncio.Condition()
 
@@ -51,9 +53,9 @@ class Mailbox:
         self._orders.append(order)
         await self._notify()
 
-    async def start_point(self, rank: int, handle: Any) -> tuple[str | None, int]:
+    async def start_point(self, rank: int, handle: Any, where: Whereabouts) -> tuple[str | None, int]:
         """A rank reports itself, and learns from which checkpoint to go on and after which order."""
-        self._ranks[rank] = handle
+        self._ranks[rank] = handle, where
         return self._checkpoint, self._kept_after
 
     async def next_order(self, after: int) -> Order | None:
@@ -80,6 +82,10 @@ class Mailbox:
     async def answer_to(self, number: int) -> Answer | None:
         return await self._until(lambda: self._answers.get(number))
 
+    async def adopt(self, value: Any) -> Any:
+        """``value`` again: what an actor returns belongs to its caller, so the driver keeps it when a rank ends."""
+        return value
+
     async def report(self, metrics: Mapping[str, float]) -> None:
         self._reports.append(metrics)
         await self._notify()
@@ -90,10 +96,13 @@ class Mailbox:
         reports, self._reports = self._reports, []
         return reports
 
-    async def close(self) -> list[Any]:
-        """From now on, failures of ranks are final. Returns the handles of the ranks."""
+    async def ranks(self) -> dict[int, tuple[Any, Whereabouts]]:
+        """Actor handle and whereabouts of each rank that has started."""
+        return self._ranks
+
+    async def close(self) -> None:
+        """From now on, failures of ranks are final."""
         self._closing = True
-        return list(self._ranks.values())
 
     async def closing(self) -> bool:
         return self._closing

@@ -14,10 +14,12 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from actors.engine_actor import EngineActor, Whereabouts, engine_environment
+from actors.causes import cause_of, death_of
+from actors.engine_actor import EngineActor, engine_environment
 from actors.placement import engine_resources
-from actors.waiting import cause_of, within
+from actors.waiting import within
 from actors.weights import SharedWeights
+from actors.whereabouts import Whereabouts
 from rlaif.config import EnginePool as EngineSettings
 from rlaif.errors import EngineError, RlaifError, WaitTimeoutError, WeightSyncError
 
@@ -141,12 +143,13 @@ async def start_member(name: str, role: str, model: str, settings: EngineSetting
 async def _start_failure(
     name: str, model: str, where: Whereabouts | None, error: BaseException
 ) -> EngineError | WaitTimeoutError:
-    cause = cause_of(error)
     log = await log_tail(where) if where else ""
-    if isinstance(cause, WaitTimeoutError):
-        return WaitTimeoutError(f"{cause}{log}")
+    if isinstance(error, WaitTimeoutError):
+        return WaitTimeoutError(f"{error}{log}")
+    cause = cause_of(error)
+    said = death_of(error) if isinstance(cause, RayError) else f"{type(cause).__name__}: {cause}"
     place = f" on {where}" if where else ""
-    return EngineError(f"{name}{place} could not open {model}: {type(cause).__name__}: {cause}{log}")
+    return EngineError(f"{name}{place} could not open {model}: {said}{log}")
 
 
 def read_tail(path: str) -> str:

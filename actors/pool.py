@@ -26,12 +26,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import RayActorError, RayError, TaskCancelledError
 
-from actors.engine_actor import one_line
+from actors.causes import death_of
 from actors.member import Member, log_tail, start_member
 from actors.shipment import Run, Shipment, after_death, condemned
-from actors.waiting import cause_of
 from actors.weights import SharedWeights, share
 from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
@@ -386,11 +385,3 @@ class RayPools:
             await pool.close()
             raise
         return pool
-
-
-def death_of(error: RayError) -> str:
-    """Why an actor died, in one line: the engine's own error, or what Ray knows of the process."""
-    if isinstance(error, RayTaskError):
-        return one_line(cause_of(error))
-    lines = [line.strip() for line in str(error).splitlines() if line and not line.startswith("\t")]
-    return " ".join(lines[1:] or lines)

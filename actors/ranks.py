@@ -14,6 +14,7 @@ import torch
 from actors.feeding import Shares
 from actors.mailbox import Answer, Order
 from actors.weights import share
+from actors.whereabouts import here
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, SFTJob
 
 Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
@@ -56,17 +57,17 @@ def policy_rank(config: Config) -> None:
     learner = PPOLearner(replace(job, checkpoint=checkpoint), rank)
     _answer(mailbox, rank, Answer(number=0))
     while (order := _next_order(mailbox, done)).verb != "stop":
-        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order, mailbox)))
+        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))
         done = order.number
     _answer(mailbox, rank, Answer(number=order.number))
 
 
-def _obey(learner: Any, order: Order, mailbox: Any) -> Any:
+def _obey(learner: Any, order: Order) -> Any:
     if order.verb == "learn":
         return learner.learn(ray.get(order.payload))
     if order.verb == "weights":
         weights = learner.weights()
-        return share(weights, owner=mailbox) if _rank().index == 0 else None
+        return share(weights) if _rank().index == 0 else None
     if order.verb == "save":
         return learner.save(order.payload)
     return learner.save_checkpoint(order.payload)
@@ -90,7 +91,7 @@ def _rank() -> Rank:
 
 def _register(config: Config, rank: Rank) -> tuple[str | None, int]:
     handle = ray.get_runtime_context().current_actor
-    return ray.get(config["mailbox"].start_point.remote(rank.index, handle))
+    return ray.get(config["mailbox"].start_point.remote(rank.index, handle, here()))
 
 
 def _report(config: Config, rank: Rank) -> Any:

@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from actors.causes import death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
 from actors.mailbox import Mailbox, Order, Verb
 from actors.placement import rank_resources
 from actors.ranks import policy_rank, preference_rank, supervise_rank
 from actors.waiting import within
 from actors.weights import SharedWeights
+from actors.whereabouts import Whereabouts
 from rlaif.config import Trainer
 from rlaif.errors import RlaifError, RunError, WaitTimeoutError
 from rlaif.interfaces import Learned
@@ -39,8 +41,8 @@ logger = logging.getLogger(__name__)
 Job = SFTJob | PreferenceJob | PPOJob
 Report = Callable[[Mapping[str, float]], None]
 CLOSE_TIMEOUT_S = 30.0
-#: What dies with another rank's process, or with the network: the group is started again.
-PASSING = (RuntimeError, OSError, RayActorError)
+#: What a rank raises when another one died or the network broke: the group is started again.
+PASSING = (RuntimeError, OSError)
 
 
 class RayTrainers:
@@ -99,13 +101,22 @@ class RayPolicyLearner:
         self._timeout_s = trainer.step_timeout_s
         self._number = 0
 
+    async def whereabouts(self) -> dict[int, Whereabouts]:
+        """Where each rank runs now."""
+        return {rank: where for rank, (_, where) in (await self._fit.ranks()).items()}
+
     async def learn(self, batch: Sequence[Any]) -> Learned:
         """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
         return await self._order("learn", ray.put(list(batch)))
 
     async def weights(self) -> SharedWeights:
-        """The current policy by reference; it lives in the object store as long as this learner."""
-        return await self._order("weights")
+        """The current policy by reference, owned by this process: it outlives the ranks."""
+        of_rank: SharedWeights = await self._order("weights")
+        adopted = self._fit.mailbox.adopt.remote(of_rank.ref)
+        arrived, _ = await asyncio.to_thread(ray.wait, [adopted], timeout=self._timeout_s, fetch_local=False)
+        if not arrived:
+            raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {of_rank.version}")
+        return SharedWeights(version=of_rank.version, ref=adopted)
 
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
@@ -171,13 +182,21 @@ class Fit:
             if self._fit.done():
                 await self.result(None)
                 raise RunError(f"{self._name}: the ranks ended before they were told to stop")
-        raise WaitTimeoutError(f"waited {timeout_s:g} s for the ranks of {self._name} {what}")
+        ranks = "; ".join(f"rank {rank} on {where}" for rank, (_, where) in sorted((await self.ranks()).items()))
+        raise WaitTimeoutError(
+            f"waited {timeout_s:g} s for the ranks of {self._name} {what} ({ranks or 'none started'})"
+        )
+
+    async def ranks(self) -> dict[int, tuple[Any, Whereabouts]]:
+        """Actor handle and whereabouts of each rank that has started."""
+        return await within(CLOSE_TIMEOUT_S, self.mailbox.ranks.remote(), f"the mailbox of {self._name}")
 
     async def abort(self) -> None:
         """End the ranks, if they have not ended, and wait for ``fit()``."""
         if not self._fit.done():
-            for rank in await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}"):
-                ray.kill(rank)
+            await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}")
+            for handle, _ in (await self.ranks()).values():
+                ray.kill(handle)
         with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
             await within(CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
         ray.kill(self.mailbox)
@@ -193,30 +212,31 @@ class FinalFailures(UserCallback):
         if ray.get(self._mailbox.closing.remote()):
             raise RunError("the trainer was closed")
         for rank, error in sorted(worker_exceptions.items()):
-            if not isinstance(original(error), PASSING):
+            if raised(error) is not None and not isinstance(raised(error), PASSING):
                 raise named(f"rank {rank}", error)
 
 
-def original(error: BaseException) -> BaseException:
-    """The exception that a rank raised, without Ray Train's wrapping."""
-    return getattr(error, "_base_exc", error)
+def raised(error: BaseException) -> BaseException | None:
+    """What a rank's own code raised; None when its process died."""
+    return getattr(error, "_base_exc", None)
 
 
 def named(where: str, error: BaseException) -> RlaifError:
     """``error`` as one of ours that says where it came from; user mistakes stay what they are."""
-    cause = original(error)
+    cause = raised(error) or getattr(error, "health_check_failure", error)
     if isinstance(cause, RlaifError):
         return type(cause)(f"{where}: {cause}")
-    return RunError(f"{where}: {type(cause).__name__}: {cause}")
+    said = death_of(cause) if isinstance(cause, RayError) else f"{type(cause).__name__}: {cause}"
+    return RunError(f"{where}: {said}")
 
 
 def cause_of_failure(name: str, error: BaseException) -> RlaifError:
-    """The root of a failed fit: a rank's own error before that of one that lost its neighbour."""
+    """The root of a failed fit: a rank's own error, or its death, before that of one that lost its neighbour."""
     logger.debug("%s failed", name, exc_info=error)
     if isinstance(error, ControllerError):
         return named(name, error.controller_failure)
     if isinstance(error, WorkerGroupError) and error.worker_failures:
-        failures = sorted(error.worker_failures.items(), key=lambda item: isinstance(original(item[1]), RuntimeError))
+        failures = sorted(error.worker_failures.items(), key=lambda item: isinstance(raised(item[1]), PASSING))
         rank, failure = failures[0]
         return named(f"{name}: rank {rank}", failure)
     return named(name, error)

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from ray.exceptions import RayTaskError
-
 from rlaif.errors import WaitTimeoutError
 
 T = TypeVar("T")
@@ -21,8 +19,3 @@ async def within(timeout_s: float, awaitable: Awaitable[T], what: str) -> T:
         waiting.cancel()
         raise WaitTimeoutError(f"waited {timeout_s:g} s for {what}")
     return waiting.result()
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """The exception that was raised in the other process, without Ray's wrapping."""
-    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error

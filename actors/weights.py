@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
@@ -18,11 +17,8 @@ class SharedWeights:
     ref: ray.ObjectRef
 
 
-def share(weights: Weights | SharedWeights, owner: Any = None) -> SharedWeights:
-    """Put ``weights`` in the object store, unless they are there.
-
-    ``owner``: the actor with whose life the object's ends; none: this process.
-    """
+def share(weights: Weights | SharedWeights) -> SharedWeights:
+    """Put ``weights`` in the object store, unless they are there."""
     if isinstance(weights, SharedWeights):
         return weights
-    return SharedWeights(version=weights.version, ref=ray.put(weights, _owner=owner))
+    return SharedWeights(version=weights.version, ref=ray.put(weights))

@@ -7,40 +7,124 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from actors.trainer import RayTrainers
-from rlaif.config import Optimization, Trainer
-from rlaif.errors import DataError, ModelError
-from rlaif.training.jobs import SFTJob
-from tests import tiny_model
+from rlaif.config import Optimization, Reinforcement, Trainer
+from rlaif.errors import DataError
+from rlaif.records import ScoredSample
+from rlaif.stages.in_process import InProcessLearner
+from rlaif.training.jobs import PPOJob, SFTJob
+from tests.tiny_models import saved, tiny_lm, tiny_pm
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 NUM_ROWS = 37
+TRAINER = Trainer(ranks=2, cpus=0.5, max_failures=1)
+
+
+@ray.remote
+class Holder:
+    """Holds CPUs, as engines do."""
+
+    def ready(self) -> None: ...
+
+
+@pytest.fixture
+def no_cpu_left_but_for_the_ranks() -> Any:
+    free = ray.available_resources()["CPU"] - TRAINER.ranks * TRAINER.cpus
+    holder = Holder.options(num_cpus=free).remote()
+    ray.get(holder.ready.remote())
+    yield
+    ray.kill(holder)
 
 
 def sft_job(tmp_path: Path, **changes: Any) -> SFTJob:
     rows = [{"id": str(i), "input_ids": [1 + i, 2, 3, 4 + i, 0], "prompt_length": 2} for i in range(NUM_ROWS)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=10)
-    fields = {
-        "base_model": tiny_model.make(tmp_path / "base"),
+    fields: dict[str, Any] = {
+        "base_model": saved(tiny_lm(0, tied=True), tmp_path / "base"),
         "dataset": str(tmp_path / "rows.parquet"),
         "output": str(tmp_path / "out"),
         "max_length": 64,
         "optimization": Optimization(epochs=2, batch_size=8, learning_rate=1e-3),
-        "trainer": Trainer(ranks=2, cpus=0.5, max_failures=1),
+        "trainer": TRAINER,
         "seed": 3,
     }
     return SFTJob(**{**fields, **changes})
 
 
-async def test_supervised_fit_sees_every_row_on_two_ranks_while_actors_hold_all_other_cpus(tmp_path: Path) -> None:
+async def test_two_ranks_see_every_row_although_actors_hold_all_other_cpus(
+    tmp_path: Path, no_cpu_left_but_for_the_ranks: None
+) -> None:
     reported: list[Any] = []
     metrics = await RayTrainers(tmp_path, reported.append).supervise(sft_job(tmp_path))
     assert metrics["supervise/data/num_rows"] == 2 * NUM_ROWS
     assert metrics["supervise/optimization/num_steps"] == 10
+    assert [set(one) for one in reported] == [{"supervise/loss/step", "supervise/grad/norm"}] * 10
     assert (tmp_path / "out" / "model.safetensors").is_file()
-    assert len(reported) == 10
+
+
+async def test_the_cause_of_a_rank_that_fails_surfaces_without_a_restart(tmp_path: Path) -> None:
+    job = sft_job(tmp_path, max_length=2, trainer=Trainer(ranks=1, cpus=0.5, max_failures=2))
+    with pytest.raises(DataError, match=r"supervise: rank 0: .*: no row has an answer within max_length=2"):
+        await RayTrainers(tmp_path).supervise(job)
+
+
+async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_text("not parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet: cannot be read as parquet"):
+        await RayTrainers(tmp_path).supervise(sft_job(tmp_path, dataset=str(tmp_path / "bad.parquet")))
+
+
+def batch(seed: int) -> list[ScoredSample]:
+    rng = np.random.default_rng(seed)
+    return [
+        ScoredSample(
+            id=f"{seed}:{i}",
+            axis="red_team",
+            prompt_ids=tuple(rng.integers(0, 200, 5).tolist()),
+            response_ids=tuple(rng.integers(0, 200, 4 + i).tolist()),
+            logprobs=tuple([-5.0] * (4 + i)),
+            finish_reason="length",
+            score=float(rng.normal()),
+            policy_version_start=seed,
+        )
+        for i in range(4)
+    ]
+
+
+async def test_a_killed_rank_loses_no_batch_of_the_policy_learner(tmp_path: Path) -> None:
+    job = PPOJob(
+        policy=saved(tiny_lm(0, tied=True), tmp_path / "policy"),
+        preference_model=saved(tiny_pm(1), tmp_path / "pm"),
+        settings=Reinforcement(batch_size=4, minibatch_size=2, learning_rate=1e-3, value_learning_rate=1e-3),
+        temperature=1.0,
+        trainer=TRAINER,
+        seed=5,
+    )
+    learner = await RayTrainers(tmp_path).policy_learner(job)
+    try:
+        await learner.learn(batch(0))
+        await learner.save_checkpoint(tmp_path / "checkpoint")
+        await learner.learn(batch(1))
+        os.kill((await learner.whereabouts())[1].pid, signal.SIGKILL)
+        learned = await learner.learn(batch(2))  # after a restart: checkpoint, batch 1 again, batch 2
+        shared = await learner.weights()
+        weights = ray.get(shared.ref)
+        await learner.save(tmp_path / "rl_cai")
+    finally:
+        await learner.close()
+    assert (learned.version, shared.version, weights.version) == (3, 3, 3)
+    assert (tmp_path / "rl_cai" / "model.safetensors").is_file()
+
+    twin = InProcessLearner(job)  # one rank, nothing killed
+    for number in range(3):
+        expected = await twin.learn(batch(number))
+    assert learned.kl == pytest.approx(expected.kl, abs=1e-4)
+    for name, tensor in (await twin.weights()).tensors.items():
+        np.testing.assert_allclose(weights.tensors[name], tensor, atol=1e-4, err_msg=name)
