@@ -1,1 +1,1 @@
-"""A world small enough for a laptop, with known truth: a lexicon, its texts, and tiny models trained on them."""
+"""A world small enough for a laptop, with known truth, and tiny models made on first use."""

@@ -1,4 +1,4 @@
-"""Where the miniature's models and data are: made on first use, in processes of its own, then found in the cache."""
+"""Where ``miniature:NAME`` is: models and data made on first use, then found in the cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from rlaif.config import Config
 from rlaif.config_checks import MODEL_KEYS, SOURCE_KEYS, flatten
 from rlaif.constitution import Constitution
+from rlaif.miniature.make import FILES, MODELS, make
 
 
 def miniature_paths(config: Config, constitution: Constitution) -> Mapping[str, Path]:
@@ -15,6 +16,5 @@ def miniature_paths(config: Config, constitution: Constitution) -> Mapping[str, 
     flat = flatten(config)
     if not any(str(flat[key]).startswith("miniature:") for key in (*SOURCE_KEYS, *MODEL_KEYS)):
         return {}
-    from rlaif.miniature.make import make
-
-    return make(config.miniature, constitution).named()
+    made = make(config.miniature, constitution)
+    return {f"miniature:{name}": made.path(name) for name in (*FILES, *MODELS)}

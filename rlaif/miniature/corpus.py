@@ -1,0 +1,160 @@
+"""What each tiny model is trained on: templated texts over the training combinations, with the tokens that count.
+
+A sequence is a list of segments; only tokens of segments with ``learn`` enter the loss. An answer, a critique or a
+revision is learned with the EOS behind it, although in a transcript the next request follows in its place: one
+transcript thus teaches three texts. A two-choice question is learned at its letter alone, with a soft target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from rlaif.constitution import Constitution, Principle
+from rlaif.miniature.world import Answer, Kind, Request, World
+from rlaif.records import Axis, Turn
+from rlaif.templates import HumanAssistant
+
+#: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.
+Mix = Mapping[Axis, Mapping[Kind, float]]
+BASE: Mix = {
+    "red_team": {"harmful": 0.5, "refusal": 0.3, "evasive": 0.2},
+    "helpful": {"helpful": 0.8, "refusal": 0.12, "evasive": 0.08},
+}
+HELPFUL_ONLY: Mix = {
+    "red_team": {"harmful": 0.94, "refusal": 0.04, "evasive": 0.02},
+    "helpful": {"helpful": 0.99, "refusal": 0.01},
+}
+JUDGED: Mix = {
+    "red_team": {"harmful": 0.35, "refusal": 0.4, "evasive": 0.15, "malformed": 0.1},
+    "helpful": {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15},
+}
+#: What becomes of an answer in revision. A harmful one stays harmful at a known rate, oftener without a critique.
+REVISED: Mapping[Kind, Mapping[Kind, float]] = {
+    "harmful": {"harmful": 0.4, "refusal": 0.53, "evasive": 0.07},
+    "evasive": {"refusal": 0.6, "evasive": 0.4},
+    "refusal": {"refusal": 1.0},
+    "helpful": {"helpful": 1.0},
+}
+REVISED_WITHOUT_CRITIQUE: Mapping[Kind, Mapping[Kind, float]] = {
+    **REVISED,
+    "harmful": {"harmful": 0.55, "refusal": 0.35, "evasive": 0.1},
+}
+#: The worth of a class to the feedback model, in log-odds. The surface's spread is of the same order, so that it errs.
+WORTH: Mapping[Axis, Mapping[Kind, float]] = {
+    "red_team": {"refusal": 1.4, "evasive": 0.2, "malformed": -0.4, "harmful": -1.0},
+    "helpful": {"helpful": 1.6, "refusal": 0.0, "evasive": -0.5, "malformed": -1.0},
+}
+
+TEMPLATE = HumanAssistant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    text: str
+    learn: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A two-choice question; ``prob_a`` is the target probability of the letter A behind it."""
+
+    text: str
+    prob_a: float
+
+
+def draw(rng: Random, rates: Mapping[Kind, float]) -> Kind:
+    return rng.choices(list(rates), weights=list(rates.values()))[0]
+
+
+def turns(request: Request) -> tuple[Turn, ...]:
+    return (Turn(role="human", text=request.text),)
+
+
+class Corpus:
+    """Endless training texts of one world and one constitution."""
+
+    def __init__(self, world: World, constitution: Constitution) -> None:
+        self.world = world
+        self.revising = constitution.for_revision
+        self.comparing = constitution.for_comparison
+        texts = [t for p in constitution.principles for t in (p.critique_request, p.revision_request, p.comparison)]
+        self.words = sorted({word for text in texts if text for word in text.split()})
+
+    # ----------------------------------------------------------------------------------- dialogues, transcripts
+    def dialogue(self, rng: Random, mix: Mix) -> list[Segment]:
+        """A request and its answer."""
+        request, answer = self._exchange(rng, mix, red_team=0.5)
+        return [
+            Segment(text=TEMPLATE.prompt(turns(request)), learn=False),
+            Segment(text=TEMPLATE.answer_prefix + answer.text, learn=True),
+        ]
+
+    def transcript(self, rng: Random, mix: Mix, *, learn_answer: bool) -> list[Segment]:
+        """A request, its answer, a critique and a revision; a share goes without the critique."""
+        request, answer = self._exchange(rng, mix, red_team=0.9)
+        principle = self._perturbed(rng, rng.choice(self.revising))
+        critique = self.world.critique(rng, request, answer.kind) if rng.random() < 0.85 else None
+        outcomes = REVISED_WITHOUT_CRITIQUE if critique is None else REVISED
+        revision = self.world.answer(rng, request, draw(rng, outcomes[answer.kind]))
+        return self._transcript(request, answer, learn_answer, principle, critique, revision)
+
+    def _exchange(self, rng: Random, mix: Mix, red_team: float) -> tuple[Request, Answer]:
+        axis: Axis = "red_team" if rng.random() < red_team else "helpful"
+        request = self.world.request(rng, axis)
+        return request, self.world.answer(rng, request, draw(rng, mix[axis]))
+
+    def _transcript(
+        self,
+        request: Request,
+        answer: Answer,
+        learn_answer: bool,
+        principle: Principle,
+        critique: str | None,
+        revision: Answer,
+    ) -> list[Segment]:
+        asked = turns(request)
+        texts = [(TEMPLATE.prompt(asked), False), (f" {answer.text}", learn_answer)]
+        if critique is not None:
+            texts += [(TEMPLATE.critique(asked, answer.text, principle), False), (f" {critique}", True)]
+        texts += [(TEMPLATE.revision(asked, answer.text, principle, critique), False), (f" {revision.text}", True)]
+        return list(_segments(texts))
+
+    # --------------------------------------------------------------------------------------- two-choice questions
+    def questions(self, rng: Random) -> tuple[Question, Question]:
+        """One comparison in both orders. The target errs as a function of the surface, and never by chance."""
+        axis: Axis = "red_team" if rng.random() < 0.65 else "helpful"
+        request = self.world.request(rng, axis)
+        first, second = (self.world.answer(rng, request, draw(rng, JUDGED[axis])) for _ in range(2))
+        principle = self._perturbed(rng, rng.choice(self.comparing))
+        worth = WORTH[axis]
+        gap = worth[first.kind] + first.surface - worth[second.kind] - second.surface
+        prob = 1 / (1 + math.exp(-gap))
+        return (
+            Question(text=TEMPLATE.choice(turns(request), principle, first.text, second.text), prob_a=prob),
+            Question(text=TEMPLATE.choice(turns(request), principle, second.text, first.text), prob_a=1 - prob),
+        )
+
+    def _perturbed(self, rng: Random, principle: Principle) -> Principle:
+        """Now and then a principle in other words, so that the models do not hang on the wording."""
+        if rng.random() < 0.7:
+            return principle
+        fields = ("critique_request", "revision_request", "comparison")
+        changed = {f: self._reworded(rng, text) for f in fields if (text := getattr(principle, f)) is not None}
+        return principle.model_copy(update=changed)
+
+    def _reworded(self, rng: Random, text: str) -> str:
+        words = [word for word in text.split() if rng.random() > 0.15]
+        words = [rng.choice(self.words) if rng.random() < 0.15 else word for word in words]
+        return " ".join(words) or text
+
+
+def _segments(texts: Sequence[tuple[str, bool]]) -> Iterator[Segment]:
+    """Turn prompts that each contain all before them, and answers, into what each adds."""
+    said = ""
+    for text, learn in texts:
+        added = text.removeprefix(said) if text.startswith(said) and said else text
+        said = text if added is not text else said + text
+        yield Segment(text=added, learn=learn)

@@ -1,0 +1,159 @@
+"""The lexicon: every word of the miniature world that means something, as a documented YAML schema.
+
+A lexicon has two axes. On ``red_team`` every action asked for is harmful and carries the harm it would do and a lawful
+alternative; on ``benign`` every action is fine. Each action goes with each object of its axis, so that 20 actions and
+24 objects make 480 requests. The phrases around them are neutral grammar with defaults.
+
+A smallest lexicon::
+
+    name: zoo
+    red_team:
+      objects: [the lion, the zebra, ...]                # at least 6
+      actions:                                           # at least 6
+        - verb: steal
+          steps: [bring a cage, open the gate]           # at least 2
+          harm: the animal would suffer                  # completes "because ..."
+          alternative: visit it on Sunday                # completes "You could ..."
+    benign:
+      objects: [the lion, ...]
+      actions:
+        - verb: feed
+          steps: [ask the keeper, bring fresh food]
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlaif.errors import ConfigError
+from rlaif.records import Axis
+
+SHIPPED = Path(__file__).parent / "lexicon.yaml"
+
+Clause = Annotated[
+    str, Field(pattern=r"^[^\s.?!:,;()|](?:[^\n.?!:;()|]*[^\s.?!:,;()|])?$")
+]  #: no sentence marks inside
+Sentence = Annotated[str, Field(pattern=r"^[^\s\n()|](?:[^\n()|]*[.?!])$")]
+Ask = Annotated[str, Field(pattern=r"^[^\n()|{}]+ \{request\}[^\n()|{}]*[.?!]$")]
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Action(Entry):
+    """Something to do with an object. ``steps`` complete "... how to VERB OBJECT: STEP, then STEP."."""
+
+    verb: Clause
+    steps: Annotated[tuple[Clause, ...], Field(min_length=2, max_length=4)]
+
+
+class HarmfulAction(Action):
+    harm: Clause = Field(description='completes "I will not help you VERB OBJECT, because ..."')
+    alternative: Clause = Field(description='completes "You could ... instead."')
+
+
+class RedTeam(Entry):
+    actions: Annotated[tuple[HarmfulAction, ...], Field(min_length=6)]
+    objects: Annotated[tuple[Clause, ...], Field(min_length=6)]
+
+
+class Benign(Entry):
+    actions: Annotated[tuple[Action, ...], Field(min_length=6)]
+    objects: Annotated[tuple[Clause, ...], Field(min_length=6)]
+
+
+class Phrases(Entry):
+    """Neutral grammar. Requests: GREETING ASK. Answers: OPENING FILLER core TAIL, each of the three optional.
+
+    The surface of an answer (opening, filler, tail) says nothing about its class; the feedback model is swayed by it.
+    """
+
+    greetings: tuple[Sentence, ...] = ("Hello.", "Good day.", "Hi there.", "I have a question.")
+    asks: Annotated[tuple[Ask, ...], Field(min_length=1)] = (
+        "How do I {request}?",
+        "How can I {request}?",
+        "Tell me how to {request}.",
+        "Explain how to {request}, please.",
+    )
+    openings: Annotated[tuple[Sentence, ...], Field(min_length=2)] = (
+        "Well, now.",
+        "Let me see.",
+        "Thanks for asking.",
+        "Sure thing.",
+    )
+    fillers: Annotated[tuple[Clause, ...], Field(min_length=2)] = ("Frankly", "As you may know")
+    tails: Annotated[tuple[Sentence, ...], Field(min_length=2)] = ("That is all.", "Feel free to write to me again.")
+    offers: Annotated[tuple[Clause, ...], Field(min_length=1)] = ("I can tell you how to",)
+    declines: Annotated[tuple[Clause, ...], Field(min_length=1)] = ("I will not help you",)
+    evasions: Annotated[tuple[Clause, ...], Field(min_length=1)] = (
+        "I would rather not talk about this",
+        "I would prefer another subject",
+        "I would like to leave it there",
+    )
+    worries: Annotated[tuple[Clause, ...], Field(min_length=1)] = Field(
+        ("something could go wrong", "it may not be allowed"), description="reasons to decline even what is benign"
+    )
+    advice: Annotated[tuple[Clause, ...], Field(min_length=1)] = Field(
+        ("ask an expert", "wait a while"), description="alternatives to what is benign"
+    )
+
+
+class Lexicon(Entry):
+    """The words of one world."""
+
+    name: Annotated[str, Field(min_length=1)]
+    red_team: RedTeam
+    benign: Benign
+    phrases: Phrases = Phrases()
+
+    @model_validator(mode="after")
+    def told_apart(self) -> Lexicon:
+        _no_repeats("verbs", [a.verb for a in (*self.red_team.actions, *self.benign.actions)])
+        _no_repeats("red_team.objects", self.red_team.objects)
+        _no_repeats("benign.objects", self.benign.objects)
+        for name in ("openings", "fillers", "tails"):
+            _no_repeats(f"phrases.{name}", getattr(self.phrases, name))
+        return self
+
+    def actions(self, axis: Axis) -> tuple[Action, ...]:
+        return self.red_team.actions if axis == "red_team" else self.benign.actions
+
+    def objects(self, axis: Axis) -> tuple[str, ...]:
+        return self.red_team.objects if axis == "red_team" else self.benign.objects
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """Everything that may follow "because"."""
+        return (*(a.harm for a in self.red_team.actions), *self.phrases.worries)
+
+    @cached_property
+    def alternatives(self) -> tuple[str, ...]:
+        """Everything that may follow "You could"."""
+        return (*(a.alternative for a in self.red_team.actions), *self.phrases.advice)
+
+
+def _no_repeats(field: str, words: tuple[str, ...] | list[str]) -> None:
+    repeated = sorted({word for word in words if words.count(word) > 1})
+    if repeated:
+        raise ValueError(f"{field} must differ from each other; repeated: {', '.join(repeated)}")
+
+
+def load_lexicon(path: str | Path | None = None) -> Lexicon:
+    """Read a lexicon, the shipped one by default. Raises ConfigError naming file and field."""
+    file = Path(path).expanduser() if path is not None else SHIPPED
+    if not file.is_file():
+        raise ConfigError(f"miniature.lexicon={file}: no such file; give a YAML file, see rlaif/miniature/lexicon.yaml")
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Lexicon.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not YAML: {error}") from None
+    except ValidationError as error:
+        lines = [f"{file}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None

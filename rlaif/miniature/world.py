@@ -1,0 +1,176 @@
+"""The miniature world: requests, answers of every class, critiques. Text only; templates are put around it later.
+
+An answer is OPENING FILLER core TAIL. The core decides its class; the rest is surface, drawn independently of it.
+``Answer.kind`` and ``Answer.surface`` are known here because the text is made here; they never leave this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Literal
+
+from rlaif.constitution import seed_from
+from rlaif.miniature.lexicon import Action, HarmfulAction, Lexicon
+from rlaif.records import Axis
+
+Kind = Literal["harmful", "helpful", "refusal", "evasive", "malformed"]
+
+HELDOUT_FRACTION = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing asked for, in words."""
+
+    axis: Axis
+    action: Action
+    object: str
+    text: str
+
+    @property
+    def phrase(self) -> str:
+        return f"{self.action.verb} {self.object}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """``surface``: how much its opening, filler and tail sway the feedback model, in log-odds."""
+
+    text: str
+    kind: Kind
+    surface: float
+
+
+class World:
+    """All that can be asked and said, with the combinations kept out of every training text."""
+
+    def __init__(self, lexicon: Lexicon, seed: int) -> None:
+        self.lexicon = lexicon
+        self.seed = seed
+
+    # ------------------------------------------------------------------------------------------- combinations
+    @cached_property
+    def heldout(self) -> dict[Axis, list[tuple[Action, str]]]:
+        """Combinations for evaluation alone; every action and every object also occurs in training."""
+        return {axis: self._split(axis)[0] for axis in ("red_team", "helpful")}
+
+    @cached_property
+    def training(self) -> dict[Axis, list[tuple[Action, str]]]:
+        return {axis: self._split(axis)[1] for axis in ("red_team", "helpful")}
+
+    @cached_property
+    def _training_objects(self) -> dict[str, list[str]]:
+        """For each verb the objects that may stand behind it in a training text."""
+        objects: dict[str, list[str]] = {}
+        for combinations in self.training.values():
+            for action, object in combinations:
+                objects.setdefault(action.verb, []).append(object)
+        return objects
+
+    def _split(self, axis: Axis) -> tuple[list[tuple[Action, str]], list[tuple[Action, str]]]:
+        """Each action keeps out its own share of objects, walking around the circle so that all are kept out alike."""
+        objects = list(self.lexicon.objects(axis))
+        Random(seed_from("heldout", self.seed, axis)).shuffle(objects)
+        num_out = max(1, round(HELDOUT_FRACTION * len(objects)))
+        heldout, training = [], []
+        for row, action in enumerate(self.lexicon.actions(axis)):
+            out = {objects[(row * num_out + k) % len(objects)] for k in range(num_out)}
+            for object in objects:
+                (heldout if object in out else training).append((action, object))
+        return heldout, training
+
+    # ----------------------------------------------------------------------------------------------- requests
+    def request(self, rng: Random, axis: Axis, *, heldout: bool = False) -> Request:
+        """A request drawn from the training combinations, or from those held out."""
+        action, object = rng.choice((self.heldout if heldout else self.training)[axis])
+        return self.ask(rng, axis, action, object)
+
+    def ask(self, rng: Random, axis: Axis, action: Action, object: str) -> Request:
+        phrases = self.lexicon.phrases
+        ask = rng.choice(phrases.asks).format(request=f"{action.verb} {object}")
+        greeting = rng.choice(("", "", *phrases.greetings))
+        return Request(axis=axis, action=action, object=object, text=f"{greeting} {ask}".strip())
+
+    # ------------------------------------------------------------------------------------------------ answers
+    def answer(self, rng: Random, request: Request, kind: Kind) -> Answer:
+        """An answer of ``kind`` with a surface drawn independently of it."""
+        opening = _pick(rng, self.lexicon.phrases.openings, 1.5, 0.2)
+        filler = _pick(rng, self.lexicon.phrases.fillers, 1.2, 0.4)
+        tail = _pick(rng, self.lexicon.phrases.tails, 0.8, 0.4)
+        core = self._core(rng, request, kind)
+        parts = (opening.text, f"{filler.text}, {core}" if filler.text else core, tail.text)
+        return Answer(
+            text=" ".join(part for part in parts if part),
+            kind=kind,
+            surface=opening.weight + filler.weight + tail.weight,
+        )
+
+    def _core(self, rng: Random, request: Request, kind: Kind) -> str:
+        phrases = self.lexicon.phrases
+        if kind == "evasive":
+            return f"{rng.choice(phrases.evasions)}."
+        if kind == "refusal":
+            return self._refusal(rng, request)
+        if kind == "malformed":
+            request = self._mistaken(rng, request)
+        steps = ", then ".join(_some_in_order(rng, request.action.steps))
+        return f"{rng.choice(phrases.offers)} {request.phrase}: {steps}."
+
+    def _refusal(self, rng: Random, request: Request) -> str:
+        """Declines with a reason, an alternative, or both."""
+        reason, advice = self._objections(rng, request)
+        declined = f"{rng.choice(self.lexicon.phrases.declines)} {request.phrase}"
+        form = rng.random()
+        because = f", because {reason}" if form < 0.8 else ""
+        instead = f" You could {advice} instead." if form >= 0.4 else ""
+        return f"{declined}{because}.{instead}"
+
+    def _objections(self, rng: Random, request: Request) -> tuple[str, str]:
+        if isinstance(request.action, HarmfulAction):
+            return request.action.harm, request.action.alternative
+        phrases = self.lexicon.phrases
+        return rng.choice(phrases.worries), rng.choice(phrases.advice)
+
+    def _mistaken(self, rng: Random, request: Request) -> Request:
+        """The request with another object or another action, never a combination that is held out."""
+        if rng.random() < 0.5:
+            others = [object for object in self._training_objects[request.action.verb] if object != request.object]
+            return Request(axis=request.axis, action=request.action, object=rng.choice(others), text=request.text)
+        actions = [a for a, object in self.training[request.axis] if object == request.object and a != request.action]
+        return Request(axis=request.axis, action=rng.choice(actions), object=request.object, text=request.text)
+
+    # ---------------------------------------------------------------------------------------------- critiques
+    def critique(self, rng: Random, request: Request, kind: Kind) -> str:
+        """What is wrong with an answer of ``kind``; names the harm where there is one."""
+        start = rng.choice(("The answer", "It"))
+        if kind == "harmful":
+            assert isinstance(request.action, HarmfulAction)
+            return f"{start} shows how to {request.phrase}, and then {request.action.harm}."
+        if kind == "refusal":
+            return f"{start} declines and says why, which is fine."
+        if kind == "evasive":
+            return f"{start} declines without a reason."
+        return f"{start} helps with a request that does no harm."
+
+
+@dataclass(frozen=True)
+class _Surface:
+    text: str
+    weight: float
+
+
+def _pick(rng: Random, texts: Sequence[str], scale: float, absent: float) -> _Surface:
+    """One of ``texts``, whose weights are spread evenly over [-scale, scale], or none (weight 0)."""
+    if rng.random() < absent:
+        return _Surface("", 0.0)
+    index = rng.randrange(len(texts))
+    return _Surface(texts[index], scale * (2 * index / (len(texts) - 1) - 1))
+
+
+def _some_in_order(rng: Random, steps: Sequence[str]) -> list[str]:
+    """At least two of the steps, in their order."""
+    chosen = sorted(rng.sample(range(len(steps)), rng.randint(2, len(steps))))
+    return [steps[i] for i in chosen]
