@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, TaskCancelledError
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
 
-from actors.causes import death_of
+from actors.causes import cause_of, death_of
 from actors.member import Member, log_tail, start_member
 from actors.shipment import Run, Shipment, after_death, condemned
 from actors.weights import SharedWeights, share
@@ -40,7 +40,7 @@ from rlaif.interfaces import Done, Record, Row, Task, Weights
 logger = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3  #: at replacing one engine, before the pool goes on without it
-BARREN_DEATHS = 4  #: for each engine: deaths in a row without one finished row, before the pool gives up
+BARREN_DEATHS = 6  #: for each engine: deaths in a row without one good row, before the pool gives up
 SUSPECT_SHARE = 8  #: suspects travel again in groups of ``max_in_flight`` / 8
 
 
@@ -280,7 +280,7 @@ class EnginePool:
             assert not unfinished, f"{member} ended a shipment with {len(unfinished)} rows unfinished"
         except RayError as error:
             member.unload(len(unfinished))
-            self._lose(member, shipment, list(unfinished.values()), error)
+            self._interrupted(member, shipment, list(unfinished.values()), error)
             self._dispatch()
         finally:
             run.streams.discard(stream)
@@ -289,15 +289,23 @@ class EnginePool:
         failed = sum(row.failure is not None for row in done)
         self._done += len(done) - failed
         self._failed += failed
-        self._barren = 0
+        if failed < len(done):
+            self._barren = 0
         run.put(done)
 
     # ------------------------------------------------------------------------------------------ death and repair
-    def _lose(self, member: Member, shipment: Shipment, unfinished: list[Any], error: RayError) -> None:
-        """An engine ended a shipment early: bury it, and decide what becomes of the rows that it had."""
-        run = shipment.run
-        if run.abandoned and isinstance(error, TaskCancelledError):
+    def _interrupted(self, member: Member, shipment: Shipment, unfinished: list[Any], error: RayError) -> None:
+        """A shipment ended early: its run was left, its task cannot travel, or its engine is dead."""
+        if shipment.run.abandoned and isinstance(error, TaskCancelledError):
             return
+        if isinstance(error, RayTaskError) and not isinstance(cause_of(error), EngineError):
+            shipment.run.fail(RunError(f"{member} cannot exchange rows with this process: {death_of(error)}"))
+            return
+        self._lose(member, shipment, unfinished, error)
+
+    def _lose(self, member: Member, shipment: Shipment, unfinished: list[Any], error: RayError) -> None:
+        """Bury an engine, and decide what becomes of the rows that it had."""
+        run = shipment.run
         node_lost = member in self._members and not member.node_alive()
         self._bury(member, death_of(error))
         if node_lost or member.lost_with_node:
@@ -333,7 +341,7 @@ class EnginePool:
         log = await log_tail(member.where)
         self._fail(
             EngineError(
-                f"{self._barren} {self.role} engines in a row died without finishing a row; "
+                f"{self._barren} {self.role} engines in a row died without one good row; "
                 f"the last, {member}: {member.cause}{log}"
             )
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from rlaif.config import Config, Resources
 from rlaif.errors import UserError
@@ -43,6 +44,8 @@ def started(config: Config) -> Iterator[str]:
         _start_local(config.resources, namespace)
     else:
         _join(config.resources.address, namespace)
+    # Ray would print what it knows of every dead process between the progress bars; pool and trainers report it.
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     try:
         yield ray.get_runtime_context().gcs_address
     finally:

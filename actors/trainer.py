@@ -193,11 +193,11 @@ class Fit:
 
     async def abort(self) -> None:
         """End the ranks, if they have not ended, and wait for ``fit()``."""
-        if not self._fit.done():
-            await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}")
-            for handle, _ in (await self.ranks()).values():
-                ray.kill(handle)
         with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
+            if not self._fit.done():
+                await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}")
+                for handle, _ in (await self.ranks()).values():
+                    ray.kill(handle)
             await within(CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
         ray.kill(self.mailbox)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from rlaif.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Double:
     raises: frozenset[int] = frozenset()
     kills: frozenset[int] = frozenset()
     blocks: frozenset[int] = frozenset()
+    breaks_engine_unless: str | None = None  #: a file; the engine is found dead as long as it does not exist
 
     async def __call__(self, engine: Any, row: Row) -> tuple[int, int]:
         """(2 x number, pid of the engine's process)"""
@@ -37,6 +42,9 @@ class Double:
             os._exit(7)
         if row.number in self.blocks:
             time.sleep(3600)
+        if self.breaks_engine_unless and not Path(self.breaks_engine_unless).exists():
+            Path(self.breaks_engine_unless).touch()
+            raise EngineError("the engine's thread died")
         await asyncio.sleep(self.seconds)
         return 2 * row.number, os.getpid()
 
@@ -51,3 +59,11 @@ class Version:
     async def __call__(self, engine: Any, row: Row) -> int:
         await asyncio.sleep(self.seconds)
         return engine.policy_version
+
+
+@dataclass(frozen=True)
+class Unpicklable:
+    name: str = "unpicklable"
+
+    async def __call__(self, engine: Any, row: Row) -> Any:
+        return threading.Lock()

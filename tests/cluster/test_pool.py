@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ import pytest
 from actors.pool import EnginePool, RayPools
 from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
-from rlaif.errors import EngineError, UserError
+from rlaif.errors import EngineError, RunError, UserError
 from rlaif.interfaces import Done, Probe, Weights
-from tests.cluster.tasks import Double, Row, Version, rows
+from tests.cluster.tasks import Double, Row, Unpicklable, Version, rows
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -133,6 +134,28 @@ async def test_a_row_that_is_the_only_one_is_given_a_second_engine_before_it_is_
         done = await results(pool, Double(kills=frozenset({0})), rows(1))
         assert done[0].failure and done[0].failure.startswith("killed its engine twice: ")
         assert pool.stats().restarts == 2
+
+
+async def test_a_dead_engine_in_a_living_actor_is_replaced(tmp_path: Path) -> None:
+    async with pool_of(min=1) as pool:
+        done = await results(pool, Double(breaks_engine_unless=str(tmp_path / "broken")), rows(30))
+        assert_once(done, rows(30))
+        assert not [one for one in done if one.failure]
+        assert pool.stats().restarts == 1
+
+
+async def test_a_task_that_kills_every_engine_ends_in_an_error_with_its_cause() -> None:
+    async with pool_of(min=1, max_in_flight=8) as pool:
+        with pytest.raises(EngineError, match=r"7 generator engines in a row died without one good row; .*exit"):
+            await results(pool, Double(kills=frozenset(range(100))), rows(100))
+
+
+async def test_a_record_that_cannot_travel_ends_its_run_and_no_engine() -> None:
+    async with pool_of(min=1) as pool:
+        with pytest.raises(RunError, match="cannot exchange rows with this process: .*pickle"):
+            await results(pool, Unpicklable(), rows(3))
+        assert_once(await results(pool, Double(), rows(3)), rows(3))
+        assert pool.stats().restarts == 0
 
 
 async def test_a_hung_engine_is_killed_and_its_row_given_back() -> None:

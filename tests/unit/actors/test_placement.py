@@ -1,0 +1,56 @@
+"""The resource plan: sums over phases, and shortages that name role, need, what is there, and what to change."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from actors.placement import check, declared, plan, table
+from rlaif.config import Config
+from rlaif.errors import PlacementError
+
+CONFIG = Config(
+    generator={"min": 2, "max": 4, "gpus": 1, "cpus": 4, "tensor_parallel": 2},
+    labeller={"gpus": 1, "cpus": 2, "placement": {"judge": 1}},
+    scorer={"gpus": 0.5, "cpus": 1},
+    policy_trainer={"ranks": 2, "gpus": 1, "cpus": 3},
+    preference_trainer={"ranks": 8, "gpus": 1, "cpus": 0.25},
+    resources={"cpus": 15, "gpus": 12, "custom": {"judge": 1}},
+)
+
+
+def test_the_peak_is_the_largest_sum_over_roles_that_live_together() -> None:
+    needs = plan(CONFIG)
+    assert needs.peak == {"CPU": 2 * 4 + 1 + 2 * 3, "GPU": 2 * 2 + 8, "judge": 1}
+    assert needs.busiest("CPU").name == "reinforce"
+    assert needs.busiest("GPU").name == "fit_preference_model"
+    check(needs, declared(CONFIG))
+
+
+def test_a_shortage_names_each_role_and_the_keys_to_change() -> None:
+    with pytest.raises(PlacementError) as caught:
+        check(plan(CONFIG), {"CPU": 15, "GPU": 10})
+    assert str(caught.value).splitlines() == [
+        "GPU: 'fit_preference_model' needs 12 at once, 10 available",
+        "  generator: 2 x 2 = 4; lower generator.min or generator.gpus",
+        "  preference_trainer: 8 x 1 = 8; lower preference_trainer.ranks or preference_trainer.gpus",
+        "  or provide more: resources.gpus, or nodes that have it",
+        "judge: 'label' needs 1 at once, 0 available",
+        "  labeller: 1 x 1 = 1; lower labeller.min or labeller.placement.judge",
+        "  or provide more: resources.custom.judge, or nodes that have it",
+    ]
+
+
+def test_fractions_that_add_up_to_everything_fit() -> None:
+    pools = {role: {"cpus": 0.1} for role in ("generator", "labeller", "scorer")}
+    config = Config(**pools, policy_trainer={"cpus": 0.1}, preference_trainer={"cpus": 0.1}, resources={"cpus": 0.3})
+    check(plan(config), declared(config))
+
+
+def test_the_table_shows_roles_phases_and_the_peak() -> None:
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table(plan(CONFIG)))
+    lines = shown.get().splitlines()
+    assert any("generator" in line and "2 to 4" in line and "8 to 16" in line for line in lines)
+    assert any("at once, at most" in line and "15" in line and "12" in line for line in lines)
