@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlaif.evaluation.calibration import expected_calibration_error
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 
@@ -74,8 +75,9 @@ def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
     probs = np.array([pair.prob for pair in pairs])
     differences = np.array([pair.score_1 - pair.score_2 for pair in pairs])
     axes = np.array([pair.axis for pair in pairs])
+    sigmoid = 1 / (1 + np.exp(-differences))
     losses = probs * np.logaddexp(0, -differences) + (1 - probs) * np.logaddexp(0, differences)
-    report = {"loss": float(losses.mean()), "ece": calibration_error(differences, probs)}
+    report = {"loss": float(losses.mean()), "ece": expected_calibration_error(sigmoid, probs)}
     for name, chosen in {"accuracy": axes == axes, **{f"accuracy_{axis}": axes == axis for axis in axes}}.items():
         decided = chosen & (probs != 0.5)
         if decided.any():
@@ -85,15 +87,3 @@ def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
     if np.ptp(scores) > 0 and np.ptp(lengths) > 0:
         report["length_correlation"] = float(np.corrcoef(scores, lengths)[0, 1])
     return report
-
-
-def calibration_error(differences: np.ndarray, probs: np.ndarray, num_bins: int = 10) -> float:
-    """Expected calibration error of sigmoid(``differences``) [P] against labels ``probs`` [P], soft or hard.
-
-    Each pair is turned to the side that the model prefers; bins are of equal width over confidences 0.5 to 1.
-    """
-    confidence = 1 / (1 + np.exp(-np.abs(differences)))
-    outcome = np.where(differences >= 0, probs, 1 - probs)
-    bins = np.minimum(((confidence - 0.5) * 2 * num_bins).astype(int), num_bins - 1)
-    gaps = [np.abs((confidence - outcome)[bins == index].sum()) for index in range(num_bins)]
-    return float(sum(gaps) / len(probs))

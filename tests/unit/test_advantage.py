@@ -28,9 +28,7 @@ def mask():
 def plain_gae(rewards, values, gamma, lam):
     """Equation 16 as a double sum, without a recursion."""
     last = len(rewards)
-    errors = [
-        rewards[t] + gamma * (values[t + 1] if t + 1 < last else 0.0) - values[t] for t in range(last)
-    ]
+    errors = [rewards[t] + gamma * (values[t + 1] if t + 1 < last else 0.0) - values[t] for t in range(last)]
     return [sum((gamma * lam) ** k * errors[t + k] for k in range(last - t)) for t in range(last)]
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlaif.preference_model import ScoredPair, answer_score, calibration_error, pair_report, pretraining_pairs
+from rlaif.preference_model import ScoredPair, answer_score, pair_report, pretraining_pairs
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 
@@ -30,9 +30,7 @@ def question(*votes: int) -> ScoredAnswers:
 def test_pairs_need_two_answers_with_different_scores():
     assert list(pretraining_pairs(question(3))) == []
     assert list(pretraining_pairs(question(5, 6))) == []
-    assert list(pretraining_pairs(question(1, 50))) == [
-        ("Question: why\n\nAnswer: a50", "Question: why\n\nAnswer: a1")
-    ]
+    assert list(pretraining_pairs(question(1, 50))) == [("Question: why\n\nAnswer: a50", "Question: why\n\nAnswer: a1")]
     assert len(list(pretraining_pairs(question(0, 1, 5, 50)))) == 3
 
 
@@ -45,8 +43,12 @@ def test_report_leaves_ties_out_of_accuracy_and_splits_axes():
     assert report["accuracy"] == pytest.approx(2 / 3)
     assert report["accuracy_red_team"] == 0.5
     assert report["accuracy_helpful"] == 1.0
-    expected = np.mean([p * math.log1p(math.exp(-d)) + (1 - p) * math.log1p(math.exp(d)) for p, d in
-                        [(0.9, 1), (0.2, 1), (0.5, 1), (0.1, -1)]])
+    expected = np.mean(
+        [
+            p * math.log1p(math.exp(-d)) + (1 - p) * math.log1p(math.exp(d))
+            for p, d in [(0.9, 1), (0.2, 1), (0.5, 1), (0.1, -1)]
+        ]
+    )
     assert report["loss"] == pytest.approx(expected)
     assert "accuracy" not in pair_report([scored(0.5, 1)])
 
@@ -58,8 +60,7 @@ def test_length_correlation_sees_longer_is_better():
     assert pair_report([shorter])["length_correlation"] == pytest.approx(-1.0)
 
 
-def test_calibration_error_is_zero_for_honest_scores_and_symmetric():
-    honest = np.array([math.log(3), -math.log(3), math.log(9)])
-    assert calibration_error(honest, np.array([0.75, 0.25, 0.9])) == pytest.approx(0, abs=1e-9)
-    assert calibration_error(np.array([math.log(3)]), np.array([0.0])) == pytest.approx(0.75)
-    assert calibration_error(np.array([-math.log(3)]), np.array([1.0])) == pytest.approx(0.75)
+def test_calibration_error_of_honest_and_of_wrong_scores():
+    honest = pair_report([scored(0.75, math.log(3)), scored(0.25, -math.log(3)), scored(0.9, math.log(9))])
+    assert honest["ece"] == pytest.approx(0, abs=1e-9)
+    assert pair_report([scored(0.0, math.log(3))])["ece"] == pytest.approx(0.75)

@@ -1,0 +1,86 @@
+"""Micro-batches, padding and one-process batches: nothing is lost, little is padding."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlaif.errors import DataError
+from rlaif.records import ScoredSample
+from rlaif.training.batches import local_batches, micro_batches, padded, read_rows, spans
+from rlaif.training.jobs import Rank
+from rlaif.training.rollouts import share
+
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
+
+
+@given(LENGTHS, st.integers(1, 200))
+def test_micro_batches_hold_every_row_once_within_the_budget(lengths, max_tokens):
+    batches = micro_batches(lengths, max_tokens)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= max_tokens
+
+
+@given(LENGTHS, st.integers(1, 200), st.integers(1, 5))
+def test_ranks_share_all_rows_in_equally_many_passes(lengths, max_tokens, world_size):
+    rows = list(range(0, len(lengths), 2))
+    plans = [share(lengths, rows, max_tokens, Rank(index=i, world_size=world_size)) for i in range(world_size)]
+    assert len({len(plan) for plan in plans}) == 1
+    assert sorted(row for plan in plans for batch in plan for row in batch) == rows
+
+
+def test_no_batches_of_no_rows():
+    assert micro_batches([], 10) == []
+
+
+def test_padding_is_on_the_right_and_spans_skip_it():
+    ids = padded([[1, 2, 3], [4]], pad_id=9)
+    assert ids.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert spans([1, 0], [3, 1], width=3).tolist() == [1, 2, 3]
+    assert ids.reshape(-1)[spans([1, 0], [3, 1], width=3)].tolist() == [2, 3, 4]
+
+
+def write(path, count):
+    pq.write_table(pa.table({"id": [str(i) for i in range(count)], "n": list(range(count))}), path)
+    return str(path)
+
+
+def test_local_batches_keep_every_row_and_the_tail_and_repeat_by_seed(tmp_path):
+    path = write(tmp_path / "rows.parquet", 10)
+    batches = [[row["n"] for row in batch] for batch in local_batches(path, 4, 2, seed=3)]
+    assert [len(batch) for batch in batches] == [4, 4, 2, 4, 4, 2]
+    first, second = ([n for batch in half for n in batch] for half in (batches[:3], batches[3:]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    again = [[row["n"] for row in batch] for batch in local_batches(path, 4, 2, seed=3)]
+    assert again == batches
+    other = [[row["n"] for row in batch] for batch in local_batches(path, 4, 2, seed=4)]
+    assert other != batches
+
+
+def test_a_file_without_rows_or_without_parquet_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"empty\.parquet"):
+        read_rows(write(tmp_path / "empty.parquet", 0))
+    (tmp_path / "text.parquet").write_text("not parquet")
+    with pytest.raises(DataError, match=r"text\.parquet"):
+        read_rows(str(tmp_path / "text.parquet"))
+
+
+def test_scored_samples_are_frozen_and_picklable():
+    import pickle
+
+    sample = ScoredSample(
+        id="f:1",
+        axis="helpful",
+        prompt_ids=(1,),
+        response_ids=(2,),
+        logprobs=(-1.0,),
+        finish_reason="stop",
+        score=0.5,
+        policy_version_start=0,
+    )
+    assert pickle.loads(pickle.dumps(sample)) == sample
+    assert np.shape(sample.response_ids) == (1,)

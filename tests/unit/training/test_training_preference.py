@@ -1,0 +1,80 @@
+"""Preference-model training in one process."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from rlaif.errors import DataError
+from rlaif.training.jobs import Rank
+from rlaif.training.models import load_scorer
+from rlaif.training.preference import PairFit, run_preference
+from tests.unit.training.conftest import in_batches, pair_rows, preference_job
+
+
+def ignore(metrics):
+    pass
+
+
+@pytest.fixture(scope="module")
+def fitted(base, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fitted")
+    rows = pair_rows(96)
+    metrics = run_preference(
+        replace(preference_job(base, path), pretraining="votes.parquet"),
+        Rank(),
+        in_batches(rows[:16]),
+        in_batches(rows[:80]) * 3,
+        rows[80:],
+        ignore,
+    )
+    return path, rows, metrics
+
+
+def test_it_learns_what_the_labels_say(fitted):
+    _, _, metrics = fitted
+    assert metrics["preference/pretraining/first_loss"] == pytest.approx(0.693, abs=0.05)
+    assert metrics["preference/fit/num_pairs"] == 240
+    assert metrics["preference/heldout/accuracy"] > 0.8
+    assert metrics["preference/heldout/num_pairs"] == 16
+    gap = metrics["preference/fit/accuracy"] - metrics["preference/heldout/accuracy"]
+    assert metrics["preference/gap/accuracy"] == pytest.approx(gap)
+    assert {"preference/heldout/ece", "preference/heldout/length_correlation"} <= set(metrics)
+    assert {"preference/heldout/accuracy_red_team", "preference/heldout/accuracy_helpful"} <= set(metrics)
+
+
+def test_stock_classification_gives_the_training_scores_alone_and_padded(base, fitted):
+    path, rows, _ = fitted
+    job = preference_job(base, path)
+    ours = PairFit("fit", job, job.settings.fit, Rank(), load_scorer(str(path), "float32")).score(rows[80:])
+    model = AutoModelForSequenceClassification.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    assert model.config.num_labels == 1 and model.config.pad_token_id != tokenizer.eos_token_id
+    with torch.no_grad():
+        for row, pair in zip(rows[80:], ours, strict=True):
+            batch = tokenizer.pad({"input_ids": [row["input_ids_1"], row["input_ids_2"]]}, return_tensors="pt")
+            alone = [model(torch.tensor([row[f"input_ids_{n}"]])).logits.item() for n in (1, 2)]
+            assert model(**batch).logits.flatten().tolist() == pytest.approx(alone, abs=1e-4)
+            assert [pair.score_1, pair.score_2] == pytest.approx(alone, abs=1e-4)
+
+
+def test_heldout_loss_is_that_of_the_saved_model(base, fitted):
+    path, rows, metrics = fitted
+    model = AutoModelForSequenceClassification.from_pretrained(path)
+    losses = []
+    with torch.no_grad():
+        for row in rows[80:]:
+            first, second = (model(torch.tensor([row[f"input_ids_{n}"]])).logits.item() for n in (1, 2))
+            probs = torch.tensor([row["prob"], 1 - row["prob"]])
+            losses.append(-(probs * torch.tensor([first, second]).log_softmax(0)).sum().item())
+    assert metrics["preference/heldout/loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+
+
+def test_pairs_that_are_too_long_are_left_out_and_counted(base, tmp_path):
+    rows = pair_rows(8)
+    rows[3]["input_ids_2"] = [9] * 65
+    metrics = run_preference(preference_job(base, tmp_path), Rank(), None, [rows], None, ignore)
+    assert metrics["preference/fit/num_pairs_left_out"] == 1
+    with pytest.raises(DataError, match="max_length=64"):
+        run_preference(preference_job(base, tmp_path), Rank(), None, [rows[3:4]], None, ignore)
