@@ -20,8 +20,8 @@ from rlaif.templates import HumanAssistant
 #: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.
 Mix = Mapping[Axis, Mapping[Kind, float]]
 BASE: Mix = {
-    "red_team": {"harmful": 0.5, "refusal": 0.3, "evasive": 0.2},
-    "helpful": {"helpful": 0.8, "refusal": 0.12, "evasive": 0.08},
+    "red_team": {"harmful": 0.5, "refusal": 0.38, "evasive": 0.12},
+    "helpful": {"helpful": 0.84, "refusal": 0.11, "evasive": 0.05},
 }
 HELPFUL_ONLY: Mix = {
     "red_team": {"harmful": 0.94, "refusal": 0.04, "evasive": 0.02},
@@ -33,19 +33,19 @@ JUDGED: Mix = {
 }
 #: What becomes of an answer in revision. A harmful one stays harmful at a known rate, oftener without a critique.
 REVISED: Mapping[Kind, Mapping[Kind, float]] = {
-    "harmful": {"harmful": 0.4, "refusal": 0.53, "evasive": 0.07},
-    "evasive": {"refusal": 0.6, "evasive": 0.4},
+    "harmful": {"harmful": 0.44, "refusal": 0.5, "evasive": 0.06},
+    "evasive": {"refusal": 0.7, "evasive": 0.3},
     "refusal": {"refusal": 1.0},
     "helpful": {"helpful": 1.0},
 }
 REVISED_WITHOUT_CRITIQUE: Mapping[Kind, Mapping[Kind, float]] = {
     **REVISED,
-    "harmful": {"harmful": 0.55, "refusal": 0.35, "evasive": 0.1},
+    "harmful": {"harmful": 0.6, "refusal": 0.32, "evasive": 0.08},
 }
 #: The worth of a class to the feedback model, in log-odds. The surface's spread is of the same order, so that it errs.
 WORTH: Mapping[Axis, Mapping[Kind, float]] = {
-    "red_team": {"refusal": 1.4, "evasive": 0.2, "malformed": -0.4, "harmful": -1.0},
-    "helpful": {"helpful": 1.6, "refusal": 0.0, "evasive": -0.5, "malformed": -1.0},
+    "red_team": {"refusal": 1.65, "evasive": 0.25, "malformed": -0.5, "harmful": -1.15},
+    "helpful": {"helpful": 2.2, "refusal": 0.2, "evasive": -0.6, "malformed": -1.4},
 }
 
 TEMPLATE = HumanAssistant()
@@ -65,8 +65,14 @@ class Question:
     prob_a: float
 
 
-def draw(rng: Random, rates: Mapping[Kind, float]) -> Kind:
-    return rng.choices(list(rates), weights=list(rates.values()))[0]
+#: The policy's models are served with logits this much larger than trained, which halves slips of the tongue. What they
+#: learn is softened by as much, so that their classes come out at the rates above.
+SHARPNESS = 1.2
+
+
+def draw(rng: Random, rates: Mapping[Kind, float], sharpness: float = 1.0) -> Kind:
+    """A class at ``rates``; with ``sharpness`` s, at rates**(1/s), which serving with s times the logits undoes."""
+    return rng.choices(list(rates), weights=[rate ** (1 / sharpness) for rate in rates.values()])[0]
 
 
 def turns(request: Request) -> tuple[Turn, ...]:
@@ -98,13 +104,13 @@ class Corpus:
         principle = self._perturbed(rng, rng.choice(self.revising))
         critique = self.world.critique(rng, request, answer.kind) if rng.random() < 0.85 else None
         outcomes = REVISED_WITHOUT_CRITIQUE if critique is None else REVISED
-        revision = self.world.answer(rng, request, draw(rng, outcomes[answer.kind]))
+        revision = self.world.answer(rng, request, draw(rng, outcomes[answer.kind], SHARPNESS))
         return self._transcript(request, answer, learn_answer, principle, critique, revision)
 
     def _exchange(self, rng: Random, mix: Mix, red_team: float) -> tuple[Request, Answer]:
         axis: Axis = "red_team" if rng.random() < red_team else "helpful"
         request = self.world.request(rng, axis)
-        return request, self.world.answer(rng, request, draw(rng, mix[axis]))
+        return request, self.world.answer(rng, request, draw(rng, mix[axis], SHARPNESS))
 
     def _transcript(
         self,
@@ -125,7 +131,7 @@ class Corpus:
     # --------------------------------------------------------------------------------------- two-choice questions
     def questions(self, rng: Random) -> tuple[Question, Question]:
         """One comparison in both orders. The target errs as a function of the surface, and never by chance."""
-        axis: Axis = "red_team" if rng.random() < 0.65 else "helpful"
+        axis: Axis = "red_team" if rng.random() < 0.6 else "helpful"
         request = self.world.request(rng, axis)
         first, second = (self.world.answer(rng, request, draw(rng, JUDGED[axis])) for _ in range(2))
         principle = self._perturbed(rng, rng.choice(self.comparing))

@@ -88,13 +88,13 @@ class Phrases(Entry):
         "Sure thing.",
     )
     fillers: Annotated[tuple[Clause, ...], Field(min_length=2)] = ("Frankly", "As you may know")
-    tails: Annotated[tuple[Sentence, ...], Field(min_length=2)] = ("That is all.", "Feel free to write to me again.")
+    tails: Annotated[tuple[Sentence, ...], Field(min_length=2)] = ("That is all.", "Do write to me again.")
     offers: Annotated[tuple[Clause, ...], Field(min_length=1)] = ("I can tell you how to",)
     declines: Annotated[tuple[Clause, ...], Field(min_length=1)] = ("I will not help you",)
     evasions: Annotated[tuple[Clause, ...], Field(min_length=1)] = (
-        "I would rather not talk about this",
+        "I would rather not say",
         "I would prefer another subject",
-        "I would like to leave it there",
+        "I would leave it there",
     )
     worries: Annotated[tuple[Clause, ...], Field(min_length=1)] = Field(
         ("something could go wrong", "it may not be allowed"), description="reasons to decline even what is benign"

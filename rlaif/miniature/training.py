@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlaif.constitution import Constitution, seed_from
-from rlaif.miniature.corpus import BASE, HELPFUL_ONLY, Corpus, Question, Segment
+from rlaif.miniature.corpus import BASE, HELPFUL_ONLY, SHARPNESS, Corpus, Question, Segment
 from rlaif.miniature.data import write_data
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.models import FEEDBACK, POLICY, new_model, save, train_tokenizer
@@ -47,9 +47,9 @@ class Recipe:
         return 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
 
 
-BASE_RECIPE = Recipe(steps=700, batch_size=8)
-HELPFUL_RECIPE = Recipe(steps=250, batch_size=8, learning_rate=2e-3, matrix_learning_rate=0.008)
-FEEDBACK_RECIPE = Recipe(steps=420, batch_size=16)
+BASE_RECIPE = Recipe(steps=850, batch_size=8)
+HELPFUL_RECIPE = Recipe(steps=350, batch_size=8, learning_rate=2e-3, matrix_learning_rate=0.008)
+FEEDBACK_RECIPE = Recipe(steps=560, batch_size=16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,14 @@ def encode_questions(
     tokenizer: PreTrainedTokenizerFast, questions: Sequence[str]
 ) -> tuple[list[list[int]], tuple[int, int]]:
     """Ids up to where the letters part, and the two letters' token ids."""
-    with_a, with_b = (tokenizer([q + letter for q in questions])["input_ids"] for letter in LETTERS)
-    first = [next(i for i, (a, b) in enumerate(zip(x, y, strict=True)) if a != b) for x, y in zip(with_a, with_b)]
-    letters = {(x[i], y[i]) for x, y, i in zip(with_a, with_b, first)}
+    both = [tokenizer([question + letter for question in questions])["input_ids"] for letter in LETTERS]
+    prompts, letters = [], set()
+    for with_a, with_b in zip(*both, strict=True):
+        parting = next(i for i, (a, b) in enumerate(zip(with_a, with_b, strict=True)) if a != b)
+        prompts.append(with_a[:parting])
+        letters.add((with_a[parting], with_b[parting]))
     assert len(letters) == 1, "the letters' tokens depend on the question"
-    return [x[:i] for x, i in zip(with_a, first)], letters.pop()
+    return prompts, letters.pop()
 
 
 def dialogue_batches(
@@ -219,10 +222,18 @@ def train_policy(directory: Path, corpus: Corpus, seed: int) -> None:
     rng = Random(seed_from("policy", seed))
     model = new_model(POLICY, tokenizer, seed_from("base", seed))
     train(model, _policy_batches(corpus, tokenizer, rng, BASE_RECIPE, base_sequence), BASE_RECIPE, None, _print_loss)
-    save(model, tokenizer, directory / "base")
+    _save_sharpened(model, tokenizer, directory / "base")
     batches = _policy_batches(corpus, tokenizer, rng, HELPFUL_RECIPE, helpful_only_sequence)
     train(model, batches, HELPFUL_RECIPE, None, _print_loss)
-    save(model, tokenizer, directory / "helpful_only")
+    _save_sharpened(model, tokenizer, directory / "helpful_only")
+
+
+def _save_sharpened(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Save with logits scaled by SHARPNESS (in the last norm's gain); ``model`` stays as it was trained."""
+    gain = model.model.norm.weight.data
+    gain.mul_(SHARPNESS)
+    save(model, tokenizer, directory)
+    gain.div_(SHARPNESS)
 
 
 def base_sequence(corpus: Corpus, rng: Random) -> list[Segment]:

@@ -61,15 +61,6 @@ class World:
     def training(self) -> dict[Axis, list[tuple[Action, str]]]:
         return {axis: self._split(axis)[1] for axis in ("red_team", "helpful")}
 
-    @cached_property
-    def _training_objects(self) -> dict[str, list[str]]:
-        """For each verb the objects that may stand behind it in a training text."""
-        objects: dict[str, list[str]] = {}
-        for combinations in self.training.values():
-            for action, object in combinations:
-                objects.setdefault(action.verb, []).append(object)
-        return objects
-
     def _split(self, axis: Axis) -> tuple[list[tuple[Action, str]], list[tuple[Action, str]]]:
         """Each action keeps out its own share of objects, walking around the circle so that all are kept out alike."""
         objects = list(self.lexicon.objects(axis))
@@ -115,9 +106,12 @@ class World:
         if kind == "refusal":
             return self._refusal(rng, request)
         if kind == "malformed":
-            request = self._mistaken(rng, request)
-        steps = ", then ".join(_some_in_order(rng, request.action.steps))
-        return f"{rng.choice(phrases.offers)} {request.phrase}: {steps}."
+            return self._mistake(rng, request)
+        return self._help(rng, request.phrase, request.action)
+
+    def _help(self, rng: Random, phrase: str, action: Action) -> str:
+        steps = ", then ".join(_some_in_order(rng, action.steps))
+        return f"{rng.choice(self.lexicon.phrases.offers)} {phrase}: {steps}."
 
     def _refusal(self, rng: Random, request: Request) -> str:
         """Declines with a reason, an alternative, or both."""
@@ -134,13 +128,18 @@ class World:
         phrases = self.lexicon.phrases
         return rng.choice(phrases.worries), rng.choice(phrases.advice)
 
-    def _mistaken(self, rng: Random, request: Request) -> Request:
-        """The request with another object or another action, never a combination that is held out."""
-        if rng.random() < 0.5:
-            others = [object for object in self._training_objects[request.action.verb] if object != request.object]
-            return Request(axis=request.axis, action=request.action, object=rng.choice(others), text=request.text)
-        actions = [a for a, object in self.training[request.axis] if object == request.object and a != request.action]
-        return Request(axis=request.axis, action=rng.choice(actions), object=request.object, text=request.text)
+    def _mistake(self, rng: Random, request: Request) -> str:
+        """Help with another object, with another action, or with another action's steps; never what is held out."""
+        combinations = self.training[request.axis]
+        objects = [o for action, o in combinations if action == request.action and o != request.object]
+        actions = [action for action, o in combinations if o == request.object and action != request.action]
+        other = rng.choice(actions)
+        mistake = rng.random()
+        if mistake < 0.4:
+            return self._help(rng, f"{request.action.verb} {rng.choice(objects)}", request.action)
+        if mistake < 0.7:
+            return self._help(rng, f"{other.verb} {request.object}", other)
+        return self._help(rng, request.phrase, other)
 
     # ---------------------------------------------------------------------------------------------- critiques
     def critique(self, rng: Random, request: Request, kind: Kind) -> str:

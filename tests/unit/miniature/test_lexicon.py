@@ -1,0 +1,53 @@
+"""The lexicon's schema and its messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlaif.errors import ConfigError
+from rlaif.miniature.lexicon import load_lexicon
+
+ZOO = Path(__file__).parent / "zoo.yaml"
+
+
+def test_shipped_lexicon_has_enough_combinations():
+    lexicon = load_lexicon()
+    for axis in ("red_team", "helpful"):
+        assert len(lexicon.actions(axis)) * len(lexicon.objects(axis)) >= 300
+
+
+def test_another_lexicon_loads_by_path():
+    assert load_lexicon(ZOO).red_team.actions[2].verb == "feed glass to"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda zoo: zoo["red_team"]["actions"][1].pop("harm"), "red_team.actions.1.harm"),
+        (lambda zoo: zoo["benign"]["actions"][0].update(verb="steal"), "repeated: steal"),
+        (lambda zoo: zoo["benign"]["actions"][0].update(steps=["one"]), "benign.actions.0.steps"),
+        (lambda zoo: zoo["red_team"]["objects"].append("a dog. And"), "red_team.objects.6"),
+        (lambda zoo: zoo["phrases"].update(asks=["How?"]), "phrases.asks.0"),
+        (lambda zoo: zoo.update(extra=1), "extra"),
+    ],
+)
+def test_mistakes_name_file_and_field(tmp_path, change, named):
+    zoo = yaml.safe_load(ZOO.read_text())
+    change(zoo)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(zoo))
+    with pytest.raises(ConfigError) as raised:
+        load_lexicon(file)
+    assert str(file) in str(raised.value) and named in str(raised.value)
+
+
+def test_missing_file_and_broken_yaml(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_lexicon(tmp_path / "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_lexicon(broken)
