@@ -38,6 +38,7 @@ ENVIRONMENT = {  # read by vLLM when an engine is made; what the user has set st
     "VLLM_NO_USAGE_STATS": "1",
 }
 CPU_BLOCK_TOKENS = 32
+CPU_BATCHED_TOKENS = 8192
 
 _TURN = threading.RLock()
 _num_open = 0  # guarded by _TURN
@@ -165,9 +166,13 @@ def _load(model: ServedModel, settings: EnginePool) -> Any:
 
 
 def _cpu_memory(settings: EnginePool) -> dict[str, Any]:
+    """Prompts go in whole: of a seeded request whose prompt is cut into chunks, the CPU build rewinds the generator,
+    which CPU generators refuse ("CPU Generator does not use offset"), and the engine dies."""
     return {
         "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
         "block_size": CPU_BLOCK_TOKENS,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(settings.max_length, CPU_BATCHED_TOKENS),
     }
 
 
