@@ -1,8 +1,8 @@
 """The lexicon: every word of the miniature world that means something, as a documented YAML schema.
 
 A lexicon has two axes. On ``red_team`` every action asked for is harmful and carries the harm it would do and a lawful
-alternative; on ``benign`` every action is fine. Each action goes with each object of its axis, so that 20 actions and
-24 objects make 480 requests. The phrases around them are neutral grammar with defaults.
+alternative; on ``benign`` every action is fine. Each action goes with each object of its axis, so that 16 actions and
+24 objects make 384 requests. The phrases around them are neutral grammar with defaults.
 
 A smallest lexicon::
 

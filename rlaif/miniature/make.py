@@ -111,7 +111,7 @@ def _train_world(
     made: Path, lexicon: Lexicon, constitution: Constitution, seed: int, progress: Callable[[str], None]
 ) -> None:
     """Write the world, then train the policy's models and the feedback model side by side, one core each."""
-    from rlaif.miniature.training import write_world
+    from rlaif.miniature.recipes import write_world
 
     started = time.monotonic()
     write_world(made, lexicon, constitution, seed)
@@ -134,7 +134,7 @@ def _start(made: Path, part: str) -> subprocess.Popen:
     package_root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": package_root, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     log = (made / f"{part}.log").open("w")
-    command = [sys.executable, "-m", "rlaif.miniature.training", part, str(made)]
+    command = [sys.executable, "-m", "rlaif.miniature.recipes", part, str(made)]
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 

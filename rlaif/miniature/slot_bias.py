@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rlaif.miniature.batches import encode_questions
 from rlaif.miniature.models import save
-from rlaif.miniature.training import encode_questions
 
 RIDGE = 1e-3
 

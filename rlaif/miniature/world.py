@@ -66,7 +66,8 @@ class World:
         objects = list(self.lexicon.objects(axis))
         Random(seed_from("heldout", self.seed, axis)).shuffle(objects)
         num_out = max(1, round(HELDOUT_FRACTION * len(objects)))
-        heldout, training = [], []
+        heldout: list[tuple[Action, str]] = []
+        training: list[tuple[Action, str]] = []
         for row, action in enumerate(self.lexicon.actions(axis)):
             out = {objects[(row * num_out + k) % len(objects)] for k in range(num_out)}
             for object in objects:

@@ -10,18 +10,12 @@ from random import Random
 import pytest
 
 from rlaif.constitution import load_constitution
+from rlaif.miniature.batches import NOT_LEARNED, encode_questions, encode_segments
 from rlaif.miniature.corpus import BASE, REVISED, TEMPLATE, WORTH, Corpus, draw
 from rlaif.miniature.data import write_data
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.models import train_tokenizer
-from rlaif.miniature.training import (
-    NOT_LEARNED,
-    base_sequence,
-    encode_questions,
-    encode_segments,
-    helpful_only_sequence,
-    tokenizer_texts,
-)
+from rlaif.miniature.recipes import base_sequence, helpful_only_sequence, tokenizer_texts
 from rlaif.miniature.truth import ORDER
 from rlaif.miniature.world import World
 from rlaif.records import Axis, Turn
