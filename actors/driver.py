@@ -36,7 +36,9 @@ async def drive(config: Config, progress: Progress, *, stage: str | None, in_pro
     """
     constitution = load_constitution(config.constitution)
     check_sources(config)
+    progress.start("miniature", None)
     paths = _paths(config, constitution)
+    progress.finish("miniature")
     run_dir = RunDir(Path(config.run_dir), config)
     try:
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
