@@ -35,7 +35,7 @@ class Miniature(Section):
 
     lexicon: str | None = Field(None, description="YAML lexicon; none: the shipped one")
     seed: int = 0
-    slot_bias: float = Field(1.0, description="planted in the feedback model's weights, log-odds towards slot A")
+    slot_bias: float = Field(2.0, description="planted in the feedback model's weights, log-odds towards slot A")
     cache_dir: str = "~/.cache/rlaif/miniature"
 
 
