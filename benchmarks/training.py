@@ -4,10 +4,10 @@
 
 Same rows in the same order, same maximal length, global batch, optimizer, dtype, thread count and starting weights; no
 packing on either side. Ours goes through the DeepSpeed rank code that a run uses. TRL runs at its best here: no
-gradient checkpointing, no logging, and the fastest of several per-device batch sizes and sampling strategies, chosen in
-a first round. Then the two alternate, and the medians of all rounds are reported. Rates count non-padding tokens from the
-end of the first optimizer step to the end of the last. Both final models are scored on the same held-out rows by the
-same stock forward pass.
+gradient checkpointing, no logging, and the fastest of several per-device batch sizes and sampling strategies, chosen
+in a first round; ours chooses its micro-batch size likewise. Then the two alternate, and the medians of all rounds are
+reported. Rates count non-padding tokens from the end of the first optimizer step to the end of the last. Both final
+models are scored on the same held-out rows by the same stock forward pass.
 
 Each side has one long-lived process, so that neither's global state reaches the other; the idle one sleeps.
 """
@@ -79,9 +79,7 @@ def make_model(texts: list[str], path: Path) -> Any:
     bpe = ByteLevelBPETokenizer()
     special = ["<|eos|>", "<|pad|>"]
     bpe.train_from_iterator(texts, vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, eos_token="<|eos|>", pad_token="<|pad|>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|eos|>", pad_token="<|pad|>")
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -106,7 +104,10 @@ def encode(tokenizer: Any, pair: dict[str, str]) -> dict[str, Any] | None:
     chosen, rejected = ([*tokenizer.encode(pair[side]), tokenizer.eos_token_id] for side in ("chosen", "rejected"))
     if max(len(chosen), len(rejected)) > MAX_LENGTH or chosen == rejected:
         return None
-    prompt_length = len(os.path.commonprefix([tokenizer.encode(prompt), chosen]))
+    # a token that spans the end of the prompt belongs to the answer
+    prompt_length = next(
+        i for i, (a, b) in enumerate(zip([*tokenizer.encode(prompt), -1], chosen, strict=False)) if a != b
+    )
     return {"chosen": chosen, "rejected": rejected, "prompt_length": prompt_length}
 
 
@@ -336,7 +337,7 @@ class Side:
 
 
 CANDIDATES = {
-    "ours": [{"micro_batch_tokens": tokens} for tokens in (2048, 4096, 8192)],
+    "ours": [{"micro_batch_tokens": tokens} for tokens in (1024, 2048, 4096)],
     "trl": [
         {"per_device": size, "sampling": sampling}
         for size in (8, 16, 32)

@@ -48,6 +48,8 @@ def start_rank(rank: Rank, trainer: Trainer) -> None:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's launcher would have set it
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
     assert torch.distributed.get_world_size() == rank.world_size
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def effective_stage(trainer: Trainer) -> int:
@@ -178,7 +180,7 @@ class Frozen:
 
     def __init__(self, module: nn.Module, trainer: Trainer) -> None:
         self._module = module.requires_grad_(False).eval()
-        self._device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._partitioned = trainer.zero_stage == 3
         self._offloaded = trainer.cpu_offload and not self._partitioned
         if self._partitioned:

@@ -97,7 +97,10 @@ def load_policy(path: str, dtype: Dtype) -> PolicyModel:
 
 def load_scorer(path: str, dtype: Dtype) -> ScalarModel:
     """A saved preference model with its head. Raises ModelError when the directory holds no scalar head."""
-    architectures = AutoConfig.from_pretrained(path).architectures or ()
+    try:
+        architectures = AutoConfig.from_pretrained(path).architectures or ()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be loaded as a model: {error}") from error
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
         raise ModelError(f"{path}: is not a preference model (architectures: {list(architectures)})")
     return ScalarModel(_classifier(path, dtype))

@@ -168,14 +168,14 @@ class PPOLearner:
         num_tokens = float(batch.mask[rows].sum())
         plan = share(sequence_lengths(samples), rows, self._job.trainer.micro_batch_tokens, self._rank)
         micros = [micro_batch(samples, taken, self._policy.device) for taken in plan]
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         self._policy.step(self._policy_losses(micros, batch, num_tokens, sums))
         if self._value is not None:
             self._value.step(self._value_losses(micros, batch, normalize, num_tokens, sums))
-        return summed(sums, self._rank, self._policy.device)
+        return summed({name: value.item() for name, value in sums.items()}, self._rank, self._policy.device)
 
     def _policy_losses(
-        self, micros: Sequence[MicroBatch], batch: Experience, num_tokens: float, sums: dict[str, float]
+        self, micros: Sequence[MicroBatch], batch: Experience, num_tokens: float, sums: dict[str, Tensor]
     ) -> Iterator[Tensor]:
         for micro in micros:
             logprobs, _ = self._policy(micro.input_ids, micro.positions, micro.targets, self._job.temperature)
@@ -193,7 +193,7 @@ class PPOLearner:
         batch: Experience,
         normalize: Normalization,
         num_tokens: float,
-        sums: dict[str, float],
+        sums: dict[str, Tensor],
     ) -> Iterator[Tensor]:
         for micro in micros:
             values = self._values(micro, normalize)
@@ -269,11 +269,11 @@ def sequence_lengths(samples: Sequence[ScoredSample]) -> list[int]:
     return [len(sample.prompt_ids) + len(sample.response_ids) for sample in samples]
 
 
-def add(sums: dict[str, float], group: str, weight: float, metrics: dict[str, Tensor]) -> None:
+def add(sums: dict[str, Tensor], group: str, weight: float, metrics: dict[str, Tensor]) -> None:
     """Add a micro-batch's share of each metric; they are already divided by the step's number of tokens."""
     for name, value in metrics.items():
         key = f"{group}/{name}"
-        sums[key] = sums.get(key, 0.0) + weight * value.item()
+        sums[key] = sums.get(key, torch.zeros_like(value)) + weight * value
 
 
 def as_numpy(tensor: Tensor) -> np.ndarray:

@@ -59,6 +59,8 @@ def test_what_is_not_a_model_or_not_a_preference_model_is_named(base, tmp_path):
     with pytest.raises(ModelError, match="not a preference model"):
         load_scorer(base, "float32")
     with pytest.raises(ModelError, match=str(tmp_path)):
+        load_scorer(str(tmp_path), "float32")
+    with pytest.raises(ModelError, match=str(tmp_path)):
         load_policy(str(tmp_path), "float32")
     with pytest.raises(ModelError, match=str(tmp_path)):
         load_tokenizer(str(tmp_path))
