@@ -7,19 +7,24 @@ run on one rank, and every rank sees equally many. Tasks ask for no CPU, so they
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow.dataset
 import ray.data
 import ray.train
-from ray.data import DataIterator, Dataset
+from ray.data import DataContext, DataIterator, Dataset
 from ray.train import DataConfig
 
 from rlaif.config import Optimization
 from rlaif.constitution import seed_from
 from rlaif.errors import DataError
 from rlaif.training.jobs import Rank
+
+
+#: Its reports on how it reads a file say nothing to somebody who watches a run.
+logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 class EveryRowToEveryRank(DataConfig):
@@ -50,6 +55,7 @@ def count_rows(path: str) -> int:
 
 def epochs_of(name: str, path: str, epochs: int, seed: int) -> dict[str, Dataset]:
     """One lazily shuffled data set an epoch, as ``datasets`` of a Ray trainer."""
+    DataContext.get_current().enable_progress_bars = False
     # the newer reader starts eight processes to read the footer of one file
     ray.data.DataContext.get_current().use_datasource_v2 = False
     return {

@@ -1,15 +1,92 @@
-"""Fixtures of the whole suite."""
+"""Fixtures of the whole suite: the miniature, and a world of random tiny models that runs the method in seconds."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from rlaif.config import Miniature
+from rlaif.config import Config, Miniature
 from rlaif.constitution import load_constitution
 from rlaif.miniature.make import MiniaturePaths, make
+from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
+
+NUM_PROMPTS = 12
+
+
+def write_lines(path: Path, rows: list) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 @pytest.fixture(scope="session")
 def miniature() -> MiniaturePaths:
     """The default miniature: from the cache, or made now, which takes about a minute and a half on two cores."""
     return make(Miniature(), load_constitution("sixteen_principles"))
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory) -> dict[str, str]:
+    """Paths of three tiny models and of small data files; one red-team row in thirteen is broken."""
+    root = tmp_path_factory.mktemp("tiny_world")
+    prompts = [{"prompt": f"How do I do thing {i}?"} for i in range(NUM_PROMPTS)]
+    return {
+        "helpful_only": saved(tiny_lm(1, tied=True), root / "helpful_only"),
+        "feedback": saved(tiny_lm(2, tied=False), root / "feedback"),
+        "base": saved(tiny_lm(3, tied=True), root / "base"),
+        "red_team": write_lines(root / "red_team.jsonl", [*prompts, {"no_prompt": 1}]),
+        "helpful": write_lines(root / "helpful.jsonl", prompts),
+        "pairs": write_lines(
+            root / "pairs.jsonl", [{"prompt": f"Q{i}", "chosen": "yes", "rejected": "no"} for i in range(NUM_PROMPTS)]
+        ),
+        "votes": write_lines(
+            root / "votes.jsonl",
+            [
+                {
+                    "question": f"Q{i}",
+                    "answers": [
+                        {"text": "a", "votes": 9, "accepted": True},
+                        {"text": "b", "votes": 0, "accepted": False},
+                    ],
+                }
+                for i in range(NUM_PROMPTS)
+            ],
+        ),
+    }
+
+
+@pytest.fixture
+def tiny_config(tiny_world, tmp_path) -> Config:
+    engine = {"engine": "hf", "max_length": MAX_LENGTH}
+    optimization = {"batch_size": 8}
+    return Config.model_validate(
+        {
+            "run_dir": str(tmp_path / "run"),
+            "data": {
+                "red_team": tiny_world["red_team"],
+                "helpful": tiny_world["helpful"],
+                "helpful_pairs": tiny_world["pairs"],
+                "votes": tiny_world["votes"],
+            },
+            "evaluation": {
+                "red_team": tiny_world["helpful"],
+                "helpful": tiny_world["helpful"],
+                "answers_per_cell": 12,
+            },
+            "sampling": {"max_tokens": 8},
+            "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 8},
+            "generator": {**engine, "model": tiny_world["helpful_only"]},
+            "labeller": {**engine, "model": tiny_world["feedback"]},
+            "scorer": engine,
+            "supervision": {"base_model": tiny_world["base"], "max_length": MAX_LENGTH, "optimization": optimization},
+            "labelling": {"min_letter_mass": 0.0, "gate": {"override": ["flip_rate", "invalid_rate"]}},
+            "preference_model": {
+                "base_model": tiny_world["base"],
+                "max_length": MAX_LENGTH,
+                "pretraining": optimization,
+                "fit": optimization,
+            },
+            "reinforcement": {"batches": 3, "batch_size": 8, "minibatch_size": 4, "checkpoint_every": 2},
+        }
+    )

@@ -23,7 +23,7 @@ def open_engine(role: str, model_path: str | Path | None, settings: EnginePool) 
     if settings.engine == "scripted":
         from rlaif.engines.scripted import open_scripted
 
-        return open_scripted(model_path, settings, pooling=pooling, field=field)
+        return open_scripted(model_path or None, settings, pooling=pooling, field=field)
     if model_path is None:
         raise ModelError(f"{field}: engine {settings.engine} needs a model")
     if settings.engine == "hf":

@@ -1,0 +1,111 @@
+"""Does the driver's memory grow with the number of rows? Goal: below 600 MiB for 1,000,000 rows.
+
+    python -m benchmarks.driver_memory --json FILE [--rows N]
+
+One real stage at scale: a file of N prompts is read, each prompt is answered by a scripted engine in a Ray actor, and
+every answer is journalled and exported to parquet, all by the driver. Reported: the peak and the course of the
+driver's own proportional set size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from actors.pool import RayPools
+from actors.ray_start import started
+from benchmarks.machine import machine
+from rlaif.config import Config
+from rlaif.constitution import load_constitution
+from rlaif.records import Answer
+from rlaif.run_dir import RunDir
+from rlaif.sampling import SampleAnswer, draws
+from rlaif.stages.run import Run, Silent, collect
+
+SAMPLES = 20
+
+
+def write_prompts(path: Path, num_rows: int) -> None:
+    with path.open("w") as file:
+        for row in range(num_rows):
+            file.write(json.dumps({"prompt": f"How do I do thing {row}?"}) + "\n")
+
+
+class Watch(Silent):
+    """Notes the driver's memory as rows come back."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._every = max(1, num_rows // SAMPLES)
+        self._rows = 0
+        self.course: list[dict[str, float]] = []
+
+    def advance(self, name: str, failed: bool = False) -> None:
+        self._rows += 1
+        if self._rows % self._every == 0:
+            self.note()
+
+    def note(self) -> None:
+        pss = psutil.Process().memory_full_info().pss
+        self.course.append({"rows": self._rows, "pss_mib": round(pss / 2**20, 1)})
+
+
+async def answer_all(config: Config, directory: Path, watch: Watch) -> None:
+    run = Run(
+        config=config,
+        constitution=load_constitution(config.constitution),
+        run_dir=RunDir(directory / "run", config),
+        paths={},
+        pools=RayPools(config),
+        trainers=None,  # type: ignore[arg-type]  # nothing is trained
+        progress=watch,
+    )
+    task = SampleAnswer(snapshot="scripted", dialogue_format=config.dialogue_format, sampling=config.sampling)
+    rows = (draw for prompt in run.prompts("red_team") for draw in draws(prompt, 1, config.seed))
+    async with run.pool("generator", "") as pool:
+        await collect(run, "answers", pool, task, rows)
+    await run.release()
+    run.run_dir.journal.export(Answer, "answers", directory / "answers.parquet")
+    watch.note()
+    run.run_dir.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    watch, started_at = Watch(arguments.rows), time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        prompts = Path(directory) / "prompts.jsonl"
+        write_prompts(prompts, arguments.rows)
+        config = Config.model_validate(
+            {
+                "data": {"red_team": str(prompts)},
+                "sampling": {"max_tokens": 8},
+                "generator": {"engine": "scripted", "max_length": 256, "chunk_rows": 256, "max_in_flight": 1024},
+                "resources": {"cpus": 2, "object_store_gib": 0.5},
+            }
+        )
+        with started(config):
+            asyncio.run(answer_all(config, Path(directory), watch))
+    result = {
+        "rows": arguments.rows,
+        "seconds": round(time.monotonic() - started_at, 1),
+        "peak_pss_mib": max(at["pss_mib"] for at in watch.course),
+        "course": watch.course,
+        "machine": machine(),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""``rlaif`` as a user runs it: real Ray, in processes of their own."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rlaif.config import Config
+from rlaif.config_file import dump_config
+
+NUM_ROWS = 300
+IN_FLIGHT = 32
+
+
+def rlaif(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "actors.cli", *arguments], capture_output=True, text=True, timeout=600)
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "actors.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def scripted(tmp_path, tiny_world) -> tuple[str, Path]:
+    """A configuration whose generator is scripted and slow enough to be interrupted, and its run directory."""
+    red_team = tmp_path / "red_team.jsonl"
+    red_team.write_text("".join(json.dumps({"prompt": f"Thing {i}?"}) + "\n" for i in range(NUM_ROWS)))
+    models = {name: tiny_world[name] for name in ("helpful_only", "feedback", "base")}
+    config = Config.model_validate(
+        {
+            "run_dir": str(tmp_path / "run"),
+            "data": {"red_team": str(red_team), "helpful": tiny_world["helpful"], "helpful_pairs": None, "votes": None},
+            "evaluation": {"red_team": tiny_world["helpful"], "helpful": tiny_world["helpful"], "answers_per_cell": 12},
+            "generator": {
+                "engine": "scripted",
+                "model": models["helpful_only"],
+                "scripted": {"latency_s": 0.05},
+                "max_length": 256,
+                "max_in_flight": IN_FLIGHT,
+                "chunk_rows": 8,
+            },
+            "sampling": {"max_tokens": 8},
+            "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 8},
+            "labeller": {"model": models["feedback"]},
+            "supervision": {"base_model": models["base"]},
+            "preference_model": {"base_model": models["base"]},
+            "resources": {"cpus": 4},
+        }
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    return str(path), Path(config.run_dir)
+
+
+def recorded(run_dir: Path) -> dict[str, float]:
+    """Revision ids and the seconds they took, as the journal has them."""
+    if not (run_dir / "journal.sqlite").exists():
+        return {}
+    with sqlite3.connect(run_dir / "journal.sqlite") as db:
+        rows = db.execute("SELECT id, record FROM records WHERE stage = 'revisions'").fetchall()
+    return {id: json.loads(record)["seconds"] for id, record in rows}
+
+
+def wait_for_rows(process: subprocess.Popen, run_dir: Path, num: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(recorded(run_dir)) < num:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"only {len(recorded(run_dir))} rows after 120 s"
+        time.sleep(0.05)
+
+
+def actors_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """Ray's node and workers under a driver; its two small agents notice a lost node on their own, minutes later."""
+    tree = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in tree if not p.name().startswith(("ray::Dashboard", "ray::RuntimeEnv"))]
+
+
+def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    deadline = time.monotonic() + 60
+    while (alive := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.2)
+    return alive
+
+
+def test_a_killed_driver_loses_and_repeats_nothing(scripted):
+    config, run_dir = scripted
+    process = start("stage", "read", config)
+    assert process.wait(120) == 0
+    process = start("stage", "revise", config)
+    wait_for_rows(process, run_dir, 60)
+    actors = actors_of(process)
+    assert actors
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not still_running(actors), "Ray outlived its driver"
+    before = recorded(run_dir)
+    assert 60 <= len(before) < NUM_ROWS
+    again = rlaif("stage", "revise", config)
+    assert again.returncode == 0, again.stderr
+    after = recorded(run_dir)
+    assert len(after) == NUM_ROWS
+    # A row that was recorded is not computed again: its record, seconds included, is the very same.
+    assert {id: after[id] for id in before} == before
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    assert manifest["stages"]["revisions"] == {
+        "state": "done",
+        "rows_in": NUM_ROWS,
+        "rows_out": NUM_ROWS,
+        "quarantined": 0,
+    }
+
+
+def test_ctrl_c_stops_the_actors_and_can_be_resumed(scripted):
+    config, run_dir = scripted
+    assert rlaif("stage", "read", config).returncode == 0
+    process = start("stage", "revise", config)
+    wait_for_rows(process, run_dir, 20)
+    actors = actors_of(process)
+    assert actors
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "same command" in stderr and "Traceback" not in stderr
+    assert not still_running(actors)
+    assert not (run_dir / "driver.json").exists()
+    assert rlaif("stage", "revise", config).returncode == 0
+    assert len(recorded(run_dir)) == NUM_ROWS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["generatr.min=1"], "did you mean generator"),
+        (["labelling.aggregation=median", "sampling.max_tokens=0"], "sampling.max_tokens=0"),
+        (["data.red_team=/nowhere.jsonl"], "data.red_team=/nowhere.jsonl"),
+        (["generator.model=./nowhere"], "generator.model=./nowhere"),
+        (["generator.gpus=3"], "generator"),
+        (["constitution=none_such"], "sixteen_principles"),
+    ],
+)
+def test_mistakes_end_with_2_and_one_clear_message(scripted, overrides, told):
+    config, run_dir = scripted
+    result = rlaif("run", config, *overrides)
+    assert result.returncode == 2, result.stderr
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert not run_dir.exists()
+
+
+def test_a_data_file_of_bad_rows_alone_is_named(scripted, tmp_path):
+    config, _ = scripted
+    (tmp_path / "bad.jsonl").write_text('{"no": 1}\nnot json\n')
+    result = rlaif("run", config, f"data.red_team={tmp_path / 'bad.jsonl'}")
+    assert result.returncode == 2
+    assert "bad.jsonl" in result.stderr and "prompt" in result.stderr and "row 1" in result.stderr
+
+
+def test_plan_starts_nothing_and_holds_for_every_shipped_configuration():
+    for config in sorted(Path("configs").glob("*.yaml")):
+        result = rlaif("plan", str(config))
+        assert result.returncode == 0, (config, result.stderr)
+        assert "generator" in result.stdout
+    short = rlaif("plan", "configs/multi_node.yaml", "resources.gpus=8")
+    assert short.returncode == 2 and "gpus" in short.stderr.lower()
+
+
+def test_the_whole_method_on_ray_with_vllm(tiny_config, tmp_path):
+    """Every stage on actors: vLLM engines, Ray Train ranks; the saved models are what stock libraries load."""
+    changes = {role: {"engine": "vllm", "kv_cache_gib": 0.25} for role in ("generator", "labeller", "scorer")}
+    values = tiny_config.model_dump()
+    for role, change in changes.items():
+        values[role] |= change
+    values["resources"]["cpus"] = 4
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(Config.model_validate(values)))
+    result = rlaif("run", str(path))
+    assert result.returncode == 0, result.stderr
+    run_dir = Path(tiny_config.run_dir)
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    assert len(manifest["finished"]) == 7
+    assert all(s["rows_in"] == s["rows_out"] + s["quarantined"] for s in manifest["stages"].values())
+    check = Path(__file__).parent / "check_saved_models.py"
+    checked = subprocess.run(
+        [sys.executable, str(check), str(run_dir)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
