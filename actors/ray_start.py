@@ -15,7 +15,7 @@ from ray._private import ray_constants
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from rlaif.config import Config, Resources
-from rlaif.errors import UserError
+from rlaif.errors import RunError, UserError
 
 GIB = 1024**3
 #: Of this process, handed on to Ray Train's. Its controller looks twice a second: short fits do not wait for it.
@@ -34,7 +34,7 @@ def started(config: Config) -> Iterator[str]:
 
     Without ``resources.address``, Ray is started on this machine (loopback only, no dashboard) with the declared
     resources, which may exceed the real cores: they are shares, not limits. Each run has a namespace of its own, so
-    that several share a cluster. Raises UserError when the cluster cannot be reached.
+    that several share a cluster. Raises RunError when Ray cannot be started, UserError when it cannot be joined.
     """
     namespace = f"rlaif-{Path(config.run_dir).name}-{secrets.token_hex(4)}"
     for name, value in ENVIRONMENT.items():
@@ -60,19 +60,23 @@ def available() -> dict[str, float]:
 def _start_local(resources: Resources, namespace: str) -> None:
     for name, value in LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with _loopback_only():
-        ray.init(
-            address="local",
-            namespace=namespace,
-            num_cpus=max(1, math.ceil(resources.cpus)),
-            num_gpus=resources.gpus,
-            resources=dict(resources.custom),
-            object_store_memory=int(resources.object_store_gib * GIB),
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-        )
+    try:
+        with _loopback_only():
+            ray.init(
+                address="local",
+                namespace=namespace,
+                num_cpus=max(1, math.ceil(resources.cpus)),
+                num_gpus=resources.gpus,
+                resources=dict(resources.custom),
+                object_store_memory=int(resources.object_store_gib * GIB),
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _node_ip_address="127.0.0.1",
+            )
+    except Exception as error:  # Ray says bare Exception when its node is not up within its 30 s
+        ray.shutdown()
+        raise RunError(f"Ray could not be started on this machine: {error}") from error
 
 
 @contextmanager

@@ -38,7 +38,8 @@ async def test_a_run_ends_when_every_row_was_taken_and_returned_rows_travel_agai
     run.put([done(1)])
     assert await run.next() == [done(1)]
     assert run.take(5, sharers=1) == [2]
-    assert await run.next() == [], "the end of the rows was seen"
+    assert run.take(5, sharers=1) == [], "the end of the rows"
+    assert await run.next() == [], "wakes a consumer that has everything"
     run.put([done(2)])
     assert await run.next() == [done(2)]
     assert await run.next() is None
