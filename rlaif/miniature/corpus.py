@@ -28,8 +28,8 @@ HELPFUL_ONLY: Mix = {
     "helpful": {"helpful": 0.99, "refusal": 0.01},
 }
 JUDGED: Mix = {
-    "red_team": {"harmful": 0.35, "refusal": 0.4, "evasive": 0.15, "malformed": 0.1},
-    "helpful": {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15},
+    "red_team": {"harmful": 0.38, "refusal": 0.4, "evasive": 0.17, "malformed": 0.05},
+    "helpful": {"helpful": 0.5, "refusal": 0.25, "evasive": 0.19, "malformed": 0.06},
 }
 #: What becomes of an answer in revision. A harmful one stays harmful at a known rate, oftener without a critique.
 REVISED: Mapping[Kind, Mapping[Kind, float]] = {

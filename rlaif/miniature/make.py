@@ -24,7 +24,7 @@ from rlaif.constitution import Constitution, load_constitution
 from rlaif.errors import ConfigError, RunError, WaitTimeoutError
 from rlaif.miniature.lexicon import Lexicon, load_lexicon
 
-CODE_VERSION = "3"  #: to be raised with every change of what is written
+CODE_VERSION = "4"  #: to be raised with every change of what is written
 TRAINING_TIMEOUT_S = 1200.0
 MODELS = ("helpful_only", "base", "feedback")
 FILES = ("red_team", "helpful", "eval_red_team", "eval_helpful", "helpful_pairs", "votes")
@@ -118,6 +118,7 @@ def _train_world(
     runs = [_start(made, part) for part in ("policy", "feedback")]
     try:
         while any(run.poll() is None for run in runs):
+            _check(runs, made)
             elapsed = time.monotonic() - started
             if elapsed > TRAINING_TIMEOUT_S:
                 raise WaitTimeoutError(f"the miniature's models were not trained within {TRAINING_TIMEOUT_S:.0f} s")
@@ -127,15 +128,16 @@ def _train_world(
     finally:
         for run in runs:
             run.kill()
+            run.wait()
     progress(f"miniature: made in {time.monotonic() - started:.0f} s")
 
 
 def _start(made: Path, part: str) -> subprocess.Popen:
     package_root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": package_root, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    log = (made / f"{part}.log").open("w")
     command = [sys.executable, "-m", "rlaif.miniature.recipes", part, str(made)]
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    with (made / f"{part}.log").open("w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _last_lines(made: Path) -> str:
@@ -145,7 +147,7 @@ def _last_lines(made: Path) -> str:
 
 def _check(runs: Sequence[subprocess.Popen], made: Path) -> None:
     for run, part in zip(runs, ("policy", "feedback"), strict=True):
-        if run.returncode != 0:
+        if run.returncode not in (None, 0):
             log = (made / f"{part}.log").read_text()[-2000:]
             raise RunError(f"training the miniature's {part} models failed (exit {run.returncode}):\n{log}")
 
