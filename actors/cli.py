@@ -91,17 +91,17 @@ def _summarise(run_dir: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     try:
-        app(arguments, standalone_mode=False)
+        app(arguments)
     except UserError as error:
         _fail(str(error), 2)
     except RlaifError as error:
         _fail(str(error), 1)
     except ExceptionGroup as group:
         _fail("\n".join(str(error) for error in group.exceptions), 1)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        _fail("interrupted; run the same command again to resume", 130)
-    except typer.Exit as leaving:
-        sys.exit(leaving.exit_code)
+    except SystemExit as leaving:
+        if leaving.code == 130:  # what typer makes of Ctrl-C
+            _fail("interrupted; run the same command again to resume", 130)
+        raise
 
 
 def _fail(message: str, code: int) -> None:

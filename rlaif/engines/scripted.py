@@ -25,7 +25,7 @@ from rlaif.engines.requests import (
     probe_requests,
     score_request,
 )
-from rlaif.errors import EngineError, ModelError
+from rlaif.errors import EngineError, ModelError, RequestError
 from rlaif.interfaces import Weights
 from rlaif.records import Completion, Sampling
 
@@ -59,7 +59,7 @@ def byte_tokenizer() -> Any:
 class ScriptedEngine:
     """TextGenerator and ChoiceScorer, or SequenceScorer, by its ``kind``.
 
-    ``settings.scripted``: every request takes ``latency_s``; a share ``failure_rate`` of them raises EngineError (which
+    ``settings.scripted``: every request takes ``latency_s``; a share ``failure_rate`` of them raises RequestError (which
     ones depends on their number, not on what they ask, so a repeated request may pass); ``slot_bias`` is added to the
     log-odds of the first of two choices.
     """
@@ -132,7 +132,7 @@ class ScriptedEngine:
         fails = self._failures.random() < self._script.failure_rate
         await asyncio.sleep(self._script.latency_s)
         if fails:
-            raise EngineError("a scripted failure (scripted.failure_rate)")
+            raise RequestError("a scripted failure (scripted.failure_rate)")
 
     def _advantage(self, prompt_ids: tuple[int, ...]) -> float:
         question = QUESTION.search(self.tokenizer.decode(prompt_ids))

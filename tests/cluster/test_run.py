@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -44,7 +45,7 @@ def scripted(tmp_path, tiny_world) -> tuple[str, Path]:
                 "engine": "scripted",
                 "model": models["helpful_only"],
                 "scripted": {"latency_s": 0.05},
-                "max_length": 256,
+                "max_length": 1024,
                 "max_in_flight": IN_FLIGHT,
                 "chunk_rows": 8,
             },
@@ -65,7 +66,7 @@ def recorded(run_dir: Path) -> dict[str, float]:
     """Revision ids and the seconds they took, as the journal has them."""
     if not (run_dir / "journal.sqlite").exists():
         return {}
-    with sqlite3.connect(run_dir / "journal.sqlite") as db:
+    with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
         rows = db.execute("SELECT id, record FROM records WHERE stage = 'revisions'").fetchall()
     return {id: json.loads(record)["seconds"] for id, record in rows}
 

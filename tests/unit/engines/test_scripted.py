@@ -8,7 +8,7 @@ from rlaif.constitution import Principle
 from rlaif.data.tokenization import letter_ids, prompt_ids
 from rlaif.engines import open_engine
 from rlaif.engines.scripted import quality
-from rlaif.errors import EngineError, ModelError
+from rlaif.errors import ModelError, RequestError
 from rlaif.records import Sampling, Turn
 from rlaif.templates import LETTERS, HumanAssistant
 
@@ -48,9 +48,9 @@ async def test_failures_come_at_their_rate_and_pass_on_another_try():
     prompt = prompt_ids(engine.tokenizer, "hello")
     sampling = Sampling(max_tokens=8, temperature=1.0, seed=0)
     results = [await asyncio.gather(engine.generate(prompt, sampling), return_exceptions=True) for _ in range(400)]
-    failed = [isinstance(result, EngineError) for (result,) in results]
+    failed = [isinstance(result, RequestError) for (result,) in results]
     assert 70 < sum(failed) < 130
-    assert len({result.token_ids for (result,) in results if not isinstance(result, EngineError)}) == 1
+    assert len({result.token_ids for (result,) in results if not isinstance(result, RequestError)}) == 1
 
 
 async def test_latency_is_spent_side_by_side():
