@@ -22,7 +22,6 @@ from rlaif.constitution import seed_from
 from rlaif.errors import DataError
 from rlaif.training.jobs import Rank
 
-
 #: Its reports on how it reads a file say nothing to somebody who watches a run.
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 

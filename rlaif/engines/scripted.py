@@ -59,8 +59,8 @@ def byte_tokenizer() -> Any:
 class ScriptedEngine:
     """TextGenerator and ChoiceScorer, or SequenceScorer, by its ``kind``.
 
-    ``settings.scripted``: every request takes ``latency_s``; a share ``failure_rate`` of them raises RequestError (which
-    ones depends on their number, not on what they ask, so a repeated request may pass); ``slot_bias`` is added to the
+    ``settings.scripted``: requests take ``latency_s``; a share ``failure_rate`` of them raises RequestError (which
+    ones depends on their number, not on what they ask: a repeated one may pass); ``slot_bias`` is added to the
     log-odds of the first of two choices.
     """
 

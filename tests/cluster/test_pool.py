@@ -152,7 +152,7 @@ async def test_a_task_that_kills_every_engine_ends_in_an_error_with_its_cause() 
 
 async def test_a_record_that_cannot_travel_ends_its_run_and_no_engine() -> None:
     async with pool_of(min=1) as pool:
-        with pytest.raises(RunError, match="cannot exchange rows with this process: .*pickle"):
+        with pytest.raises(RunError, match=r"cannot exchange rows with this process: .*pickle"):
             await results(pool, Unpicklable(), rows(3))
         assert_once(await results(pool, Double(), rows(3)), rows(3))
         assert pool.stats().restarts == 0
