@@ -47,11 +47,14 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training: ``rate`` in tokens (sft) or pairs (pm) per second, and the final model's held-out loss."""
+    """One training: ``rate`` in tokens (sft) or pairs (pm) per second, and the final model's held-out loss.
+
+    Sampling by length changes which pairs are in the timed steps, so pairs are counted in tokens: tokens per second
+    over the mean tokens of a pair.
+    """
 
     rate: float
-    tokens_per_s: float
-    rows_per_cpu_s: float
+    rate_per_cpu_s: float
     heldout_loss: float
     final_loss: float
 
@@ -104,11 +107,14 @@ def encode(tokenizer: Any, pair: dict[str, str]) -> dict[str, Any] | None:
     chosen, rejected = ([*tokenizer.encode(pair[side]), tokenizer.eos_token_id] for side in ("chosen", "rejected"))
     if max(len(chosen), len(rejected)) > MAX_LENGTH or chosen == rejected:
         return None
-    # a token that spans the end of the prompt belongs to the answer
-    prompt_length = next(
-        i for i, (a, b) in enumerate(zip([*tokenizer.encode(prompt), -1], chosen, strict=False)) if a != b
-    )
+    prompt_length = common_prefix(tokenizer.encode(prompt), chosen)
     return {"chosen": chosen, "rejected": rejected, "prompt_length": prompt_length}
+
+
+def common_prefix(first: list[int], second: list[int]) -> int:
+    """Length of what both begin with: a token that spans the end of the prompt belongs to the answer."""
+    same = (a == b for a, b in zip(first, second, strict=False))
+    return next((i for i, equal in enumerate(same) if not equal), min(len(first), len(second)))
 
 
 def write(examples: list[dict[str, Any]], name: str, directory: Path) -> str:
@@ -133,28 +139,22 @@ def count_tokens(rows: list[dict[str, Any]]) -> int:
 
 
 class Clock:
-    """Times the ends of optimizer steps over known batches."""
+    """Times the ends of optimizer steps, with the tokens and rows learned until then."""
 
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self._batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
-        self._times: list[float] = []
-        self._cpu_times: list[float] = []
+    def __init__(self) -> None:
+        self._ticks: list[tuple[float, float, int]] = []
 
-    def tick(self) -> None:
-        self._times.append(time.perf_counter())
-        self._cpu_times.append(time.process_time())
-
-    def cpu_rate(self) -> float:
-        """Rows per second of CPU time: steadier than the rate when something else runs on the machine."""
-        timed = [row for batch in self._batches[1:] for row in batch]
-        return len(timed) / (self._cpu_times[-1] - self._cpu_times[0])
+    def tick(self, num_tokens: int) -> None:
+        """An optimizer step has ended; ``num_tokens`` is the total so far, without padding."""
+        self._ticks.append((time.perf_counter(), time.process_time(), num_tokens))
 
     def rates(self) -> tuple[float, float]:
-        """Tokens and rows per second from the end of the first step to the end of the last."""
-        assert len(self._times) == len(self._batches), (len(self._times), len(self._batches))
-        seconds = self._times[-1] - self._times[0]
-        timed = [row for batch in self._batches[1:] for row in batch]
-        return count_tokens(timed) / seconds, len(timed) / seconds
+        """Tokens per second, and per second of CPU time, from the end of the first step to the end of the last.
+
+        The second is steadier when something else runs on the machine.
+        """
+        (wall, cpu, tokens), (last_wall, last_cpu, last_tokens) = self._ticks[0], self._ticks[-1]
+        return (last_tokens - tokens) / (last_wall - wall), (last_tokens - tokens) / (last_cpu - cpu)
 
 
 def heldout_loss(task: str, model: Any, rows: list[dict[str, Any]]) -> float:
@@ -189,11 +189,11 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
     from rlaif.training.sft import run_sft
 
     rows = read_rows(workload.rows[task])
-    clock = Clock(rows)
+    clock = Clock()
     losses: list[float] = []
 
     def report(metrics: Any) -> None:
-        clock.tick()
+        clock.tick(count_tokens(rows[: BATCH_SIZE * (len(losses) + 1)]))
         losses.append(next(value for name, value in metrics.items() if "loss" in name))
 
     batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
@@ -219,11 +219,12 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
 def _trial(task: str, clock: Clock, model: Any, workload: Workload, final_loss: float) -> Trial:
     from rlaif.training.batches import read_rows
 
-    tokens, rows = clock.rates()
+    rows = read_rows(workload.rows[task])
+    unit = 1.0 if task == "sft" else count_tokens(rows) / len(rows)
+    rate, rate_per_cpu_s = clock.rates()
     return Trial(
-        rate=tokens if task == "sft" else rows,
-        tokens_per_s=tokens,
-        rows_per_cpu_s=clock.cpu_rate(),
+        rate=rate / unit,
+        rate_per_cpu_s=rate_per_cpu_s / unit,
         heldout_loss=heldout_loss(task, model, read_rows(workload.heldout[task])),
         final_loss=final_loss,
     )
@@ -245,11 +246,11 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
     torch.set_num_threads(workload.threads)
     torch.manual_seed(0)
     rows = read_rows(workload.rows[task])
-    clock = Clock(rows)
+    clock = Clock()
 
     class Ticks(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            clock.tick()
+            clock.tick(int(trainer._total_train_tokens))  # counted by TRL itself, without padding
 
     settings: dict[str, Any] = {
         "output_dir": output,
@@ -297,7 +298,14 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
         with torch.no_grad():
             head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[1] + 1))
         data = Dataset.from_list(
-            [{"chosen_ids": row["input_ids_1"], "rejected_ids": row["input_ids_2"]} for row in rows]
+            [
+                {
+                    "chosen_ids": row["input_ids_1"],
+                    "rejected_ids": row["input_ids_2"],
+                    "length": max(len(row["input_ids_1"]), len(row["input_ids_2"])),
+                }
+                for row in rows
+            ]
         )
         trainer = RewardTrainer(
             model, RewardConfig(**settings), train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()]
@@ -337,10 +345,10 @@ class Side:
 
 
 CANDIDATES = {
-    "ours": [{"micro_batch_tokens": tokens} for tokens in (1024, 2048, 4096)],
+    "ours": [{"micro_batch_tokens": tokens} for tokens in (512, 1024, 2048)],
     "trl": [
         {"per_device": size, "sampling": sampling}
-        for size in (8, 16, 32)
+        for size in (4, 8, 16)
         for sampling in ("sequential", "group_by_length")
     ],
 }

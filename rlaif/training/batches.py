@@ -18,15 +18,34 @@ Row = dict[str, Any]
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of rows, cut into micro-batches by length, longest first (so a lack of memory shows at once)."""
-    batches: list[list[int]] = []
+    """Indices of rows, cut into micro-batches by length, longest first (so a lack of memory shows at once).
+
+    The cheapest cut of the sorted rows, where a pass costs its padded tokens plus a sixteenth of ``max_tokens`` for
+    being a pass at all: smaller micro-batches pad less, but there are more of them.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    for index in order:
-        widest = lengths[batches[-1][0]] if batches else 0
-        if not batches or widest * (len(batches[-1]) + 1) > max_tokens:
-            batches.append([])
-        batches[-1].append(index)
+    costs, starts = [0.0], [0]  #: of the cheapest cut of the first n rows, and where its last micro-batch starts
+    for end in range(1, len(order) + 1):
+        cost, start = min(_last_cuts(lengths, order, costs, end, max_tokens))
+        costs.append(cost)
+        starts.append(start)
+    batches: list[list[int]] = []
+    end = len(order)
+    while end:
+        batches.insert(0, order[starts[end] : end])
+        end = starts[end]
     return batches
+
+
+def _last_cuts(
+    lengths: Sequence[int], order: Sequence[int], costs: Sequence[float], end: int, max_tokens: int
+) -> Iterator[tuple[float, int]]:
+    """Cost of the first ``end`` rows for each place where their last micro-batch may start, and the place."""
+    for start in range(end - 1, -1, -1):
+        tokens = lengths[order[start]] * (end - start)
+        if tokens > max_tokens and start < end - 1:
+            return
+        yield costs[start] + tokens + max_tokens / 16, start
 
 
 def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
