@@ -65,16 +65,27 @@ def make(
     """
     lexicon = load_lexicon(settings.lexicon)
     _usable(constitution)
-    cache = Path(settings.cache_dir).expanduser()
-    root = cache / content_hash(lexicon, constitution, settings.seed, settings.slot_bias)
+    root = _root(settings, lexicon, constitution)
     if not root.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
         if settings.slot_bias == 0:
             _atomically(root, lambda made: _train_world(made, lexicon, constitution, settings.seed, progress))
         else:
             unbiased = make(settings.model_copy(update={"slot_bias": 0.0}), constitution, progress)
             _atomically(root, lambda made: _with_bias(made, unbiased, settings.slot_bias))
     return MiniaturePaths(root=root)
+
+
+def cached(settings: Miniature, constitution: Constitution) -> bool:
+    """Whether ``make`` would find this miniature ready. Raises ConfigError as ``make`` does."""
+    lexicon = load_lexicon(settings.lexicon)
+    _usable(constitution)
+    return _root(settings, lexicon, constitution).is_dir()
+
+
+def _root(settings: Miniature, lexicon: Lexicon, constitution: Constitution) -> Path:
+    name = content_hash(lexicon, constitution, settings.seed, settings.slot_bias)
+    return Path(settings.cache_dir).expanduser() / name
 
 
 def _usable(constitution: Constitution) -> None:

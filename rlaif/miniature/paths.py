@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from rlaif.config import Config
 from rlaif.config_checks import MODEL_KEYS, SOURCE_KEYS, flatten
 from rlaif.constitution import Constitution
-from rlaif.miniature.make import FILES, MODELS, make
+from rlaif.errors import RunError
+from rlaif.miniature.make import FILES, MODELS, cached, make
 
 
 def miniature_paths(config: Config, constitution: Constitution) -> Mapping[str, Path]:
@@ -16,5 +19,18 @@ def miniature_paths(config: Config, constitution: Constitution) -> Mapping[str, 
     flat = flatten(config)
     if not any(str(flat[key]).startswith("miniature:") for key in (*SOURCE_KEYS, *MODEL_KEYS)):
         return {}
+    if not cached(config.miniature, constitution):
+        _make_apart(config)
     made = make(config.miniature, constitution)
     return {f"miniature:{name}": made.path(name) for name in (*FILES, *MODELS)}
+
+
+def _make_apart(config: Config) -> None:
+    """Make it in a process of its own: torch stays out of the driver's memory, its chatter out of the terminal."""
+    settings = config.miniature
+    command = [sys.executable, "-m", "rlaif.miniature.make", "--constitution", config.constitution]
+    command += [f"--seed={settings.seed}", f"--slot-bias={settings.slot_bias}", f"--cache-dir={settings.cache_dir}"]
+    command += [f"--lexicon={settings.lexicon}"] if settings.lexicon else []
+    made = subprocess.run(command, capture_output=True, text=True)
+    if made.returncode:
+        raise RunError(f"the miniature could not be made:\n{made.stderr[-2000:]}")
