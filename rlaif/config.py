@@ -177,7 +177,7 @@ class Reinforcement(Section):
     minibatch_size: Count = Field(64, description="rollouts of one optimizer step")
     epochs: Annotated[int, Field(ge=1, le=4)] = 1
     helpful_fraction: Fraction = Field(0.5, description="share of helpful prompts in a batch")
-    learning_rate: Positive = 1e-6
+    learning_rate: Positive = Field(1e-6, description="at the first batch; falls linearly to zero at the last")
     value_learning_rate: Positive = 1e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     max_grad_norm: Positive = 1.0

@@ -128,14 +128,15 @@ class Engine:
         """Optimizer steps taken so far."""
         return self._engine.global_steps
 
-    def step(self, losses: Iterable[Tensor]) -> None:
-        """One optimizer step on the sum of ``losses`` over all micro-batches and ranks.
+    def step(self, losses: Iterable[Tensor], rate: float = 1.0) -> None:
+        """One optimizer step on the sum of ``losses`` over all micro-batches and ranks, at ``rate`` times the learning
+        rate (and less while warming up).
 
         ``losses`` is drawn one at a time, so each micro-batch's graph is freed before the next is built.
         """
         warmed = min(1.0, (self.num_steps + 1) / (self._warmup_steps + 1))
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = self._learning_rate * warmed
+            group["lr"] = self._learning_rate * rate * warmed
         for loss in losses:
             self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
         self._engine.step()

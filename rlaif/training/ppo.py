@@ -18,7 +18,9 @@ Departures from the papers:
    units and is brought to reward units by the same running normalisation as the rewards, so when the statistics move,
    values move with the rewards.
 3. Dropout is off, also in optimizer steps: it would put noise into every ratio.
-4. Minibatch order depends on (seed, version, epoch) alone, so a resumed run repeats it without a saved RNG state.
+4. Learning rates fall linearly to zero over the run's batches, as in the PPO paper's Atari setting (table 5) and not in
+   the constitutional one: whitened advantages never shrink, so a constant rate ends in a policy full of their noise.
+5. Minibatch order depends on (seed, version, epoch) alone, so a resumed run repeats it without a saved RNG state.
 """
 
 from __future__ import annotations
@@ -169,9 +171,10 @@ class PPOLearner:
         plan = share(sequence_lengths(samples), rows, self._job.trainer.micro_batch_tokens, self._rank)
         micros = [micro_batch(samples, taken, self._policy.device) for taken in plan]
         sums: dict[str, Tensor] = {}
-        self._policy.step(self._policy_losses(micros, batch, num_tokens, sums))
+        rate = 1 - self._progress.version / self._settings.batches
+        self._policy.step(self._policy_losses(micros, batch, num_tokens, sums), rate)
         if self._value is not None:
-            self._value.step(self._value_losses(micros, batch, normalize, num_tokens, sums))
+            self._value.step(self._value_losses(micros, batch, normalize, num_tokens, sums), rate)
         return summed({name: value.item() for name, value in sums.items()}, self._rank, self._policy.device)
 
     def _policy_losses(
