@@ -15,6 +15,7 @@ Each side has one long-lived process, so that neither's global state reaches the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ HIDDEN, LAYERS, VOCABULARY = 128, 4, 1000
 MAX_LENGTH = 512
 BATCH_SIZE = 32
 LEARNING_RATES = {"sft": 3e-3, "pm": 1e-3}
+NUM_STEPS = {"sft": 12, "pm": 6}
 BETAS = (0.9, 0.95)
 
 
@@ -56,7 +58,6 @@ class Trial:
     rate: float
     rate_per_cpu_s: float
     heldout_loss: float
-    final_loss: float
 
 
 # --------------------------------------------------------------------------------------------------- the workload
@@ -67,7 +68,7 @@ def make_workload(data: Path, directory: Path, threads: int) -> Workload:
     examples = [example for pair in pairs if (example := encode(tokenizer, pair)) is not None]
     return Workload(
         model=str(directory / "model"),
-        rows={task: write(examples[: 12 * BATCH_SIZE], task, directory) for task in ("sft", "pm")},
+        rows={task: write(examples[: steps * BATCH_SIZE], task, directory) for task, steps in NUM_STEPS.items()},
         heldout={task: write(examples[-128:], f"{task}_heldout", directory) for task in ("sft", "pm")},
         threads=threads,
     )
@@ -190,11 +191,12 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
 
     rows = read_rows(workload.rows[task])
     clock = Clock()
-    losses: list[float] = []
+    totals = itertools.accumulate(
+        count_tokens(rows[first : first + BATCH_SIZE]) for first in range(0, len(rows), BATCH_SIZE)
+    )
 
     def report(metrics: Any) -> None:
-        clock.tick(count_tokens(rows[: BATCH_SIZE * (len(losses) + 1)]))
-        losses.append(next(value for name, value in metrics.items() if "loss" in name))
+        clock.tick(next(totals))
 
     batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
     optimization = Optimization(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATES[task])
@@ -213,10 +215,10 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
         pm_job = PreferenceJob(**common, pretraining=None, fit="", heldout=None, settings=settings)
         run_preference(pm_job, Rank(), None, batches, None, report)
         model = AutoModelForSequenceClassification.from_pretrained(output)
-    return _trial(task, clock, model, workload, losses[-1])
+    return _trial(task, clock, model, workload)
 
 
-def _trial(task: str, clock: Clock, model: Any, workload: Workload, final_loss: float) -> Trial:
+def _trial(task: str, clock: Clock, model: Any, workload: Workload) -> Trial:
     from rlaif.training.batches import read_rows
 
     rows = read_rows(workload.rows[task])
@@ -226,7 +228,6 @@ def _trial(task: str, clock: Clock, model: Any, workload: Workload, final_loss: 
         rate=rate / unit,
         rate_per_cpu_s=rate_per_cpu_s / unit,
         heldout_loss=heldout_loss(task, model, read_rows(workload.heldout[task])),
-        final_loss=final_loss,
     )
 
 
@@ -268,8 +269,7 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
         "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": False,
-        "logging_strategy": "steps",
-        "logging_steps": len(rows) // BATCH_SIZE,
+        "logging_strategy": "no",
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -288,9 +288,8 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
                 for row in rows
             ]
         )
-        trainer: Any = SFTTrainer(
-            model, SFTConfig(**settings), train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()]
-        )
+        config = SFTConfig(**settings, completion_only_loss=True)
+        trainer: Any = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()])
     else:
         model = AutoModelForSequenceClassification.from_pretrained(workload.model, num_labels=1, dtype=torch.float32)
         generator = torch.Generator().manual_seed(0)  # the same new head as ours
@@ -311,7 +310,7 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
             model, RewardConfig(**settings), train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()]
         )
     trainer.train()
-    return _trial(task, clock, trainer.model, workload, trainer.state.log_history[0]["loss"])
+    return _trial(task, clock, trainer.model, workload)
 
 
 # ---------------------------------------------------------------------------------------------------- the contest
@@ -347,9 +346,8 @@ class Side:
 CANDIDATES = {
     "ours": [{"micro_batch_tokens": tokens} for tokens in (512, 1024, 2048)],
     "trl": [
-        {"per_device": size, "sampling": sampling}
-        for size in (4, 8, 16)
-        for sampling in ("sequential", "group_by_length")
+        {"per_device": 8, "sampling": "sequential"},
+        *({"per_device": size, "sampling": "group_by_length"} for size in (4, 8, 16)),
     ],
 }
 
@@ -370,7 +368,7 @@ def contest(sides: dict[str, Side], task: str, rounds: int) -> dict[str, Any]:
             "settings": chosen[name],
             "rate": statistics.median(trial.rate for trial in trials[name]),
             "heldout_loss": trials[name][-1].heldout_loss,
-            "final_loss": trials[name][-1].final_loss,
+            "rate_per_cpu_s": statistics.median(trial.rate_per_cpu_s for trial in trials[name]),
             "trials": [asdict(trial) for trial in trials[name]],
             "tried": [{**settings, "rate": trial.rate} for trial, settings in tried[name]],
         }
@@ -394,17 +392,19 @@ def machine() -> dict[str, Any]:
 
 
 def result(found: dict[str, dict[str, Any]], threads: int) -> dict[str, Any]:
-    """The figures by name, then everything they come from."""
+    """The figures by name, then everything they come from. Final losses are on the held-out rows."""
     sft, pm = found["sft"], found["pm"]
     return {
         "sft_tokens_per_s": sft["ours"]["rate"],
         "pm_pairs_per_s": pm["ours"]["rate"],
         "trl.sft_tokens_per_s": sft["trl"]["rate"],
         "trl.pm_pairs_per_s": pm["trl"]["rate"],
-        "sft_heldout_loss": sft["ours"]["heldout_loss"],
-        "trl.sft_heldout_loss": sft["trl"]["heldout_loss"],
-        "pm_heldout_loss": pm["ours"]["heldout_loss"],
-        "trl.pm_heldout_loss": pm["trl"]["heldout_loss"],
+        **{
+            f"{prefix}{task}_{figure}": found[task][side][key]
+            for key, figure in (("heldout_loss", "final_loss"), ("rate_per_cpu_s", "rate_per_cpu_s"))
+            for task in found
+            for side, prefix in (("ours", ""), ("trl", "trl."))
+        },
         "threads": threads,
         "machine": machine(),
         "details": found,
@@ -415,7 +415,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/hh_harmless_pairs.jsonl"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
