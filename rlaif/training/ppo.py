@@ -131,7 +131,7 @@ class PPOLearner:
         divides = self._settings.reward_normalization == "mean_std"
         return Normalization(mean=statistics.mean, scale=statistics.std if divides else 1.0)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: ZeRO-3 keeps parameters that it gathered in it
     def _forwards(self, samples: Sequence[ScoredSample], normalize: Normalization) -> Forwards:
         """Old and reference log-probabilities, values and entropy of the whole batch, each rank computing its share."""
         mask = response_mask(samples)
@@ -222,7 +222,7 @@ class PPOLearner:
         state = self._policy.full_state()
         return {name.removeprefix("language_model."): tensor for name, tensor in state.items()}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _probe(self) -> Probe:
         values = []
         for ids in self._progress.probes:

@@ -165,7 +165,7 @@ class PairFit:
         plan = micro_batches(lengths, self._job.trainer.micro_batch_tokens)
         return [[rows[index] for index in batch] for batch in plan]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: ZeRO-3 keeps parameters that it gathered in it
     def score(self, rows: Sequence[Row]) -> list[ScoredPair]:
         """Score pairs with the model as it is, shared among the ranks; those that are too long are left out."""
         kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]

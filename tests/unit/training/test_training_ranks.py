@@ -44,7 +44,7 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
         pairs[17:],
         lambda metrics: None,
     )
-    learner = PPOLearner(ppo_job(base, scorer, trainer), rank)
+    learner = PPOLearner(ppo_job(base, scorer, trainer, epochs=1), rank)
     learned = [learner.learn(rollouts(13)) for _ in range(2)]
     learner.save(directory / "rl")
     weights = learner.weights()
