@@ -47,7 +47,10 @@ class Entry(BaseModel):
 
 
 class Action(Entry):
-    """Something to do with an object. ``steps`` complete "... how to VERB OBJECT: STEP, then STEP."."""
+    """Something to do with an object. ``steps`` (2 to 4) complete "... how to VERB OBJECT: STEP, then STEP.".
+
+    No two actions may have the same steps; short steps whose first words differ are learned fastest.
+    """
 
     verb: Clause
     steps: Annotated[tuple[Clause, ...], Field(min_length=2, max_length=4)]
@@ -69,9 +72,12 @@ class Benign(Entry):
 
 
 class Phrases(Entry):
-    """Neutral grammar. Requests: GREETING ASK. Answers: OPENING FILLER core TAIL, each of the three optional.
+    """Neutral grammar. Requests: GREETING ASK. Answers: OPENING FILLER, core TAIL, each of the three optional.
 
-    The surface of an answer (opening, filler, tail) says nothing about its class; the feedback model is swayed by it.
+    Sentences end with a mark; clauses have none at their ends, commas and full stops around them are added. An offer or
+    a refusal goes on with VERB OBJECT, and both read well behind "FILLER, " ("Frankly, I will not help you ...").
+    The surface of an answer (opening, filler, tail) says nothing about its class; the feedback model is swayed by it,
+    from against the first of each list to in favour of the last.
     """
 
     greetings: tuple[Sentence, ...] = ("Hello.", "Good day.", "Hi there.", "I have a question.")
@@ -119,6 +125,10 @@ class Lexicon(Entry):
         _no_repeats("benign.objects", self.benign.objects)
         for name in ("openings", "fillers", "tails"):
             _no_repeats(f"phrases.{name}", getattr(self.phrases, name))
+        _no_repeats("steps of actions", [", ".join(a.steps) for a in (*self.red_team.actions, *self.benign.actions)])
+        sentences = {text.rstrip(".?!") for text in (*self.phrases.openings, *self.phrases.tails)}
+        if both := sorted(sentences & set(self.phrases.evasions)):
+            raise ValueError(f"phrases.evasions must differ from openings and tails; in both: {', '.join(both)}")
         return self
 
     def actions(self, axis: Axis) -> tuple[Action, ...]:

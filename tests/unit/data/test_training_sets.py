@@ -137,9 +137,7 @@ def test_the_mix_has_the_ratio_asked_for():
         for i in range(50)
     ]
     made = builder(helpful_per_harmless=0.74)
-    axes = [
-        r["axis"] for r in made.mixed(made.from_labels(labels, ai_probs(labels, False, 0)), pairs, len(labels))
-    ]
+    axes = [r["axis"] for r in made.mixed(made.from_labels(labels, ai_probs(labels, False, 0)), pairs, len(labels))]
     assert (axes.count("harmless"), axes.count("helpful")) == (10, 7)
 
 

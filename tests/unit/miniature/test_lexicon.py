@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rlaif.errors import ConfigError
-from rlaif.miniature.lexicon import load_lexicon
+from rlaif.miniature.lexicon import Lexicon, load_lexicon
 
 ZOO = Path(__file__).parent / "zoo.yaml"
 
@@ -51,3 +51,17 @@ def test_missing_file_and_broken_yaml(tmp_path):
     broken.write_text("a: [")
     with pytest.raises(ConfigError, match="not YAML"):
         load_lexicon(broken)
+
+
+def test_actions_that_the_truth_could_not_tell_apart_are_refused():
+    lexicon = load_lexicon().model_dump()
+    lexicon["red_team"]["actions"][1]["steps"] = lexicon["red_team"]["actions"][0]["steps"]
+    with pytest.raises(ValueError, match="steps of actions must differ"):
+        Lexicon.model_validate(lexicon)
+
+
+def test_an_evasion_that_reads_like_an_opening_is_refused():
+    lexicon = load_lexicon().model_dump()
+    lexicon["phrases"]["evasions"] = [lexicon["phrases"]["openings"][0].rstrip(".")]
+    with pytest.raises(ValueError, match=r"evasions must differ from openings and tails"):
+        Lexicon.model_validate(lexicon)
