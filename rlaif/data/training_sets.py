@@ -25,9 +25,7 @@ from rlaif.templates import DialogueFormat, dialogue
 
 Row = Mapping[str, Any]
 
-SFT_SCHEMA = pa.schema(
-    [("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("prompt_length", pa.int32())]
-)
+SFT_SCHEMA = pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("prompt_length", pa.int32())])
 PAIR_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -118,9 +116,7 @@ class PairBuilder:
             if label.id in probs:
                 first, second = terminated(label.token_ids_1, eos), terminated(label.token_ids_2, eos)
                 weight = self.settings.harmless_weight
-                yield self._row(
-                    label.id, "harmless", label.prompt_ids, first, second, probs[label.id], weight
-                )
+                yield self._row(label.id, "harmless", label.prompt_ids, first, second, probs[label.id], weight)
 
     def from_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[Row]:
         form = dialogue(self.dialogue_format, self.tokenizer)
