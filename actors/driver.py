@@ -36,6 +36,8 @@ async def drive(config: Config, progress: Progress, *, stage: str | None, in_pro
     """
     constitution = load_constitution(config.constitution)
     check_sources(config)
+    if not in_process:
+        _check_cluster_plan(config)
     progress.start("miniature", None)
     paths = _paths(config, constitution)
     progress.finish("miniature")
@@ -84,21 +86,25 @@ def _runner(config: Config, run_dir: RunDir, in_process: bool) -> Iterator[tuple
 
         yield InProcessPools(config), InProcessTrainers(_reporter(run_dir))
         return
-    problems = check_for_cluster(config)
-    if problems:
-        raise ConfigError("\n".join(problems))
     with _cluster(config, run_dir) as cluster:
         yield cluster
 
 
+def _check_cluster_plan(config: Config) -> None:
+    from actors.placement import check, declared, plan
+
+    if problems := check_for_cluster(config):
+        raise ConfigError("\n".join(problems))
+    check(plan(config), declared(config))
+
+
 @contextmanager
 def _cluster(config: Config, run_dir: RunDir) -> Iterator[tuple]:
-    from actors.placement import check, declared, plan
+    from actors.placement import check, plan
     from actors.pool import RayPools
     from actors.ray_start import available, started
     from actors.trainer import RayTrainers
 
-    check(plan(config), declared(config))
     with started(config) as address:
         check(plan(config), available())
         with _announced(run_dir, address):
