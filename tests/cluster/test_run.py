@@ -25,8 +25,13 @@ def rlaif(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def start(*arguments: str) -> subprocess.Popen:
+    """Start the command as a terminal would: heeding SIGINT, which whoever runs the tests in the background ignores."""
     return subprocess.Popen(
-        [sys.executable, "-m", "actors.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "actors.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
