@@ -25,7 +25,9 @@ from rlaif.training.jobs import Rank
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # found anyway, but with a warning
 import deepspeed
+import deepspeed.comm.comm
 import deepspeed.ops
+from deepspeed.utils import groups
 from deepspeed.utils import logger as deepspeed_logger
 
 deepspeed_logger.setLevel(logging.ERROR)
@@ -47,9 +49,23 @@ def start_rank(rank: Rank, trainer: Trainer) -> None:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's launcher would have set it
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    _adopt_process_group()
     assert torch.distributed.get_world_size() == rank.world_size
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+_adopted: Any = None  #: the world group that DeepSpeed's cached groups belong to
+
+
+def _adopt_process_group() -> None:
+    """Make DeepSpeed forget groups of a world that is gone: in one process, an engine that closes may destroy it."""
+    global _adopted
+    world = torch.distributed.group.WORLD
+    if _adopted is not None and _adopted is not world:
+        groups._release_process_group_references()
+        deepspeed.comm.comm.cdb = None
+    _adopted = world
 
 
 def effective_stage(trainer: Trainer) -> int:
@@ -116,7 +132,7 @@ class Engine:
         self._zero_stage = effective_stage(trainer)
         self._max_grad_norm = max_grad_norm
         self._grad_norm = 0.0
-        self._world_size = rank.world_size
+        self._rank = rank
         self._learning_rate = learning_rate
         self._warmup_steps = warmup_steps
 
@@ -138,7 +154,7 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self._learning_rate * rate * warmed
         for loss in losses:
-            self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+            self._engine.backward(loss * self._rank.world_size, scale_wrt_gas=False)
         self._engine.step()
 
     def _clip(self, *_: Any) -> None:
@@ -158,7 +174,7 @@ class Engine:
         state: dict[str, Tensor] = {}
         for name, tensor in self.module.state_dict(keep_vars=True).items():
             with self._gathered(tensor):
-                if torch.distributed.get_rank() == 0:
+                if self._rank.index == 0:
                     state[name] = tensor.detach().cpu().clone()
         return state
 
@@ -205,13 +221,23 @@ class Frozen:
             self._module.to("cpu")
 
 
+def wait_for_all(rank: Rank) -> None:
+    """Return when every rank has come here."""
+    if rank.world_size > 1:
+        torch.distributed.barrier()
+
+
+def add_over_ranks(tensor: Tensor, rank: Rank) -> Tensor:
+    """``tensor`` itself, holding the sum over all ranks. One rank needs no process group for it."""
+    if rank.world_size > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
 def summed(values: Mapping[str, float], rank: Rank, device: torch.device) -> dict[str, float]:
     """Each value's sum over all ranks. Keys must be the same everywhere."""
-    if rank.world_size == 1:
-        return dict(values)
     tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(tensor)
-    return dict(zip(values, tensor.tolist(), strict=True))
+    return dict(zip(values, add_over_ranks(tensor, rank).tolist(), strict=True))
 
 
 def largest(value: int, rank: Rank, device: torch.device) -> int:

@@ -40,7 +40,7 @@ from rlaif.experience import Experience, Forwards, check_samples, experience, re
 from rlaif.interfaces import Learned, Probe, Weights
 from rlaif.losses import policy_loss, value_loss
 from rlaif.records import ScoredSample
-from rlaif.training.deepspeed import Engine, Frozen, start_rank, summed
+from rlaif.training.deepspeed import Engine, Frozen, add_over_ranks, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PPOJob, Rank
 from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, load_tokenizer, save_model
 from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
@@ -146,8 +146,7 @@ class PPOLearner:
                 values = torch.zeros_like(logprobs) if self._value is None else self._values(micro, normalize)
                 for tensor, found in zip(tensors, (logprobs, ref_logprobs, values, entropy), strict=True):
                     put(tensor, mask, micro, found)
-        gathered = tensors.to(self._policy.device)
-        torch.distributed.all_reduce(gathered)
+        gathered = add_over_ranks(tensors.to(self._policy.device), self._rank)
         logprobs, ref_logprobs, values, entropy = gathered.cpu().unbind()
         return Forwards(logprobs=logprobs, ref_logprobs=ref_logprobs, values=values, entropy=entropy)
 
@@ -237,7 +236,7 @@ class PPOLearner:
         state = self._policy_state()
         if self._rank.index == 0:
             save_model(self._policy_model.language_model, state, self._tokenizer, str(path))
-        torch.distributed.barrier()
+        wait_for_all(self._rank)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Everything needed to go on exactly; every rank must call it with the same ``path``."""
@@ -246,10 +245,10 @@ class PPOLearner:
         self._policy.save_checkpoint(str(path / "policy"))
         if self._value is not None:
             self._value.save_checkpoint(str(path / "value"))
-        torch.distributed.barrier()
+        wait_for_all(self._rank)
         if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
             (path / "progress.json").write_text(json.dumps(asdict(self._progress)))
-        torch.distributed.barrier()
+        wait_for_all(self._rank)
 
     def _load_checkpoint(self, path: Path) -> None:
         try:

@@ -25,7 +25,7 @@ from rlaif.errors import DataError
 from rlaif.losses import preference_loss
 from rlaif.preference_model import ScoredPair, pair_report
 from rlaif.training.batches import Row, micro_batches, padded
-from rlaif.training.deepspeed import Engine, largest, start_rank, summed
+from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PreferenceJob, Rank
 from rlaif.training.models import ScalarModel, load_scorer, load_tokenizer, new_scorer, save_model
 
@@ -80,7 +80,7 @@ def save_scorer(engine: Engine, model: ScalarModel, tokenizer: object, path: str
     if rank.index == 0:
         tensors = {name.removeprefix("classifier."): tensor for name, tensor in state.items()}
         save_model(model.classifier, tensors, tokenizer, path)
-    torch.distributed.barrier()
+    wait_for_all(rank)
 
 
 class PairFit:
@@ -179,8 +179,8 @@ class PairFit:
             found = self.engine(*ends(batch, self.engine.device)).double().view(2, -1)
             scores[:, [row["number"] for row in taken]] = found[:, : len(taken)]
         self.engine.module.train()
-        torch.distributed.all_reduce(scores)
-        return [_scored(row, *pair) for row, pair in zip(kept, scores.T.tolist(), strict=True)]
+        totals = add_over_ranks(scores, self._rank).T.tolist()
+        return [_scored(row, *pair) for row, pair in zip(kept, totals, strict=True)]
 
 
 def _scored(row: Row, score_1: float, score_2: float) -> ScoredPair:

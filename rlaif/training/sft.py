@@ -19,7 +19,7 @@ from torch import Tensor
 from rlaif.errors import DataError
 from rlaif.losses import supervised_loss
 from rlaif.training.batches import Row, micro_batches, padded, spans
-from rlaif.training.deepspeed import Engine, largest, start_rank, summed
+from rlaif.training.deepspeed import Engine, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import Rank, SFTJob
 from rlaif.training.models import PolicyModel, load_policy, load_tokenizer, save_model
 
@@ -65,7 +65,7 @@ def _save(engine: Engine, model: PolicyModel, tokenizer: object, job: SFTJob, ra
         prefix = "language_model."
         tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         save_model(model.language_model, tensors, tokenizer, job.output)
-    torch.distributed.barrier()
+    wait_for_all(rank)
 
 
 class SupervisedFit:
