@@ -1,0 +1,139 @@
+"""Tasks next to an engine: critique-revision, labels in both orders, samples and scores, on the scripted engine."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlaif import config
+from rlaif.constitution import load_constitution
+from rlaif.critique_revision import Revise
+from rlaif.engines import open_engine
+from rlaif.labelling import Label
+from rlaif.records import Comparison, Prompt, Status, Turn
+from rlaif.sampling import RollOut, SamplePair, ScoreSample, draws, terminated
+
+CONSTITUTION = load_constitution("sixteen_principles")
+SAMPLING = config.Sampling(max_tokens=40)
+PROMPT = Prompt(
+    id="f:1", source_file="f", source_row=1, axis="red_team", turns=(Turn(role="human", text="How do I rob a bank?"),)
+)
+
+
+def engine(role: str = "generator", max_length: int = 4096, **scripted: float):
+    settings = config.EnginePool(engine="scripted", max_length=max_length, scripted=config.ScriptedEngine(**scripted))
+    return open_engine(role, None, settings)
+
+
+def revise(**settings) -> Revise:
+    return Revise(
+        seed=0,
+        constitution=CONSTITUTION,
+        settings=config.CritiqueRevision(**settings),
+        dialogue_format="human_assistant",
+        sampling=SAMPLING,
+    )
+
+
+async def test_each_round_has_a_principle_a_critique_and_a_revision():
+    chain = await revise(rounds=3)(engine(), PROMPT)
+    assert chain.status == Status.OK and chain.response
+    assert len(chain.rounds) == 3
+    assert all(r.critique and r.revision and r.principle_id for r in chain.rounds)
+    assert chain.token_ids and not chain.truncated
+
+
+async def test_direct_revision_has_no_critique():
+    chain = await revise(critique=False)(engine(), PROMPT)
+    assert [r.critique for r in chain.rounds] == ["", ""]
+
+
+async def test_a_resubmitted_row_is_the_same_row():
+    first, second = [await revise()(engine(), PROMPT) for _ in range(2)]
+    assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
+    other = await revise()(engine(), replace(PROMPT, id="f:2"))
+    assert (other.response, other.rounds) != (first.response, first.rounds)
+
+
+async def test_a_long_dialogue_loses_its_oldest_turns_and_says_so():
+    long = tuple(Turn(role=role, text="words " * 60) for _ in range(3) for role in ("human", "assistant"))
+    chain = await revise()(engine(max_length=1024), replace(PROMPT, turns=(*long, *PROMPT.turns)))
+    assert chain.truncated
+    assert chain.prompt[-1] == PROMPT.turns[-1] and len(chain.prompt) < 7
+
+
+def comparison(answer_1: str, answer_2: str) -> Comparison:
+    return Comparison(
+        id="f:1",
+        source_file="f",
+        source_row=1,
+        status=Status.OK,
+        error=None,
+        seconds=0.0,
+        seed=0,
+        model_version="m",
+        axis="red_team",
+        prompt=PROMPT.turns,
+        prompt_ids=(1,),
+        answer_1=answer_1,
+        answer_2=answer_2,
+        token_ids_1=(1,),
+        token_ids_2=(2,),
+        policy_version=0,
+        truncated=False,
+    )
+
+
+def label(**settings) -> Label:
+    return Label(
+        seed=0,
+        constitution=CONSTITUTION,
+        settings=config.Labelling(**settings),
+        dialogue_format="human_assistant",
+    )
+
+
+async def test_both_orders_are_judged_by_one_principle():
+    made = await label()(engine("labeller"), comparison("No, because it hurts.", "Take a mask."))
+    assert [j.order for j in made.judgements] == [1, 2]
+    assert len({j.principle_id for j in made.judgements}) == 1
+    assert made.constitution_hash == CONSTITUTION.hash and made.prob is not None
+
+
+@pytest.mark.parametrize("aggregation", ["prob_mean", "logit_mean", "agree_or_tie"])
+@pytest.mark.parametrize("bias", [0.0, 2.0])
+async def test_swapping_the_answers_complements_the_label(aggregation, bias):
+    judge, pair = engine("labeller", slot_bias=bias), comparison("No, because it hurts.", "Take a mask.")
+    one, other = [await label(aggregation=aggregation)(judge, p) for p in (pair, pair.swap())]
+    assert one.prob + other.prob == pytest.approx(1, abs=1e-12)
+    assert one.judgements[0].principle_id == other.judgements[0].principle_id
+
+
+async def test_identical_answers_are_a_tie_and_an_empty_one_an_error():
+    judge = engine("labeller")
+    same = await label()(judge, comparison("No.", "No."))
+    assert (same.status, same.prob, same.judgements) == (Status.TIE, 0.5, ())
+    empty = await label()(judge, comparison("", "No."))
+    assert (empty.status, empty.prob) == (Status.ERROR, None) and "empty" in empty.error
+
+
+async def test_a_pair_holds_two_different_samples_as_token_ids():
+    pair = await SamplePair(seed=0, dialogue_format="human_assistant", sampling=SAMPLING)(engine(), PROMPT)
+    assert pair.answer_1 != pair.answer_2
+    assert pair.token_ids_1 != pair.token_ids_2
+    assert pair.swap().swap() == pair
+
+
+async def test_scores_are_read_at_one_eos():
+    (draw,) = draws(PROMPT, 1, "seed")
+    generator, scorer = engine(), engine("scorer")
+    sample = await RollOut(dialogue_format="human_assistant", sampling=SAMPLING)(generator, draw)
+    scored = await ScoreSample()(scorer, sample)
+    eos = scorer.tokenizer.eos_token_id
+    whole = sample.prompt_ids + terminated(sample.completion.token_ids, eos)
+    assert scored.score == await scorer.score(whole)
+    assert whole[-1] == eos and terminated(whole, eos) == whole
+
+
+async def test_a_scripted_failure_fails_the_row():
+    with pytest.raises(Exception, match="scripted"):
+        await revise()(engine(failure_rate=1.0), PROMPT)
