@@ -108,7 +108,7 @@ def _cluster(config: Config, run_dir: RunDir) -> Iterator[tuple]:
     with started(config) as address:
         check(plan(config), available())
         with _announced(run_dir, address):
-            yield RayPools(config), RayTrainers(run_dir.path / "ray_train", _reporter(run_dir))
+            yield RayPools(config), RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
 
 
 def _reporter(run_dir: RunDir) -> Callable[[Mapping[str, float]], None]:

@@ -45,12 +45,12 @@ class RunDir:
         return self.path / "manifest.json"
 
     def model(self, name: str) -> Path:
-        """Where ``sl_cai``, ``preference_model`` or ``rl_cai`` is saved."""
-        return self.path / "models" / name
+        """Where ``sl_cai``, ``preference_model`` or ``rl_cai`` is saved; absolute, for processes elsewhere."""
+        return self.path.absolute() / "models" / name
 
     def training_set(self, name: str) -> Path:
         """Where a training set (a parquet file) is written for Ray Data to read."""
-        return self.path / "training_sets" / f"{name}.parquet"
+        return self.path.absolute() / "training_sets" / f"{name}.parquet"
 
     def is_accounted(self, rows: str) -> bool:
         return rows in self._manifest["stages"]

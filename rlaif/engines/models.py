@@ -55,7 +55,7 @@ def local_model(model: str, *, field: str) -> Path:
     """
     path = Path(model).expanduser()
     if path.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
-        return path
+        return path.absolute()  # whoever loads it may work elsewhere
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -41,7 +41,7 @@ class ScoredBatch:
 
 async def reinforce(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
-    checkpoints = Checkpoints(run_dir.path / "checkpoints")
+    checkpoints = Checkpoints(run_dir.path.absolute() / "checkpoints")
     last = checkpoints.last()
     run_dir.journal.forget_from(_stage(last.version if last else 0))
     job = PPOJob(
