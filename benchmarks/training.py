@@ -332,7 +332,7 @@ class Side:
         self._process = context.Process(target=serve, args=(name, workload, directory, theirs))
         self._process.start()
 
-    def train(self, task: str, settings: dict[str, Any], timeout_s: float = 300) -> Trial:
+    def train(self, task: str, settings: dict[str, Any], timeout_s: float = 1200) -> Trial:
         self._pipe.send((task, settings))
         if not self._pipe.poll(timeout_s):
             raise TimeoutError(f"no result of {task} with {settings} within {timeout_s:.0f} s")

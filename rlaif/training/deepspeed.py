@@ -47,8 +47,9 @@ def start_rank(rank: Rank, trainer: Trainer) -> None:
     if not torch.distributed.is_initialized():
         assert rank.world_size == 1, "the process group of several ranks is made by whoever starts them"
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's launcher would have set it
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    if rank.world_size == 1:
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's launcher would have set it
     _adopt_process_group()
     assert torch.distributed.get_world_size() == rank.world_size
     if torch.cuda.is_available():
