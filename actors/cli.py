@@ -18,7 +18,8 @@ from rlaif.config_file import load_config
 from rlaif.errors import RlaifError, UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-console = Console(soft_wrap=True)
+#: Into a file or pipe, tables keep their columns whole whatever the 80 that is assumed there.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, soft_wrap=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML configuration, e.g. configs/quickstart.yaml")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlaif.config import Config, Trainer
 from rlaif.config import EnginePool as EngineSettings
@@ -142,7 +142,8 @@ def _provision_key(resource: str) -> str:
 
 def table(plan: ResourcePlan) -> Table:
     """What ``rlaif plan`` prints: a row for each role, then for each phase, with the largest of each resource."""
-    shown = Table("", "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
+    names = Column("", no_wrap=True)
+    shown = Table(names, "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
     for claim in plan.claims:
         units = f"{claim.units}" if claim.units == claim.max_units else f"{claim.units} to {claim.max_units}"
         shown.add_row(claim.role, units, *(_amount(claim, name) for name in plan.resources))
