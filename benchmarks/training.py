@@ -306,9 +306,8 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
                 for row in rows
             ]
         )
-        trainer = RewardTrainer(
-            model, RewardConfig(**settings), train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()]
-        )
+        config = RewardConfig(**settings, remove_unused_columns=False)  # the sampler needs the lengths
+        trainer = RewardTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()])
     trainer.train()
     return _trial(task, clock, trainer.model, workload)
 
