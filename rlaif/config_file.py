@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from rlaif.config import Config, Section
 from rlaif.config_checks import Mistake, check_for_cluster, check_sources, contradictions, flatten, shown
 from rlaif.errors import ConfigError
+from rlaif.strict_yaml import StrictLoader, where, why
 
 __all__ = ["check_for_cluster", "check_sources", "differences", "dump_config", "flatten", "load_config"]
 
@@ -64,24 +65,6 @@ def differences(a: Config, b: Config) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------- files and layers
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice: the first would be lost without a word."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if str(key) in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key} stands twice", key_node.start_mark)
-        seen.add(str(key))
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
     """One file merged over what it extends; ``chain`` holds the files that led here, to see a cycle."""
     if path.resolve() in chain:
@@ -101,9 +84,9 @@ def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> 
 
 def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except yaml.YAMLError as error:
-        mistakes.append(Mistake(keys=(), line=f"{path}{_where(error)}: not YAML: {_why(error)}; correct the file"))
+        mistakes.append(Mistake(keys=(), line=f"{path}{where(error)}: not YAML: {why(error)}; correct the file"))
     except UnicodeDecodeError:
         mistakes.append(Mistake(keys=(), line=f"{path}: not UTF-8 text; save it as UTF-8"))
     except OSError as error:
@@ -116,15 +99,6 @@ def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) ->
         if tree is not None:
             mistakes.append(Mistake(keys=(), line=f"{path}: must hold keys and values; start with e.g. seed: 0"))
     return {}
-
-
-def _where(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}" if mark else ""
-
-
-def _why(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or str(error).splitlines()[0]
 
 
 def _without_empty_sections(tree: Tree, section: type[Section]) -> Tree:
@@ -171,9 +145,9 @@ def _apply(tree: Tree, override: str, mistakes: list[Mistake]) -> None:
         mistakes.append(Mistake(keys=(), line=f"{override}: not an override; write section.key=value"))
         return
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
-        mistakes.append(_mistake(key, text, f"not a YAML value: {_why(error)}", "quote it"))
+        mistakes.append(_mistake(key, text, f"not a YAML value: {why(error)}", "quote it"))
         return
     *sections, name = key.split(".")
     for section in sections:
