@@ -54,6 +54,15 @@ def choice_question(conversation: str, comparison: str, slot_a: str, slot_b: str
     )
 
 
+def principle_question(principle: Sequence[str], question: str, slot_a: str, slot_b: str) -> str:
+    """A question about a principle's texts, for the lint. No label contains it, so ``TEMPLATE_VERSION`` is not its."""
+    texts = "\n".join(principle)
+    return (
+        f"Consider the following principle for an AI assistant:\n{texts}\n\n{question}\n\n"
+        f"Options:\n(A) {slot_a}\n(B) {slot_b}\n\nThe answer is:"
+    )
+
+
 @dataclass(frozen=True)
 class HumanAssistant:
     """``\\n\\nHuman: `` / ``\\n\\nAssistant: `` turns, for base models."""
