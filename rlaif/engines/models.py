@@ -21,6 +21,7 @@ __all__ = [
     "ServedModel",
     "check_model_dir",
     "load_tokenizer",
+    "max_positions",
     "model_version",
     "read_model",
     "tensor_shapes",
@@ -108,6 +109,12 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
         end_ids=frozenset({eos_id, *_generation_ends(directory)}),
         shapes=tensor_shapes(path),
     )
+
+
+def max_positions(path: str | Path, *, field: str) -> int | None:
+    """How many tokens a model was made for, where it says so. Raises ModelError as ``check_model_dir`` does."""
+    check_model_dir(path, field=field)
+    return _config(Path(path), field).get("max_position_embeddings")
 
 
 def model_version(path: str | Path) -> str:
