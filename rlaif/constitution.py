@@ -204,3 +204,5 @@ def read_constitution(name_or_path: str) -> tuple[Path, Any]:
         raise ConfigError(f"{path}{where(error)}: not YAML: {why(error)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 from typing import get_args
 
@@ -33,34 +34,30 @@ FORBIDDING = frozenset(
 
 
 # ------------------------------------------------------------------------------------------- what pydantic sees
-def _mistakes(draft: Draft) -> Iterator[tuple[str, Remark]]:
-    """(kind, remark) of each mistake in a single value: kind is ``id``, ``weight`` or ``shape``."""
+#: Mistakes in these fields have rules of their own; the others are of the shape.
+KINDS = {"id": "id", "weight": "weight", "category_weights": "weight"}
+
+
+def _mistakes(draft: Draft, kind: str) -> Iterator[Remark]:
     try:
         Constitution.model_validate(draft.tree)
     except ValidationError as error:
         for loc, message in complaints(error):
-            inside = loc[0] == "principles" and len(loc) > 1 and isinstance(loc[1], int) if loc else False
-            place, field = (draft.entries[int(loc[1])].place, loc[2:]) if inside else ("", loc)
-            name = str(field[0]) if field else ""
-            where = ".".join(str(part) for part in (place, *field) if part not in ("", "[key]"))
-            # What has no field is said by a validator over several fields, and has a rule of its own here.
-            if field or not message.startswith("Value error"):
-                yield (
-                    {"id": "id", "weight": "weight", "category_weights": "weight"}.get(name, "shape"),
-                    (where, message),
-                )
+            place, field = _located(draft, loc)
+            # What has no field comes from validators over several fields, which have rules of their own here.
+            over_fields = not field and message.startswith("Value error")
+            if not over_fields and KINDS.get(field[0] if field else "", "shape") == kind:
+                yield ".".join(filter(None, (place, *field))), message
 
 
-def _shape(draft: Draft) -> Iterator[Remark]:
-    return (remark for kind, remark in _mistakes(draft) if kind == "shape")
-
-
-def _ids(draft: Draft) -> Iterator[Remark]:
-    return (remark for kind, remark in _mistakes(draft) if kind == "id")
-
-
-def _weights(draft: Draft) -> Iterator[Remark]:
-    return (remark for kind, remark in _mistakes(draft) if kind == "weight")
+def _located(draft: Draft, loc: tuple[int | str, ...]) -> tuple[str, tuple[str, ...]]:
+    """(the principle's place, or "" outside of them; the field) of a place in the file."""
+    match loc:
+        case ("principles", int(index), *field):
+            place = draft.entries[index].place
+        case field:
+            place = ""
+    return place, tuple(str(part) for part in field if part != "[key]")  # pydantic marks a wrong key of a mapping so
 
 
 # --------------------------------------------------------------------------------------------------- duplicates
@@ -125,7 +122,7 @@ STRUCTURE = (
         code="C001",
         severity="error",
         title="keys are known, needed ones are there, values are of their kind",
-        check=_shape,
+        check=partial(_mistakes, kind="shape"),
         passing="{name: n, version: '1', principles: [{id: a, category: honesty, source: s, comparison: x}]}",
         failing="{name: n, version: '1', principles: [{id: a, category: truth, source: s, comparision: x}]}",
     ),
@@ -133,7 +130,7 @@ STRUCTURE = (
         code="C002",
         severity="error",
         title="every principle has an id of lower-case letters, digits and underscores",
-        check=_ids,
+        check=partial(_mistakes, kind="id"),
         passing="principles: [{id: no_harm}]",
         failing="principles: [{id: No harm}, {category: honesty}]",
     ),
@@ -157,7 +154,7 @@ STRUCTURE = (
         code="C005",
         severity="error",
         title="weights are positive numbers, of principles and of known categories",
-        check=_weights,
+        check=partial(_mistakes, kind="weight"),
         passing="{category_weights: {honesty: 2}, principles: [{weight: 0.5}]}",
         failing="{category_weights: {style: 2}, principles: [{weight: 0}]}",
     ),

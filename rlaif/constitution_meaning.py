@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rlaif.config import Labelling
@@ -190,11 +191,11 @@ async def judge(
     answers = await asyncio.gather(*(_prob_yes(engine, entry, question) for _, entry, question in asked))
     found, unjudged = [], []
     for (rule, entry, _), (prob, error) in zip(asked, answers, strict=True):
-        finding = rule.finding(draft, entry.place, f"a model doubts, at {prob or 0:.2f}, that {rule.title}")
+        finding = rule.finding(draft, entry.place, f"a model doubts that {rule.title}")
         if prob is None:
             unjudged.append(f"{rule.code} not judged {finding.place}: {error}")
         elif prob > 0.5 and not any(_same(finding, known) for known in by_words):
-            found.append(finding)
+            found.append(replace(finding, message=f"{finding.message} (at {prob:.2f})"))
     return tuple(found), tuple(unjudged)
 
 
@@ -210,9 +211,8 @@ async def _prob_yes(engine: ChoiceScorer, entry: Entry, question: str) -> tuple[
 
 async def _look(engine: ChoiceScorer, entry: Entry, question: str, order: Literal[1, 2]) -> Judgement:
     slots = ("yes", "no") if order == 1 else ("no", "yes")
-    prompt_ids, letters = letter_ids(
-        engine.tokenizer, principle_question(list(entry.texts.values()), question, *slots), LETTERS
-    )
+    text = principle_question(list(entry.texts.values()), question, *slots)
+    prompt_ids, letters = letter_ids(engine.tokenizer, text, LETTERS)
     logprob_a, logprob_b = await engine.choice_logprobs(prompt_ids, letters)
     return Judgement(principle_id=entry.place, order=order, logprob_a=logprob_a, logprob_b=logprob_b)
 
