@@ -1,7 +1,4 @@
-"""``report.html``: one self-contained page about a run, and the short table that the command line ends with.
-
-The page holds text from models and data files; everything but the figures made here is escaped.
-"""
+"""``report.html``: one self-contained page about a run, and the short table that the command line ends with."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.findings import Findings, Series, snapshots_of
+from rlaif.evaluation.pages import page
 from rlaif.evaluation.plots import SNAPSHOT_NAMES
 from rlaif.run_dir import write_atomically
 
@@ -44,19 +42,9 @@ LOSS_CURVES = {
 
 def write_report(run_dir: Path) -> None:
     """Write ``report.html`` from what the run directory holds so far. Raises RunDirError when it is none."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     found = Findings(run_dir)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "number": number, "duration": duration, "prob_of_order": prob_of_order}
-    page = environment.get_template(TEMPLATE).render(**_content(found))
-    write_atomically(run_dir / "report.html", page)
+    filters = {"percent": percent, "number": number, "duration": duration, "prob_of_order": prob_of_order}
+    write_atomically(run_dir / "report.html", page(TEMPLATE, _content(found), filters))
 
 
 def _content(found: Findings) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""Self-contained pages from the templates in this directory; ``look.css`` is the look that they share.
+
+Pages hold text from models and data files; everything but the figures made here is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def page(template: str, content: Mapping[str, Any], filters: Mapping[str, Callable[..., str]]) -> str:
+    """``template`` filled with ``content``; a name that it misses is a programming error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(template).render(**content)
