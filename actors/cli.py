@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from actors import constitution_cli
+from actors import audit_cli
+from actors.console import console, errors
 from rlaif.config import Config
 from rlaif.config_file import load_config
 from rlaif.errors import RlaifError, UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-app.add_typer(constitution_cli.app, name="constitution")
-#: Into a file or pipe, tables keep their columns whole whatever the 80 that is assumed there.
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True, soft_wrap=True)
+app.add_typer(audit_cli.app, name="audit")
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML configuration, e.g. configs/quickstart.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted overrides, e.g. seed=1 run_dir=runs/two")]

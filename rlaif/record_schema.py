@@ -36,6 +36,11 @@ def to_row(record: Any) -> Mapping[str, Any]:
     return _adapter(type(record)).dump_python(record, mode="json")  # type: ignore[arg-type]
 
 
+def from_row(record_type: type[R], row: Mapping[str, Any]) -> R:
+    """The record that ``to_row`` or a parquet row holds."""
+    return _adapter(record_type).validate_python(row)  # type: ignore[arg-type]
+
+
 @cache
 def arrow_schema(record_type: Any) -> pa.Schema:
     hints = typing.get_type_hints(record_type)

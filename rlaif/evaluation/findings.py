@@ -52,6 +52,10 @@ class Findings:
     def evaluation(self) -> dict[str, Any]:
         return self._json("evaluation.json")
 
+    @cached_property
+    def audit(self) -> dict[str, Any]:
+        return self._json("audit.json")
+
     @property
     def configuration(self) -> str:
         return (self.path / "config.yaml").read_text(encoding="utf-8")

@@ -78,8 +78,8 @@ def label_histogram(counts: Sequence[int]) -> str:
     return _svg(figure)
 
 
-def reliability_plot(bins: Sequence[Mapping[str, float]]) -> str:
-    """What was said against what is true; the dots' areas follow the number of labels."""
+def reliability_plot(bins: Sequence[Mapping[str, float]], outcome: str = "share truly better") -> str:
+    """What was said against what is true, or what people say; the dots' areas follow the number of labels."""
     figure, ax = _figure(*SMALL)
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     largest = max(bin["count"] for bin in bins)
@@ -89,7 +89,7 @@ def reliability_plot(bins: Sequence[Mapping[str, float]]) -> str:
     ax.set_ylim(-0.06, 1.06)
     ax.set_title("Reliability", fontsize=9.5, loc="left", color=INK)
     ax.set_xlabel("label's probability", fontsize=8, color=INK)
-    ax.set_ylabel("share truly better", fontsize=8, color=INK)
+    ax.set_ylabel(outcome, fontsize=8, color=INK)
     return _svg(figure)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.evaluation import plots
+from rlaif.evaluation.agreement import AMONG_PEOPLE
 from rlaif.evaluation.findings import Findings, Series, snapshots_of
 from rlaif.evaluation.pages import page
 from rlaif.evaluation.plots import SNAPSHOT_NAMES
@@ -58,6 +59,7 @@ def _content(found: Findings) -> dict[str, Any]:
         "rows": found.rows,
         "axes": _axes(found.evaluation),
         "labels": _labels(found),
+        "audit": _audit(found.audit),
         "loss_charts": _charts(found, LOSS_CURVES, "optimizer step"),
         "preference_metrics": found.last("preference/"),
         "reinforcement_charts": _charts(found, REINFORCEMENT_CURVES, "batch"),
@@ -130,6 +132,26 @@ def _labels(found: Findings) -> dict[str, Any]:
         "calibration": calibration,
         "quality": found.last("label/quality/"),
         "figures": [_markup(figure) for figure in figures],
+    }
+
+
+def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What people said of the labels; empty before verdicts were imported."""
+    if not audit:
+        return {}
+    agreement = audit["agreement"]
+    return {
+        **audit,
+        "rates": {
+            "agreement, the judged": agreement["judged"],
+            "agreement, all labels (weighted)": agreement["all_labels"],
+        },
+        "kappas": {
+            "Cohen's kappa, the judged": agreement["kappa_judged"],
+            "Cohen's kappa, all labels (weighted)": agreement["kappa_all_labels"],
+        },
+        "among_people": AMONG_PEOPLE,
+        "figure": _markup(plots.reliability_plot(agreement["bins"], "share people prefer")),
     }
 
 
