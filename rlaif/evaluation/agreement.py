@@ -89,7 +89,7 @@ def agreement(pairs: Sequence[JudgedPair], strata: Mapping[str, int]) -> Agreeme
     table = choice_table(pairs, ones)
     return Agreement(
         num_judged=len(pairs),
-        coverage=float(weights.sum()) / sum(strata.values()),
+        coverage=sum(strata[name] for name in {pair.stratum for pair in pairs}) / sum(strata.values()),
         judged=rate(hits, ones),
         all_labels=rate(hits, weights),
         kappa_judged=kappa(table, len(pairs)),

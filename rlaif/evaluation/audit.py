@@ -189,8 +189,8 @@ def audit_table(audit: Audit) -> Table:
         counts = str(stratum.num_labels), str(stratum.num_judged)
         table.add_row(stratum.name, *counts, *_percents(stratum.agreement))
     table.add_section()
-    table.add_row("the judged", str(audit.num_sampled), str(found.num_judged), *_percents(found.judged))
-    table.add_row("all, weighted", str(audit.num_labels), str(found.num_judged), *_percents(found.all_labels))
+    table.add_row("sample", str(audit.num_sampled), str(found.num_judged), *_percents(found.judged))
+    table.add_row("all, weighted back", str(audit.num_labels), str(found.num_judged), *_percents(found.all_labels))
     return table
 
 
@@ -198,12 +198,12 @@ def audit_lines(audit: Audit) -> list[str]:
     """The rest of what the command line says of an import."""
     found = audit.agreement
     lines = [
-        f"Cohen's kappa: {_plain(found.kappa_judged)} on the judged, {_plain(found.kappa_all_labels)} on all, weighted",
+        f"Cohen's kappa: {_plain(found.kappa_judged)} on the sample, {_plain(found.kappa_all_labels)} weighted back",
         f"expected calibration error of the labels' probabilities: {found.expected_calibration_error:.3f}",
         f"not judged: {audit.num_sampled - found.num_judged} of {audit.num_sampled} sampled",
     ]
     if found.coverage < 1:
-        lines.append(f"all, weighted: strata without a judged pair are left out; {found.coverage:.1%} are covered")
+        lines.append(f"weighted back: to {found.coverage:.1%} of the labels; the other strata have no judged pair")
     return lines
 
 

@@ -7,10 +7,11 @@ import math
 Z_95 = 1.959964  #: the standard normal's 97.5% point
 
 
-def wilson(num_hits: float, num_trials: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(num_hits: float, num_trials: float, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval of a rate, which stays inside [0, 1] and is not empty at 0 and 1.
 
-    ``num_hits`` may be fractional, when a tie counts as half a hit. No trials say nothing: (0, 1).
+    ``num_hits`` may be fractional, when a tie counts as half a hit, and so may ``num_trials``, when they are worth
+    less for their weights. No trials say nothing: (0, 1).
     Source: Wilson, Journal of the American Statistical Association 22 (1927).
     """
     if num_trials == 0:

@@ -44,8 +44,12 @@ LOSS_CURVES = {
 def write_report(run_dir: Path) -> None:
     """Write ``report.html`` from what the run directory holds so far. Raises RunDirError when it is none."""
     found = Findings(run_dir)
-    filters = {"percent": percent, "number": number, "duration": duration, "prob_of_order": prob_of_order}
-    write_atomically(run_dir / "report.html", page(TEMPLATE, _content(found), filters))
+    text = page(
+        TEMPLATE,
+        _content(found),
+        {"percent": percent, "number": number, "duration": duration, "prob_of_order": prob_of_order},
+    )
+    write_atomically(run_dir / "report.html", text)
 
 
 def _content(found: Findings) -> dict[str, Any]:
@@ -143,12 +147,12 @@ def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **audit,
         "rates": {
-            "agreement, the judged": agreement["judged"],
-            "agreement, all labels (weighted)": agreement["all_labels"],
+            "agreement, sample": agreement["judged"],
+            "agreement, weighted back to all labels": agreement["all_labels"],
         },
         "kappas": {
-            "Cohen's kappa, the judged": agreement["kappa_judged"],
-            "Cohen's kappa, all labels (weighted)": agreement["kappa_all_labels"],
+            "Cohen's kappa, sample": agreement["kappa_judged"],
+            "Cohen's kappa, weighted back to all labels": agreement["kappa_all_labels"],
         },
         "among_people": AMONG_PEOPLE,
         "figure": _markup(plots.reliability_plot(agreement["bins"], "share people prefer")),
