@@ -1,6 +1,9 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlaif.miniature.lexicon import load_lexicon
+from rlaif.record_schema import arrow_schema, to_row
 from rlaif.records import Answer, Judgement, Preference, Status, Turn
 
 PROVENANCE = {"source_file": "a.jsonl", "source_row": 1, "error": None, "seconds": 0.1, "seed": 0}
@@ -77,3 +80,26 @@ def red_team():
 @pytest.fixture
 def benign():
     return Speaker("helpful")
+
+
+@pytest.fixture
+def labels_dir(tmp_path):
+    """A run directory of which only the labels are there."""
+
+    def make(name, labels):
+        path = tmp_path / name / "preferences" / "preferences.parquet"
+        path.parent.mkdir(parents=True)
+        rows = [dict(to_row(label)) for label in labels]
+        pq.write_table(pa.Table.from_pylist(rows, schema=arrow_schema(Preference)), path)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def many_labels(red_team):
+    """100 labels in three strata: 60 sure, 30 unsure flips, 10 between."""
+    kinds = [(0.98, (4.0, -4.0))] * 60 + [(0.52, (2.0, 1.9))] * 30 + [(0.31, (-0.8, 0.8))] * 10
+    return [
+        red_team.label(f"a.jsonl:{i}", "refusal", "harmful", prob, orders) for i, (prob, orders) in enumerate(kinds)
+    ]
