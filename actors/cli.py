@@ -12,13 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from actors import audit_cli
+from actors import audit_cli, constitution_cli
 from actors.console import console, errors
 from rlaif.config import Config
 from rlaif.config_file import load_config
 from rlaif.errors import RlaifError, UserError
 
+LABEL_CONFIG = Path(__file__).parent.parent / "configs" / "label.yaml"
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+app.add_typer(constitution_cli.app, name="constitution")
 app.add_typer(audit_cli.app, name="audit")
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML configuration, e.g. configs/quickstart.yaml")]
@@ -30,18 +33,57 @@ RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None, in_process: InProcess = False) -> None:
     """Run the whole method, or resume it when its run directory exists."""
-    run_dir = _drive(load_config(config, overrides or []), None, in_process)
-    _summarise(run_dir)
+    from actors.driver import PIPELINE
+
+    _summarise(_drive(load_config(config, overrides or []), PIPELINE, in_process))
 
 
 @app.command()
 def stage(name: str, config: ConfigPath, overrides: Overrides = None, in_process: InProcess = False) -> None:
     """Run one stage of the method; the stages before it must be done."""
+    from actors.driver import one_stage
     from rlaif.stages.pipeline import STAGES
 
     if name not in STAGES:
         raise UserError(f"stage {name}: no such stage; one of: {', '.join(STAGES)}")
-    _drive(load_config(config, overrides or []), name, in_process)
+    _drive(load_config(config, overrides or []), one_stage(name), in_process)
+
+
+@app.command()
+def label(
+    file: Annotated[str, typer.Argument(help="pairs of answers: .jsonl, .csv, .parquet, a directory, or hf:NAME")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", help="where the labels go; run again to resume")] = Path("runs/labels"),
+    model: Annotated[str | None, typer.Option("--model", help="the feedback model")] = None,
+    config: Annotated[Path, typer.Option("--config", help="a YAML configuration")] = LABEL_CONFIG,
+    in_process: InProcess = False,
+) -> None:
+    """Label pairs of answers that you bring, each in both orders and exactly once."""
+    from actors.driver import LABELS
+    from rlaif.evaluation.label_table import label_table
+
+    chosen = [f"labeller.model={model}"] if model else []
+    keys = [*(overrides or []), *chosen, f"run_dir={out}", f"data.comparisons={file}"]
+    settings = load_config(config, keys)
+    if settings.labeller.model.startswith("miniature:"):
+        errors.print("note: judged by the miniature's feedback model; name your own with --model", style="yellow")
+    run_dir = _drive(settings, LABELS, in_process)
+    console.print(label_table(run_dir))
+    console.print(f"labels: {run_dir / 'preferences' / 'preferences.parquet'}")
+
+
+@app.command()
+def reaggregate(
+    run_dir: RunDirPath,
+    out: Annotated[Path, typer.Option("--out", help="the parquet file to write")],
+    overrides: Overrides = None,
+) -> None:
+    """Make the labels of a run anew from their stored log-probabilities, e.g. with labelling.aggregation=logit_mean."""
+    from rlaif.reaggregation import reaggregate_run
+
+    settings = load_config(run_dir / "config.yaml", overrides or [])
+    num, num_changed = reaggregate_run(run_dir, settings.labelling, out)
+    console.print(f"{num:,} labels in {out}; {num_changed:,} differ from those of the run")
 
 
 @app.command()
@@ -49,12 +91,13 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Validate a configuration and print what it needs; starts nothing."""
     from actors.placement import check, declared, table
     from actors.placement import plan as plan_of
-    from rlaif.config_checks import check_sources
+    from rlaif.config_checks import check_constitution, check_files, check_sources
     from rlaif.constitution import load_constitution
     from rlaif.miniature.lexicon import load_lexicon
 
     settings = load_config(config, overrides or [])
-    load_constitution(settings.constitution)
+    check_constitution(load_constitution(settings.constitution), settings)
+    check_files(settings)
     check_sources(settings)
     load_lexicon(settings.miniature.lexicon)
     needs = plan_of(settings)
@@ -74,12 +117,12 @@ def report(run_dir: RunDirPath) -> None:
     _summarise(run_dir)
 
 
-def _drive(config: Config, stage: str | None, in_process: bool) -> Path:
+def _drive(config: Config, work: Any, in_process: bool) -> Path:
     from actors.driver import drive
     from actors.progress import Bars
 
     with Bars(console) as bars:
-        return asyncio.run(drive(config, bars, stage=stage, in_process=in_process))
+        return asyncio.run(drive(config, bars, work, in_process=in_process))
 
 
 def _summarise(run_dir: Path) -> None:

@@ -9,42 +9,82 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from actors.placement import PHASES
 from rlaif.config import Config
-from rlaif.config_checks import MODEL_KEYS, check_for_cluster, check_sources, flatten
+from rlaif.config_checks import (
+    MODEL_KEYS,
+    SOURCE_KEYS,
+    check_constitution,
+    check_files,
+    check_for_cluster,
+    check_sources,
+    flatten,
+)
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.data.tokenization import load_tokenizer
 from rlaif.engines.models import check_model_dir, local_model
-from rlaif.errors import ConfigError, ModelError
+from rlaif.errors import ConfigError, ModelError, RunDirError
 from rlaif.miniature.paths import miniature_paths
 from rlaif.run_dir import RunDir, write_atomically
+from rlaif.stages.label import label_pairs
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run
 
+SHARING = {"preference_model.base_model", "supervision.base_model"}
 PACKAGES = ("rlaif", "ray", "torch", "deepspeed", "transformers")
 
 
-async def drive(config: Config, progress: Progress, *, stage: str | None, in_process: bool) -> Path:
-    """Run the pipeline (or one stage) to its end; returns the run directory.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run is to do, and what of its configuration that needs."""
+
+    go: Callable[[Run], Awaitable[None]]
+    models: tuple[str, ...] = MODEL_KEYS  #: configuration keys
+    sources: tuple[str, ...] = SOURCE_KEYS
+    phases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: PHASES)
+    relabels: bool = False  #: goes on under a constitution that has changed
+
+
+PIPELINE = Work(go=run_pipeline)
+LABELS = Work(
+    go=label_pairs,
+    models=("labeller.model",),
+    sources=("data.comparisons",),
+    phases={"label": ("labeller",)},
+    relabels=True,
+)
+
+
+def one_stage(name: str) -> Work:
+    return Work(go=lambda run: run_stage(run, name))
+
+
+async def drive(config: Config, progress: Progress, work: Work, *, in_process: bool) -> Path:
+    """Do ``work`` to its end; returns the run directory.
 
     Raises UserError for mistakes, RunError for a run that failed; either way nothing keeps running, and the same
     command resumes.
     """
     constitution = load_constitution(config.constitution)
-    check_sources(config)
+    check_constitution(constitution, config)
+    check_files(config)
+    check_sources(config, work.sources, work.models)
     if not in_process:
-        _check_cluster_plan(config)
+        _check_cluster_plan(config, work)
     progress.start("miniature", None)
-    paths = _paths(config, constitution)
+    paths = _paths(config, constitution, work)
     progress.finish("miniature")
     run_dir = RunDir(Path(config.run_dir), config)
     try:
+        _keep_constitution(run_dir, constitution, work)
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
-        with _runner(config, run_dir, in_process) as (pools, trainers):
+        with _runner(config, run_dir, work, in_process) as (pools, trainers):
             run = Run(
                 config=config,
                 constitution=constitution,
@@ -55,7 +95,7 @@ async def drive(config: Config, progress: Progress, *, stage: str | None, in_pro
                 progress=progress,
             )
             try:
-                await (run_pipeline(run) if stage is None else run_stage(run, stage))
+                await work.go(run)
             finally:
                 await run.release()
     finally:
@@ -63,50 +103,67 @@ async def drive(config: Config, progress: Progress, *, stage: str | None, in_pro
     return run_dir.path
 
 
-def _paths(config: Config, constitution: Constitution) -> dict[str, Path]:
+def _keep_constitution(run_dir: RunDir, constitution: Constitution, work: Work) -> None:
+    stored = run_dir.constitution()
+    if stored is None:
+        run_dir.keep_constitution(constitution)
+    elif stored.hash != constitution.hash and not work.relabels:
+        raise RunDirError(
+            f"{run_dir.path}: made under another version of constitution {constitution.name} "
+            f"({stored.hash}, now {constitution.hash}); choose another run_dir=, or restore the file to resume"
+        )
+
+
+def _paths(config: Config, constitution: Constitution, work: Work) -> dict[str, Path]:
     """Where every source and model that is a name is; each model is one, and PM and policy share a tokenizer."""
-    paths, flat = dict(miniature_paths(config, constitution)), flatten(config)
-    for key in MODEL_KEYS:
+    flat = flatten(config)
+    paths = dict(miniature_paths(config, constitution, (*work.sources, *work.models)))
+    for key in work.models:
         paths.setdefault(flat[key], local_model(flat[key], field=key))
         check_model_dir(paths[flat[key]], field=key)
-    policy, scorer = (flat[key] for key in ("supervision.base_model", "preference_model.base_model"))
+    if SHARING.issubset(work.models):
+        scorer, policy = (flat[key] for key in sorted(SHARING))
+        _check_shared_tokenizer(scorer, policy, paths)
+    return paths
+
+
+def _check_shared_tokenizer(scorer: str, policy: str, paths: Mapping[str, Path]) -> None:
     if load_tokenizer(paths[scorer]).get_vocab() != load_tokenizer(paths[policy]).get_vocab():
         raise ModelError(
             f"preference_model.base_model={scorer}: its tokenizer is not that of supervision.base_model={policy}; "
             "the preference model scores the policy's token ids, so they must share one"
         )
-    return paths
 
 
 @contextmanager
-def _runner(config: Config, run_dir: RunDir, in_process: bool) -> Iterator[tuple]:
+def _runner(config: Config, run_dir: RunDir, work: Work, in_process: bool) -> Iterator[tuple]:
     """Where pools and trainers come from: this process, or Ray."""
     if in_process:
         from rlaif.stages.in_process import InProcessPools, InProcessTrainers
 
         yield InProcessPools(config), InProcessTrainers(_reporter(run_dir))
         return
-    with _cluster(config, run_dir) as cluster:
+    with _cluster(config, run_dir, work) as cluster:
         yield cluster
 
 
-def _check_cluster_plan(config: Config) -> None:
+def _check_cluster_plan(config: Config, work: Work) -> None:
     from actors.placement import check, declared, plan
 
     if problems := check_for_cluster(config):
         raise ConfigError("\n".join(problems))
-    check(plan(config), declared(config))
+    check(plan(config, work.phases), declared(config))
 
 
 @contextmanager
-def _cluster(config: Config, run_dir: RunDir) -> Iterator[tuple]:
+def _cluster(config: Config, run_dir: RunDir, work: Work) -> Iterator[tuple]:
     from actors.placement import check, plan
     from actors.pool import RayPools
     from actors.ray_start import available, started
     from actors.trainer import RayTrainers
 
     with started(config) as address:
-        check(plan(config), available())
+        check(plan(config, work.phases), available())
         with _announced(run_dir, address):
             yield RayPools(config), RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
 

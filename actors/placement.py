@@ -81,8 +81,8 @@ def rank_resources(trainer: Trainer) -> dict[str, float]:
     return {"CPU": trainer.cpus, "GPU": trainer.gpus, **trainer.placement}
 
 
-def plan(config: Config) -> ResourcePlan:
-    """The plan of a configuration. Starts nothing."""
+def plan(config: Config, phases: Mapping[str, tuple[str, ...]] = PHASES) -> ResourcePlan:
+    """The plan of a configuration for the roles in ``phases``. Starts nothing."""
     claims = {
         role: Claim(role=role, units=pool.min, max_units=pool.max, each=engine_resources(pool))
         for role, pool in (
@@ -97,8 +97,11 @@ def plan(config: Config) -> ResourcePlan:
             ("preference_trainer", config.preference_trainer),
         )
     }
-    phases = (Phase(name=name, claims=tuple(claims[r] for r in roles)) for name, roles in PHASES.items())
-    return ResourcePlan(claims=tuple(claims.values()), phases=tuple(phases))
+    wanted = {role for roles in phases.values() for role in roles}
+    return ResourcePlan(
+        claims=tuple(claim for role, claim in claims.items() if role in wanted),
+        phases=tuple(Phase(name=name, claims=tuple(claims[r] for r in roles)) for name, roles in phases.items()),
+    )
 
 
 def declared(config: Config) -> dict[str, float]:

@@ -28,6 +28,7 @@ class Data(Section):
     helpful: str = Field("miniature:helpful", description="prompts that ask for help")
     helpful_pairs: str | None = Field("miniature:helpful_pairs", description="human chosen/rejected comparisons")
     votes: str | None = Field("miniature:votes", description="questions with voted answers, for PM pretraining")
+    comparisons: str | None = Field(None, description="pairs of answers, for `rlaif label` alone")
 
 
 class Miniature(Section):
@@ -82,6 +83,7 @@ class Generator(EnginePool):
 
 class Labeller(EnginePool):
     model: str = Field("miniature:feedback", description="the feedback model; never shares weights with the policy")
+    price_per_hour: Annotated[float, Field(ge=0)] = Field(0.0, description="money that one engine costs in an hour")
 
 
 class Scorer(EnginePool):
@@ -109,6 +111,7 @@ class CritiqueRevision(Section):
     rounds: Annotated[int, Field(ge=1, le=4)] = 2
     critique: bool = Field(True, description="false: revise without a critique (the paper's ablation)")
     draw: Literal["uniform", "weighted"] = "uniform"
+    examples: str | None = Field(None, description="YAML list of few-shot transcripts to put in front")
     max_critique_tokens: Count = 64
     max_revision_tokens: Count = 64
 
@@ -139,13 +142,33 @@ class Gate(Section):
 
     max_flip_rate: Fraction = Field(0.6, description="share of pairs whose winner changes with the order")
     max_invalid_rate: Fraction = 0.05
-    override: tuple[Literal["flip_rate", "invalid_rate"], ...] = Field((), description="limits to pass by, by name")
+    min_gold_accuracy: Fraction = Field(0.5, description="agreement with labels that the pairs came with, if any did")
+    override: tuple[Literal["flip_rate", "invalid_rate", "gold_accuracy"], ...] = Field(
+        (), description="limits to pass by, by name"
+    )
+
+
+class Reasoning(Section):
+    """Let the labeller reason, step by step, before the letters are read off."""
+
+    mode: Literal["off", "greedy", "sampled"] = "off"
+    rationales: Count = Field(1, description="sampled: rationales of each order, whose labels are averaged")
+    temperature: Positive = Field(1.0, description="sampled: of the rationales")
+    max_tokens: Count = 256
+    clamp: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.4, description="labels are kept within [clamp, 1 - clamp]: reasoned letters are overconfident"
+    )
 
 
 class Labelling(Section):
     aggregation: Literal["prob_mean", "logit_mean", "agree_or_tie"] = "prob_mean"
     draw: Literal["uniform", "weighted"] = "uniform"
+    principles: Count = Field(1, description="principles that each pair is judged by, one after the other; averaged")
+    reasoning: Reasoning = Reasoning()
+    examples: str | None = Field(None, description="YAML list of judged pairs to put in front (few-shot)")
+    template: str | None = Field(None, description="text file with another wording of the two-choice question")
     min_letter_mass: Fraction = Field(0.5, description="joint probability of the two letters below which it is invalid")
+    timeout_s: Seconds = Field(600, description="longest time for one label, both orders and all principles")
     gate: Gate = Gate()
 
 

@@ -6,13 +6,16 @@ Every mistake is one line, ``path=value: rule; fix``. Nothing here reads data or
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlaif.config import Config, EnginePool, Section
+from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
+from rlaif.examples import LabelExample, RevisionExample, read_examples
+from rlaif.questions import read_template
 
 DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
 MINIATURE_DATA = ("red_team", "helpful", "helpful_pairs", "votes", "eval_red_team", "eval_helpful")
@@ -62,14 +65,31 @@ def check_for_cluster(config: Config) -> list[str]:
     ]
 
 
-def check_sources(config: Config) -> None:
+def check_files(config: Config) -> None:
+    """Read the small files that a configuration names: examples and a template. Raises ConfigError."""
+    read_template(config.labelling.template)
+    read_examples(LabelExample, config.labelling.examples, field="labelling.examples")
+    read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples")
+
+
+def check_constitution(constitution: Constitution, config: Config) -> None:
+    """Raises ConfigError when the constitution has too few comparison principles for the labels that are asked for."""
+    have, wanted = len(constitution.for_comparison), config.labelling.principles
+    if have < wanted:
+        raise ConfigError(
+            f"constitution={config.constitution}: has {have} principles with a comparison, labels need "
+            f"labelling.principles={wanted}; add comparisons, or lower labelling.principles"
+        )
+
+
+def check_sources(config: Config, sources: Sequence[str] = SOURCE_KEYS, models: Sequence[str] = MODEL_KEYS) -> None:
     """See that named files and miniatures exist, without reading them; ``hf:`` names and hub models pass.
 
     Raises ConfigError with one line for each key whose source is missing.
     """
     flat = flatten(config)
-    lines = [_source_problem(key, flat[key]) for key in SOURCE_KEYS if flat[key] is not None]
-    lines += [_model_problem(key, flat[key]) for key in MODEL_KEYS]
+    lines = [_source_problem(key, flat[key]) for key in sources if flat[key] is not None]
+    lines += [_model_problem(key, flat[key]) for key in models]
     lexicon = flat["miniature.lexicon"]
     if lexicon is not None and not Path(lexicon).is_file():
         lines.append(f"miniature.lexicon={lexicon}: no such file; give a YAML lexicon, or leave it out")
@@ -94,6 +114,10 @@ def contradictions(config: Config) -> Iterator[Mistake]:
             "the labeller must not share the policy's weights",
             "name another model",
         )
+    reasoning = config.labelling.reasoning
+    if reasoning.rationales > 1 and reasoning.mode != "sampled":
+        keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")
+        yield _against(keys, config, "more than one rationale must be sampled", "set labelling.reasoning.mode=sampled")
     yield from _length_contradictions(config)
     yield from _reinforcement_contradictions(config)
 

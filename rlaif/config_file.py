@@ -4,7 +4,7 @@ Layers, weakest first: the defaults in ``config``, what ``extends:`` names (rela
 stands), the file itself, dotted overrides ``a.b=c``. Sections merge key by key, custom resources included; a
 list is replaced.
 
-Whose directory a relative path belongs to: ``constitution`` and ``miniature.lexicon`` to the file that names
+Whose directory a relative path belongs to: ``constitution``, lexicon, examples and templates to the file that names
 them (to the working directory in an override), so that a preset can be used from anywhere; data sources and
 ``run_dir`` always to the working directory, because they belong to whoever runs it.
 """
@@ -27,7 +27,13 @@ from rlaif.strict_yaml import StrictLoader, where, why
 __all__ = ["check_for_cluster", "check_sources", "differences", "dump_config", "flatten", "load_config"]
 
 #: files that belong to the configuration file that names them
-FILE_KEYS = ("constitution", "miniature.lexicon")
+FILE_KEYS = (
+    "constitution",
+    "miniature.lexicon",
+    "critique_revision.examples",
+    "labelling.examples",
+    "labelling.template",
+)
 Tree = dict[str, Any]
 
 

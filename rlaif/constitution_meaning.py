@@ -15,12 +15,12 @@ from typing import Literal
 
 from rlaif.config import Labelling
 from rlaif.constitution_draft import TEXTS, Draft, Entry, Finding, Remark, Rule, words
-from rlaif.data.tokenization import letter_ids
+from rlaif.data.tokenization import Pieces, letter_ids
 from rlaif.errors import RequestError
 from rlaif.interfaces import ChoiceScorer
 from rlaif.labelling import verdict
+from rlaif.questions import DEFAULT, LETTERS
 from rlaif.records import Judgement
-from rlaif.templates import LETTERS, principle_question
 
 MAX_WORDS = 60
 COMPARATIVES = frozenset(
@@ -211,10 +211,15 @@ async def _prob_yes(engine: ChoiceScorer, entry: Entry, question: str) -> tuple[
 
 async def _look(engine: ChoiceScorer, entry: Entry, question: str, order: Literal[1, 2]) -> Judgement:
     slots = ("yes", "no") if order == 1 else ("no", "yes")
-    text = principle_question(list(entry.texts.values()), question, *slots)
-    prompt_ids, letters = letter_ids(engine.tokenizer, text, LETTERS)
+    prompt_ids, letters = letter_ids(engine.tokenizer, _question(entry, question, *slots), LETTERS)
     logprob_a, logprob_b = await engine.choice_logprobs(prompt_ids, letters)
     return Judgement(principle_id=entry.place, order=order, logprob_a=logprob_a, logprob_b=logprob_b)
+
+
+def _question(entry: Entry, question: str, slot_a: str, slot_b: str) -> Pieces:
+    texts = "\n".join(entry.texts.values())
+    asked = f"Consider the following principle for an AI assistant:\n{texts}\n\n{question}"
+    return Pieces((f"{asked}\n\nOptions:\n(A) {slot_a}\n(B) {slot_b}", DEFAULT.closing))
 
 
 def _same(finding: Finding, known: Finding) -> bool:

@@ -118,6 +118,12 @@ class Journal:
         return (Quarantined(id=i, file=f, row=r, stage=s, cause=c) for i, f, r, s, c in cursor)
 
     @_storage
+    def forget(self, stage: str, ids: Iterable[str]) -> None:
+        """Drop records, to be made again; all or none."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM records WHERE stage = ? AND id = ?", ((stage, id) for id in ids))
+
+    @_storage
     def forget_from(self, stage: str) -> None:
         """Drop the stages from ``stage`` on that share its name up to the last slash (batches after a checkpoint)."""
         self._db.execute(

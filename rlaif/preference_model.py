@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif.evaluation.calibration import expected_calibration_error
+from rlaif.calibration import expected_calibration_error
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 

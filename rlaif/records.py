@@ -13,6 +13,8 @@ from typing import Literal
 Axis = Literal["red_team", "helpful"]
 FinishReason = Literal["stop", "length"]
 Role = Literal["human", "assistant"]
+#: Why a revision is none: see ``critique_revision``.
+Flaw = Literal["empty", "unchanged", "leaked_prefix", "critique_as_revision", "over_long", "refused_critique"]
 
 
 class Status(StrEnum):
@@ -71,11 +73,12 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """One round of critique and revision."""
+    """One round of critique and revision; a revision with a ``flaw`` is never trained on."""
 
     principle_id: str
     critique: str
     revision: str
+    flaw: Flaw | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +103,10 @@ class RevisionChain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """A prompt and two answers of the policy, not yet judged. Token ids include the EOS where it was sampled."""
+    """A prompt and two answers, not yet judged. Token ids include the EOS where it was sampled.
+
+    Pairs that were not sampled here have no token ids. ``gold`` is P(answer_1 better) by those who brought the pair.
+    """
 
     id: str
     source_file: str
@@ -119,6 +125,7 @@ class Comparison:
     token_ids_2: tuple[int, ...]
     policy_version: int
     truncated: bool
+    gold: float | None = None
 
     def swap(self) -> Comparison:
         """The same comparison with its answers exchanged."""
@@ -128,6 +135,7 @@ class Comparison:
             answer_2=self.answer_1,
             token_ids_1=self.token_ids_2,
             token_ids_2=self.token_ids_1,
+            gold=None if self.gold is None else 1 - self.gold,
         )
 
 
@@ -168,6 +176,7 @@ class Preference:
     constitution_hash: str
     template_version: str
     truncated: bool
+    gold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

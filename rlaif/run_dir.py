@@ -17,6 +17,7 @@ from typing import Any
 
 from rlaif.config import Config
 from rlaif.config_file import differences, dump_config, load_config
+from rlaif.constitution import Constitution
 from rlaif.errors import RunDirError, RunError, StorageError
 from rlaif.journal import Journal
 from rlaif.metrics import EventLog, MetricsLog
@@ -51,6 +52,14 @@ class RunDir:
     def training_set(self, name: str) -> Path:
         """Where a training set (a parquet file) is written for Ray Data to read."""
         return self.path.absolute() / "training_sets" / f"{name}.parquet"
+
+    def constitution(self) -> Constitution | None:
+        """What the run was last worked on under; None in a new one."""
+        stored = self.path / "constitution.json"
+        return Constitution.model_validate_json(stored.read_text(encoding="utf-8")) if stored.exists() else None
+
+    def keep_constitution(self, constitution: Constitution) -> None:
+        write_atomically(self.path / "constitution.json", constitution.model_dump_json(indent=2) + "\n")
 
     def is_accounted(self, rows: str) -> bool:
         return rows in self._manifest["stages"]

@@ -1,27 +1,45 @@
-"""Every text that is put to a model, in one place. Change a word here and ``TEMPLATE_VERSION`` must change.
+"""Every text that is put to a model, in one place, but the two-choice question (``questions``).
 
 Source: Constitutional AI (arXiv 2212.08073), section 3.1 and appendix C for the shape of critique and revision
-requests, section 4.1 for the two-choice question; the wordings are ours.
+requests; the wordings are ours.
 
 Two dialogue formats, chosen once per run (``dialogue_format``): ``human_assistant`` for base models and
 ``chat_template`` for models whose tokenizer carries one. A prompt always ends where the answer begins; the answer
 follows with ``answer_prefix`` in front and the EOS behind it, identically in SFT, PM training, evaluation and RL.
+
+Few-shot examples stand before a critique, a revision or a question in the form of what they are examples of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rlaif.constitution import Principle
-from rlaif.data.tokenization import ControlText, neutral
+from rlaif.data.tokenization import ControlText, Pieces, neutral
+from rlaif.errors import ModelError
+from rlaif.examples import LabelExample, RevisionExample
+from rlaif.questions import LETTERS, SPEAKERS, THINK, ChoiceTemplate, Ours, Part
 from rlaif.records import Turn
 
-TEMPLATE_VERSION = "1"
-LETTERS = (" (A)", " (B)")  #: what may follow "The answer is:"
-
 DialogueFormat = Literal["human_assistant", "chat_template"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A two-choice question, ready to be laid out: ``rationale`` None asks for the letter at once."""
+
+    template: ChoiceTemplate
+    turns: Sequence[Turn]
+    comparison: str
+    slot_a: str
+    slot_b: str
+    examples: Sequence[LabelExample] = ()
+
+    def parts(self) -> Iterator[Part]:
+        return self.template.question(self.turns, self.comparison, self.slot_a, self.slot_b)
 
 
 class Dialogue(Protocol):
@@ -39,28 +57,26 @@ class Dialogue(Protocol):
 
     def prompt(self, turns: Sequence[Turn]) -> str: ...
 
-    def critique(self, turns: Sequence[Turn], answer: str, principle: Principle) -> str: ...
+    def critique(
+        self, turns: Sequence[Turn], answer: str, principle: Principle, examples: Sequence[RevisionExample] = ()
+    ) -> str: ...
 
-    def revision(self, turns: Sequence[Turn], answer: str, principle: Principle, critique: str | None) -> str: ...
+    def revision(
+        self,
+        turns: Sequence[Turn],
+        answer: str,
+        principle: Principle,
+        critique: str | None,
+        examples: Sequence[RevisionExample] = (),
+    ) -> str: ...
 
-    def choice(self, turns: Sequence[Turn], principle: Principle, slot_a: str, slot_b: str) -> str: ...
+    def choice(self, question: Question, rationale: str | None = None) -> Pieces:
+        """The question up to where the letter is due, after ``rationale`` when there is one."""
+        ...
 
-
-def choice_question(conversation: str, comparison: str, slot_a: str, slot_b: str) -> str:
-    """The two-choice question. The conversation stands first, so that principles and both orders share a prefix."""
-    return (
-        "Consider the following conversation between a human and an assistant:"
-        f"{conversation}\n\n{comparison}\n\nOptions:\n(A) {slot_a}\n(B) {slot_b}\n\nThe answer is:"
-    )
-
-
-def principle_question(principle: Sequence[str], question: str, slot_a: str, slot_b: str) -> str:
-    """A question about a principle's texts, for the lint. No label contains it, so ``TEMPLATE_VERSION`` is not its."""
-    texts = "\n".join(principle)
-    return (
-        f"Consider the following principle for an AI assistant:\n{texts}\n\n{question}\n\n"
-        f"Options:\n(A) {slot_a}\n(B) {slot_b}\n\nThe answer is:"
-    )
+    def reasoning(self, question: Question) -> Pieces:
+        """The question up to where the labeller is to reason."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,25 +87,78 @@ class HumanAssistant:
     stop: tuple[str, ...] = ("\n\nHuman:", "\n\nCritique Request:", "\n\nRevision Request:")
 
     def conversation(self, turns: Sequence[Turn]) -> str:
-        names = {"human": "Human", "assistant": "Assistant"}
-        return "".join(f"\n\n{names[turn.role]}: {turn.text}" for turn in turns)
+        return "".join(f"\n\n{SPEAKERS[turn.role]}: {_said(turn.text)}" for turn in turns)
 
     def prompt(self, turns: Sequence[Turn]) -> str:
         return f"{self.conversation(turns)}\n\nAssistant:"
 
-    def critique(self, turns: Sequence[Turn], answer: str, principle: Principle) -> str:
-        return f"{self.prompt(turns)} {answer}\n\nCritique Request: {principle.critique_request}\n\nCritique:"
+    def critique(
+        self, turns: Sequence[Turn], answer: str, principle: Principle, examples: Sequence[RevisionExample] = ()
+    ) -> str:
+        return f"{self._examples(examples)}{self._critique(turns, answer, principle)}"
 
-    def revision(self, turns: Sequence[Turn], answer: str, principle: Principle, critique: str | None) -> str:
+    def revision(
+        self,
+        turns: Sequence[Turn],
+        answer: str,
+        principle: Principle,
+        critique: str | None,
+        examples: Sequence[RevisionExample] = (),
+    ) -> str:
         if critique is None:
-            before = f"{self.prompt(turns)} {answer}"
+            before = f"{self.prompt(turns)} {_said(answer)}"
         else:
-            before = f"{self.critique(turns, answer, principle)} {critique}"
-        return f"{before}\n\nRevision Request: {principle.revision_request}\n\nRevision:"
+            before = f"{self._critique(turns, answer, principle)} {_said(critique)}"
+        return f"{self._examples(examples)}{before}\n\nRevision Request: {principle.revision_request}\n\nRevision:"
 
-    def choice(self, turns: Sequence[Turn], principle: Principle, slot_a: str, slot_b: str) -> str:
-        assert principle.comparison is not None
-        return choice_question(self.conversation(turns), principle.comparison, slot_a, slot_b)
+    def _critique(self, turns: Sequence[Turn], answer: str, principle: Principle) -> str:
+        return f"{self.prompt(turns)} {_said(answer)}\n\nCritique Request: {principle.critique_request}\n\nCritique:"
+
+    def _examples(self, examples: Sequence[RevisionExample]) -> str:
+        return "".join(
+            f"{self.prompt(example.turns)} {example.response}"
+            f"\n\nCritique Request: {example.critique_request}\n\nCritique: {example.critique}"
+            f"\n\nRevision Request: {example.revision_request}\n\nRevision: {example.revision}\n\n###"
+            for example in examples
+        )
+
+    def choice(self, question: Question, rationale: str | None = None) -> Pieces:
+        closing = question.template.closing
+        if rationale is None:
+            return Pieces([*self._asked(question, think=False), closing])
+        return Pieces([*self.reasoning(question), f" {question.template.defused(rationale)}", closing])
+
+    def reasoning(self, question: Question) -> Pieces:
+        return Pieces([*self._asked(question, think=True), THINK])
+
+    def _asked(self, question: Question, think: bool) -> Iterator[str]:
+        for example in question.examples:
+            yield from _texts(example.parts(question.template))
+            thought = f"{THINK} {example.reasoning}" if think else ""
+            yield f"{thought}{question.template.closing}{LETTERS[example.slot]}\n\n"
+        yield from _texts(question.parts())
+
+
+#: What begins a paragraph of a transcript, and so must not begin one of a turn.
+HEADING = re.compile(r"(\n\s*(?:Human|Assistant|Critique Request|Critique|Revision Request|Revision)\s*):")
+
+
+def _said(text: str) -> str:
+    """``text`` with a dash for the colon of a line that reads like a heading: a turn cannot begin another one."""
+    return HEADING.sub(r"\1 -", text) if "\n" in text else text
+
+
+def _texts(parts: Iterable[Part]) -> Iterator[str]:
+    """The texts of ``parts``, neighbours of ours joined, so that they are tokenised as written."""
+    ours = ""
+    for part in parts:
+        if isinstance(part, Ours):
+            ours += part.text
+        else:
+            yield from (ours, part.text)
+            ours = ""
+    if ours:
+        yield ours
 
 
 @dataclass(frozen=True)
@@ -117,23 +186,80 @@ class ChatTemplate:
     def prompt(self, turns: Sequence[Turn]) -> str:
         return self._render(self._messages(turns))
 
-    def critique(self, turns: Sequence[Turn], answer: str, principle: Principle) -> str:
+    def critique(
+        self, turns: Sequence[Turn], answer: str, principle: Principle, examples: Sequence[RevisionExample] = ()
+    ) -> str:
         assert principle.critique_request is not None
-        return self._render([*self._messages(turns), ("assistant", answer), ("user", principle.critique_request)])
+        asked = [*self._messages(turns), ("assistant", answer), ("user", principle.critique_request)]
+        return self._render([*self._examples(examples), *asked])
 
-    def revision(self, turns: Sequence[Turn], answer: str, principle: Principle, critique: str | None) -> str:
+    def revision(
+        self,
+        turns: Sequence[Turn],
+        answer: str,
+        principle: Principle,
+        critique: str | None,
+        examples: Sequence[RevisionExample] = (),
+    ) -> str:
         assert principle.critique_request is not None and principle.revision_request is not None
-        messages = [*self._messages(turns), ("assistant", answer)]
+        messages = [*self._examples(examples), *self._messages(turns), ("assistant", answer)]
         if critique is not None:
             messages += [("user", principle.critique_request), ("assistant", critique)]
         return self._render([*messages, ("user", principle.revision_request)])
 
-    def choice(self, turns: Sequence[Turn], principle: Principle, slot_a: str, slot_b: str) -> str:
-        assert principle.comparison is not None
-        question = choice_question(
-            HumanAssistant().conversation(turns), principle.comparison, slot_a, slot_b
-        ).removesuffix("The answer is:")
-        return self._render([("user", question.rstrip())]).followed_by("The answer is:")
+    def _examples(self, examples: Sequence[RevisionExample]) -> Iterator[tuple[str, str]]:
+        for example in examples:
+            yield from self._messages(example.turns)
+            yield "assistant", example.response
+            yield "user", example.critique_request
+            yield "assistant", example.critique
+            yield "user", example.revision_request
+            yield "assistant", example.revision
+
+    def choice(self, question: Question, rationale: str | None = None) -> Pieces:
+        closing = question.template.closing.lstrip("\n")
+        if rationale is None:
+            asked = self._asked(question, think=False)
+            return Pieces([*asked[:-1], asked[-1].followed_by(closing)])
+        reasoned = f"{question.template.defused(rationale)}\n\n"
+        return Pieces([*self.reasoning(question), reasoned, ControlText(closing)])
+
+    def reasoning(self, question: Question) -> Pieces:
+        return Pieces(self._asked(question, think=True))
+
+    def _asked(self, question: Question, think: bool) -> list[Any]:
+        """The rendered question, cut where texts of others stand; it ends with the template's invitation to answer."""
+        texts: list[str] = []
+        messages = []
+        for example in question.examples:
+            messages.append(("user", self._marked(example.parts(question.template), texts, think)))
+            thought = f"{example.reasoning}\n\n" if think else ""
+            answer = f"{question.template.closing.strip()}{LETTERS[example.slot]}"
+            messages.append(("assistant", thought + answer))
+        messages.append(("user", self._marked(question.parts(), texts, think)))
+        return self._filled(self._render(messages), texts)
+
+    def _marked(self, parts: Iterable[Part], texts: list[str], think: bool) -> str:
+        """The parts as one text with a mark for each text of others, which is added to ``texts``."""
+        marked = ""
+        for part in parts:
+            if isinstance(part, Ours):
+                marked += part.text
+            else:
+                marked += MARK.format(len(texts))
+                texts.append(part.text)
+        return marked.strip() + (THINK if think else "")
+
+    def _filled(self, rendered: str, texts: Sequence[str]) -> list[Any]:
+        pieces = re.split(MARK.format(r"(\d+)"), rendered)
+        if [int(number) for number in pieces[1::2]] != list(range(len(texts))):
+            raise ModelError("the tokenizer's chat template drops, repeats or reorders parts of a message")
+        filled: list[Any] = [ControlText(piece) for piece in pieces]
+        filled[1::2] = texts
+        return filled
+
+
+MARK = "\ue000{}\ue001"  #: private-use characters around a number: where a text of others goes
 
 
 def dialogue(format: DialogueFormat, tokenizer: Any) -> Dialogue:

@@ -13,6 +13,14 @@ from rlaif.miniature.make import MiniaturePaths, make
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 
 NUM_PROMPTS = 12
+#: Short texts: these models read a byte a token, and 256 of them.
+CONSTITUTION = """\
+name: tiny
+version: "1"
+principles:
+  - {id: one, category: helpfulness, source: ours, critique_request: Flaws, revision_request: Redo., comparison: Better}
+  - {id: two, category: honesty, source: ours, critique_request: Lies, revision_request: Fix., comparison: Truer}
+"""
 
 
 def write_lines(path: Path, rows: list) -> str:
@@ -31,7 +39,9 @@ def tiny_world(tmp_path_factory) -> dict[str, str]:
     """Paths of three tiny models and of small data files; one red-team row in thirteen is broken."""
     root = tmp_path_factory.mktemp("tiny_world")
     prompts = [{"prompt": f"How do I do thing {i}?"} for i in range(NUM_PROMPTS)]
+    (root / "constitution.yaml").write_text(CONSTITUTION)
     return {
+        "constitution": str(root / "constitution.yaml"),
         "helpful_only": saved(tiny_lm(1, tied=True), root / "helpful_only"),
         "feedback": saved(tiny_lm(2, tied=False), root / "feedback"),
         "base": saved(tiny_lm(3, tied=True), root / "base"),
@@ -63,6 +73,7 @@ def tiny_config(tiny_world, tmp_path) -> Config:
     return Config.model_validate(
         {
             "run_dir": str(tmp_path / "run"),
+            "constitution": tiny_world["constitution"],
             "data": {
                 "red_team": tiny_world["red_team"],
                 "helpful": tiny_world["helpful"],
@@ -75,7 +86,8 @@ def tiny_config(tiny_world, tmp_path) -> Config:
                 "answers_per_cell": 12,
             },
             "sampling": {"max_tokens": 8},
-            "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 8},
+            # A random model ends a text with probability 1/259 a token, and a revision without an end is filtered.
+            "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 120},
             "generator": {**engine, "model": tiny_world["helpful_only"]},
             "labeller": {**engine, "model": tiny_world["feedback"]},
             "scorer": engine,

@@ -81,7 +81,7 @@ def _message(message: Any, name: str) -> Turn:
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"field `{name}.role` must be user or assistant, not {role!r}")
-    content = message.get("content")
+    content = message.get("content", message.get("text"))  # our own records say text
     if not isinstance(content, str) or not _encodable(content):
         raise BadRow(f"field `{name}.content` must be text, not {_kind(content)}")
     return Turn(role=ROLES[role], text=content.strip())

@@ -28,10 +28,11 @@ def read_pairs(source: str, quarantine: Quarantine) -> Iterator[PreferencePair]:
     Bad are also pairs whose dialogues differ before the last answer and pairs with an empty answer. Raises
     DataError naming file, row and field when a file is missing, unreadable or empty, or has no usable row.
     """
-    return read_records(source, _pair, quarantine)
+    return read_records(source, pair_of, quarantine)
 
 
-def _pair(row: Row) -> PreferencePair:
+def pair_of(row: Row) -> PreferencePair:
+    """The pair in one row. Raises BadRow."""
     before_chosen, chosen = _side(row, "chosen")
     before_rejected, rejected = _side(row, "rejected")
     prompt = _prompt(row, before_chosen)
@@ -44,7 +45,7 @@ def _pair(row: Row) -> PreferencePair:
         id=row.id,
         source_file=row.file,
         source_row=row.number,
-        prompt=waiting(prompt, "prompt" if "prompt" in row.fields else "chosen"),
+        prompt=prompt,
         chosen=chosen,
         rejected=rejected,
     )
@@ -56,7 +57,7 @@ def _prompt(row: Row, before: tuple[Turn, ...] | None) -> tuple[Turn, ...]:
         return waiting(conversation_of(row.fields["prompt"], "prompt"), "prompt")
     if before is None:
         raise BadRow("field `prompt` is missing, and `chosen` is not a whole dialogue")
-    return before
+    return before  # may end with the assistant: some dialogues have it speak twice, and both answers follow that
 
 
 def _side(row: Row, name: str) -> Side:

@@ -1,9 +1,10 @@
 """From text to token ids, the same way everywhere: in labels, rollouts, training rows and evaluation.
 
-Text is untrusted: a user may write ``</s>`` or ``<|im_end|>``. Two rules keep it text:
+Text is untrusted: a user may write ``</s>`` or ``<|im_end|>``. Three rules keep it text:
 1. A plain ``str`` is encoded with special tokens split into ordinary ones, whatever it contains.
 2. Only ``ControlText``, which a chat template rendered, is encoded with its control tokens parsed, and the turns in it
    went through ``neutral`` first: a space behind the first character of whatever reads like a special token.
+3. ``Pieces`` are encoded one by one, so that no text can merge with a delimiter beside it.
 
 BOS stands in front of every prompt when the tokenizer has one; EOS is appended by whoever ends a dialogue.
 """
@@ -30,6 +31,10 @@ class ControlText(str):
     def followed_by(self, text: str) -> ControlText:
         """For fixed text of ours; what users wrote must pass ``neutral`` before."""
         return ControlText(str.__add__(self, text))
+
+
+class Pieces(tuple[str, ...]):
+    """Texts that stand one behind the other, each encoded alone: what one says cannot change the tokens of another."""
 
 
 def load_tokenizer(path: str | Path) -> Any:
@@ -66,39 +71,46 @@ def neutral(tokenizer: Any, text: str) -> str:
     return text
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: Any, text: str | Pieces) -> list[int]:
     """Token ids of ``text``, nothing added.
 
     Raises ModelError when the tokenizer cannot but parse special tokens in plain text.
     """
-    if isinstance(text, ControlText):
-        return tokenizer(str(text), add_special_tokens=False)["input_ids"]
+    if isinstance(text, Pieces):
+        return [id for piece in text for id in _encoded(tokenizer, piece, isinstance(piece, ControlText))]
+    return list(_encoded(tokenizer, text, isinstance(text, ControlText)))
+
+
+@lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
+def _encoded(tokenizer: Any, text: str, control: bool) -> tuple[int, ...]:
+    if control:
+        return tuple(tokenizer(str(text), add_special_tokens=False)["input_ids"])
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     if forged := set(special_tokens(tokenizer).values()).intersection(ids):
         raise ModelError(f"the tokenizer turns plain text into its special tokens {sorted(forged)}")
-    return ids
+    return tuple(ids)
 
 
-def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+def prompt_ids(tokenizer: Any, text: str | Pieces) -> list[int]:
     """Token ids of a prompt: ``encode`` with the BOS in front, once, when the tokenizer has one."""
     ids = encode(tokenizer, text)
     bos = tokenizer.bos_token_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 
-def letter_ids(tokenizer: Any, question_text: str, letters: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+def letter_ids(tokenizer: Any, question: Pieces, letters: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
     """Prompt ids and each letter's token id, found in context.
 
-    The question is tokenised with each of ``letters`` (e.g. " (A)", " (B)") behind it; what the results share from the
-    left is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer cannot tell them
-    apart.
+    The question is tokenised with each of ``letters`` (e.g. " (A)", " (B)") behind its last piece; what the results
+    share from the left is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer
+    cannot tell them apart.
     """
-    whole = [prompt_ids(tokenizer, _followed(question_text, letter)) for letter in letters]
-    prompt = _shared_start(whole)
-    firsts = tuple(ids[len(prompt)] for ids in whole if len(ids) > len(prompt))
+    endings = [encode(tokenizer, _followed(question[-1], letter)) for letter in letters]
+    shared = _shared_start(endings)
+    firsts = tuple(ids[len(shared)] for ids in endings if len(ids) > len(shared))
     if len(set(firsts)) < len(letters):
         raise ModelError(f"the tokenizer gives {', '.join(map(repr, letters))} no distinct next tokens")
-    return prompt, firsts
+    return prompt_ids(tokenizer, Pieces(question[:-1])) + shared, firsts
 
 
 def _shared_start(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -112,7 +124,7 @@ def _followed(question: str, letter: str) -> str:
 
 # ------------------------------------------------------------------------------------------------- fitting
 def fit_turns(
-    turns: Sequence[Turn], render: Callable[[Sequence[Turn]], str], tokenizer: Any, max_tokens: int
+    turns: Sequence[Turn], render: Callable[[Sequence[Turn]], str | Pieces], tokenizer: Any, max_tokens: int
 ) -> tuple[tuple[Turn, ...], list[int], bool]:
     """(turns, prompt ids, whether anything was left out): the most recent turns whose prompt fits ``max_tokens``.
 

@@ -61,12 +61,11 @@ def sft_rows(
 ) -> Iterator[Row | None]:
     """A training row for each revision (of OK chains) and each helpful sample; None for what cannot be used."""
     for chain in chains:
-        revisions = [round.revision for round in chain.rounds]
-        chosen = revisions if settings.train_on == "all" else revisions[-1:]
         if chain.status != Status.OK:
             yield None
             continue
-        for k, text in enumerate(chosen):
+        good = [(k, round.revision) for k, round in enumerate(chain.rounds) if round.flaw is None]
+        for k, text in good if settings.train_on == "all" else good[-1:]:
             yield _sft_row(f"{chain.id}/{k}", chain.prompt, text, tokenizer, format, settings.max_length)
     for sample in samples:
         usable = sample.status == Status.OK and sample.finish_reason == "stop"

@@ -31,7 +31,8 @@ from rlaif.records import Completion, Sampling
 
 WORDS = ["here", "is", "a", "plain", "answer", "with", "some", "words", "that", "mean", "nothing", "at", "all"]
 LETTER_MASS = 0.98  #: probability that the choices hold together
-QUESTION = re.compile(r"\n\(A\) (?P<a>.*)\n\(B\) (?P<b>.*?)\n*The answer is:", re.DOTALL)
+#: The last question of a prompt: few-shot examples stand before it, reasoning behind it.
+QUESTION = re.compile(r".*\n\(A\) (?P<a>.*)\n\(B\) (?P<b>.*?)\n+(?:Let's think|The answer is)", re.DOTALL)
 
 
 def open_scripted(

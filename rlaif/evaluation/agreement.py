@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 
-from rlaif.evaluation.calibration import Bin, expected_calibration_error, reliability
-from rlaif.evaluation.intervals import Z_95, wilson
+from rlaif.calibration import Bin, expected_calibration_error, reliability
+from rlaif.intervals import Z_95, wilson
 from rlaif.labelling import TIE_WIDTH
 
 Choice = Literal["answer_1", "answer_2", "tie"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.evaluation.intervals import wilson
+from rlaif.intervals import wilson
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, classify
 from rlaif.records import Answer, Axis

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from rlaif.calibration import brier_score, expected_calibration_error, reliability
 from rlaif.evaluation.answers import true_class
-from rlaif.evaluation.calibration import brier_score, expected_calibration_error, reliability
-from rlaif.evaluation.intervals import wilson
+from rlaif.intervals import wilson
 from rlaif.labelling import TIE_WIDTH, log_odds, sigmoid
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, better

@@ -14,8 +14,10 @@ from random import Random
 
 from rlaif.constitution import Constitution, Principle
 from rlaif.miniature.world import Answer, Kind, Request, World
+from rlaif.questions import DEFAULT
 from rlaif.records import Axis, Turn
 from rlaif.templates import HumanAssistant
+from rlaif.templates import Question as ChoiceQuestion
 
 #: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.
 Mix = Mapping[Axis, Mapping[Kind, float]]
@@ -79,6 +81,19 @@ def turns(request: Request) -> tuple[Turn, ...]:
     return (Turn(role="human", text=request.text),)
 
 
+def choice(request: Request, principle: Principle, slot_a: Answer, slot_b: Answer) -> str:
+    """The two-choice question as one text, which this world's tokenizer encodes as it does the pieces."""
+    assert principle.comparison is not None
+    question = ChoiceQuestion(
+        template=DEFAULT,
+        turns=turns(request),
+        comparison=principle.comparison,
+        slot_a=slot_a.text,
+        slot_b=slot_b.text,
+    )
+    return "".join(TEMPLATE.choice(question))
+
+
 class Corpus:
     """Endless training texts of one world and one constitution."""
 
@@ -139,8 +154,8 @@ class Corpus:
         gap = worth[first.kind] + first.surface - worth[second.kind] - second.surface
         prob = 1 / (1 + math.exp(-gap))
         return (
-            Question(text=TEMPLATE.choice(turns(request), principle, first.text, second.text), prob_a=prob),
-            Question(text=TEMPLATE.choice(turns(request), principle, second.text, first.text), prob_a=1 - prob),
+            Question(text=choice(request, principle, first, second), prob_a=prob),
+            Question(text=choice(request, principle, second, first), prob_a=1 - prob),
         )
 
     def _perturbed(self, rng: Random, principle: Principle) -> Principle:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rlaif.config import Config
-from rlaif.config_checks import MODEL_KEYS, SOURCE_KEYS, flatten
+from rlaif.config_checks import flatten
 from rlaif.constitution import Constitution
 from rlaif.errors import RunError
 from rlaif.miniature.make import FILES, MODELS, cached, make
 
 
-def miniature_paths(config: Config, constitution: Constitution) -> Mapping[str, Path]:
-    """``miniature:NAME`` -> path, for every name; empty (and nothing made) when the configuration uses none."""
+def miniature_paths(config: Config, constitution: Constitution, keys: Iterable[str]) -> Mapping[str, Path]:
+    """``miniature:NAME`` -> path, for every name; empty (and nothing made) when none of ``keys`` names one."""
     flat = flatten(config)
-    if not any(str(flat[key]).startswith("miniature:") for key in (*SOURCE_KEYS, *MODEL_KEYS)):
+    if not any(str(flat[key]).startswith("miniature:") for key in keys):
         return {}
     if not cached(config.miniature, constitution):
         _make_apart(config)

@@ -1,19 +1,61 @@
 """Step 3. Consumes: red-team prompts and models/sl_cai. Waits for: the generator's and the labeller's engines.
-Produces: comparisons/ and preferences/, one label for each comparison, judged in both orders."""
+Produces: comparisons/ and preferences/, one label for each comparison, judged in both orders; label_quality.json.
+
+``label_pairs`` is the same labelling alone, for pairs that a user brings (``rlaif label``)."""
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Iterable
+
+from rlaif.constitution_diff import ConstitutionDiff, diff
+from rlaif.data.comparisons import read_comparisons
+from rlaif.examples import LabelExample, read_examples
+from rlaif.label_cost import cost_metrics
 from rlaif.label_quality import measure
-from rlaif.labelling import Label
+from rlaif.labelling import Label, principles_for
+from rlaif.questions import read_template
 from rlaif.records import Comparison, Preference
+from rlaif.run_dir import write_atomically
 from rlaif.sampling import SamplePair
 from rlaif.stages.evaluate import sample_answers
+from rlaif.stages.read import account_source
 from rlaif.stages.run import Run, collect
+
+STAGE = "preferences"
 
 
 async def label(run: Run) -> None:
     await _compare(run)
-    await _judge(run)
+    journal = run.run_dir.journal
+    await _judge(run, journal.records(Comparison, "comparisons"), journal.count("comparisons"))
+
+
+async def label_pairs(run: Run) -> None:
+    """Label ``data.comparisons``. What is labelled already stays, unless its principles say something else now."""
+    source = str(run.config.data.comparisons)
+    num_pairs = account_source(run, "pairs", source, read_comparisons(source, run.quarantine))
+    _forget_outdated(run)
+    await _judge(run, read_comparisons(source, run.quarantine), num_pairs)
+    run.run_dir.write_quarantine()
+
+
+def _forget_outdated(run: Run) -> None:
+    """Targeted relabelling: drop the labels that the constitution as it is now would make otherwise."""
+    old, new, run_dir = run.run_dir.constitution(), run.constitution, run.run_dir
+    if old is not None and old.hash != new.hash:
+        changed = diff(old, new)
+        labels = run_dir.journal.records(Preference, STAGE)
+        outdated = [made.id for made in labels if made.constitution_hash != new.hash and _differs(run, made, changed)]
+        run_dir.journal.forget(STAGE, outdated)
+        run_dir.events.write("labels_outdated", num=len(outdated), constitution=new.hash)
+    run_dir.keep_constitution(new)
+
+
+def _differs(run: Run, made: Preference, changed: ConstitutionDiff) -> bool:
+    drawn = principles_for(run.constitution, run.config.labelling, made.seed, made)
+    return changed.outdates((j.principle_id for j in made.judgements), (p.id for p in drawn))
 
 
 async def _compare(run: Run) -> None:
@@ -25,18 +67,29 @@ async def _compare(run: Run) -> None:
     run_dir.journal.export(Comparison, "comparisons", run_dir.path / "comparisons" / "comparisons.parquet")
 
 
-async def _judge(run: Run) -> None:
+async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -> None:
     config, run_dir = run.config, run.run_dir
     task = Label(
         seed=config.seed,
         constitution=run.constitution,
         settings=config.labelling,
         dialogue_format=config.dialogue_format,
+        template=read_template(config.labelling.template),
+        examples=read_examples(LabelExample, config.labelling.examples, field="labelling.examples"),
     )
-    pairs = run_dir.journal.records(Comparison, "comparisons")
     async with run.pool("labeller", run.path(config.labeller.model)) as pool:
-        await collect(run, "preferences", pool, task, pairs, run_dir.journal.count("comparisons"))
+        before, started = run_dir.journal.count(STAGE), time.monotonic()
+        await collect(run, STAGE, pool, task, pairs, num_pairs)
+        seconds = time.monotonic() - started
     await run.release("labeller")
-    run_dir.journal.export(Preference, "preferences", run_dir.path / "preferences" / "preferences.parquet")
-    quality = measure(run_dir.journal.records(Preference, "preferences"))
-    run_dir.metrics.write("label", quality.metrics())
+    run_dir.metrics.write(
+        "label", cost_metrics(run_dir.journal.count(STAGE) - before, seconds, config.labeller.min, config.labeller)
+    )
+    run_dir.journal.export(Preference, STAGE, run_dir.path / "preferences" / "preferences.parquet")
+    _write_quality(run)
+
+
+def _write_quality(run: Run) -> None:
+    quality = measure(run.run_dir.journal.records(Preference, STAGE))
+    run.run_dir.metrics.write("label", quality.metrics())
+    write_atomically(run.run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from rlaif.data.rows import files_of, rows_of
 from rlaif.records import Axis
 from rlaif.stages.run import Run
@@ -12,11 +15,15 @@ AXES: tuple[Axis, ...] = ("red_team", "helpful")
 async def read(run: Run) -> None:
     for axis in AXES:
         source = run.config.data.red_team if axis == "red_team" else run.config.data.helpful
-        num_rows = sum(1 for file in files_of(run.path(source)) for _ in rows_of(file))
-        num_prompts = sum(1 for _ in run.prompts(axis))
-        run.run_dir.account(
-            f"prompts_{axis}", rows_in=num_rows, rows_out=num_prompts, quarantined=_num_bad(run, run.path(source))
-        )
+        account_source(run, f"prompts_{axis}", run.path(source), run.prompts(axis))
+
+
+def account_source(run: Run, name: str, source: str, records: Iterable[Any]) -> int:
+    """Read ``records`` of ``source`` to their end and account for its rows; returns the number of good ones."""
+    num_rows = sum(1 for file in files_of(source) for _ in rows_of(file))
+    num_good = sum(1 for _ in records)
+    run.run_dir.account(name, rows_in=num_rows, rows_out=num_good, quarantined=_num_bad(run, source))
+    return num_good
 
 
 def _num_bad(run: Run, source: str) -> int:

@@ -3,7 +3,8 @@ helpful-only model's answers to helpful prompts, both for supervision."""
 
 from __future__ import annotations
 
-from rlaif.critique_revision import Revise
+from rlaif.critique_revision import Revise, filter_metrics
+from rlaif.examples import RevisionExample, read_examples
 from rlaif.records import RevisionChain
 from rlaif.sampling import SampleAnswer, draws
 from rlaif.stages.evaluate import sample_answers
@@ -18,6 +19,7 @@ async def revise(run: Run) -> None:
         settings=config.critique_revision,
         dialogue_format=config.dialogue_format,
         sampling=config.sampling,
+        examples=read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples"),
     )
     sample = SampleAnswer(snapshot="helpful_only", dialogue_format=config.dialogue_format, sampling=config.sampling)
     helpful = (
@@ -31,3 +33,4 @@ async def revise(run: Run) -> None:
         await collect(run, "helpful_samples", pool, sample, helpful, num_helpful)
         await sample_answers(run, pool, "helpful_only")
     run_dir.journal.export(RevisionChain, "revisions", run_dir.path / "revisions" / "revisions.parquet")
+    run_dir.metrics.write("revise", filter_metrics(run_dir.journal.records(RevisionChain, "revisions")))

@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from actors.driver import drive
+from actors.driver import PIPELINE, drive, one_stage
 from rlaif.errors import UserError
 from rlaif.stages.pipeline import STAGES
 from rlaif.stages.run import Silent
@@ -14,7 +14,7 @@ RED_TEAM, HELPFUL, BROKEN = 12, 12, 1
 
 
 async def test_the_whole_method_accounts_for_every_row(tiny_config):
-    run_dir = await drive(tiny_config, Silent(), stage=None, in_process=True)
+    run_dir = await drive(tiny_config, Silent(), PIPELINE, in_process=True)
     manifest = json.loads((run_dir / "manifest.json").read_text())
     for rows, counts in manifest["stages"].items():
         assert counts["rows_in"] == counts["rows_out"] + counts["quarantined"], rows
@@ -39,12 +39,12 @@ async def test_the_whole_method_accounts_for_every_row(tiny_config):
 
 
 async def test_a_finished_run_is_not_run_again(tiny_config):
-    run_dir = await drive(tiny_config, Silent(), stage="read", in_process=True)
+    run_dir = await drive(tiny_config, Silent(), one_stage("read"), in_process=True)
     events = (run_dir / "events.jsonl").read_text()
-    await drive(tiny_config, Silent(), stage="read", in_process=True)
+    await drive(tiny_config, Silent(), one_stage("read"), in_process=True)
     assert (run_dir / "events.jsonl").read_text() == events
 
 
 async def test_a_stage_needs_the_ones_before_it(tiny_config):
     with pytest.raises(UserError, match="supervise is not done"):
-        await drive(tiny_config, Silent(), stage="label", in_process=True)
+        await drive(tiny_config, Silent(), one_stage("label"), in_process=True)

@@ -72,7 +72,7 @@ def test_export_to_parquet(journal, tmp_path):
     assert journal.export(RevisionChain, "revisions", path) == 5
     rows = pq.read_table(path).to_pylist()
     assert [r["id"] for r in rows] == [f"f:{i}" for i in range(5)]
-    assert rows[0]["rounds"] == [{"principle_id": "p", "critique": "c", "revision": "v"}]
+    assert rows[0]["rounds"] == [{"principle_id": "p", "critique": "c", "revision": "v", "flaw": None}]
     assert rows[0]["status"] == "ok"
 
 

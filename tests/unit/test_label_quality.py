@@ -58,7 +58,60 @@ def test_an_unbiased_judge_does_not_flip():
 
 
 def test_longer_preferred_counts_probability():
-    assert measure([label(1, 1)]).metrics()["label/quality/longer_preferred"] == pytest.approx(0.75)
+    quality = measure([label(1, 1, answer_1="a longer one", answer_2="short")])
+    assert quality.metrics()["label/quality/longer_preferred"] == pytest.approx(0.75)
+    (filled,) = [rate for rate in quality.length_bins if rate.num]
+    assert filled is quality.length_bins[4]  # 12 characters to 5: between 2 and 4 times as long
+
+
+def test_every_measure_has_an_interval_that_shrinks():
+    few, many = (measure(label(q, q + 1) for q in (1, -0.5) * n).measures() for n in (5, 500))
+    assert few["flip_rate"].value == many["flip_rate"].value == 0.5
+    for name in ("flip_rate", "slot_bias", "order_gap"):
+        widths = [m[name].high - m[name].low for m in (few, many)]
+        assert few[name].low <= few[name].value <= few[name].high
+        assert widths[1] <= widths[0]
+    assert few["flip_rate"].low == pytest.approx(0.2366, abs=1e-3)  # Wilson's, 5 of 10
+
+
+def test_gold_labels_give_accuracy_and_calibration():
+    """Three of four labels right; a tie counts half; gold that says neither is no gold."""
+    labels = [
+        label(1, 1, prob=0.9, gold=1.0),
+        label(-1, -1, prob=0.1, gold=0.0),
+        label(1, 1, prob=0.9, gold=0.0),
+        label(1, -1, prob=0.5, gold=1.0, status=Status.TIE),
+        label(1, 1, prob=0.9, gold=0.5),
+        label(1, 1, prob=0.9),
+    ]
+    quality = measure(labels)
+    found = quality.measures()
+    assert (found["gold_accuracy"].value, found["gold_accuracy"].num) == (2.5 / 4, 4)
+    assert found["gold_accuracy_first"].value == 3 / 4 and found["gold_accuracy_second"].value == 2 / 4
+    assert quality.calibration.brier == pytest.approx((0.01 + 0.01 + 0.81 + 0.25) / 4)
+    # 0.9 and its mirror image 0.1 come true twice in three; the tie is 0.5 and true half the time.
+    assert quality.calibration.error == pytest.approx(0.75 * (0.9 - 2 / 3))
+
+
+def test_which_answer_is_called_the_first_changes_nothing():
+    def mirrored(made: Preference) -> Preference:
+        judgements = tuple(replace(j, order=3 - j.order) for j in made.judgements)
+        return replace(made, prob=1 - made.prob, gold=1 - made.gold, judgements=judgements)
+
+    labels = [label(0.3 * i - 1, 0.2 * i + 0.05, prob=0.1 + 0.08 * i, gold=float(i % 3 > 0)) for i in range(10)]
+    one, other = measure(labels), measure(map(mirrored, labels))
+    assert one.calibration.error == pytest.approx(other.calibration.error)
+    for name in ("flip_rate", "slot_bias", "order_gap", "gold_accuracy", "agreement"):
+        assert one.measures()[name].value == pytest.approx(other.measures()[name].value)
+
+
+def test_measures_are_kept_for_each_principle():
+    other = tuple(replace(j, principle_id="q") for j in label(2, -2).judgements)
+    both = label(1, 1, judgements=(*label(1, 1).judgements, *other))
+    by_principle = measure([both]).summary()["by_principle"]
+    assert by_principle["p"]["flip_rate"]["value"] == 0
+    assert by_principle["q"]["flip_rate"]["value"] == 1
+    assert by_principle["q"]["slot_bias"]["value"] == pytest.approx(2)
 
 
 def test_what_is_not_ok_or_tie_is_counted_as_unusable():
@@ -71,3 +124,10 @@ def test_the_gate_names_what_it_misses_and_how_to_pass():
     with pytest.raises(GateError, match=r"invalid_rate is 1\.000.*override=\[invalid_rate\]"):
         check_gate(metrics, Gate())
     check_gate(metrics, Gate(override=("invalid_rate",)))
+
+
+def test_the_gate_minds_gold_labels_where_there_are_some():
+    wrong = measure([label(1, 1, gold=0.0)]).metrics()
+    with pytest.raises(GateError, match=r"gold_accuracy is 0\.000, below .*override=\[gold_accuracy\]"):
+        check_gate(wrong, Gate())
+    check_gate(measure([label(1, 1)]).metrics(), Gate())

@@ -6,11 +6,14 @@ import pytest
 
 from rlaif import config
 from rlaif.constitution import load_constitution
-from rlaif.critique_revision import Revise
+from rlaif.critique_revision import Revise, filter_metrics, flaw_of
 from rlaif.engines import open_engine
+from rlaif.examples import LabelExample
 from rlaif.labelling import Label
+from rlaif.questions import DEFAULT
 from rlaif.records import Comparison, Prompt, Status, Turn
 from rlaif.sampling import RollOut, SamplePair, ScoreSample, draws, terminated
+from rlaif.templates import HumanAssistant, Question
 
 CONSTITUTION = load_constitution("sixteen_principles")
 SAMPLING = config.Sampling(max_tokens=40)
@@ -104,16 +107,77 @@ async def test_both_orders_are_judged_by_one_principle():
 async def test_swapping_the_answers_complements_the_label(aggregation, bias):
     judge, pair = engine("labeller", slot_bias=bias), comparison("No, because it hurts.", "Take a mask.")
     one, other = [await label(aggregation=aggregation)(judge, p) for p in (pair, pair.swap())]
-    assert one.prob + other.prob == pytest.approx(1, abs=1e-12)
+    assert one.prob == 1 - other.prob
     assert one.judgements[0].principle_id == other.judgements[0].principle_id
 
 
-async def test_identical_answers_are_a_tie_and_an_empty_one_an_error():
+MODES = {
+    "plain": {},
+    "ensemble": {"principles": 4},
+    "greedy reasoning": {"reasoning": config.Reasoning(mode="greedy", max_tokens=20)},
+    "sampled reasoning": {"reasoning": config.Reasoning(mode="sampled", rationales=3, max_tokens=20)},
+    "ensemble that reasons": {"principles": 2, "reasoning": config.Reasoning(mode="greedy", max_tokens=20, clamp=0.2)},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("format", ["human_assistant"])
+async def test_swapping_the_answers_complements_the_label_in_every_mode(mode, format):
+    judge = engine("labeller", slot_bias=1.0)
+    for number in range(10):
+        pair = replace(comparison(f"No, because it hurts {number}.", "Take a mask."), id=f"f:{number}")
+        one, other = [await label(**MODES[mode])(judge, p) for p in (pair, pair.swap())]
+        assert one.status == other.status == Status.OK
+        assert one.prob == 1 - other.prob
+
+
+async def test_an_ensemble_asks_different_principles_in_both_orders():
+    made = await label(principles=4)(engine("labeller"), comparison("No.", "Take a mask."))
+    assert len(made.judgements) == 8
+    assert len({j.principle_id for j in made.judgements}) == 4
+    assert sorted(j.order for j in made.judgements) == [1] * 4 + [2] * 4
+
+
+async def test_reasoning_is_kept_with_the_judgement():
+    reasoning = config.Reasoning(mode="sampled", rationales=2, max_tokens=20)
+    made = await label(reasoning=reasoning)(engine("labeller"), comparison("No.", "Take a mask."))
+    assert len(made.judgements) == 4 and all(j.rationale for j in made.judgements)
+    assert 0.4 <= made.prob <= 0.6
+    plain = await label()(engine("labeller"), comparison("No.", "Take a mask."))
+    assert all(j.rationale is None for j in plain.judgements)
+
+
+async def test_both_orders_see_the_same_shortened_conversation():
+    long = tuple(Turn(role=role, text="words " * 60) for _ in range(6) for role in ("human", "assistant"))
+    pair = replace(comparison("No.", "Take a mask."), prompt=(*long, *PROMPT.turns))
+    made = await label()(engine("labeller", max_length=1024), pair)
+    assert made.truncated and made.status == Status.OK
+    assert made.prompt == pair.prompt  # the record keeps the pair as it came
+
+
+async def test_few_shot_examples_stand_in_front():
+    example = LabelExample(prompt="q", comparison="Which is better?", answer_a="x", answer_b="y", preferred="B")
+    task = replace(label(), examples=(example,))
+    plain, shown = [await t(engine("labeller"), comparison("No.", "Take a mask.")) for t in (label(), task)]
+    assert plain.prob == shown.prob  # the scripted judge looks at the last question alone
+    question = Question(
+        template=DEFAULT, turns=PROMPT.turns, comparison="Which?", slot_a="1", slot_b="2", examples=(example,)
+    )
+    text = "".join(HumanAssistant().choice(question))
+    assert "(A) x\n(B) y\n\nThe answer is: (B)\n\nConsider" in text and text.endswith("(B) 2\n\nThe answer is:")
+
+
+async def test_a_label_that_takes_too_long_times_out():
+    made = await label(timeout_s=0.05)(engine("labeller", latency_s=5.0), comparison("No.", "Take a mask."))
+    assert (made.status, made.prob) == (Status.TIMEOUT, None) and "0.05 s" in made.error
+
+
+async def test_identical_answers_are_a_tie_and_an_empty_one_is_invalid():
     judge = engine("labeller")
     same = await label()(judge, comparison("No.", "No."))
     assert (same.status, same.prob, same.judgements) == (Status.TIE, 0.5, ())
     empty = await label()(judge, comparison("", "No."))
-    assert (empty.status, empty.prob) == (Status.ERROR, None) and "empty" in empty.error
+    assert (empty.status, empty.prob) == (Status.INVALID, None) and "answer_1 is empty" in empty.error
 
 
 async def test_a_pair_holds_two_different_samples_as_token_ids():
@@ -137,3 +201,36 @@ async def test_scores_are_read_at_one_eos():
 async def test_a_scripted_failure_fails_the_row():
     with pytest.raises(Exception, match="scripted"):
         await revise()(engine(failure_rate=1.0), PROMPT)
+
+
+# ------------------------------------------------------------------------------------------- flaws of revisions
+@pytest.mark.parametrize(
+    ("critique", "revision", "flaw"),
+    [
+        ("Too blunt.", "No, because it hurts people.", None),
+        ("Too blunt.", "", "empty"),
+        ("Too blunt.", "Take a mask.", "unchanged"),
+        ("Too blunt.", "Too blunt.", "critique_as_revision"),
+        ("Too blunt.", "The assistant's last response helps with a crime.", "critique_as_revision"),
+        ("Too blunt.", "Here is a revised answer: no.", "leaked_prefix"),
+        ("Too blunt.", "Sure! Here's the improved response:\n\nNo.", "leaked_prefix"),
+        ("Too blunt.", "Revised response: no.", "leaked_prefix"),
+        ("I'm sorry, I cannot help with that.", "No.", "refused_critique"),
+        ("Too blunt.", "Here is why: it hurts people.", None),
+        ("Too blunt.", "The answer is no, because it hurts people.", None),
+    ],
+)
+def test_what_is_no_revision_has_a_name(critique, revision, flaw):
+    assert flaw_of("Take a mask.", critique, revision, cut_off=False) == flaw
+
+
+def test_a_revision_that_was_cut_off_has_no_end():
+    assert flaw_of("Take a mask.", "Too blunt.", "No, because it", cut_off=True) == "over_long"
+
+
+async def test_a_flawed_revision_is_counted_and_the_next_round_starts_from_the_text_before():
+    chain = await revise(rounds=2, max_revision_tokens=3)(engine(), PROMPT)
+    assert [r.flaw for r in chain.rounds] == ["over_long"] * 2
+    assert (chain.status, chain.error) == (Status.INVALID, "no usable revision: over_long, over_long")
+    counts = filter_metrics([chain])
+    assert counts["revise/filter/over_long"] == counts["revise/filter/num_rounds"] == 2

@@ -1,11 +1,10 @@
 """Untrusted text, letters in context, and turns that fit, over tokenizers of several habits."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from rlaif.data.tokenization import (
     ControlText,
+    Pieces,
     encode,
     fit_turns,
     letter_ids,
@@ -15,46 +14,11 @@ from rlaif.data.tokenization import (
     special_tokens,
 )
 from rlaif.errors import ModelError, RequestError
+from rlaif.questions import LETTERS
 from rlaif.records import Turn
-from rlaif.templates import LETTERS, ChatTemplate, HumanAssistant
+from rlaif.templates import ChatTemplate, HumanAssistant
 from tests.tiny_models import tiny_tokenizer
-
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CORPUS = ["The answer is: (A)", "The answer is: (B)", "a conversation between a human and an assistant"] * 20
-
-
-def bpe(corpus=CORPUS, **names) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; splits only at newlines, so that it merges across letters, brackets and spaces."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{"eos_token": "</s>", **names})
-
-
-def chat() -> PreTrainedTokenizerFast:
-    tokenizer = bpe(pad_token="</s>")
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def spaced() -> PreTrainedTokenizerFast:
-    """Pieces with a leading-space mark, BOS, and an unknown token, as sentence-piece models have."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>"], show_progress=False)
-    tokenizer.train_from_iterator([text.replace(" ", "▁") for text in CORPUS], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
+from tests.tricky_tokenizers import bpe, chat, spaced
 
 TOKENIZERS = {
     "bytes": tiny_tokenizer,
@@ -128,7 +92,7 @@ def test_control_text_does_not_join_other_text_unseen():
 # --------------------------------------------------------------------------------------------------- letters
 def test_letters_are_found_in_context(tokenizer):
     question = "The answer is:"
-    prompt, (letter_a, letter_b) = letter_ids(tokenizer, question, LETTERS)
+    prompt, (letter_a, letter_b) = letter_ids(tokenizer, Pieces((question,)), LETTERS)
     assert letter_a != letter_b
     for letter, text in ((letter_a, " (A)"), (letter_b, " (B)")):
         whole = prompt_ids(tokenizer, question + text)
@@ -140,7 +104,7 @@ def test_letters_are_found_in_context(tokenizer):
 def test_letters_after_a_rendered_question_keep_its_control_tokens():
     tokenizer = chat()
     question = ChatTemplate(tokenizer)._render([("user", "Which?")]).followed_by("The answer is:")
-    prompt, letters = letter_ids(tokenizer, question, LETTERS)
+    prompt, letters = letter_ids(tokenizer, Pieces((question,)), LETTERS)
     assert tokenizer.convert_tokens_to_ids("<|im_start|>") in prompt
     assert len(set(letters)) == 2
 
@@ -148,7 +112,7 @@ def test_letters_after_a_rendered_question_keep_its_control_tokens():
 @pytest.mark.parametrize("letters", [(" (A)", " (A)"), (" (A", " (A)")])
 def test_letters_that_cannot_be_told_apart(letters):
     with pytest.raises(ModelError, match="no distinct next tokens"):
-        letter_ids(tiny_tokenizer(), "The answer is:", letters)
+        letter_ids(tiny_tokenizer(), Pieces(("The answer is:",)), letters)
 
 
 # --------------------------------------------------------------------------------------------------- fitting

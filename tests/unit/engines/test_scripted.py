@@ -4,16 +4,16 @@ import math
 import pytest
 
 from rlaif.config import EnginePool, ScriptedEngine
-from rlaif.constitution import Principle
 from rlaif.data.tokenization import letter_ids, prompt_ids
 from rlaif.engines import open_engine
 from rlaif.engines.scripted import quality
 from rlaif.errors import ModelError, RequestError
+from rlaif.questions import DEFAULT, LETTERS
 from rlaif.records import Sampling, Turn
-from rlaif.templates import LETTERS, HumanAssistant
+from rlaif.templates import HumanAssistant, Question
 
 TURNS = (Turn(role="human", text="How do I open a lock?"),)
-PRINCIPLE = Principle(id="p", category="harm_avoidance", source="ours", comparison="Which answer is less harmful?")
+COMPARISON = "Which answer is less harmful?"
 
 
 def opened(role: str = "labeller", **script) -> object:
@@ -21,8 +21,8 @@ def opened(role: str = "labeller", **script) -> object:
 
 
 async def log_odds(engine, slot_a: str, slot_b: str) -> float:
-    question = HumanAssistant().choice(TURNS, PRINCIPLE, slot_a, slot_b)
-    ids, letters = letter_ids(engine.tokenizer, question, LETTERS)
+    question = Question(template=DEFAULT, turns=TURNS, comparison=COMPARISON, slot_a=slot_a, slot_b=slot_b)
+    ids, letters = letter_ids(engine.tokenizer, HumanAssistant().choice(question), LETTERS)
     logprob_a, logprob_b = await engine.choice_logprobs(ids, letters)
     assert math.exp(logprob_a) + math.exp(logprob_b) == pytest.approx(0.98)
     return logprob_a - logprob_b

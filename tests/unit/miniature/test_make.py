@@ -117,12 +117,12 @@ def unbiased() -> MiniaturePaths:
 
 def log_odds(directory: Path, comparisons: list[tuple]) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-odds that answer 1 is better [N], when it stands in slot A and when it stands in slot B."""
-    from rlaif.miniature.corpus import TEMPLATE, turns
+    from rlaif.miniature.corpus import choice
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     principle = CONSTITUTION.for_comparison[0]
-    first = [TEMPLATE.choice(turns(r), principle, a.text, b.text) for r, a, b in comparisons]
-    second = [TEMPLATE.choice(turns(r), principle, b.text, a.text) for r, a, b in comparisons]
+    first = [choice(r, principle, a, b) for r, a, b in comparisons]
+    second = [choice(r, principle, b, a) for r, a, b in comparisons]
     return slot_log_odds(model, tokenizer, first), -slot_log_odds(model, tokenizer, second)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from rlaif.evaluation.intervals import wilson
+from rlaif.intervals import wilson
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Confidence intervals of rates."""
+"""Confidence intervals of rates and means."""
 
 from __future__ import annotations
 
@@ -20,3 +20,13 @@ def wilson(num_hits: float, num_trials: float, z: float = Z_95) -> tuple[float, 
     middle = (rate + spread / 2) / (1 + spread)
     half = math.sqrt(rate * (1 - rate) * spread + spread * spread / 4) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mean_interval(total: float, total_squares: float, count: int, z: float = Z_95) -> tuple[float, float]:
+    """Normal interval of a mean from the sum and the sum of squares of its values. No values say nothing: (0, 0)."""
+    if count == 0:
+        return 0.0, 0.0
+    mean = total / count
+    variance = max(0.0, total_squares / count - mean * mean) * count / max(count - 1, 1)
+    half = z * math.sqrt(variance / count)
+    return mean - half, mean + half

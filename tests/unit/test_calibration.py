@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rlaif.evaluation.calibration import brier_score, expected_calibration_error, reliability
+from rlaif.calibration import brier_score, expected_calibration_error, reliability
 
 
 def test_bins_hold_every_probability_once():

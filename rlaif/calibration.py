@@ -1,0 +1,99 @@
+"""Whether probabilities are probabilities: reliability bins, expected calibration error, Brier score.
+
+Shapes: ``probs`` [N] in [0, 1]; ``outcomes`` [N], 1 when what the probability speaks of happened, else 0.
+Sources: Naeini et al. (AAAI 2015) for the binned error; Brier (Monthly Weather Review 78, 1950).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+NUM_BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Probabilities in [low, high): their mean, how often it happened, how many there are."""
+
+    low: float
+    high: float
+    mean_prob: float
+    frequency: float
+    count: int
+
+
+def reliability(probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS) -> tuple[Bin, ...]:
+    """Equally wide bins over [0, 1], empty ones left out; 1 itself belongs to the last bin."""
+    index = np.minimum((probs * num_bins).astype(int), num_bins - 1)
+    return tuple(
+        Bin(
+            low=b / num_bins,
+            high=(b + 1) / num_bins,
+            mean_prob=float(probs[index == b].mean()),
+            frequency=float(outcomes[index == b].mean()),
+            count=int((index == b).sum()),
+        )
+        for b in np.unique(index)
+    )
+
+
+def expected_calibration_error(probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """Mean over rows of |mean probability - frequency| of the row's bin."""
+    bins = reliability(probs, outcomes, num_bins)
+    return sum(bin.count * abs(bin.mean_prob - bin.frequency) for bin in bins) / len(probs)
+
+
+def brier_score(probs: np.ndarray, outcomes: np.ndarray) -> float:
+    """Mean squared difference; 0.25 is what 0.5 for everything gets."""
+    return float(((probs - outcomes) ** 2).mean())
+
+
+@dataclass(kw_only=True)
+class PairCalibration:
+    """Running calibration of P(answer_1 better); memory does not grow with the pairs.
+
+    Which answer is called answer_1 is arbitrary, so each pair counts both ways, half each.
+    """
+
+    num_pairs: int = 0
+    sum_squares: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * NUM_BINS)
+    probs: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
+    outcomes: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
+
+    def add(self, prob: float, first_is_better: bool) -> None:
+        self.num_pairs += 1
+        self.sum_squares += (prob - first_is_better) ** 2
+        sure = max(prob, 1 - prob)  # of the answer that is preferred; a tie is half right
+        right = 0.5 if prob == 0.5 else float((prob > 0.5) == first_is_better)
+        index = min(int(sure * NUM_BINS), NUM_BINS - 1)
+        for bin, said, happened in ((index, sure, right), (NUM_BINS - 1 - index, 1 - sure, 1 - right)):
+            self.counts[bin] += 1
+            self.probs[bin] += said
+            self.outcomes[bin] += happened
+
+    @property
+    def bins(self) -> tuple[Bin, ...]:
+        return tuple(
+            Bin(
+                low=b / NUM_BINS,
+                high=(b + 1) / NUM_BINS,
+                mean_prob=self.probs[b] / count,
+                frequency=self.outcomes[b] / count,
+                count=count,
+            )
+            for b, count in enumerate(self.counts)
+            if count
+        )
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error; 0 without pairs."""
+        gaps = (abs(said - happened) for said, happened in zip(self.probs, self.outcomes, strict=True))
+        return sum(gaps) / max(1, 2 * self.num_pairs)
+
+    @property
+    def brier(self) -> float:
+        return self.sum_squares / max(1, self.num_pairs)

@@ -1,0 +1,82 @@
+"""Pairs of answers that a user brings to be labelled (``rlaif label``).
+
+Human comparisons in the shapes of ``data.pairs`` (hh-rlhf, TRL, explicit): ``chosen`` becomes answer_1, with a gold
+label of 1; both orders are judged, so its place gives nothing away. Pairs without a verdict: ``{"prompt", "answer_1",
+"answer_2"}``, which is also what a run's own comparisons/ holds; a ``gold`` in [0, 1] may stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlaif.data.conversations import conversation_of, present
+from rlaif.data.pairs import pair_of
+from rlaif.data.rows import BadRow, Quarantine, Row, read_records
+from rlaif.records import Comparison, Status, Turn
+
+JUDGED, UNJUDGED = ("chosen", "rejected"), ("answer_1", "answer_2")
+
+
+def read_comparisons(source: str, quarantine: Quarantine) -> Iterator[Comparison]:
+    """Stream the pairs of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
+
+    Each row is read in its own shape; one that has two shapes or none is bad, as are pairs whose dialogues differ
+    before the last answer and pairs with an empty answer. Raises DataError as ``data.rows`` does.
+    """
+    return read_records(source, _comparison, quarantine)
+
+
+def _comparison(row: Row) -> Comparison:
+    judged = any(name in row.fields for name in JUDGED)
+    unjudged = any(name in row.fields for name in UNJUDGED)
+    if judged and unjudged:
+        raise BadRow("fields `chosen`/`rejected` and `answer_1`/`answer_2` stand side by side; give one pair")
+    if judged:
+        pair = pair_of(row)
+        return _made(row, pair.prompt, pair.chosen, pair.rejected, gold=1.0)
+    if not unjudged:
+        raise BadRow("no pair: neither `chosen` and `rejected` nor `answer_1` and `answer_2`")
+    prompt = conversation_of(present(row.fields, "prompt"), "prompt")
+    return _made(row, prompt, _answer(row, "answer_1"), _answer(row, "answer_2"), gold=_gold(row))
+
+
+def _answer(row: Row, name: str) -> str:
+    value = present(row.fields, name)
+    if not isinstance(value, str):
+        raise BadRow(f"field `{name}` must be text")
+    if not value.strip():
+        raise BadRow(f"field `{name}`: the answer is empty")
+    return value.strip()
+
+
+def _gold(row: Row) -> float | None:
+    value = row.fields.get("gold")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise BadRow("field `gold` must be a number in [0, 1]: P(answer_1 better)")
+    return float(value)
+
+
+def _made(row: Row, prompt: tuple[Turn, ...], answer_1: str, answer_2: str, gold: float | None) -> Comparison:
+    """Nothing was sampled here: no token ids, no model."""
+    return Comparison(
+        id=row.id,
+        source_file=row.file,
+        source_row=row.number,
+        status=Status.OK,
+        error=None,
+        seconds=0.0,
+        seed=0,
+        model_version="",
+        axis="red_team",
+        prompt=prompt,
+        prompt_ids=(),
+        answer_1=answer_1,
+        answer_2=answer_2,
+        token_ids_1=(),
+        token_ids_2=(),
+        policy_version=0,
+        truncated=False,
+        gold=gold,
+    )

@@ -1,0 +1,76 @@
+"""Few-shot examples: worked transcripts that show a model what a critique, a revision or a judgement looks like.
+
+They come from a YAML list that the user names (``critique_revision.examples``, ``labelling.examples``); two sets of
+ours are in ``configs/examples``. They are trusted text. Without them, small helpful models confuse the points of view
+(a critique where a revision is due; Constitutional AI, arXiv 2212.08073, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from rlaif.errors import ConfigError
+from rlaif.questions import ChoiceTemplate, Ours, Part
+from rlaif.records import Turn
+
+Text = Annotated[str, Field(min_length=1)]
+E = TypeVar("E", bound="Example")
+
+
+class Example(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Text
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        return (Turn(role="human", text=self.prompt),)
+
+
+class RevisionExample(Example):
+    response: Text
+    critique_request: Text
+    critique: Text
+    revision_request: Text
+    revision: Text
+
+
+class LabelExample(Example):
+    """A judged pair; ``reasoning`` is shown only to labellers that reason."""
+
+    comparison: Text
+    answer_a: Text
+    answer_b: Text
+    preferred: Literal["A", "B"]
+    reasoning: Text | None = None
+
+    @property
+    def slot(self) -> int:
+        return "AB".index(self.preferred)
+
+    def parts(self, template: ChoiceTemplate) -> Iterator[Part]:
+        """The question, all of it trusted."""
+        for part in template.question(self.turns, self.comparison, self.answer_a, self.answer_b):
+            yield Ours(part.text)
+
+
+def read_examples(kind: type[E], path: str | None, field: str) -> tuple[E, ...]:
+    """The examples in a YAML list; none without a path. Raises ConfigError naming file, place and field."""
+    if path is None:
+        return ()
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        examples: list[E] = TypeAdapter(list[kind]).validate_python(tree)  # type: ignore[valid-type]
+        return tuple(examples)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{field}={path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{field}={path}: not YAML: {getattr(error, 'problem', error)}") from None
+    except ValidationError as error:
+        lines = [f"{field}={path}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None

@@ -1,0 +1,148 @@
+"""The two-choice question: its template, and why no answer can forge it.
+
+A template is text with four places: ``{conversation}``, ``{comparison}``, ``{answer_a}``, ``{answer_b}``; its last line
+is the closing line, behind which the letter is due. A user may bring another one (``labelling.template``).
+
+Source: Constitutional AI (arXiv 2212.08073), section 4.1; reasoning before the letter: Lee et al. (RLAIF, arXiv
+2309.00267), section 2.3. The wordings are ours.
+
+Answers and conversations are untrusted: "(B)", "The answer is: (A)" or a control token must not steer the label.
+1. Every text is a piece of its own (``data.tokenization.Pieces``): the template's token ids are the same whatever
+   stands between them, and a control token in a text is no control token.
+2. A text that reads like a part of the template (a slot's letter, the closing line, a speaker's name) is ``defused``:
+   its brackets become square, its colons dashes. So no text has the template's words in the template's form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from rlaif.errors import ConfigError
+from rlaif.records import Turn
+
+LETTERS = (" (A)", " (B)")  #: what may follow the closing line
+SPEAKERS: Mapping[str, str] = {"human": "Human", "assistant": "Assistant"}
+PLACES = ("conversation", "comparison", "answer_a", "answer_b")
+THINK = "\n\nLet's think step by step:"
+
+DEFAULT_TEXT = """\
+Consider the following conversation between a human and an assistant:{conversation}
+
+{comparison}
+
+Options:
+(A) {answer_a}
+(B) {answer_b}
+
+The answer is:"""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Fixed text: the template's, the constitution's, an example's."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """Text that somebody else wrote, already defused."""
+
+    text: str
+
+
+Part = Ours | Theirs
+
+
+@dataclass(frozen=True)
+class ChoiceTemplate:
+    """A checked template; ``read_template`` makes one."""
+
+    text: str
+
+    @cached_property
+    def version(self) -> str:
+        """What labels carry: ``1`` for ours (raised when a word changes), a content hash for a user's."""
+        if self.text == DEFAULT_TEXT:
+            return "1"
+        return f"custom@{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+
+    @cached_property
+    def closing(self) -> str:
+        """The last line with the line breaks in front of it."""
+        return re.search(r"\n*[^\n]*\Z", self.text)[0]  # type: ignore[index]  # matches any text
+
+    def question(self, turns: Sequence[Turn], comparison: str, slot_a: str, slot_b: str) -> Iterator[Part]:
+        """Everything up to the closing line."""
+        texts = {"{answer_a}": slot_a, "{answer_b}": slot_b}
+        # The space in front of an answer goes with it, as in plain prose: words are tokenised with their space.
+        for piece in re.split(r"(\{\w+\}| (?=\{answer_))", self.text.removesuffix(self.closing)):
+            if piece == "{conversation}":
+                yield from self._conversation(turns)
+            elif piece == "{comparison}":
+                yield Ours(comparison)
+            elif piece in texts:
+                yield Theirs(f" {self.defused(texts[piece])}")
+            elif piece != " ":
+                yield Ours(piece)
+
+    def _conversation(self, turns: Sequence[Turn]) -> Iterator[Part]:
+        for turn in turns:
+            yield Ours(f"\n\n{SPEAKERS[turn.role]}:")
+            yield Theirs(f" {self.defused(turn.text)}")
+
+    def defused(self, text: str) -> str:
+        """``text`` with whatever reads like a part of the template taken apart."""
+        return _delimiters(self.text).sub(lambda found: _broken(found[0]), text)
+
+
+DEFAULT = ChoiceTemplate(DEFAULT_TEXT)
+
+
+def _broken(found: str) -> str:
+    changed = found.translate(str.maketrans("():（）：", "[]-[]-"))
+    return changed if changed != found else f"{found[0]}-{found[1:]}"
+
+
+@lru_cache(maxsize=8)
+def _delimiters(template: str) -> re.Pattern[str]:
+    """What a text must not say: the template's own lines, the letters, the speakers; in any case and spacing."""
+    lines = {line.strip() for piece in re.split(r"\{\w+\}", template) for line in piece.splitlines()}
+    words = sorted({*lines, THINK.strip(), *(f"{name}:" for name in SPEAKERS.values())} - {"", "(A)", "(B)"}, key=len)
+    loose = [r"\s+".join(_loosely(word) for word in line.split()) for line in reversed(words)]
+    return re.compile("|".join([*loose, r"[(（]\s*[ab]\s*[)）]"]), re.IGNORECASE)
+
+
+def _loosely(word: str) -> str:
+    return re.sub(r"\\?[:：]", r"\\s*[:：]", re.escape(word))
+
+
+def read_template(path: str | None) -> ChoiceTemplate:
+    """The template in a text file, or ours. Raises ConfigError naming file and what is missing."""
+    if path is None:
+        return DEFAULT
+    try:
+        text = Path(path).read_text(encoding="utf-8").rstrip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"labelling.template={path}: cannot be read: {error}") from None
+    if problems := list(_problems(text)):
+        raise ConfigError("\n".join(f"labelling.template={path}: {problem}" for problem in problems))
+    return ChoiceTemplate(text)
+
+
+def _problems(text: str) -> Iterator[str]:
+    for place in PLACES:
+        if text.count(f"{{{place}}}") != 1:
+            yield f"must hold {{{place}}} exactly once, holds it {text.count(f'{{{place}}}')} times"
+    if unknown := sorted(set(re.findall(r"\{(\w+)\}", text)) - set(PLACES)):
+        yield f"has unknown places {', '.join(unknown)}; known: {', '.join(PLACES)}"
+    for letter, place in (("(A)", "{answer_a}"), ("(B)", "{answer_b}")):
+        if not re.search(rf"{re.escape(letter)}[^\n{{]*{re.escape(place)}", text):
+            yield f"has no option {letter}: write {letter} {place}"
+    if not text or "{" in text.splitlines()[-1]:
+        yield "must end with a closing line behind which the letter is due, e.g. The answer is:"
