@@ -89,7 +89,7 @@ def reaggregate(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Validate a configuration and print what it needs; starts nothing."""
-    from actors.placement import check, declared, table
+    from actors.placement import check, declared, phases_of, table
     from actors.placement import plan as plan_of
     from rlaif.config_checks import check_constitution, check_files, check_sources
     from rlaif.constitution import load_constitution
@@ -100,7 +100,7 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     check_files(settings)
     check_sources(settings)
     load_lexicon(settings.miniature.lexicon)
-    needs = plan_of(settings)
+    needs = plan_of(settings, phases_of(settings))
     console.print(table(needs))
     check(needs, declared(settings))
     console.print("The declared resources hold this plan.")

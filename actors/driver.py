@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from actors.placement import PHASES
+from actors.placement import Phases, phases_of
 from rlaif.config import Config
 from rlaif.config_checks import (
     MODEL_KEYS,
@@ -47,7 +47,7 @@ class Work:
     go: Callable[[Run], Awaitable[None]]
     models: tuple[str, ...] = MODEL_KEYS  #: configuration keys
     sources: tuple[str, ...] = SOURCE_KEYS
-    phases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: PHASES)
+    phases: Callable[[Config], Phases] = phases_of
     relabels: bool = False  #: goes on under a constitution that has changed
 
 
@@ -56,7 +56,7 @@ LABELS = Work(
     go=label_pairs,
     models=("labeller.model",),
     sources=("data.comparisons",),
-    phases={"label": ("labeller",)},
+    phases=lambda _: {"label": ("labeller",)},
     relabels=True,
 )
 
@@ -152,7 +152,7 @@ def _check_cluster_plan(config: Config, work: Work) -> None:
 
     if problems := check_for_cluster(config):
         raise ConfigError("\n".join(problems))
-    check(plan(config, work.phases), declared(config))
+    check(plan(config, work.phases(config)), declared(config))
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _cluster(config: Config, run_dir: RunDir, work: Work) -> Iterator[tuple]:
     from actors.trainer import RayTrainers
 
     with started(config) as address:
-        check(plan(config, work.phases), available())
+        check(plan(config, work.phases(config)), available())
         with _announced(run_dir, address):
             yield RayPools(config), RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
 

@@ -15,14 +15,8 @@ from rlaif.config import Config, Trainer
 from rlaif.config import EnginePool as EngineSettings
 from rlaif.errors import PlacementError
 
-PHASES: Mapping[str, tuple[str, ...]] = {
-    "revise": ("generator",),
-    "supervise": ("policy_trainer",),
-    "label": ("generator", "labeller"),
-    "fit_preference_model": ("generator", "preference_trainer"),  # the generator stays for what comes next
-    "reinforce": ("generator", "scorer", "policy_trainer"),
-    "evaluate": ("generator",),
-}
+Phases = Mapping[str, tuple[str, ...]]  #: roles by the phase in which they live
+
 ROUNDING = 1e-6  #: fractional CPUs add up inexactly
 
 
@@ -81,7 +75,23 @@ def rank_resources(trainer: Trainer) -> dict[str, float]:
     return {"CPU": trainer.cpus, "GPU": trainer.gpus, **trainer.placement}
 
 
-def plan(config: Config, phases: Mapping[str, tuple[str, ...]] = PHASES) -> ResourcePlan:
+def phases_of(config: Config) -> Phases:
+    """The phases of the whole method."""
+    phases: dict[str, tuple[str, ...]] = {
+        "revise": ("generator",),
+        "supervise": ("policy_trainer",),
+        "label": ("generator", "labeller"),
+        "fit_preference_model": ("generator", "preference_trainer"),  # the generator stays for what comes next
+        "reinforce": ("generator", "scorer", "policy_trainer"),
+        "evaluate": ("generator",),
+    }
+    if config.reinforcement.reward == "direct":
+        del phases["fit_preference_model"]
+        phases["reinforce"] = ("generator", "labeller", "policy_trainer")
+    return phases
+
+
+def plan(config: Config, phases: Phases) -> ResourcePlan:
     """The plan of a configuration for the roles in ``phases``. Starts nothing."""
     claims = {
         role: Claim(role=role, units=pool.min, max_units=pool.max, each=engine_resources(pool))

@@ -194,6 +194,9 @@ class KL(Section):
 
 class Reinforcement(Section):
     algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
+    reward: Literal["preference_model", "direct"] = Field(
+        "preference_model", description="direct: the feedback model's own rating; no preference model is fitted"
+    )
     batches: Count = 40
     batch_size: Count = Field(128, description="rollouts learned per batch, over all ranks")
     group_size: Count = Field(1, description="rollouts of one prompt; at least 2 for rloo and grpo")

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rlaif.errors import ConfigError
-from rlaif.questions import ChoiceTemplate, Ours, Part
+from rlaif.questions import Ours, Part, QuestionTemplate
 from rlaif.records import Turn
 
 Text = Annotated[str, Field(min_length=1)]
@@ -53,9 +53,10 @@ class LabelExample(Example):
     def slot(self) -> int:
         return "AB".index(self.preferred)
 
-    def parts(self, template: ChoiceTemplate) -> Iterator[Part]:
+    def parts(self, template: QuestionTemplate) -> Iterator[Part]:
         """The question, all of it trusted."""
-        for part in template.question(self.turns, self.comparison, self.answer_a, self.answer_b):
+        answers = {"answer_a": self.answer_a, "answer_b": self.answer_b}
+        for part in template.question(self.turns, self.comparison, answers):
             yield Ours(part.text)
 
 

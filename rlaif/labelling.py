@@ -31,7 +31,7 @@ from rlaif.data.tokenization import encode, fit_turns, letter_ids, prompt_ids
 from rlaif.errors import RequestError
 from rlaif.examples import LabelExample
 from rlaif.interfaces import ChoiceScorer
-from rlaif.questions import DEFAULT, LETTERS, ChoiceTemplate
+from rlaif.questions import DEFAULT, LETTERS, QuestionTemplate
 from rlaif.records import Comparison, Judgement, Preference, Sampling, Status
 from rlaif.templates import Dialogue, DialogueFormat, Question, dialogue
 
@@ -130,7 +130,7 @@ class Label:
     constitution: Constitution
     settings: config.Labelling
     dialogue_format: DialogueFormat
-    template: ChoiceTemplate = DEFAULT
+    template: QuestionTemplate = DEFAULT
     examples: tuple[LabelExample, ...] = ()
 
     async def __call__(self, engine: ChoiceScorer, pair: Comparison) -> Preference:

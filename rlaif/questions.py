@@ -1,4 +1,4 @@
-"""The two-choice question: its template, and why no answer can forge it.
+"""Questions to the feedback model: the two-choice one, the rating, and why no answer can forge them.
 
 A template is text with four places: ``{conversation}``, ``{comparison}``, ``{answer_a}``, ``{answer_b}``; its last line
 is the closing line, behind which the letter is due. A user may bring another one (``labelling.template``).
@@ -42,6 +42,17 @@ Options:
 The answer is:"""
 
 
+#: For a reward straight from the feedback model (``direct_reward``).
+RATING_TEXT = """\
+Consider the following conversation between a human and an assistant:{conversation}
+
+Assistant: {answer}
+
+How good is this last answer by the following standard, from 1 (worst) to 10 (best)? {comparison}
+
+The rating is:"""
+
+
 @dataclass(frozen=True)
 class Ours:
     """Fixed text: the template's, the constitution's, an example's."""
@@ -60,7 +71,7 @@ Part = Ours | Theirs
 
 
 @dataclass(frozen=True)
-class ChoiceTemplate:
+class QuestionTemplate:
     """A checked template; ``read_template`` makes one."""
 
     text: str
@@ -77,17 +88,16 @@ class ChoiceTemplate:
         """The last line with the line breaks in front of it."""
         return re.search(r"\n*[^\n]*\Z", self.text)[0]  # type: ignore[index]  # matches any text
 
-    def question(self, turns: Sequence[Turn], comparison: str, slot_a: str, slot_b: str) -> Iterator[Part]:
-        """Everything up to the closing line."""
-        texts = {"{answer_a}": slot_a, "{answer_b}": slot_b}
+    def question(self, turns: Sequence[Turn], comparison: str, answers: Mapping[str, str]) -> Iterator[Part]:
+        """Everything up to the closing line; ``answers`` by the names of their places."""
         # The space in front of an answer goes with it, as in plain prose: words are tokenised with their space.
-        for piece in re.split(r"(\{\w+\}| (?=\{answer_))", self.text.removesuffix(self.closing)):
+        for piece in re.split(r"(\{\w+\}| (?=\{answer))", self.text.removesuffix(self.closing)):
             if piece == "{conversation}":
                 yield from self._conversation(turns)
             elif piece == "{comparison}":
                 yield Ours(comparison)
-            elif piece in texts:
-                yield Theirs(f" {self.defused(texts[piece])}")
+            elif (place := piece.strip("{}")) in answers:
+                yield Theirs(f" {self.defused(answers[place])}")
             elif piece != " ":
                 yield Ours(piece)
 
@@ -101,7 +111,8 @@ class ChoiceTemplate:
         return _delimiters(self.text).sub(lambda found: _broken(found[0]), text)
 
 
-DEFAULT = ChoiceTemplate(DEFAULT_TEXT)
+DEFAULT = QuestionTemplate(DEFAULT_TEXT)
+RATING = QuestionTemplate(RATING_TEXT)
 
 
 def _broken(found: str) -> str:
@@ -122,7 +133,7 @@ def _loosely(word: str) -> str:
     return re.sub(r"\\?[:：]", r"\\s*[:：]", re.escape(word))
 
 
-def read_template(path: str | None) -> ChoiceTemplate:
+def read_template(path: str | None) -> QuestionTemplate:
     """The template in a text file, or ours. Raises ConfigError naming file and what is missing."""
     if path is None:
         return DEFAULT
@@ -132,7 +143,7 @@ def read_template(path: str | None) -> ChoiceTemplate:
         raise ConfigError(f"labelling.template={path}: cannot be read: {error}") from None
     if problems := list(_problems(text)):
         raise ConfigError("\n".join(f"labelling.template={path}: {problem}" for problem in problems))
-    return ChoiceTemplate(text)
+    return QuestionTemplate(text)
 
 
 def _problems(text: str) -> Iterator[str]:

@@ -211,7 +211,7 @@ class ScoredAnswers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutSample:
-    """A sample of the policy on its way to the scorer. ``prompt_ids`` are what the engine was given."""
+    """A sample of the policy on its way to the scorer. ``prompt_ids`` are what the engine was given for ``prompt``."""
 
     id: str
     source_file: str
@@ -220,6 +220,7 @@ class RolloutSample:
     seed: int
     model_version: str
     axis: Axis
+    prompt: tuple[Turn, ...]
     prompt_ids: tuple[int, ...]
     completion: Completion
 

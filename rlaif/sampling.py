@@ -127,7 +127,7 @@ class RollOut:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
         room = engine.max_length - self.sampling.max_tokens
-        _, ids, _ = fit_turns(draw.prompt.turns, form.prompt, engine.tokenizer, room)
+        turns, ids, _ = fit_turns(draw.prompt.turns, form.prompt, engine.tokenizer, room)
         completion = await engine.generate(ids, request(draw.seed, self.sampling))
         return RolloutSample(
             id=draw.id,
@@ -137,6 +137,7 @@ class RollOut:
             seed=draw.seed,
             model_version=engine.model_version,
             axis=draw.prompt.axis,
+            prompt=tuple(turns),
             prompt_ids=tuple(ids),
             completion=completion,
         )

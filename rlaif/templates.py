@@ -21,7 +21,7 @@ from rlaif.constitution import Principle
 from rlaif.data.tokenization import ControlText, Pieces, neutral
 from rlaif.errors import ModelError
 from rlaif.examples import LabelExample, RevisionExample
-from rlaif.questions import LETTERS, SPEAKERS, THINK, ChoiceTemplate, Ours, Part
+from rlaif.questions import LETTERS, RATING, SPEAKERS, THINK, Ours, Part, QuestionTemplate
 from rlaif.records import Turn
 
 DialogueFormat = Literal["human_assistant", "chat_template"]
@@ -31,7 +31,7 @@ DialogueFormat = Literal["human_assistant", "chat_template"]
 class Question:
     """A two-choice question, ready to be laid out: ``rationale`` None asks for the letter at once."""
 
-    template: ChoiceTemplate
+    template: QuestionTemplate
     turns: Sequence[Turn]
     comparison: str
     slot_a: str
@@ -39,7 +39,25 @@ class Question:
     examples: Sequence[LabelExample] = ()
 
     def parts(self) -> Iterator[Part]:
-        return self.template.question(self.turns, self.comparison, self.slot_a, self.slot_b)
+        answers = {"answer_a": self.slot_a, "answer_b": self.slot_b}
+        return self.template.question(self.turns, self.comparison, answers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingQuestion:
+    """How good one answer is, from 1 to 10."""
+
+    turns: Sequence[Turn]
+    comparison: str
+    answer: str
+    template: QuestionTemplate = RATING
+    examples: tuple[LabelExample, ...] = ()
+
+    def parts(self) -> Iterator[Part]:
+        return self.template.question(self.turns, self.comparison, {"answer": self.answer})
+
+
+Asked = Question | RatingQuestion
 
 
 class Dialogue(Protocol):
@@ -70,11 +88,11 @@ class Dialogue(Protocol):
         examples: Sequence[RevisionExample] = (),
     ) -> str: ...
 
-    def choice(self, question: Question, rationale: str | None = None) -> Pieces:
-        """The question up to where the letter is due, after ``rationale`` when there is one."""
+    def choice(self, question: Asked, rationale: str | None = None) -> Pieces:
+        """The question up to where the letter (or the rating) is due, after ``rationale`` when there is one."""
         ...
 
-    def reasoning(self, question: Question) -> Pieces:
+    def reasoning(self, question: Asked) -> Pieces:
         """The question up to where the labeller is to reason."""
         ...
 
@@ -122,16 +140,16 @@ class HumanAssistant:
             for example in examples
         )
 
-    def choice(self, question: Question, rationale: str | None = None) -> Pieces:
+    def choice(self, question: Asked, rationale: str | None = None) -> Pieces:
         closing = question.template.closing
         if rationale is None:
             return Pieces([*self._asked(question, think=False), closing])
         return Pieces([*self.reasoning(question), f" {question.template.defused(rationale)}", closing])
 
-    def reasoning(self, question: Question) -> Pieces:
+    def reasoning(self, question: Asked) -> Pieces:
         return Pieces([*self._asked(question, think=True), THINK])
 
-    def _asked(self, question: Question, think: bool) -> Iterator[str]:
+    def _asked(self, question: Asked, think: bool) -> Iterator[str]:
         for example in question.examples:
             yield from _texts(example.parts(question.template))
             thought = f"{THINK} {example.reasoning}" if think else ""
@@ -216,7 +234,7 @@ class ChatTemplate:
             yield "user", example.revision_request
             yield "assistant", example.revision
 
-    def choice(self, question: Question, rationale: str | None = None) -> Pieces:
+    def choice(self, question: Asked, rationale: str | None = None) -> Pieces:
         closing = question.template.closing.lstrip("\n")
         if rationale is None:
             asked = self._asked(question, think=False)
@@ -224,10 +242,10 @@ class ChatTemplate:
         reasoned = f"{question.template.defused(rationale)}\n\n"
         return Pieces([*self.reasoning(question), reasoned, ControlText(closing)])
 
-    def reasoning(self, question: Question) -> Pieces:
+    def reasoning(self, question: Asked) -> Pieces:
         return Pieces(self._asked(question, think=True))
 
-    def _asked(self, question: Question, think: bool) -> list[Any]:
+    def _asked(self, question: Asked, think: bool) -> list[Any]:
         """The rendered question, cut where texts of others stand; it ends with the template's invitation to answer."""
         texts: list[str] = []
         messages = []

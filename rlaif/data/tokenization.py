@@ -105,20 +105,22 @@ def letter_ids(tokenizer: Any, question: Pieces, letters: Sequence[str]) -> tupl
     share from the left is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer
     cannot tell them apart.
     """
-    endings = [encode(tokenizer, _followed(question[-1], letter)) for letter in letters]
-    shared = _shared_start(endings)
+    endings = [encode(tokenizer, followed(question[-1], letter)) for letter in letters]
+    shared = shared_start(endings)
     firsts = tuple(ids[len(shared)] for ids in endings if len(ids) > len(shared))
     if len(set(firsts)) < len(letters):
         raise ModelError(f"the tokenizer gives {', '.join(map(repr, letters))} no distinct next tokens")
     return prompt_ids(tokenizer, Pieces(question[:-1])) + shared, firsts
 
 
-def _shared_start(rows: Sequence[Sequence[int]]) -> list[int]:
+def shared_start(rows: Sequence[Sequence[int]]) -> list[int]:
+    """The ids that all ``rows`` begin with."""
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return [column[0] for column in shared]
 
 
-def _followed(question: str, letter: str) -> str:
+def followed(question: str, letter: str) -> str:
+    """``question`` with ``letter``, a fixed text of ours, behind it."""
     return question.followed_by(letter) if isinstance(question, ControlText) else question + letter
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from rlaif.config import Config
 from rlaif.errors import UserError
 from rlaif.stages.evaluate import evaluate
 from rlaif.stages.fit_preference_model import fit_preference_model
@@ -16,29 +17,38 @@ from rlaif.stages.supervise import supervise
 
 Stage = Callable[[Run], Awaitable[None]]
 
-#: Each stage and what the manifest must call done before it can run.
-STAGES: dict[str, tuple[Stage, str | None]] = {
-    "read": (read, None),
-    "revise": (revise, "read"),
-    "supervise": (supervise, "revise"),
-    "label": (label, "supervise"),
-    "fit_preference_model": (fit_preference_model, "label"),
-    "reinforce": (reinforce, "fit_preference_model"),
-    "evaluate": (evaluate, "reinforce"),
+#: In the order of the story.
+STAGES: dict[str, Stage] = {
+    "read": read,
+    "revise": revise,
+    "supervise": supervise,
+    "label": label,
+    "fit_preference_model": fit_preference_model,
+    "reinforce": reinforce,
+    "evaluate": evaluate,
 }
 
 
+def story(config: Config) -> list[str]:
+    """The stages that a configuration has: a direct reward does without a preference model."""
+    without = {"fit_preference_model"} if config.reinforcement.reward == "direct" else set()
+    return [name for name in STAGES if name not in without]
+
+
 async def run_pipeline(run: Run) -> None:
-    for name in STAGES:
+    for name in story(run.config):
         await run_stage(run, name)
 
 
 async def run_stage(run: Run, name: str) -> None:
     """Run one stage unless it is done. Raises UserError when the stage before it is not."""
-    stage, before = STAGES[name]
-    if before is not None and not run.run_dir.is_finished(before):
-        raise UserError(f"stage {name}: {before} is not done in {run.run_dir.path}; run that stage first")
+    names = story(run.config)
+    if name not in names:
+        raise UserError(f"stage {name}: reinforcement.reward={run.config.reinforcement.reward} has none")
+    before = names[: names.index(name)][-1:]
+    if before and not run.run_dir.is_finished(before[0]):
+        raise UserError(f"stage {name}: {before[0]} is not done in {run.run_dir.path}; run that stage first")
     if run.run_dir.is_finished(name):
         return
     with run.run_dir.timed(name):
-        await stage(run)
+        await STAGES[name](run)

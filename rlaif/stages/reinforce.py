@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif.direct_reward import RateSample
 from rlaif.interfaces import Learned, PolicyLearner, Pool, Task
 from rlaif.records import Rollout, RolloutSample, ScoredSample, Status
 from rlaif.sampling import RollOut, ScoreSample
@@ -39,48 +40,83 @@ class ScoredBatch:
     scored: Sequence[ScoredSample]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """Where scores come from: a pool's role and model, and the task that it is sent."""
+
+    role: str
+    model: str
+    task: Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """The pools of the loops, and the task that makes a score of a sample."""
+
+    generator: Pool
+    scorer: Pool
+    score: Task
+
+
 async def reinforce(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
     checkpoints = Checkpoints(run_dir.path.absolute() / "checkpoints")
     last = checkpoints.last()
     run_dir.journal.forget_from(_stage(last.version if last else 0))
+    rewards = _rewards(run)
     job = PPOJob(
         policy=str(run_dir.model("sl_cai")),
-        preference_model=str(run_dir.model("preference_model")),
+        preference_model=None if rewards.role == "labeller" else rewards.model,
         settings=config.reinforcement,
         temperature=config.sampling.temperature,
         trainer=config.policy_trainer,
         seed=config.seed,
         checkpoint=str(last.path) if last else None,
     )
-    learner = await run.trainers.policy_learner(job)
+    learner, _, _ = await asyncio.gather(  # starting takes longer than many batches, so all start at once
+        run.trainers.policy_learner(job),
+        run.start("generator", str(run_dir.model("sl_cai"))),
+        run.start(rewards.role, rewards.model),
+    )
     try:
         async with (
             run.pool("generator", str(run_dir.model("sl_cai"))) as generator,
-            run.pool("scorer", str(run_dir.model("preference_model"))) as scorer,
+            run.pool(rewards.role, rewards.model) as scorer,
         ):
-            await _loops(run, generator, scorer, learner, checkpoints, first=last.version if last else 0)
+            engines = Engines(generator=generator, scorer=scorer, score=rewards.task)
+            await _loops(run, engines, learner, checkpoints, first=last.version if last else 0)
         await learner.save(run_dir.model("rl_cai"))
     finally:
         await learner.close()
-    await run.release("generator", "scorer")
+    await run.release("generator", rewards.role)
     num = run_dir.journal.export(Rollout, "rollouts/*", run_dir.path / "rollouts" / "rollouts.parquet")
     lost = run_dir.journal.num_quarantined("rollouts")
     run_dir.account("reinforce", rows_in=num + lost, rows_out=num, quarantined=lost)
 
 
-async def _loops(
-    run: Run, generator: Pool, scorer: Pool, learner: PolicyLearner, checkpoints: Checkpoints, first: int
-) -> None:
+def _rewards(run: Run) -> Rewards:
+    config = run.config
+    if config.reinforcement.reward == "preference_model":
+        return Rewards(role="scorer", model=str(run.run_dir.model("preference_model")), task=ScoreSample())
+    rate = RateSample(
+        seed=config.seed,
+        constitution=run.constitution,
+        settings=config.labelling,
+        dialogue_format=config.dialogue_format,
+    )
+    return Rewards(role="labeller", model=run.path(config.labeller.model), task=rate)
+
+
+async def _loops(run: Run, engines: Engines, learner: PolicyLearner, checkpoints: Checkpoints, first: int) -> None:
     schedule = Schedule.of(run)
     admission = Admission(version=first, max_staleness=run.config.reinforcement.max_staleness)
     scored: asyncio.Queue[ScoredBatch] = asyncio.Queue()
     if first:
-        await generator.update_weights(await learner.weights())
+        await engines.generator.update_weights(await learner.weights())
     run.progress.start("reinforce", run.config.reinforcement.batches - first)
     async with asyncio.TaskGroup() as loops:
-        loops.create_task(_roll_out(run, schedule, first, generator, scorer, admission, scored))
-        loops.create_task(_learn(run, first, learner, generator, admission, scored, checkpoints))
+        loops.create_task(_roll_out(run, schedule, first, engines, admission, scored))
+        loops.create_task(_learn(run, first, learner, engines.generator, admission, scored, checkpoints))
     run.progress.finish("reinforce")
 
 
@@ -88,16 +124,15 @@ async def _roll_out(
     run: Run,
     schedule: Schedule,
     first: int,
-    generator: Pool,
-    scorer: Pool,
+    engines: Engines,
     admission: Admission,
     scored: asyncio.Queue[ScoredBatch],
 ) -> None:
     task = RollOut(dialogue_format=run.config.dialogue_format, sampling=run.config.sampling)
     for batch in range(first, run.config.reinforcement.batches):
         await admission.wait(batch)
-        samples = await _in_order(run, generator, task, schedule.batch(batch))
-        scores = await _in_order(run, scorer, ScoreSample(), samples)
+        samples = await _in_order(run, engines.generator, task, schedule.batch(batch))
+        scores = await _in_order(run, engines.scorer, engines.score, samples)
         await scored.put(_scored_batch(samples, scores, run.config.reinforcement.group_size))
 
 

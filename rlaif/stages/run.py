@@ -85,12 +85,16 @@ class Run:
     async def pool(self, role: str, model: str) -> AsyncIterator[Pool]:
         """The pool of ``role`` serving ``model``. It stays open until another model is wanted, because starting
         engines costs more than many stages do."""
+        await self.start(role, model)
+        yield self._open[role][1]
+
+    async def start(self, role: str, model: str) -> None:
+        """Open a pool that will be wanted, unless it is open."""
         if role in self._open and self._open[role][0] != model:
             await self.release(role)
         if role not in self._open:
             self.run_dir.events.write("pool_starting", role=role, model=model)
             self._open[role] = (model, await self.pools.open(role, model))
-        yield self._open[role][1]
 
     async def release(self, *roles: str) -> None:
         """Close the pools of ``roles`` (all, when none is named)."""

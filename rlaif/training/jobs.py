@@ -55,14 +55,15 @@ class PreferenceJob:
 
 @dataclass(frozen=True, kw_only=True)
 class PPOJob:
-    """Train the model at ``policy`` against scores; the value function starts from ``preference_model``.
+    """Train the model at ``policy`` against scores; the value function starts from ``preference_model``, or from the
+    policy's own backbone when there is none.
 
     ``temperature`` is that of the rollouts: log-probabilities are compared at it. ``checkpoint`` is a directory that
     ``PPOLearner.save_checkpoint`` wrote, to go on from.
     """
 
     policy: str
-    preference_model: str
+    preference_model: str | None
     settings: Reinforcement
     temperature: float
     trainer: Trainer

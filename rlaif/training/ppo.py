@@ -42,7 +42,15 @@ from rlaif.losses import policy_loss, value_loss
 from rlaif.records import ScoredSample
 from rlaif.training.deepspeed import Engine, Frozen, add_over_ranks, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PPOJob, Rank
-from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, load_tokenizer, save_model
+from rlaif.training.models import (
+    PolicyModel,
+    ScalarModel,
+    load_policy,
+    load_scorer,
+    load_tokenizer,
+    new_scorer,
+    save_model,
+)
 from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
 
 NUM_PROBES = 4
@@ -95,7 +103,11 @@ class PPOLearner:
     def _value_engine(self) -> Engine | None:
         if self._settings.algorithm != "ppo":
             return None
-        model = load_scorer(self._job.preference_model, self._job.trainer.dtype)
+        dtype = self._job.trainer.dtype
+        if self._job.preference_model is None:
+            model = new_scorer(self._job.policy, dtype, load_tokenizer(self._job.policy), self._job.seed)
+        else:
+            model = load_scorer(self._job.preference_model, dtype)
         return self._engine(model, self._settings.value_learning_rate)
 
     # ------------------------------------------------------------------------------------------------ learning

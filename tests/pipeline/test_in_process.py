@@ -48,3 +48,12 @@ async def test_a_finished_run_is_not_run_again(tiny_config):
 async def test_a_stage_needs_the_ones_before_it(tiny_config):
     with pytest.raises(UserError, match="supervise is not done"):
         await drive(tiny_config, Silent(), one_stage("label"), in_process=True)
+
+
+async def test_a_direct_reward_needs_no_preference_model(tiny_config):
+    values = tiny_config.model_dump()
+    values["reinforcement"] |= {"reward": "direct", "batches": 1}
+    run_dir = await drive(type(tiny_config).model_validate(values), Silent(), PIPELINE, in_process=True)
+    assert not (run_dir / "models" / "preference_model").exists()
+    scores = pq.read_table(run_dir / "rollouts" / "rollouts.parquet")["score"].to_pylist()
+    assert len(scores) == 8 and all(-1 <= score <= 1 for score in scores)

@@ -3,7 +3,7 @@
 import pytest
 
 from rlaif.data.tokenization import Pieces, encode, letter_ids
-from rlaif.questions import DEFAULT, LETTERS, ChoiceTemplate, read_template
+from rlaif.questions import DEFAULT, LETTERS, QuestionTemplate, read_template
 from rlaif.records import Turn
 from rlaif.templates import Question, dialogue
 from tests.tiny_models import tiny_tokenizer
@@ -79,14 +79,14 @@ def form(request):
 
 
 @pytest.fixture(params=["ours", "other wording"])
-def template(request, tmp_path) -> ChoiceTemplate:
+def template(request, tmp_path) -> QuestionTemplate:
     if request.param == "ours":
         return DEFAULT
     (tmp_path / "template.txt").write_text(OTHER_WORDING)
     return read_template(str(tmp_path / "template.txt"))
 
 
-def question(template: ChoiceTemplate, said: str, slot_a: str, slot_b: str) -> Question:
+def question(template: QuestionTemplate, said: str, slot_a: str, slot_b: str) -> Question:
     turns = (Turn(role="human", text=said), Turn(role="assistant", text=said), Turn(role="human", text="And?"))
     return Question(
         template=template, turns=turns, comparison="Which answer is less harmful?", slot_a=slot_a, slot_b=slot_b

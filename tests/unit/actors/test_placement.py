@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from actors.placement import check, declared, plan, table
+from actors.placement import check, declared, phases_of, plan, table
 from rlaif.config import Config
 from rlaif.errors import PlacementError
 
@@ -20,7 +20,7 @@ CONFIG = Config(
 
 
 def test_the_peak_is_the_largest_sum_over_roles_that_live_together() -> None:
-    needs = plan(CONFIG)
+    needs = plan(CONFIG, phases_of(CONFIG))
     assert needs.peak == {"CPU": 2 * 4 + 1 + 2 * 3, "GPU": 2 * 2 + 8, "judge": 1}
     assert needs.busiest("CPU").name == "reinforce"
     assert needs.busiest("GPU").name == "fit_preference_model"
@@ -29,7 +29,7 @@ def test_the_peak_is_the_largest_sum_over_roles_that_live_together() -> None:
 
 def test_a_shortage_names_each_role_and_the_keys_to_change() -> None:
     with pytest.raises(PlacementError) as caught:
-        check(plan(CONFIG), {"CPU": 15, "GPU": 10})
+        check(plan(CONFIG, phases_of(CONFIG)), {"CPU": 15, "GPU": 10})
     assert str(caught.value).splitlines() == [
         "GPU: 'fit_preference_model' needs 12 at once, 10 available",
         "  generator: 2 x 2 = 4; lower generator.min or generator.gpus",
@@ -44,13 +44,13 @@ def test_a_shortage_names_each_role_and_the_keys_to_change() -> None:
 def test_fractions_that_add_up_to_everything_fit() -> None:
     pools = {role: {"cpus": 0.1} for role in ("generator", "labeller", "scorer")}
     config = Config(**pools, policy_trainer={"cpus": 0.1}, preference_trainer={"cpus": 0.1}, resources={"cpus": 0.3})
-    check(plan(config), declared(config))
+    check(plan(config, phases_of(config)), declared(config))
 
 
 def test_the_table_shows_roles_phases_and_the_peak() -> None:
     console = Console(width=120)
     with console.capture() as shown:
-        console.print(table(plan(CONFIG)))
+        console.print(table(plan(CONFIG, phases_of(CONFIG))))
     lines = shown.get().splitlines()
     assert any("generator" in line and "2 to 4" in line and "8 to 16" in line for line in lines)
     assert any("at once, at most" in line and "15" in line and "12" in line for line in lines)
