@@ -23,12 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlaif.constitution_json import tree_of
 from rlaif.errors import ConfigError
-from rlaif.strict_yaml import StrictLoader, where, why
+from rlaif.strict_yaml import read_yaml, told
 
 SHIPPED = Path(__file__).parent.parent / "configs" / "constitutions"
 
@@ -172,14 +171,10 @@ def validated(tree: Any, path: Path) -> Constitution:
 
 def complaints(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """(place, what is wrong there) of each mistake in a constitution."""
-    plain = {
-        "missing": "is missing",
-        "extra_forbidden": "unknown key; correct or remove it",
-        "string_pattern_mismatch": "must be lower-case letters, digits and underscores",
-    }
     for problem in error.errors():
         if not _follows(problem):
-            yield problem["loc"], plain.get(problem["type"], problem["msg"])
+            is_id = problem["type"] == "string_pattern_mismatch"
+            yield problem["loc"], "must be lower-case letters, digits and underscores" if is_id else told(problem)
 
 
 def _follows(problem: Any) -> bool:
@@ -198,11 +193,4 @@ def read_constitution(name_or_path: str) -> tuple[Path, Any]:
         raise ConfigError(f"constitution={name_or_path}: no such file; give a YAML file or one of: {shipped}")
     if path.suffix == ".json":
         return path, tree_of([path])
-    try:
-        return path, yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{where(error)}: not YAML: {why(error)}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return path, read_yaml(path, str(path))

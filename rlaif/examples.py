@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rlaif.errors import ConfigError
 from rlaif.questions import Ours, Part, QuestionTemplate
 from rlaif.records import Turn
+from rlaif.strict_yaml import mistakes, read_yaml
 
 Text = Annotated[str, Field(min_length=1)]
 E = TypeVar("E", bound="Example")
@@ -64,14 +64,10 @@ def read_examples(kind: type[E], path: str | None, field: str) -> tuple[E, ...]:
     """The examples in a YAML list; none without a path. Raises ConfigError naming file, place and field."""
     if path is None:
         return ()
+    named = f"{field}={path}"
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = read_yaml(Path(path), named)
         examples: list[E] = TypeAdapter(list[kind]).validate_python(tree)  # type: ignore[valid-type]
         return tuple(examples)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field}={path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{field}={path}: not YAML: {getattr(error, 'problem', error)}") from None
     except ValidationError as error:
-        lines = [f"{field}={path}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError(mistakes(error, named)) from None

@@ -19,27 +19,54 @@ A smallest lexicon::
       actions:
         - verb: feed
           steps: [ask the keeper, bring fresh food]
+
+"because", "You could" and "then" are the grammar's own English words. An answer should stay below 40 tokens or so, with
+a step or two of a few words each; the models learn it faster, and ``sampling.max_tokens`` cuts what is longer.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlaif.errors import ConfigError
 from rlaif.records import Axis
+from rlaif.strict_yaml import mistakes, read_yaml
 
 SHIPPED = Path(__file__).parent / "lexicon.yaml"
 
+
+def _shaped(pattern: str, rule: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.search(pattern, text):
+            raise ValueError(f"{text!r}: {rule}")
+        return text
+
+    return AfterValidator(check)
+
+
 Clause = Annotated[
-    str, Field(pattern=r"^[^\s.?!:,;()|](?:[^\n.?!:;()|]*[^\s.?!:,;()|])?$")
-]  #: no sentence marks inside
-Sentence = Annotated[str, Field(pattern=r"^[^\s\n()|](?:[^\n()|]*[.?!])$")]
-Ask = Annotated[str, Field(pattern=r"^[^\n()|{}]+ \{request\}[^\n()|{}]*[.?!]$")]
+    str,
+    _shaped(
+        r"\A[^\s.?!:,;()|](?:[^\n.?!:;()|]*[^\s.?!:,;()|])?\Z",
+        "is part of a sentence: no . ? ! : ; ( ) | in it, no comma or space at its ends",
+    ),
+]
+Sentence = Annotated[
+    str,
+    _shaped(r"\A[^\s\n()|](?:[^\n()|]*[.?!])\Z", "is a whole sentence: ends in . ? or !, without brackets or |"),
+]
+Ask = Annotated[
+    str,
+    _shaped(
+        r"\A[^\n()|{}]+ \{request\}[^\n()|{}]*[.?!]\Z",
+        "is a question around {request}: words in front of it, . ? or ! at the end, no other braces, brackets or |",
+    ),
+]
 
 
 class Entry(BaseModel):
@@ -49,7 +76,8 @@ class Entry(BaseModel):
 class Action(Entry):
     """Something to do with an object. ``steps`` (2 to 4) complete "... how to VERB OBJECT: STEP, then STEP.".
 
-    No two actions may have the same steps; short steps whose first words differ are learned fastest.
+    No step may belong to two actions: an answer about another action could not be told from one about this. Steps whose
+    first words differ within an action are learned fastest.
     """
 
     verb: Clause
@@ -125,7 +153,7 @@ class Lexicon(Entry):
         _no_repeats("benign.objects", self.benign.objects)
         for name in ("openings", "fillers", "tails"):
             _no_repeats(f"phrases.{name}", getattr(self.phrases, name))
-        _no_repeats("steps of actions", [", ".join(a.steps) for a in (*self.red_team.actions, *self.benign.actions)])
+        _no_repeats("steps of actions", [s for a in (*self.red_team.actions, *self.benign.actions) for s in a.steps])
         sentences = {text.rstrip(".?!") for text in (*self.phrases.openings, *self.phrases.tails)}
         if both := sorted(sentences & set(self.phrases.evasions)):
             raise ValueError(f"phrases.evasions must differ from openings and tails; in both: {', '.join(both)}")
@@ -157,13 +185,11 @@ def _no_repeats(field: str, words: tuple[str, ...] | list[str]) -> None:
 def load_lexicon(path: str | Path | None = None) -> Lexicon:
     """Read a lexicon, the shipped one by default. Raises ConfigError naming file and field."""
     file = Path(path).expanduser() if path is not None else SHIPPED
+    if file.is_dir():
+        raise ConfigError(f"miniature.lexicon={file}: is a directory; give a YAML file")
     if not file.is_file():
         raise ConfigError(f"miniature.lexicon={file}: no such file; give a YAML file, see rlaif/miniature/lexicon.yaml")
     try:
-        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return Lexicon.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not YAML: {error}") from None
+        return Lexicon.model_validate(read_yaml(file, str(file)))
     except ValidationError as error:
-        lines = [f"{file}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError(mistakes(error, str(file))) from None

@@ -41,12 +41,12 @@ principles:
     lines = [str(finding) for finding in found]
     for expected in (
         "C001 error {}: version: is missing",
-        "C001 error {}: principles.1.category: Input should be",
+        "C001 error {}: principles.1.category: must be one of",
         "C001 error {}: b.colour: unknown key",
-        "C001 error {}: principles.3: Input should be",
+        "C001 error {}: principles.3: must be keys and values",
         "C003 error {}: principles.0.id: a stands 2 times",
         "C004 error {}: principles.1.comparison: says the same as principles.0.comparison",
-        "C005 error {}: category_weights.style: Input should be",
+        "C005 error {}: category_weights.style: must be one of",
         "C005 error {}: principles.0.weight: Input should be",
         "C006 error {}: b: critique_request and revision_request go together",
         "C007 error {}: principles: none has category helpfulness",
