@@ -72,6 +72,9 @@ class EngineActor:
         except Exception as error:
             return place, None, one_line(error)
 
+    async def prefix_hits(self) -> tuple[int, int]:
+        return self._engine.prefix_hits()
+
     async def update_weights(self, weights: Weights) -> None:
         await self._engine.update_weights(weights)
 

@@ -73,6 +73,13 @@ class Member:
         except RayTaskError as error:
             raise WeightSyncError(f"{self}: {cause_of(error)}") from error
 
+    async def prefix_hits(self) -> tuple[int, int]:
+        """(0, 0) of an engine that has just died."""
+        try:
+            return await within(CLOSE_TIMEOUT_S, self.handle.prefix_hits.remote(), f"{self} to count")
+        except (RayError, WaitTimeoutError):
+            return 0, 0
+
     async def close(self) -> None:
         """Close the engine if it still listens, and end its process."""
         with contextlib.suppress(RayError, RlaifError):

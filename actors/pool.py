@@ -179,6 +179,10 @@ class EnginePool:
             self._fail(failure)
         return None
 
+    async def prefix_hits(self) -> tuple[int, int]:
+        counts = await asyncio.gather(*(member.prefix_hits() for member in tuple(self._members)))
+        return sum(hits for hits, _ in counts), sum(asked for _, asked in counts)
+
     # ------------------------------------------------------------------------------------------------ weights
     async def update_weights(self, weights: Weights | SharedWeights) -> None:
         """Give every engine the weights and wait until each has proved that it serves them.

@@ -61,6 +61,10 @@ class Engine(Protocol):
         """
         ...
 
+    def prefix_hits(self) -> tuple[int, int]:
+        """Prompt tokens found in the prefix cache, and prompt tokens asked for, since the engine was opened."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -114,6 +118,10 @@ class Pool(Protocol):
 
         ``rows`` is read lazily, with a bounded number in flight (back-pressure). Rows have an ``id`` attribute.
         """
+        ...
+
+    async def prefix_hits(self) -> tuple[int, int]:
+        """Prompt tokens found in the engines' prefix caches, and prompt tokens asked for, by engines still there."""
         ...
 
     async def update_weights(self, weights: Weights) -> None:

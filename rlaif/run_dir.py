@@ -110,13 +110,15 @@ class RunDir:
         self._lock.close()
 
     def _claim(self, config: Config) -> None:
-        """Refuse a directory that was made with another configuration; write this one into a new directory."""
+        """Refuse a directory that was made with another configuration; write this one into a new directory.
+
+        The gate may change: its limits decide whether a run goes on, and not what it makes.
+        """
         stored = self.path / "config.yaml"
-        if not stored.exists():
+        changed = differences(load_config(stored, []), config) if stored.exists() else ["everything"]
+        if not stored.exists() or all(key.startswith("labelling.gate.") for key in changed):
             write_atomically(stored, dump_config(config))
-            return
-        changed = differences(load_config(stored, []), config)
-        if changed:
+        else:
             self._lock.close()
             raise RunDirError(
                 f"{self.path}: made with another configuration; different: {', '.join(changed)}; "

@@ -124,6 +124,10 @@ class ScriptedEngine:
         await self._work()
         self.policy_version = weights.version
 
+    def prefix_hits(self) -> tuple[int, int]:
+        """It has no cache."""
+        return 0, 0
+
     async def close(self) -> None:
         self._closed = True
 

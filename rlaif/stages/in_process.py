@@ -44,6 +44,9 @@ class InProcessPool:
         except Exception as error:  # a row's failure is its own: it is quarantined with its cause
             return Done(row=row, record=None, failure=f"{type(error).__name__}: {error}")
 
+    async def prefix_hits(self) -> tuple[int, int]:
+        return self._engine.prefix_hits()
+
     async def update_weights(self, weights: Weights) -> None:
         await self._engine.update_weights(weights)
 

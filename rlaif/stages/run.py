@@ -86,7 +86,7 @@ class Run:
         """The pool of ``role`` serving ``model``. It stays open until another model is wanted, because starting
         engines costs more than many stages do."""
         await self.start(role, model)
-        yield self._open[role][1]
+        yield self.opened(role)
 
     async def start(self, role: str, model: str) -> None:
         """Open a pool that will be wanted, unless it is open."""
@@ -95,6 +95,10 @@ class Run:
         if role not in self._open:
             self.run_dir.events.write("pool_starting", role=role, model=model)
             self._open[role] = (model, await self.pools.open(role, model))
+
+    def opened(self, role: str) -> Pool:
+        """The pool of ``role`` that is open."""
+        return self._open[role][1]
 
     async def release(self, *roles: str) -> None:
         """Close the pools of ``roles`` (all, when none is named)."""

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rlaif.config import Config
+from rlaif.config import Config, Gate
 from rlaif.errors import RunDirError, RunError
 from rlaif.run_dir import RunDir
 
@@ -36,6 +36,13 @@ def test_another_configuration_is_refused_by_key(tmp_path):
     with pytest.raises(RunDirError, match="different: seed"):
         opened(tmp_path / "run", seed=1)
     opened(tmp_path / "run").close()  # the refusal holds no lock and changed nothing
+
+
+def test_the_gate_may_change_on_the_way(tmp_path):
+    opened(tmp_path / "run").close()
+    wider = CONFIG.labelling.model_copy(update={"gate": Gate(override=("flip_rate",))})
+    opened(tmp_path / "run", labelling=wider).close()
+    assert "- flip_rate" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_two_drivers_cannot_share_a_directory(tmp_path):

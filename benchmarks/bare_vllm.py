@@ -1,0 +1,109 @@
+"""The rival of the inference benchmarks: vLLM alone, with the engine arguments of a run, in a process of its own.
+
+Requests go in all at once, as one ``LLM.generate`` call or added to the engine and stepped; the faster way counts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.config import EnginePool
+
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """One request: a prompt, how many tokens to make (EOS ignored), and the choices to score (then one token)."""
+
+    prompt_ids: tuple[int, ...]
+    max_tokens: int = 1
+    choice_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """``way``: generate or step. ``cached``: share of prompt tokens found in the prefix cache."""
+
+    way: str
+    seconds: float
+    cached: float
+
+
+class BareEngine:
+    """Opened in a process of its own, which sleeps while the system is measured."""
+
+    def __init__(self, model: str, settings: EnginePool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, model, settings), daemon=True)
+        self._process.start()
+        assert self._reply() == "ready"
+
+    def time(self, requests: list[Bare], way: str) -> Timing:
+        self._ours.send((requests, way))
+        return self._reply()
+
+    def close(self) -> None:
+        self._ours.send(None)
+        self._process.join(60)
+
+    def _reply(self) -> Any:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self._ours.poll(0.05):
+            if not self._process.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the bare engine died or hangs")
+        return self._ours.recv()
+
+
+def _serve(pipe: Any, model: str, settings: EnginePool) -> None:
+    import os
+
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    from rlaif.engines.models import read_model
+    from rlaif.engines.vllm import VLLMBackend
+
+    backend = VLLMBackend(read_model(model, field="model", max_length=settings.max_length, pooling=False), settings)
+    pipe.send("ready")
+    while (asked := pipe.recv()) is not None:
+        requests, way = asked
+        pipe.send(_timed(backend._llm, requests, way))  # vLLM itself, opened as the system opens it
+
+
+def _timed(llm: Any, requests: list[Bare], way: str) -> Timing:
+    started = time.perf_counter()
+    outputs = _generate(llm, requests) if way == "generate" else _step(llm.llm_engine, requests)
+    seconds = time.perf_counter() - started
+    assert len(outputs) == len(requests)
+    asked = sum(len(request.prompt_ids) for request in requests)
+    return Timing(way=way, seconds=seconds, cached=sum(o.num_cached_tokens or 0 for o in outputs) / asked)
+
+
+def _generate(llm: Any, requests: list[Bare]) -> list[Any]:
+    prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+    return llm.generate(prompts, [_params(request) for request in requests], use_tqdm=False)
+
+
+def _step(engine: Any, requests: list[Bare]) -> list[Any]:
+    for key, request in enumerate(requests):
+        engine.add_request(f"bare-{key}", {"prompt_token_ids": list(request.prompt_ids)}, _params(request))
+    outputs = []
+    while engine.has_unfinished_requests():
+        outputs += [output for output in engine.step() if output.finished]
+    return outputs
+
+
+def _params(request: Bare) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    if request.choice_ids:
+        choices = {"logprob_token_ids": list(request.choice_ids), "temperature": 0}
+    else:
+        choices = {"temperature": 1.0, "logprobs": 0, "ignore_eos": True}
+    return SamplingParams(
+        max_tokens=request.max_tokens, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **choices
+    )

@@ -1,0 +1,223 @@
+"""What labels cost: the system's judgements per second beside bare vLLM, the second order, four principles.
+
+    python -m benchmarks.labelling --json FILE
+
+Dialogues of 300 tokens with answers of 24, judged by the miniature's feedback model. Raw: exactly the token ids that
+the system asks, in both orders, given to bare vLLM at once, with the same engine arguments, threads and prefix cache;
+the faster of one batch call and a stepped engine. System: one labeller in its actor, the pool, the journal. Both take
+turns over fresh dialogues each round, so that nothing is cached from before; medians of the rounds.
+
+``both_orders_cost``: bare vLLM, both orders over first orders alone. ``four_principles_cost``: the system with
+``labelling.principles=4`` over 1. ``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache.
+Goals on two cores: ``ratio_to_raw`` at least 0.9, ``both_orders_cost`` at most 1.5, ``four_principles_cost`` at most
+2.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.pool import RayPools
+from actors.ray_start import started
+from benchmarks.bare_vllm import Bare, BareEngine
+from benchmarks.machine import machine
+from rlaif.config import Config, Labelling, Miniature
+from rlaif.constitution import Constitution, load_constitution
+from rlaif.data.tokenization import load_tokenizer
+from rlaif.interfaces import Pool
+from rlaif.labelling import Label
+from rlaif.miniature.make import MiniaturePaths, make
+from rlaif.records import Comparison, Status, Turn
+from rlaif.run_dir import RunDir
+from rlaif.stages.run import Run, Silent, collect
+
+DIALOGUE_TOKENS, ANSWER_TOKENS = 300, 24
+ROUNDS = 5
+
+
+# ---------------------------------------------------------------------------------------------------- the workload
+class Texts:
+    """Texts of a wanted number of tokens, none like another, from the miniature's own sentences."""
+
+    def __init__(self, miniature: MiniaturePaths, seed: int = 0) -> None:
+        self.tokenizer: Any = load_tokenizer(miniature.path("feedback"))
+        rows = miniature.path("helpful_pairs").read_text().splitlines()
+        self._sentences = [json.loads(row)["chosen"] for row in rows]
+        self._rng = random.Random(seed)
+
+    def of(self, num_tokens: int) -> str:
+        words = f"Number {self._rng.randrange(10**9)}."
+        ids: list[int] = self.tokenizer(words)["input_ids"]
+        while len(ids) < num_tokens:
+            words += f" {self._rng.choice(self._sentences)}"
+            ids = self.tokenizer(words)["input_ids"]
+        return self.tokenizer.decode(ids[:num_tokens]).strip()
+
+    def pair(self, id: str) -> Comparison:
+        turns = [Turn(role=role, text=self.of(DIALOGUE_TOKENS // 3)) for role in ("human", "assistant", "human")]
+        return Comparison(
+            id=id,
+            source_file="benchmark",
+            source_row=0,
+            status=Status.OK,
+            error=None,
+            seconds=0.0,
+            seed=0,
+            model_version="",
+            axis="red_team",
+            prompt=tuple(turns),
+            prompt_ids=(),
+            answer_1=self.of(ANSWER_TOKENS),
+            answer_2=self.of(ANSWER_TOKENS),
+            token_ids_1=(),
+            token_ids_2=(),
+            policy_version=0,
+            truncated=False,
+        )
+
+
+class Recorder:
+    """A ChoiceScorer that notes what it is asked: the very token ids for bare vLLM."""
+
+    max_length, model_version, policy_version = 4096, "recorder", 0
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.asked: list[Bare] = []
+
+    async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
+        self.asked.append(Bare(prompt_ids=tuple(prompt_ids), choice_ids=tuple(choice_ids)))
+        return tuple(-0.69 for _ in choice_ids)
+
+
+def requests_of(pairs: Sequence[Comparison], task: Label, tokenizer: Any) -> list[Bare]:
+    """What the system asks for ``pairs``, a pair's two orders side by side."""
+
+    async def ask() -> list[Bare]:
+        recorder = Recorder(tokenizer)
+        for pair in pairs:
+            await task(recorder, pair)  # type: ignore[arg-type]  # asked for choices alone
+        return recorder.asked
+
+    return asyncio.run(ask())
+
+
+def label_task(constitution: Constitution, principles: int) -> Label:
+    return Label(
+        seed=0,
+        constitution=constitution,
+        settings=Labelling(principles=principles, min_letter_mass=0.0),
+        dialogue_format="human_assistant",
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- measuring
+class System:
+    """One labeller behind the pool; its rounds are journalled."""
+
+    def __init__(self, run: Run, pool: Pool) -> None:
+        self._run, self._pool = run, pool
+
+    async def time(self, stage: str, task: Label, pairs: Sequence[Comparison]) -> float:
+        began = time.perf_counter()
+        await collect(self._run, stage, self._pool, task, pairs)
+        return time.perf_counter() - began
+
+
+def one_round(number: int, num_pairs: int, texts: Texts, bare: BareEngine, system: System, loop: Any) -> dict[str, Any]:
+    constitution = load_constitution("sixteen_principles")
+    once, fourfold = label_task(constitution, 1), label_task(constitution, 4)
+
+    def fresh(name: str, num: int) -> list[Comparison]:
+        return [texts.pair(f"{name}-{number}-{i}") for i in range(num)]
+
+    found: dict[str, Any] = {}
+    for way in ("generate", "step"):
+        asked = requests_of(fresh(way, num_pairs), once, texts.tokenizer)
+        found[way] = bare.time(asked, way)
+        both = requests_of(fresh(f"first-{way}", num_pairs), once, texts.tokenizer)
+        found[f"{way}_first_order"] = bare.time(both[::2], way)
+    found["system"] = loop.run_until_complete(system.time(f"one/{number}", once, fresh("system", num_pairs)))
+    num_few = num_pairs // 2
+    found["four"] = loop.run_until_complete(system.time(f"four/{number}", fourfold, fresh("four", num_few))) * 2
+    return found
+
+
+def measure(num_pairs: int) -> dict[str, Any]:
+    miniature = make(Miniature(), load_constitution("sixteen_principles"))
+    model, texts = str(miniature.path("feedback")), Texts(miniature)
+    engine = {"threads": 2, "max_length": 1024, "max_in_flight": 256, "chunk_rows": 64, "kv_cache_gib": 0.5}
+    with tempfile.TemporaryDirectory() as directory:
+        values = {"run_dir": f"{directory}/run", "labeller": {**engine, "model": model}, "resources": {"cpus": 2}}
+        config = Config.model_validate(values)
+        bare = BareEngine(model, config.labeller)
+        loop = asyncio.new_event_loop()
+        with started(config):
+            run = Run(
+                config=config,
+                constitution=load_constitution("sixteen_principles"),
+                run_dir=RunDir(Path(directory) / "run", config),
+                paths={},
+                pools=RayPools(config),
+                trainers=None,  # type: ignore[arg-type]  # nothing is trained
+                progress=Silent(),
+            )
+            loop.run_until_complete(run.start("labeller", model))
+            pool = run.opened("labeller")
+            system = System(run, pool)
+            one_round(-1, num_pairs // 4, texts, bare, system, loop)  # warms everything up
+            hits_before = loop.run_until_complete(pool.prefix_hits())
+            rounds = [one_round(n, num_pairs, texts, bare, system, loop) for n in range(ROUNDS)]
+            hits = loop.run_until_complete(pool.prefix_hits())
+            loop.run_until_complete(run.release())
+            run.run_dir.close()
+        bare.close()
+    return summary(rounds, num_pairs, (hits[0] - hits_before[0]) / max(1, hits[1] - hits_before[1]))
+
+
+def summary(rounds: Sequence[dict[str, Any]], num_pairs: int, hit_rate: float) -> dict[str, Any]:
+    """Medians over the rounds; ratios are medians of each round's own."""
+
+    def median(of: Any) -> float:
+        return statistics.median(of(r) for r in rounds)
+
+    raw = {way: median(lambda r, way=way: 2 * num_pairs / r[way].seconds) for way in ("generate", "step")}
+    best = max(raw, key=lambda way: raw[way])
+    return {
+        "raw_requests_per_s": raw[best],
+        "labels_per_s": median(lambda r: num_pairs / r["system"]),
+        "judgements_per_s": median(lambda r: 2 * num_pairs / r["system"]),
+        "ratio_to_raw": median(lambda r: r[best].seconds / r["system"]),
+        "both_orders_cost": median(lambda r: r[best].seconds / r[f"{best}_first_order"].seconds),
+        "four_principles_cost": median(lambda r: r["four"] / r["system"]),
+        "prefix_hit_rate": hit_rate,
+        "raw_ways": raw,
+        "raw_prefix_hit_rate": median(lambda r: r[best].cached),
+        "num_pairs": num_pairs,
+        "rounds": [{key: getattr(value, "seconds", value) for key, value in r.items()} for r in rounds],
+        "machine": machine(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pairs", type=int, default=600)
+    arguments = parser.parse_args()
+    text = json.dumps(measure(arguments.pairs), indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
