@@ -88,17 +88,25 @@ class QuestionTemplate:
         """The last line with the line breaks in front of it."""
         return re.search(r"\n*[^\n]*\Z", self.text)[0]  # type: ignore[index]  # matches any text
 
+    @cached_property
+    def _layout(self) -> tuple[str, ...]:
+        """Fixed texts and places, without the closing line.
+
+        The space in front of an answer goes with it, as in plain prose: words are tokenised with their space.
+        """
+        pieces = re.split(r"(\{\w+\}| (?=\{answer))", self.text.removesuffix(self.closing))
+        return tuple(piece for piece in pieces if piece not in ("", " "))
+
     def question(self, turns: Sequence[Turn], comparison: str, answers: Mapping[str, str]) -> Iterator[Part]:
         """Everything up to the closing line; ``answers`` by the names of their places."""
-        # The space in front of an answer goes with it, as in plain prose: words are tokenised with their space.
-        for piece in re.split(r"(\{\w+\}| (?=\{answer))", self.text.removesuffix(self.closing)):
+        for piece in self._layout:
             if piece == "{conversation}":
                 yield from self._conversation(turns)
             elif piece == "{comparison}":
                 yield Ours(comparison)
             elif (place := piece.strip("{}")) in answers:
                 yield Theirs(f" {self.defused(answers[place])}")
-            elif piece != " ":
+            else:
                 yield Ours(piece)
 
     def _conversation(self, turns: Sequence[Turn]) -> Iterator[Part]:
@@ -108,11 +116,16 @@ class QuestionTemplate:
 
     def defused(self, text: str) -> str:
         """``text`` with whatever reads like a part of the template taken apart."""
-        return _delimiters(self.text).sub(lambda found: _broken(found[0]), text)
+        return _defused(self.text, text)
 
 
 DEFAULT = QuestionTemplate(DEFAULT_TEXT)
 RATING = QuestionTemplate(RATING_TEXT)
+
+
+@lru_cache(maxsize=1024)  # both orders and all principles show the same texts
+def _defused(template: str, text: str) -> str:
+    return _delimiters(template).sub(lambda found: _broken(found[0]), text)
 
 
 def _broken(found: str) -> str:

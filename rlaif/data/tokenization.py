@@ -83,12 +83,18 @@ def encode(tokenizer: Any, text: str | Pieces) -> list[int]:
 
 @lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
 def _encoded(tokenizer: Any, text: str, control: bool) -> tuple[int, ...]:
-    if control:
-        return tuple(tokenizer(str(text), add_special_tokens=False)["input_ids"])
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    if forged := set(special_tokens(tokenizer).values()).intersection(ids):
+    # The fast tokenizer itself: transformers' wrapper around it costs more than short texts do.
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = not control
+    ids = backend.encode(str(text), add_special_tokens=False).ids
+    if not control and (forged := _special_ids(tokenizer).intersection(ids)):
         raise ModelError(f"the tokenizer turns plain text into its special tokens {sorted(forged)}")
     return tuple(ids)
+
+
+@lru_cache(maxsize=16)
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    return frozenset(special_tokens(tokenizer).values())
 
 
 def prompt_ids(tokenizer: Any, text: str | Pieces) -> list[int]:

@@ -1,0 +1,158 @@
+"""Critique-revision at engine speed: the pipeline's tokens per second beside the same requests given all at once.
+
+    python -m benchmarks.revision --json FILE
+
+K = 2 rounds, so that each dialogue takes five turns one after the other: answer, critique, revision, critique, revision.
+Bound: every turn's recorded prompt and output length, all given to bare vLLM at once, which needs to wait for no turn.
+System: one generator in its actor, the pool, the journal. Both take turns over fresh prompts; medians of the rounds.
+``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache, by the engine's own counter: the
+turns of a dialogue stay on one engine. Goal: ``ratio`` at least 0.85.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.pool import RayPools
+from actors.ray_start import started
+from benchmarks.bare_vllm import Bare, BareEngine
+from benchmarks.machine import machine
+from rlaif.config import Config, Miniature
+from rlaif.constitution import Constitution, load_constitution
+from rlaif.critique_revision import Revise
+from rlaif.data.prompts import read_prompts
+from rlaif.data.tokenization import encode, load_tokenizer, prompt_ids
+from rlaif.miniature.make import make
+from rlaif.records import Prompt, RevisionChain
+from rlaif.run_dir import RunDir
+from rlaif.stages.run import Run, Silent, collect
+from rlaif.templates import HumanAssistant
+
+ROUNDS = 5
+
+
+def requests_of(chain: RevisionChain, constitution: Constitution, tokenizer: Any) -> Iterator[Bare]:
+    """The turns of a finished chain: the very prompts, and as many tokens as came out (with the EOS)."""
+    form = HumanAssistant()
+    principles = {principle.id: principle for principle in constitution.for_revision}
+
+    def turn(prompt: str, answer: str) -> Bare:
+        made = len(encode(tokenizer, form.answer_prefix + answer)) + 1
+        return Bare(prompt_ids=tuple(prompt_ids(tokenizer, prompt)), max_tokens=made)
+
+    answer = chain.response
+    yield turn(form.prompt(chain.prompt), answer)
+    for round in chain.rounds:
+        principle = principles[round.principle_id]
+        yield turn(form.critique(chain.prompt, answer, principle), round.critique)
+        yield turn(form.revision(chain.prompt, answer, principle, round.critique), round.revision)
+        answer = answer if round.flaw else round.revision
+
+
+async def system_round(run: Run, number: int, task: Revise, prompts: Sequence[Prompt]) -> float:
+    began = time.perf_counter()
+    await collect(run, _stage(number), run.opened("generator"), task, prompts)
+    return time.perf_counter() - began
+
+
+def _stage(number: int) -> str:
+    return f"revisions/{number}"
+
+
+def one_round(
+    run: Run, number: int, task: Revise, prompts: Sequence[Prompt], bare: BareEngine, loop: Any
+) -> dict[str, float]:
+    seconds = loop.run_until_complete(system_round(run, number, task, prompts))
+    chains = list(run.run_dir.journal.records(RevisionChain, _stage(number)))
+    assert len(chains) == len(prompts)
+    tokenizer = load_tokenizer(run.config.generator.model)
+    requests = [r for chain in chains for r in requests_of(chain, task.constitution, tokenizer)]
+    timings = {way: bare.time(requests, way) for way in ("generate", "step")}
+    num_tokens = sum(request.max_tokens for request in requests)
+    return {
+        "tokens": num_tokens,
+        "turns": len(requests),
+        "system_s": seconds,
+        **{f"bound_{way}_s": timing.seconds for way, timing in timings.items()},
+        "bound_s": min(timing.seconds for timing in timings.values()),
+    }
+
+
+def measure(num_prompts: int) -> dict[str, Any]:
+    constitution = load_constitution("sixteen_principles")
+    miniature = make(Miniature(), constitution)
+    model = str(miniature.path("helpful_only"))
+    all_prompts = list(read_prompts(str(miniature.path("red_team")), "red_team", lambda row: None))
+    engine = {"threads": 2, "max_length": 512, "max_in_flight": 256, "chunk_rows": 64, "kv_cache_gib": 0.5}
+    with tempfile.TemporaryDirectory() as directory:
+        config = Config.model_validate(
+            {
+                "run_dir": f"{directory}/run",
+                "generator": {**engine, "model": model},
+                "sampling": {"max_tokens": 48},
+                "critique_revision": {"rounds": 2, "max_critique_tokens": 48, "max_revision_tokens": 48},
+                "resources": {"cpus": 2},
+            }
+        )
+        task = Revise(
+            seed=0,
+            constitution=constitution,
+            settings=config.critique_revision,
+            dialogue_format=config.dialogue_format,
+            sampling=config.sampling,
+        )
+        bare, loop = BareEngine(model, config.generator), asyncio.new_event_loop()
+        with started(config):
+            run = Run(
+                config=config,
+                constitution=constitution,
+                run_dir=RunDir(Path(directory) / "run", config),
+                paths={},
+                pools=RayPools(config),
+                trainers=None,  # type: ignore[arg-type]  # nothing is trained
+                progress=Silent(),
+            )
+            loop.run_until_complete(run.start("generator", model))
+            pool = run.opened("generator")
+            one_round(run, -1, task, all_prompts[:50], bare, loop)  # warms everything up
+            before = loop.run_until_complete(pool.prefix_hits())
+            rounds = []
+            for number in range(ROUNDS):
+                start = 50 + number * num_prompts
+                rounds.append(one_round(run, number, task, all_prompts[start : start + num_prompts], bare, loop))
+            hits, asked = loop.run_until_complete(pool.prefix_hits())
+            loop.run_until_complete(run.release())
+            run.run_dir.close()
+        bare.close()
+    return {
+        "pipeline_tokens_per_s": statistics.median(r["tokens"] / r["system_s"] for r in rounds),
+        "bound_tokens_per_s": statistics.median(r["tokens"] / r["bound_s"] for r in rounds),
+        "ratio": statistics.median(r["bound_s"] / r["system_s"] for r in rounds),
+        "prefix_hit_rate": (hits - before[0]) / max(1, asked - before[1]),
+        "num_prompts": num_prompts,
+        "rounds": rounds,
+        "machine": machine(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--prompts", type=int, default=220)
+    arguments = parser.parse_args()
+    text = json.dumps(measure(arguments.prompts), indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
