@@ -53,9 +53,11 @@ async def test_a_test_split_fits_two_models_on_disjoint_pairs(tiny_config):
         run_dir = await drive(config, Silent(), one_stage(stage), in_process=True)
     for model in ("preference_model", "preference_model_test"):
         assert list((run_dir / "models" / model).glob("*.safetensors"))
-    metrics = Findings(run_dir).last()
-    pairs = {name: metrics[f"{name}/fit/num_pairs"] for name in ("preference", "preference_test")}
-    assert min(pairs.values()) > 0
+    metrics, ids = Findings(run_dir).last(), {}
+    for name, part in (("preference", "fit"), ("preference_test", "test_fit")):
+        ids[part] = set(pq.read_table(run_dir / "training_sets" / f"preference_{part}.parquet")["id"].to_pylist())
+        assert metrics[f"{name}/fit/num_pairs"] == len(ids[part]) > 0
+    assert not ids["fit"] & ids["test_fit"]
 
 
 async def test_a_stage_needs_the_ones_before_it(tiny_config):
