@@ -1,16 +1,20 @@
-"""Whether probabilities are probabilities: reliability bins, expected calibration error, Brier score.
+"""Whether probabilities are probabilities: reliability bins, expected calibration error, Brier score, temperature.
 
-Shapes: ``probs`` [N] in [0, 1]; ``outcomes`` [N], 1 when what the probability speaks of happened, else 0.
-Sources: Naeini et al. (AAAI 2015) for the binned error; Brier (Monthly Weather Review 78, 1950).
+Shapes: ``probs`` [N] in [0, 1]; ``outcomes`` [N], 1 when what the probability speaks of happened, else 0 (or a
+probability, where a soft label is all that is known).
+Sources: Naeini et al. (AAAI 2015) for the binned error; Brier (Monthly Weather Review 78, 1950); Guo et al. (ICML
+2017), section 4.2, for the temperature.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 NUM_BINS = 10
+MAX_TEMPERATURE = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,32 @@ def expected_calibration_error(probs: np.ndarray, outcomes: np.ndarray, num_bins
 def brier_score(probs: np.ndarray, outcomes: np.ndarray) -> float:
     """Mean squared difference; 0.25 is what 0.5 for everything gets."""
     return float(((probs - outcomes) ** 2).mean())
+
+
+def both_ways(probs: np.ndarray) -> np.ndarray:
+    """[2N]: each pair and its mirror image. Which answer is called answer_1 may be arbitrary, or always the better
+    one, and calibration must not depend on it."""
+    return np.concatenate([probs, 1 - probs])
+
+
+def fitted_temperature(logits: np.ndarray, outcomes: np.ndarray) -> float:
+    """The T for which sigmoid(``logits`` [N] / T) has the least cross-entropy against ``outcomes``.
+
+    Above 1: the logits are surer than they should be. Within [1/20, 20], where it ends for logits that are always right
+    or say nothing.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        return cross_entropy(logits / math.exp(log_temperature), outcomes)
+
+    bound = math.log(MAX_TEMPERATURE)
+    return math.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)
+
+
+def cross_entropy(logits: np.ndarray, outcomes: np.ndarray) -> float:
+    """Mean of -log of what sigmoid(``logits``) gives to ``outcomes``."""
+    return float((np.logaddexp(0, logits) - outcomes * logits).mean())
 
 
 @dataclass(kw_only=True)

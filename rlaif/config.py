@@ -181,6 +181,9 @@ class PreferenceModel(Section):
     heldout_fraction: Fraction = Field(0.1, description="share of prompts kept out of the fit for its report")
     max_length: Count = 512
     shuffle_labels: bool = Field(False, description="permute the AI labels among the pairs: the control experiment")
+    test_split: bool = Field(
+        False, description="fit on half of the pairs, and models/preference_model_test on the other half"
+    )
 
 
 class KL(Section):

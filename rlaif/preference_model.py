@@ -21,7 +21,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif.calibration import expected_calibration_error
+from rlaif.calibration import (
+    Bin,
+    both_ways,
+    brier_score,
+    cross_entropy,
+    expected_calibration_error,
+    fitted_temperature,
+    reliability,
+)
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 
@@ -68,22 +76,46 @@ class ScoredPair:
 
 
 def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
-    """Accuracy (also per axis), cross-entropy, expected calibration error and score-length correlation.
+    """Accuracy (also per axis), cross-entropy, calibration (error, Brier score, temperature), score-length correlation.
 
     Accuracies leave out ties (prob 0.5); a figure without data (an axis of ties only, constant scores) is left out.
     """
-    probs = np.array([pair.prob for pair in pairs])
-    differences = np.array([pair.score_1 - pair.score_2 for pair in pairs])
+    probs, differences = _arrays(pairs)
     axes = np.array([pair.axis for pair in pairs])
-    sigmoid = 1 / (1 + np.exp(-differences))
-    losses = probs * np.logaddexp(0, -differences) + (1 - probs) * np.logaddexp(0, differences)
-    report = {"loss": float(losses.mean()), "ece": expected_calibration_error(sigmoid, probs)}
+    said = _sigmoid(differences)
+    report = {
+        "loss": cross_entropy(differences, probs),
+        "ece": expected_calibration_error(both_ways(said), both_ways(probs)),
+        "brier": brier_score(said, probs),
+    }
     for name, chosen in {"accuracy": axes == axes, **{f"accuracy_{axis}": axes == axis for axis in axes}}.items():
         decided = chosen & (probs != 0.5)
         if decided.any():
             report[name] = float(((differences > 0) == (probs > 0.5))[decided].mean())
+    if differences.any():
+        report["temperature"] = fitted_temperature(differences, probs)
+    return report | _length_correlation(pairs)
+
+
+def pair_reliability(pairs: Sequence[ScoredPair]) -> tuple[Bin, ...]:
+    """What the scores say against what the labels say, each pair counted both ways."""
+    probs, differences = _arrays(pairs)
+    return reliability(both_ways(_sigmoid(differences)), both_ways(probs))
+
+
+def _arrays(pairs: Sequence[ScoredPair]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and score differences [N]."""
+    differences = np.array([pair.score_1 - pair.score_2 for pair in pairs])
+    return np.array([pair.prob for pair in pairs]), differences
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -x))
+
+
+def _length_correlation(pairs: Sequence[ScoredPair]) -> dict[str, float]:
     scores = [score for pair in pairs for score in (pair.score_1, pair.score_2)]
     lengths = [length for pair in pairs for length in (pair.length_1, pair.length_2)]
-    if np.ptp(scores) > 0 and np.ptp(lengths) > 0:
-        report["length_correlation"] = float(np.corrcoef(scores, lengths)[0, 1])
-    return report
+    if np.ptp(scores) == 0 or np.ptp(lengths) == 0:
+        return {}
+    return {"length_correlation": float(np.corrcoef(scores, lengths)[0, 1])}

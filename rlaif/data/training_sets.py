@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from rlaif.sampling import terminated
 from rlaif.templates import DialogueFormat, dialogue
 
 Row = Mapping[str, Any]
+Part = Literal["fit", "test_fit", "heldout"]  #: of the pairs; ``test_fit`` is for the test preference model
 
 SFT_SCHEMA = pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("prompt_length", pa.int32())])
 PAIR_SCHEMA = pa.schema(
@@ -138,10 +139,17 @@ class PairBuilder:
                 return
             yield row
 
-    def is_heldout(self, row: Row) -> bool:
-        """Whether a row is kept out of the fit: decided by its id alone."""
-        share = seed_from(self.seed, "heldout", row["id"]) / 2**63
-        return share < self.settings.heldout_fraction
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("fit", "test_fit", "heldout") if self.settings.test_split else ("fit", "heldout")
+
+    def part(self, row: Row) -> Part:
+        """Where a row goes: decided by its id alone. What is held out is the same with and without a test split."""
+        if seed_from(self.seed, "heldout", row["id"]) / 2**63 < self.settings.heldout_fraction:
+            return "heldout"
+        if self.settings.test_split and seed_from(self.seed, "test_split", row["id"]) % 2:
+            return "test_fit"
+        return "fit"
 
     def _answer(self, text: str) -> list[int]:
         prefix = dialogue(self.dialogue_format, self.tokenizer).answer_prefix

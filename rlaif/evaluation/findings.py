@@ -15,6 +15,7 @@ from rlaif.errors import RunDirError
 from rlaif.evaluation.evaluation import ANSWERS_FILE, SNAPSHOTS
 
 NUM_HISTOGRAM_BINS = 20
+RELIABILITY = "preference/reliability/"  #: then the bin's lower end, then what is known about it: 0.9_mean_prob
 
 #: The order of the story; the manifest's own is alphabetical. What is not named here comes last.
 STAGES_ORDER = ("revise", "supervise", "label", "fit_preference_model", "reinforce", "evaluate")
@@ -86,6 +87,14 @@ class Findings:
     def last(self, prefix: str = "") -> dict[str, float]:
         """The last value of every metric whose key starts with ``prefix``."""
         return {key: series[-1][1] for key, series in sorted(self.metrics.items()) if key.startswith(prefix)}
+
+    def preference_bins(self) -> list[dict[str, float]]:
+        """Reliability bins of the preference model on the held-out pairs, from the lowest."""
+        bins: dict[str, dict[str, float]] = {}
+        for key, value in self.last(RELIABILITY).items():
+            low, figure = key.removeprefix(RELIABILITY).split("_", 1)
+            bins.setdefault(low, {})[figure] = value
+        return list(bins.values())
 
     # ------------------------------------------------------------------------------------------- records
     def records(self, kind: str, num: int) -> list[dict[str, Any]]:

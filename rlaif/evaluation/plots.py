@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +52,8 @@ def answer_classes(
     return _svg(figure)
 
 
-def curves(title: str, lines: Mapping[str, Points], xlabel: str) -> str:
-    """A small chart of one or more series; a legend when there are several."""
+def curves(title: str, lines: Mapping[str, Points], xlabel: str, scale: Literal["linear", "log"] = "linear") -> str:
+    """A small chart of one or more series; a legend when there are several. On a log scale each x has its tick."""
     figure, ax = _figure(*SMALL)
     for colour, (name, points) in zip(LINE_COLOURS, lines.items(), strict=False):
         steps, values = zip(*points, strict=True)
@@ -63,6 +63,11 @@ def curves(title: str, lines: Mapping[str, Points], xlabel: str) -> str:
     ax.set_title(title, fontsize=9.5, loc="left", color=INK)
     ax.set_xlabel(xlabel, fontsize=8, color=INK)
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    if scale == "log":
+        ticks = sorted({x for points in lines.values() for x, _ in points})
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.minorticks_off()
     return _svg(figure)
 
 
@@ -78,7 +83,9 @@ def label_histogram(counts: Sequence[int]) -> str:
     return _svg(figure)
 
 
-def reliability_plot(bins: Sequence[Mapping[str, float]], outcome: str = "share truly better") -> str:
+def reliability_plot(
+    bins: Sequence[Mapping[str, float]], outcome: str = "share truly better", said: str = "label's probability"
+) -> str:
     """What was said against what is true, or what people say; the dots' areas follow the number of labels."""
     figure, ax = _figure(*SMALL)
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
@@ -88,7 +95,7 @@ def reliability_plot(bins: Sequence[Mapping[str, float]], outcome: str = "share 
     ax.set_xlim(-0.03, 1.03)
     ax.set_ylim(-0.06, 1.06)
     ax.set_title("Reliability", fontsize=9.5, loc="left", color=INK)
-    ax.set_xlabel("label's probability", fontsize=8, color=INK)
+    ax.set_xlabel(said, fontsize=8, color=INK)
     ax.set_ylabel(outcome, fontsize=8, color=INK)
     return _svg(figure)
 

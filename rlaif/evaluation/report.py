@@ -65,7 +65,8 @@ def _content(found: Findings) -> dict[str, Any]:
         "labels": _labels(found),
         "audit": _audit(found.audit),
         "loss_charts": _charts(found, LOSS_CURVES, "optimizer step"),
-        "preference_metrics": found.last("preference/"),
+        "preference_charts": _preference_charts(found),
+        "preference_metrics": {k: v for k, v in found.last("preference").items() if "/reliability/" not in k},
         "reinforcement_charts": _charts(found, REINFORCEMENT_CURVES, "batch"),
         "chains": found.records("revisions", NUM_CHAINS),
         "comparisons": found.records("preferences", NUM_COMPARISONS),
@@ -137,6 +138,14 @@ def _labels(found: Findings) -> dict[str, Any]:
         "quality": found.last("label/quality/"),
         "figures": [_markup(figure) for figure in figures],
     }
+
+
+def _preference_charts(found: Findings) -> list[Any]:
+    """What the preference model's scores say of the held-out pairs, against what the labels say."""
+    bins = found.preference_bins()
+    if not bins:
+        return []
+    return [_markup(plots.reliability_plot(bins, "share labelled better", "preference model's probability"))]
 
 
 def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,15 @@
 """Step 4. Consumes: preferences, human helpfulness pairs, voted answers. Waits for: the gate on label quality, then
-the preference trainer's ranks. Produces: models/preference_model."""
+the preference trainer's ranks. Produces: models/preference_model.
+
+With ``test_split`` the pairs are halved and a second model, models/preference_model_test, is fitted on what the first
+never saw. Reinforcement uses the first; where a policy gains by the first and not by the second, it has learned the
+first one's errors. Source: arXiv 2204.05862, section 4.2.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from rlaif.data.pairs import read_pairs
 from rlaif.data.training_sets import PairBuilder, Written, ai_probs, write_pair_rows
@@ -28,12 +36,33 @@ async def fit_preference_model(run: Run) -> None:
         seed=config.seed,
     )
     run.progress.start("fit_preference_model", None)
-    metrics = await run.trainers.fit_preference_model(job)
+    metrics = dict(await run.trainers.fit_preference_model(job))
+    if config.preference_model.test_split:
+        metrics |= await run.trainers.fit_preference_model(_test_job(run, job))
+        metrics |= _gap_to_test_model(metrics)
     run.progress.finish("fit_preference_model")
     run_dir.metrics.write("fit_preference_model", metrics)
     run_dir.account(
         "fit_preference_model", rows_in=labels.rows_in, rows_out=labels.rows_out, quarantined=labels.left_out
     )
+
+
+def _test_job(run: Run, job: PreferenceJob) -> PreferenceJob:
+    """The same fit on the other half of the pairs."""
+    return replace(
+        job,
+        name="preference_test",
+        fit=str(run.run_dir.training_set("preference_test_fit")),
+        output=str(run.run_dir.model("preference_model_test")),
+    )
+
+
+def _gap_to_test_model(metrics: Mapping[str, float]) -> dict[str, float]:
+    """By how much the first model is right oftener than the second on pairs that neither saw."""
+    first, second = (metrics.get(f"{name}/heldout/accuracy") for name in ("preference", "preference_test"))
+    if first is None or second is None:
+        return {}
+    return {"preference/gap/test_model_accuracy": first - second}
 
 
 def _builder(run: Run) -> PairBuilder:
@@ -55,17 +84,17 @@ def _write_pretraining(run: Run) -> str | None:
 
 
 def _write_fit(run: Run) -> tuple[Written, int]:
-    """Write the fit and held-out sets; returns what became of the labels (only OK and TIE ones become numbers) and the
+    """Write the parts of the pairs; returns what became of the labels (only OK and TIE ones become numbers) and the
     number of held-out pairs, which in a small run may be none."""
     config, journal, builder = run.config, run.run_dir.journal, _builder(run)
     probs = ai_probs(journal.records(Preference, "preferences"), config.preference_model.shuffle_labels, config.seed)
     written = {}
-    for name, heldout in (("preference_fit", False), ("preference_heldout", True)):
+    for part in builder.parts:
         rows = builder.from_labels(journal.records(Preference, "preferences"), probs)
         if config.data.helpful_pairs is not None:
             human = read_pairs(run.path(config.data.helpful_pairs), run.quarantine)
             rows = builder.mixed(rows, human, num_labels=len(probs))
-        kept = (row for row in rows if builder.is_heldout(row) == heldout)
-        written[name] = write_pair_rows(run.run_dir.training_set(name), kept)
+        kept = (row for row in rows if builder.part(row) == part)
+        written[part] = write_pair_rows(run.run_dir.training_set(f"preference_{part}"), kept)
     labels = Written(rows_in=journal.count("preferences"), rows_out=len(probs))
-    return labels, written["preference_heldout"].rows_out
+    return labels, written["heldout"].rows_out

@@ -40,7 +40,7 @@ class PreferenceJob:
     """Fit a preference model on pairs and save it at ``output``.
 
     ``pretraining``, ``fit`` and ``heldout`` are parquet files of rows ``id, axis, input_ids_1, input_ids_2, prob,
-    weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight.
+    weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight. ``name`` begins every metric's key.
     """
 
     base_model: str
@@ -51,6 +51,7 @@ class PreferenceJob:
     settings: PreferenceModel
     trainer: Trainer
     seed: int
+    name: str = "preference"
 
 
 @dataclass(frozen=True, kw_only=True)

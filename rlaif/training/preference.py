@@ -23,7 +23,7 @@ from torch import Tensor
 from rlaif.config import Optimization
 from rlaif.errors import DataError
 from rlaif.losses import preference_loss
-from rlaif.preference_model import ScoredPair, pair_report
+from rlaif.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PreferenceJob, Rank
@@ -59,19 +59,22 @@ def run_preference(
     phase = PairFit("fit", job, job.settings.fit, rank, model)
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
-        metrics |= _heldout(phase, heldout_rows, metrics["preference/fit/accuracy"])
+        metrics |= _heldout(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
     save_scorer(phase.engine, model, tokenizer, job.output, rank)
     return metrics
 
 
-def _heldout(phase: PairFit, rows: Sequence[Row], fit_accuracy: float) -> dict[str, float]:
+def _heldout(name: str, phase: PairFit, rows: Sequence[Row], fit_accuracy: float) -> dict[str, float]:
     pairs = phase.score(rows)
     if not pairs:
         return {}
-    found = {f"preference/heldout/{name}": value for name, value in pair_report(pairs).items()}
-    if "preference/heldout/accuracy" in found:
-        found["preference/gap/accuracy"] = fit_accuracy - found["preference/heldout/accuracy"]
-    return {**found, "preference/heldout/num_pairs": float(len(pairs))}
+    found = {f"{name}/heldout/{figure}": value for figure, value in pair_report(pairs).items()}
+    if f"{name}/heldout/accuracy" in found:
+        found[f"{name}/gap/accuracy"] = fit_accuracy - found[f"{name}/heldout/accuracy"]
+    for bin in pair_reliability(pairs):
+        figures = {"mean_prob": bin.mean_prob, "frequency": bin.frequency, "count": float(bin.count)}
+        found |= {f"{name}/reliability/{bin.low:.1f}_{figure}": value for figure, value in figures.items()}
+    return {**found, f"{name}/heldout/num_pairs": float(len(pairs))}
 
 
 def save_scorer(engine: Engine, model: ScalarModel, tokenizer: object, path: str, rank: Rank) -> None:
@@ -116,7 +119,7 @@ class PairFit:
             "num_tokens": totals["tokens"],
             "accuracy": totals["agreed"] / max(1.0, totals["decided"]),
         }
-        return {f"preference/{self._name}/{key}": value for key, value in found.items()}
+        return {f"{self._job.name}/{self._name}/{key}": value for key, value in found.items()}
 
     def _learn(self, rows: list[Row], report: Report) -> None:
         kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
@@ -130,7 +133,7 @@ class PairFit:
         if counts["weight"] > 0:
             learned = self._step(kept, counts["weight"])
             self._losses.append(learned["loss"])
-            report({f"preference/{self._name}/loss": learned["loss"]})
+            report({f"{self._job.name}/{self._name}/loss": learned["loss"]})
             counts |= learned
         for name in self._totals:
             self._totals[name] += counts.get(name, 0.0)

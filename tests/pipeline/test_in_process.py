@@ -7,6 +7,7 @@ import pytest
 
 from actors.driver import PIPELINE, drive, one_stage
 from rlaif.errors import UserError
+from rlaif.evaluation.findings import Findings
 from rlaif.stages.pipeline import STAGES
 from rlaif.stages.run import Silent
 
@@ -43,6 +44,20 @@ async def test_a_finished_run_is_not_run_again(tiny_config):
     events = (run_dir / "events.jsonl").read_text()
     await drive(tiny_config, Silent(), one_stage("read"), in_process=True)
     assert (run_dir / "events.jsonl").read_text() == events
+
+
+async def test_a_test_split_fits_two_models_on_disjoint_pairs(tiny_config):
+    settings = tiny_config.preference_model.model_copy(update={"test_split": True})
+    config = tiny_config.model_copy(update={"preference_model": settings})
+    for stage in ("read", "revise", "supervise", "label", "fit_preference_model"):
+        run_dir = await drive(config, Silent(), one_stage(stage), in_process=True)
+    for model in ("preference_model", "preference_model_test"):
+        assert list((run_dir / "models" / model).glob("*.safetensors"))
+    metrics, ids = Findings(run_dir).last(), {}
+    for name, part in (("preference", "fit"), ("preference_test", "test_fit")):
+        ids[part] = set(pq.read_table(run_dir / "training_sets" / f"preference_{part}.parquet")["id"].to_pylist())
+        assert metrics[f"{name}/fit/num_pairs"] == len(ids[part]) > 0
+    assert not ids["fit"] & ids["test_fit"]
 
 
 async def test_a_stage_needs_the_ones_before_it(tiny_config):

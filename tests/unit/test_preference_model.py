@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlaif.preference_model import ScoredPair, answer_score, pair_report, pretraining_pairs
+from rlaif.preference_model import ScoredPair, answer_score, pair_reliability, pair_report, pretraining_pairs
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 
@@ -64,3 +64,26 @@ def test_calibration_error_of_honest_and_of_wrong_scores():
     honest = pair_report([scored(0.75, math.log(3)), scored(0.25, -math.log(3)), scored(0.9, math.log(9))])
     assert honest["ece"] == pytest.approx(0, abs=1e-9)
     assert pair_report([scored(0.0, math.log(3))])["ece"] == pytest.approx(0.75)
+
+
+def test_calibration_does_not_depend_on_which_answer_is_called_the_first():
+    """Human pairs have the better answer first: what was said at 0.75 came true for three in four."""
+    pairs = [scored(1.0, math.log(3))] * 3 + [scored(1.0, -math.log(3))]
+    report = pair_report(pairs)
+    assert report["ece"] == pytest.approx(0, abs=1e-9)
+    assert report["brier"] == pytest.approx((3 * 0.25**2 + 0.75**2) / 4)
+    assert report["temperature"] == pytest.approx(1, rel=1e-3)
+    assert [(b.low, b.mean_prob, b.frequency, b.count) for b in pair_reliability(pairs)] == [
+        (0.2, pytest.approx(0.25), 0.25, 4),
+        (0.7, pytest.approx(0.75), 0.75, 4),
+    ]
+
+
+def test_a_temperature_above_one_says_too_sure():
+    assert pair_report([scored(0.75, 2 * math.log(3))])["temperature"] == pytest.approx(2, rel=1e-3)
+    assert "temperature" not in pair_report([scored(0.75, 0.0)])
+
+
+def test_scores_far_apart_are_no_overflow():
+    with np.errstate(over="raise", invalid="raise"):
+        assert pair_report([scored(0.0, 1000.0), scored(1.0, 1000.0)])["ece"] == pytest.approx(0.5)

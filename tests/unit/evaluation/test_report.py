@@ -35,6 +35,11 @@ def fill(run_dir, red_team, benign):
         metrics = {"reinforce/score/mean": step / 10, "reinforce/kl/sequence_mean": step / 20}
         run_dir.metrics.write("reinforce", metrics, step=step)
     run_dir.metrics.write("label", {"label/quality/flip_rate": 0.18})
+    fitted = {"preference/heldout/ece": 0.0321, "preference_test/heldout/ece": 0.0456}
+    bins = {"0.1_mean_prob": 0.15, "0.1_frequency": 0.2, "0.1_count": 3, "0.8_mean_prob": 0.85}
+    bins |= {"0.8_frequency": 0.8, "0.8_count": 3}
+    fitted |= {f"preference/reliability/{key}": value for key, value in bins.items()}
+    run_dir.metrics.write("fit_preference_model", fitted)
     run_dir.write_quarantine()
     with run_dir.timed("revise"):
         run_dir.account("revisions", rows_in=1234, rows_out=1232, quarantined=2)
@@ -83,11 +88,13 @@ def test_the_page_shows_what_happened(page, red_team):
     assert "It does harm." in shown
     assert "P = 95.3% in slot A, 73.1% in slot B; debiased 83.0%" in shown
     assert "flip rate 0.18" in shown
+    assert "heldout: ece 0.0321" in shown and "preference test: heldout: ece 0.0456" in shown
+    assert "reliability: 0.1 mean prob" not in shown
     assert "evaluation: red_team: miniature:eval_red_team" in shown
 
 
 def test_the_page_stands_alone_and_runs_nothing(page):
-    assert page.count("<svg") == 6  # two axes, histogram, reliability, score, KL
+    assert page.count("<svg") == 7  # two axes, histogram, reliability of labels and of the PM, score, KL
     assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page

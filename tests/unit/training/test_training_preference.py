@@ -40,7 +40,10 @@ def test_it_learns_what_the_labels_say(fitted):
     assert metrics["preference/heldout/num_pairs"] == 16
     gap = metrics["preference/fit/accuracy"] - metrics["preference/heldout/accuracy"]
     assert metrics["preference/gap/accuracy"] == pytest.approx(gap)
-    assert {"preference/heldout/ece", "preference/heldout/length_correlation"} <= set(metrics)
+    calibration = {f"preference/heldout/{name}" for name in ("ece", "brier", "temperature", "length_correlation")}
+    assert calibration <= set(metrics)
+    counts = [value for key, value in metrics.items() if key.endswith("_count")]
+    assert sum(counts) == 2 * 16  # both ways
     assert {"preference/heldout/accuracy_red_team", "preference/heldout/accuracy_helpful"} <= set(metrics)
 
 

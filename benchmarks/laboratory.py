@@ -1,0 +1,159 @@
+"""Preference models on the miniature, in one process: pairs of its world, its judge's labels, the truth about them.
+
+Models, constitution and training settings are the quickstart's; the feedback model has no planted slot bias. Pairs are
+written by the world itself, two answers of different classes drawn as the judge's own training draws them, so that
+every pair has a true preference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rlaif.config import Optimization
+from rlaif.config_file import load_config
+from rlaif.constitution import load_constitution, seed_from
+from rlaif.data.tokenization import encode, load_tokenizer, prompt_ids
+from rlaif.data.training_sets import PairBuilder, write_pair_rows
+from rlaif.evaluation.labels import judge_labels
+from rlaif.labelling import Label
+from rlaif.miniature.corpus import JUDGED, draw, turns
+from rlaif.miniature.lexicon import load_lexicon
+from rlaif.miniature.make import make
+from rlaif.miniature.world import World
+from rlaif.records import Axis, Comparison, Preference, Status
+from rlaif.stages.in_process import InProcessPools
+from rlaif.templates import dialogue
+from rlaif.training.batches import Row, local_batches
+from rlaif.training.jobs import PreferenceJob, Rank
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+SETTINGS = ("miniature.slot_bias=0", "labeller.engine=hf", "labeller.threads=1", "preference_trainer.threads=1")
+
+AXES: Mapping[Axis, str] = {"red_team": "harmless", "helpful": "helpful"}  #: as preference-model rows name them
+
+
+class Laboratory:
+    def __init__(self) -> None:
+        self.config = load_config(QUICKSTART, SETTINGS)
+        self.constitution = load_constitution(self.config.constitution)
+        self.paths = make(self.config.miniature, self.constitution, print)
+        self.lexicon = load_lexicon(self.config.miniature.lexicon)
+        self.world = World(self.lexicon, self.config.miniature.seed)
+
+    # ------------------------------------------------------------------------------------------------ pairs
+    def comparisons(self, name: str, axis: Axis, num: int, *, heldout: bool = False) -> list[Comparison]:
+        """Always the same ones for a name. ``heldout``: about requests that no model was trained on."""
+        rng = Random(seed_from("laboratory", name, axis))
+        return [self._comparison(rng, f"{name}:{axis}:{i}", axis, heldout) for i in range(num)]
+
+    def _comparison(self, rng: Random, id: str, axis: Axis, heldout: bool) -> Comparison:
+        request = self.world.request(rng, axis, heldout=heldout)
+        first = second = draw(rng, JUDGED[axis])
+        while second == first:
+            second = draw(rng, JUDGED[axis])
+        texts = [self.world.answer(rng, request, kind).text for kind in (first, second)]
+        form = dialogue(self.config.dialogue_format, self.tokenizer)
+        ids = [(*encode(self.tokenizer, form.answer_prefix + t), self.tokenizer.eos_token_id) for t in texts]
+        return Comparison(
+            id=id,
+            source_file=id,
+            source_row=0,
+            status=Status.OK,
+            error=None,
+            seconds=0.0,
+            seed=0,
+            model_version="world",
+            axis=axis,
+            prompt=turns(request),
+            prompt_ids=tuple(prompt_ids(self.tokenizer, form.prompt(turns(request)))),
+            answer_1=texts[0],
+            answer_2=texts[1],
+            token_ids_1=ids[0],
+            token_ids_2=ids[1],
+            policy_version=0,
+            truncated=False,
+        )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.paths.path("base"))
+
+    # ----------------------------------------------------------------------------------------------- labels
+    def labels(self, pairs: Sequence[Comparison]) -> list[Preference]:
+        """The judge's labels, in the order of the pairs, as ``rlaif label`` makes them."""
+        return asyncio.run(self._labels(pairs))
+
+    async def _labels(self, pairs: Sequence[Comparison]) -> list[Preference]:
+        task = Label(
+            seed=self.config.seed,
+            constitution=self.constitution,
+            settings=self.config.labelling,
+            dialogue_format=self.config.dialogue_format,
+        )
+        pool = await InProcessPools(self.config).open("labeller", str(self.paths.path("feedback")))
+        done = [done async for done in pool.run(task, pairs)]
+        await pool.close()
+        found = {one.row.id: one.record for one in done if one.record is not None}
+        return [found[pair.id] for pair in pairs]
+
+    def truth(self, labels: Sequence[Preference]) -> dict[str, float]:
+        """1 where answer_1 is truly better, else 0."""
+        return {judged.id: float(judged.truly_better == 1) for judged in judge_labels(labels, self.lexicon)}
+
+    # ---------------------------------------------------------------------------------------------- fitting
+    @property
+    def builder(self) -> PairBuilder:
+        return PairBuilder(
+            tokenizer=self.tokenizer,
+            dialogue_format=self.config.dialogue_format,
+            settings=self.config.preference_model,
+            seed=self.config.seed,
+        )
+
+    def rows(self, labels: Sequence[Preference], probs: Mapping[str, float]) -> list[Row]:
+        axes = {label.id: AXES[label.axis] for label in labels}
+        return [{**row, "axis": axes[row["id"]]} for row in self.builder.from_labels(labels, probs)]
+
+    def fit(
+        self,
+        rows: Sequence[Row],
+        heldout: Sequence[Row],
+        seed: int,
+        *,
+        epochs: int | None = None,
+        pretraining: Sequence[Row] | None = None,
+    ) -> dict[str, float]:
+        """Fit a preference model in this process; returns the metrics of a run's own report.
+
+        Give held-out rows the truth as their probabilities, and what is reported of them is measured against the truth.
+        """
+        from rlaif.training.preference import run_preference
+
+        settings = self.config.preference_model
+        passes = settings.fit.model_copy(update={"epochs": epochs or settings.fit.epochs})
+        with tempfile.TemporaryDirectory() as directory:
+            job = PreferenceJob(
+                base_model=str(self.paths.path("base")),
+                pretraining=None,
+                fit="",
+                heldout=None,
+                output=f"{directory}/model",
+                settings=settings,
+                trainer=self.config.preference_trainer,
+                seed=seed,
+            )
+            first = _batches(directory, "pretraining", pretraining, settings.pretraining, seed) if pretraining else None
+            batches = _batches(directory, "fit", rows, passes, seed)
+            return run_preference(job, Rank(), first, batches, heldout, lambda metrics: None)
+
+
+def _batches(directory: str, name: str, rows: Sequence[Row], settings: Optimization, seed: int) -> Any:
+    path = Path(directory) / f"{name}.parquet"
+    write_pair_rows(path, rows)
+    return local_batches(str(path), settings.batch_size, settings.epochs, seed)
