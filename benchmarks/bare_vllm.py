@@ -22,6 +22,7 @@ class Bare:
     prompt_ids: tuple[int, ...]
     max_tokens: int = 1
     choice_ids: tuple[int, ...] = ()
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def _params(request: Bare) -> Any:
     if request.choice_ids:
         choices = {"logprob_token_ids": list(request.choice_ids), "temperature": 0}
     else:
-        choices = {"temperature": 1.0, "logprobs": 0, "ignore_eos": True}
+        choices = {"temperature": 1.0, "logprobs": 0, "ignore_eos": True, "seed": request.seed}
     return SamplingParams(
         max_tokens=request.max_tokens, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **choices
     )

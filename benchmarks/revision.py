@@ -2,8 +2,9 @@
 
     python -m benchmarks.revision --json FILE
 
-K = 2 rounds, so that each dialogue takes five turns one after the other: answer, critique, revision, critique, revision.
-Bound: every turn's recorded prompt and output length, all given to bare vLLM at once, which needs to wait for no turn.
+K = 2 rounds, so that each dialogue takes five turns one after the other: answer, critique, revision, critique,
+revision. Bound: every turn's recorded prompt and output length, seeded as the system's are, all given to bare vLLM at
+once, which waits for no turn.
 System: one generator in its actor, the pool, the journal. Both take turns over fresh prompts; medians of the rounds.
 ``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache, by the engine's own counter: the
 turns of a dialogue stay on one engine. Goal: ``ratio`` at least 0.85.
@@ -36,7 +37,7 @@ from rlaif.run_dir import RunDir
 from rlaif.stages.run import Run, Silent, collect
 from rlaif.templates import HumanAssistant
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def requests_of(chain: RevisionChain, constitution: Constitution, tokenizer: Any) -> Iterator[Bare]:
@@ -146,7 +147,7 @@ def measure(num_prompts: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--prompts", type=int, default=220)
+    parser.add_argument("--prompts", type=int, default=380)
     arguments = parser.parse_args()
     text = json.dumps(measure(arguments.prompts), indent=2)
     print(text)
