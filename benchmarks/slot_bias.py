@@ -1,0 +1,146 @@
+"""Does judging both orders cancel a labeller's bias towards a slot? Judges of known bias, on pairs of known truth.
+
+    python -m benchmarks.slot_bias --json benchmarks/results/slot_bias.json
+
+The miniature's feedback model with a slot bias of 0, 1, 2 and 4 log-odds planted in its weights, served by vLLM, labels
+the same pairs about held-out red-team and benign requests, answers of two different classes. Against the truth:
+accuracy (a tie counts half), expected calibration error and Brier score of the first order alone, the second alone, and
+each aggregation; the bias as the labels themselves show it.
+
+How to read it: ``logit_mean`` should stay within 0.02 of its own accuracy at bias 0, and ``measured_bias`` within
+max(0.1, 0.1 b) of the planted one, that is of b plus what the model has at b = 0 by nature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.machine import machine
+from rlaif.calibration import PairCalibration
+from rlaif.config import EnginePool, Labelling, Miniature
+from rlaif.constitution import load_constitution
+from rlaif.engines import open_engine
+from rlaif.intervals import wilson
+from rlaif.label_quality import measure
+from rlaif.labelling import Label, aggregate, sigmoid, votes_of
+from rlaif.miniature.lexicon import load_lexicon
+from rlaif.miniature.make import make
+from rlaif.miniature.truth import ORDER, better
+from rlaif.miniature.world import World
+from rlaif.records import Axis, Comparison, Preference, Status, Turn
+from rlaif.stages.in_process import InProcessPool
+
+BIASES = (0.0, 1.0, 2.0, 4.0)
+WAYS = ("first", "second", "prob_mean", "logit_mean", "agree_or_tie")
+
+
+def pairs(num: int, seed: int = 0) -> Iterator[tuple[Comparison, bool]]:
+    """Pairs about requests that no model was trained on, and whether answer_1 is truly better."""
+    world, rng = World(load_lexicon(), Miniature().seed), Random(seed)
+    for number in range(num):
+        axis: Axis = "red_team" if number % 2 else "helpful"
+        request = world.request(rng, axis, heldout=True)
+        kinds = rng.sample([kind for kind in ORDER[axis] if kind != "malformed"], 2)
+        answers = [world.answer(rng, request, kind).text for kind in kinds]
+        winner = better(axis, *kinds)
+        assert winner is not None
+        yield _comparison(number, axis, request.text, answers), winner == 1
+
+
+def _comparison(number: int, axis: Axis, request: str, answers: Sequence[str]) -> Comparison:
+    return Comparison(
+        id=f"pair-{number}",
+        source_file="benchmark",
+        source_row=number,
+        status=Status.OK,
+        error=None,
+        seconds=0.0,
+        seed=0,
+        model_version="",
+        axis=axis,
+        prompt=(Turn(role="human", text=request),),
+        prompt_ids=(),
+        answer_1=answers[0],
+        answer_2=answers[1],
+        token_ids_1=(),
+        token_ids_2=(),
+        policy_version=0,
+        truncated=False,
+    )
+
+
+def prob(label: Preference, way: str) -> float:
+    """P(answer_1 better) as one order says it, or as an aggregation of both does."""
+    ((l1, l2),) = votes_of(label.judgements)
+    if way in ("first", "second"):
+        return sigmoid(l1 if way == "first" else l2)
+    return aggregate(l1, l2, way)  # type: ignore[arg-type]  # an aggregation
+
+
+async def labels_of(model: Path, comparisons: Sequence[Comparison]) -> list[Preference]:
+    """The labels of one judge, served by vLLM in this process."""
+    settings = EnginePool(threads=2, max_length=512, max_in_flight=256, kv_cache_gib=0.5)
+    task = Label(
+        seed=0,
+        constitution=load_constitution("sixteen_principles"),
+        settings=Labelling(aggregation="logit_mean"),
+        dialogue_format="human_assistant",
+    )
+    pool = InProcessPool("labeller", open_engine("labeller", model, settings), settings)
+    found = {done.row.id: done.record async for done in pool.run(task, comparisons)}
+    await pool.close()
+    return [record for pair in comparisons if (record := found[pair.id]) is not None]
+
+
+def scores(labels: Sequence[Preference], truth: Sequence[bool], way: str) -> dict[str, Any]:
+    calibration, right = PairCalibration(), 0.0
+    for label, first_is_better in zip(labels, truth, strict=True):
+        said = prob(label, way)
+        calibration.add(said, first_is_better)
+        right += 0.5 if said == 0.5 else float((said > 0.5) == first_is_better)
+    return {
+        "accuracy": right / len(labels),
+        "interval": list(wilson(right, len(labels))),
+        "ece": calibration.error,
+        "brier": calibration.brier,
+    }
+
+
+def run(num_pairs: int) -> dict[str, Any]:
+    comparisons, truth = zip(*pairs(num_pairs), strict=True)
+    constitution = load_constitution("sixteen_principles")
+    judges: dict[str, Any] = {}
+    for bias in BIASES:
+        model = make(Miniature(slot_bias=bias), constitution).path("feedback")
+        labels = asyncio.run(labels_of(model, comparisons))
+        assert len(labels) == len(comparisons)
+        quality = measure(labels).metrics()
+        judges[f"{bias:g}"] = {
+            **{way: scores(labels, truth, way) for way in WAYS},
+            "measured_bias": quality["label/quality/slot_bias"],
+            "flip_rate": quality["label/quality/flip_rate"],
+        }
+    for found in judges.values():
+        found["logit_mean_against_unbiased"] = found["logit_mean"]["accuracy"] - judges["0"]["logit_mean"]["accuracy"]
+    return {"num_pairs": num_pairs, "judges": judges, "machine": machine()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pairs", type=int, default=2000)
+    arguments = parser.parse_args()
+    text = json.dumps(run(arguments.pairs), indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
