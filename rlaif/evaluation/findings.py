@@ -57,6 +57,10 @@ class Findings:
     def audit(self) -> dict[str, Any]:
         return self._json("audit.json")
 
+    @cached_property
+    def label_quality(self) -> dict[str, Any]:
+        return self._json("label_quality.json")
+
     @property
     def configuration(self) -> str:
         return (self.path / "config.yaml").read_text(encoding="utf-8")

@@ -83,6 +83,32 @@ def label_histogram(counts: Sequence[int]) -> str:
     return _svg(figure)
 
 
+def slot_bias_histogram(centres: Sequence[float], counts: Sequence[int]) -> str:
+    """How far each vote leans towards slot A, whatever stands in it."""
+    figure, ax = _figure(*SMALL)
+    ax.bar(centres, counts, width=0.46, color="#3f6fb0")
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set_title("Slot bias of the votes", fontsize=9.5, loc="left", color=INK)
+    ax.set_xlabel("(l1 - l2) / 2, log-odds towards slot A", fontsize=8, color=INK)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    return _svg(figure)
+
+
+def length_bias(upper_bounds: Sequence[float | None], measures: Sequence[Mapping[str, float]]) -> str:
+    """How strongly the longer answer is preferred, by how much longer it is; whiskers are 95% intervals."""
+    figure, ax = _figure(*SMALL)
+    shown = [(bound, measure) for bound, measure in zip(upper_bounds, measures, strict=True) if measure["num"]]
+    for x, (_, measure) in enumerate(shown):
+        ax.plot([x, x], [measure["low"], measure["high"]], color=INK, linewidth=1.2)
+        ax.plot(x, measure["value"], marker="o", markersize=5, color="#3f6fb0")
+    ax.axhline(0.5, color=FAINT, linewidth=1)
+    ax.set_xticks(range(len(shown)), ["more" if bound is None else f"to {bound:g}x" for bound, _ in shown])
+    ax.set_ylim(0, 1)
+    ax.set_title("P(longer answer preferred)", fontsize=9.5, loc="left", color=INK)
+    ax.set_xlabel("how many times as long (characters)", fontsize=8, color=INK)
+    return _svg(figure)
+
+
 def reliability_plot(
     bins: Sequence[Mapping[str, float]], outcome: str = "share truly better", said: str = "label's probability"
 ) -> str:

@@ -130,14 +130,29 @@ def _labels(found: Findings) -> dict[str, Any]:
     figures = [plots.label_histogram(histogram)] if any(histogram) else []
     if calibration:
         figures.append(plots.reliability_plot(calibration["bins"]))
+    figures += _quality_figures(found.label_quality)
     return {
         "accuracy": {k: v for k, v in evaluation.get("label_accuracy", {}).items() if v is not None},
         "intervals": evaluation.get("intervals", {}).get("label_accuracy", {}),
         "total": evaluation.get("counts", {}).get("label_accuracy", {}).get("total", 0),
         "calibration": calibration,
-        "quality": found.last("label/quality/"),
+        "quality": found.label_quality.get("overall", {}),
+        "by_principle": found.label_quality.get("by_principle", {}),
+        "cost": found.last("label/cost/"),
         "figures": [_markup(figure) for figure in figures],
     }
+
+
+def _quality_figures(quality: Mapping[str, Any]) -> list[str]:
+    if not quality:
+        return []
+    bias, length = quality["slot_bias_histogram"], quality["longer_preferred_by_ratio"]
+    gold = quality["calibration"]
+    return [
+        plots.slot_bias_histogram(bias["centres"], bias["counts"]),
+        plots.length_bias(length["upper_bounds"], length["measures"]),
+        *([plots.reliability_plot(gold["bins"], outcome="share right by the gold labels")] if gold else []),
+    ]
 
 
 def _preference_charts(found: Findings) -> list[Any]:

@@ -10,6 +10,7 @@ from rlaif.errors import RunDirError
 from rlaif.evaluation.evaluation import evaluate_run_dir
 from rlaif.evaluation.findings import Findings
 from rlaif.evaluation.report import duration, prob_of_order, summary_table, write_report
+from rlaif.label_quality import measure
 from rlaif.records import Preference, Quarantined, RevisionChain, Round, Status
 from rlaif.run_dir import RunDir
 
@@ -35,6 +36,9 @@ def fill(run_dir, red_team, benign):
         metrics = {"reinforce/score/mean": step / 10, "reinforce/kl/sequence_mean": step / 20}
         run_dir.metrics.write("reinforce", metrics, step=step)
     run_dir.metrics.write("label", {"label/quality/flip_rate": 0.18})
+    quality = measure(journal.records(Preference, "preferences")).summary()
+    (run_dir.path / "label_quality.json").write_text(json.dumps(quality))
+    run_dir.metrics.write("label", {"label/cost/labels_per_s": 123.0})
     fitted = {"preference/heldout/ece": 0.0321, "preference_test/heldout/ece": 0.0456}
     bins = {"0.1_mean_prob": 0.15, "0.1_frequency": 0.2, "0.1_count": 3, "0.8_mean_prob": 0.85}
     bins |= {"0.8_frequency": 0.8, "0.8_count": 3}
@@ -87,14 +91,16 @@ def test_the_page_shows_what_happened(page, red_team):
     assert "SL-CAI" in shown
     assert "It does harm." in shown
     assert "P = 95.3% in slot A, 73.1% in slot B; debiased 83.0%" in shown
-    assert "flip rate 0.18" in shown
+    assert "flip rate 0 0 – 0.6576 2" in shown
+    assert "labels per s 123" in shown
+    assert "Slot bias of the votes" in page and "P(longer answer preferred)" in page
     assert "heldout: ece 0.0321" in shown and "preference test: heldout: ece 0.0456" in shown
     assert "reliability: 0.1 mean prob" not in shown
     assert "evaluation: red_team: miniature:eval_red_team" in shown
 
 
 def test_the_page_stands_alone_and_runs_nothing(page):
-    assert page.count("<svg") == 7  # two axes, histogram, reliability of labels and of the PM, score, KL
+    assert page.count("<svg") == 9  # 2 axes, 4 of the labels, the PM, score, KL
     assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
