@@ -97,7 +97,8 @@ class InProcessTrainers:
         )
 
     async def policy_learner(self, job: PPOJob) -> InProcessLearner:
-        return await asyncio.to_thread(InProcessLearner, job)
+        # Not in a thread: transformers cannot load two models of one process at the same time.
+        return InProcessLearner(job)
 
 
 class InProcessLearner:

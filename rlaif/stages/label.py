@@ -5,6 +5,7 @@ Produces: comparisons/ and preferences/, one label for each comparison, judged i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterable
@@ -27,6 +28,10 @@ STAGE = "preferences"
 
 
 async def label(run: Run) -> None:
+    await asyncio.gather(  # the labeller loads its model while the generator loads its own
+        run.start("generator", str(run.run_dir.model("sl_cai"))),
+        run.start("labeller", run.path(run.config.labeller.model)),
+    )
     await _compare(run)
     journal = run.run_dir.journal
     await _judge(run, journal.records(Comparison, "comparisons"), journal.count("comparisons"))
