@@ -4,8 +4,9 @@
 
 K = 2 rounds, so that each dialogue takes five turns one after the other: answer, critique, revision, critique,
 revision. Bound: every turn's recorded prompt and output length, seeded as the system's are, all given to bare vLLM at
-once, which waits for no turn.
-System: one generator in its actor, the pool, the journal. Both take turns over fresh prompts; medians of the rounds.
+once, which waits for no turn. There are several times more dialogues than the engine holds, as in a real run, so that
+the last ones' turns weigh little.
+System: one generator in its actor, the pool, the journal. Both take turns, each round with other seeds; medians.
 ``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache, by the engine's own counter: the
 turns of a dialogue stay on one engine. Goal: ``ratio`` at least 0.85.
 """
@@ -19,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +129,8 @@ def measure(num_prompts: int) -> dict[str, Any]:
             before = loop.run_until_complete(pool.prefix_hits())
             rounds = []
             for number in range(ROUNDS):
-                start = 50 + number * num_prompts
-                rounds.append(one_round(run, number, task, all_prompts[start : start + num_prompts], bare, loop))
+                reseeded = replace(task, seed=number)
+                rounds.append(one_round(run, number, reseeded, all_prompts[50 : 50 + num_prompts], bare, loop))
             hits, asked = loop.run_until_complete(pool.prefix_hits())
             loop.run_until_complete(run.release())
             run.run_dir.close()
@@ -147,7 +149,7 @@ def measure(num_prompts: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--prompts", type=int, default=380)
+    parser.add_argument("--prompts", type=int, default=1150)
     arguments = parser.parse_args()
     text = json.dumps(measure(arguments.prompts), indent=2)
     print(text)

@@ -10,6 +10,8 @@ What is known of it:
    and the probe proves the result.
 4. A CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; it is put back.
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
+6. Where stop strings need detokenised text, the token beside each log-probability is decoded too, which nobody reads
+   and which costs a quarter of the time of small models; and a dictionary a token (not ``flat_logprobs``) a good deal.
 """
 
 from __future__ import annotations
@@ -75,9 +77,12 @@ class VLLMBackend:
     def admit(self, key: int, request: Request) -> None:
         prompt = {"prompt_token_ids": list(prompt_of(request))}
         try:
-            self._engine.add_request(str(key), prompt, self._params(request))
+            known_as = self._engine.add_request(str(key), prompt, self._params(request))
         except ValueError as error:
             raise RequestError(f"vLLM refuses the request: {error}") from error
+        state = self._engine.output_processor.request_states[known_as]
+        if state.logprobs_processor is not None:  # note 6
+            state.logprobs_processor.tokenizer = None
         self._admitted[key] = request
 
     def cancel(self, key: int) -> None:
@@ -132,6 +137,7 @@ class VLLMBackend:
             stop=list(sampling.stop),
             stop_token_ids=sorted(self._model.end_ids),
             logprobs=0,
+            flat_logprobs=True,
             detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -199,10 +205,10 @@ def _result(request: Request, output: Any) -> Result:
         raise EngineError(f"vLLM ended a request with {answer.finish_reason!r}")
     if isinstance(request, Choose):
         return tuple(answer.logprobs[0][choice].logprob for choice in request.choice_ids)
-    token_ids = tuple(answer.token_ids)
+    flat = answer.logprobs  # at each position the sampled token comes first
     return Sampled(
-        token_ids=token_ids,
-        logprobs=tuple(at[token].logprob for at, token in zip(answer.logprobs, token_ids, strict=True)),
+        token_ids=tuple(answer.token_ids),
+        logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
         finish_reason=answer.finish_reason,
     )
 
