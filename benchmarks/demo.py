@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo --json FILE
 
-Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory with an empty model cache, and adds up the
+Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory (``--keep`` names it) with an empty model cache, and adds up the
 proportional set sizes (pages shared by n processes count 1/n in each) of the whole tree twice a second.
 Goals on two cores: 480 s, 14 GiB.
 """
@@ -56,10 +56,11 @@ def measure(command: list[str]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="a run directory to use and keep")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        run_dir = Path(directory) / "run"
+        run_dir = arguments.keep or Path(directory) / "run"
         result = measure(
             [
                 sys.executable,
