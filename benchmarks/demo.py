@@ -2,8 +2,8 @@
 
     python -m benchmarks.demo --json FILE
 
-Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory (``--keep`` names it) with an empty model cache, and adds up the
-proportional set sizes (pages shared by n processes count 1/n in each) of the whole tree twice a second.
+Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory (``--keep`` names it) with an empty model cache, and
+adds up the proportional set sizes (pages shared by n processes count 1/n in each) of the whole tree twice a second.
 Goals on two cores: 480 s, 14 GiB.
 """
 
