@@ -96,7 +96,7 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     from rlaif.miniature.lexicon import load_lexicon
 
     settings = load_config(config, overrides or [])
-    check_constitution(load_constitution(settings.constitution), settings)
+    check_constitution(load_constitution(settings.constitution), settings, revises=True)
     check_files(settings)
     check_sources(settings)
     load_lexicon(settings.miniature.lexicon)

@@ -48,6 +48,7 @@ class Work:
     models: tuple[str, ...] = MODEL_KEYS  #: configuration keys
     sources: tuple[str, ...] = SOURCE_KEYS
     phases: Callable[[Config], Phases] = phases_of
+    revises: bool = True
     relabels: bool = False  #: goes on under a constitution that has changed
 
 
@@ -57,6 +58,7 @@ LABELS = Work(
     models=("labeller.model",),
     sources=("data.comparisons",),
     phases=lambda _: {"label": ("labeller",)},
+    revises=False,
     relabels=True,
 )
 
@@ -72,7 +74,7 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
     command resumes.
     """
     constitution = load_constitution(config.constitution)
-    check_constitution(constitution, config)
+    check_constitution(constitution, config, revises=work.revises)
     check_files(config)
     check_sources(config, work.sources, work.models)
     if not in_process:

@@ -72,8 +72,14 @@ def check_files(config: Config) -> None:
     read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples")
 
 
-def check_constitution(constitution: Constitution, config: Config) -> None:
-    """Raises ConfigError when the constitution has too few comparison principles for the labels that are asked for."""
+def check_constitution(constitution: Constitution, config: Config, *, revises: bool) -> None:
+    """Raises ConfigError when the constitution has too few comparison principles for the labels that are asked for, or
+    no principle to revise by where there is something to revise."""
+    if revises and not constitution.for_revision:
+        raise ConfigError(
+            f"constitution={config.constitution}: has no principle with critique_request and revision_request; "
+            "the first step revises by them, so add one"
+        )
     have, wanted = len(constitution.for_comparison), config.labelling.principles
     if have < wanted:
         raise ConfigError(

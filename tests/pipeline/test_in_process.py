@@ -72,3 +72,13 @@ async def test_a_direct_reward_needs_no_preference_model(tiny_config):
     assert not (run_dir / "models" / "preference_model").exists()
     scores = pq.read_table(run_dir / "rollouts" / "rollouts.parquet")["score"].to_pylist()
     assert len(scores) == 8 and all(-1 <= score <= 1 for score in scores)
+
+
+async def test_a_constitution_to_revise_by_is_needed_before_anything_starts(tiny_config, tmp_path):
+    constitution = tmp_path / "labels_only.yaml"
+    constitution.write_text(
+        "name: x\nversion: '1'\nprinciples:\n  - {id: one, category: honesty, source: ours, comparison: Truer}\n"
+    )
+    config = tiny_config.model_copy(update={"constitution": str(constitution)})
+    with pytest.raises(UserError, match="no principle with critique_request and revision_request"):
+        await drive(config, Silent(), PIPELINE, in_process=True)
