@@ -42,7 +42,9 @@ async def label_pairs(run: Run) -> None:
     source = str(run.config.data.comparisons)
     num_pairs = account_source(run, "pairs", source, read_comparisons(source, run.quarantine))
     _forget_outdated(run)
-    await _judge(run, read_comparisons(source, run.quarantine), num_pairs)
+    journal = run.run_dir.journal
+    if journal.count(STAGE) + journal.num_quarantined(STAGE) < num_pairs:  # else no engine need start
+        await _judge(run, read_comparisons(source, run.quarantine), num_pairs)
     run.run_dir.write_quarantine()
 
 
