@@ -35,6 +35,7 @@ async def label(run: Run) -> None:
     await _compare(run)
     journal = run.run_dir.journal
     await _judge(run, journal.records(Comparison, "comparisons"), journal.count("comparisons"))
+    _conclude(run)
 
 
 async def label_pairs(run: Run) -> None:
@@ -45,6 +46,7 @@ async def label_pairs(run: Run) -> None:
     journal = run.run_dir.journal
     if journal.count(STAGE) + journal.num_quarantined(STAGE) < num_pairs:  # else no engine need start
         await _judge(run, read_comparisons(source, run.quarantine), num_pairs)
+    _conclude(run)
     run.run_dir.write_quarantine()
 
 
@@ -92,11 +94,11 @@ async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -
     run_dir.metrics.write(
         "label", cost_metrics(run_dir.journal.count(STAGE) - before, seconds, config.labeller.min, config.labeller)
     )
-    run_dir.journal.export(Preference, STAGE, run_dir.path / "preferences" / "preferences.parquet")
-    _write_quality(run)
 
 
-def _write_quality(run: Run) -> None:
+def _conclude(run: Run) -> None:
+    """Export the labels and measure them."""
+    run.run_dir.journal.export(Preference, STAGE, run.run_dir.path / "preferences" / "preferences.parquet")
     quality = measure(run.run_dir.journal.records(Preference, STAGE))
     run.run_dir.metrics.write("label", quality.metrics())
     write_atomically(run.run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")
