@@ -125,6 +125,7 @@ async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[R
     """Run ``task`` on every row that ``stage`` does not have yet, journal each as it comes back, account for all."""
     journal, counted = run.run_dir.journal, Counted(rows)
     run.progress.start(stage, total)
+    hits_before, asked_before = await pool.prefix_hits()
     async for done in pool.run(task, journal.pending(stage, counted)):
         if done.record is not None:
             journal.add(stage, done.record)
@@ -132,6 +133,10 @@ async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[R
             journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
         run.progress.advance(stage, failed=done.record is None)
     run.progress.finish(stage)
+    hits, asked = await pool.prefix_hits()
+    if asked > asked_before:
+        hit_rate = (hits - hits_before) / (asked - asked_before)
+        run.run_dir.metrics.write(stage, {f"{stage}/engine/prefix_hit_rate": hit_rate})
     run.run_dir.account(
         stage,
         rows_in=counted.taken,
