@@ -43,6 +43,11 @@ def request(seed: int, sampling: config.Sampling, stop: tuple[str, ...] = ()) ->
     return Sampling(max_tokens=sampling.max_tokens, temperature=sampling.temperature, seed=seed, stop=stop)
 
 
+def prompt_room(engine: TextGenerator, sampling: config.Sampling) -> int:
+    """Tokens that a prompt may have: behind a truncated answer there must be room for the EOS that is scored."""
+    return engine.max_length - sampling.max_tokens - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleAnswer:
     """One answer of the model at hand, kept under the name of the ``snapshot`` that gave it."""
@@ -54,7 +59,7 @@ class SampleAnswer:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        room = engine.max_length - self.sampling.max_tokens
+        room = prompt_room(engine, self.sampling)
         turns, ids, _ = fit_turns(draw.prompt.turns, form.prompt, engine.tokenizer, room)
         completion = await engine.generate(ids, request(draw.seed, self.sampling, form.stop))
         text = completion.text.strip()
@@ -87,7 +92,7 @@ class SamplePair:
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> Comparison:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        room = engine.max_length - self.sampling.max_tokens
+        room = prompt_room(engine, self.sampling)
         turns, ids, truncated = fit_turns(prompt.turns, form.prompt, engine.tokenizer, room)
         seed = seed_from(self.seed, "comparison", prompt.id)
         first = await engine.generate(ids, request(seed, self.sampling))
@@ -126,7 +131,7 @@ class RollOut:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> RolloutSample:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        room = engine.max_length - self.sampling.max_tokens
+        room = prompt_room(engine, self.sampling)
         turns, ids, _ = fit_turns(draw.prompt.turns, form.prompt, engine.tokenizer, room)
         completion = await engine.generate(ids, request(draw.seed, self.sampling))
         return RolloutSample(

@@ -198,6 +198,15 @@ async def test_scores_are_read_at_one_eos():
     assert whole[-1] == eos and terminated(whole, eos) == whole
 
 
+async def test_a_truncated_answer_to_a_long_prompt_can_still_be_scored():
+    long = replace(PROMPT, turns=(Turn(role="human", text="words " * 200),))
+    (draw,) = draws(long, 1, "seed")
+    task = RollOut(dialogue_format="human_assistant", sampling=config.Sampling(max_tokens=5))
+    sample = await task(engine(max_length=256), draw)
+    assert sample.completion.finish_reason == "length" and len(sample.prompt_ids) + 5 == 255
+    assert (await ScoreSample()(engine("scorer", max_length=256), sample)).score
+
+
 async def test_a_scripted_failure_fails_the_row():
     with pytest.raises(Exception, match="scripted"):
         await revise()(engine(failure_rate=1.0), PROMPT)
