@@ -152,7 +152,7 @@ class HumanAssistant:
     def _asked(self, question: Asked, think: bool) -> Iterator[str]:
         for example in question.examples:
             yield from _texts(example.parts(question.template))
-            thought = f"{THINK} {example.reasoning}" if think else ""
+            thought = f"{THINK} {example.reasoning}" if think and example.reasoning else ""
             yield f"{thought}{question.template.closing}{LETTERS[example.slot]}\n\n"
         yield from _texts(question.parts())
 
@@ -251,7 +251,7 @@ class ChatTemplate:
         messages = []
         for example in question.examples:
             messages.append(("user", self._marked(example.parts(question.template), texts, think)))
-            thought = f"{example.reasoning}\n\n" if think else ""
+            thought = f"{example.reasoning}\n\n" if think and example.reasoning else ""
             answer = f"{question.template.closing.strip()}{LETTERS[example.slot]}"
             messages.append(("assistant", thought + answer))
         messages.append(("user", self._marked(question.parts(), texts, think)))

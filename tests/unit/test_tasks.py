@@ -164,6 +164,7 @@ async def test_few_shot_examples_stand_in_front():
         template=DEFAULT, turns=PROMPT.turns, comparison="Which?", slot_a="1", slot_b="2", examples=(example,)
     )
     text = "".join(HumanAssistant().choice(question))
+    assert "None" not in "".join(HumanAssistant().reasoning(question))  # an example without reasoning shows none
     assert "(A) x\n(B) y\n\nThe answer is: (B)\n\nConsider" in text and text.endswith("(B) 2\n\nThe answer is:")
 
 
