@@ -32,11 +32,12 @@ from benchmarks.bare_vllm import Bare, BareEngine
 from benchmarks.machine import machine
 from rlaif.config import Config, Labelling, Miniature
 from rlaif.constitution import Constitution, load_constitution
+from rlaif.data.comparisons import brought
 from rlaif.data.tokenization import load_tokenizer
 from rlaif.interfaces import Pool
 from rlaif.labelling import Label
 from rlaif.miniature.make import MiniaturePaths, make
-from rlaif.records import Comparison, Status, Turn
+from rlaif.records import Comparison, Turn
 from rlaif.run_dir import RunDir
 from rlaif.stages.run import Run, Silent, collect
 
@@ -64,25 +65,7 @@ class Texts:
 
     def pair(self, id: str) -> Comparison:
         turns = [Turn(role=role, text=self.of(DIALOGUE_TOKENS // 3)) for role in ("human", "assistant", "human")]
-        return Comparison(
-            id=id,
-            source_file="benchmark",
-            source_row=0,
-            status=Status.OK,
-            error=None,
-            seconds=0.0,
-            seed=0,
-            model_version="",
-            axis="red_team",
-            prompt=tuple(turns),
-            prompt_ids=(),
-            answer_1=self.of(ANSWER_TOKENS),
-            answer_2=self.of(ANSWER_TOKENS),
-            token_ids_1=(),
-            token_ids_2=(),
-            policy_version=0,
-            truncated=False,
-        )
+        return brought(id, tuple(turns), self.of(ANSWER_TOKENS), self.of(ANSWER_TOKENS))
 
 
 class Recorder:

@@ -25,6 +25,7 @@ from benchmarks.machine import machine
 from rlaif.calibration import PairCalibration
 from rlaif.config import EnginePool, Labelling, Miniature
 from rlaif.constitution import load_constitution
+from rlaif.data.comparisons import brought
 from rlaif.engines import open_engine
 from rlaif.intervals import wilson
 from rlaif.label_quality import measure
@@ -33,7 +34,7 @@ from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
 from rlaif.miniature.truth import ORDER, better
 from rlaif.miniature.world import World
-from rlaif.records import Axis, Comparison, Preference, Status, Turn
+from rlaif.records import Axis, Comparison, Preference, Turn
 from rlaif.stages.in_process import InProcessPool
 
 BIASES = (0.0, 1.0, 2.0, 4.0)
@@ -50,29 +51,8 @@ def pairs(num: int, seed: int = 0) -> Iterator[tuple[Comparison, bool]]:
         answers = [world.answer(rng, request, kind).text for kind in kinds]
         winner = better(axis, *kinds)
         assert winner is not None
-        yield _comparison(number, axis, request.text, answers), winner == 1
-
-
-def _comparison(number: int, axis: Axis, request: str, answers: Sequence[str]) -> Comparison:
-    return Comparison(
-        id=f"pair-{number}",
-        source_file="benchmark",
-        source_row=number,
-        status=Status.OK,
-        error=None,
-        seconds=0.0,
-        seed=0,
-        model_version="",
-        axis=axis,
-        prompt=(Turn(role="human", text=request),),
-        prompt_ids=(),
-        answer_1=answers[0],
-        answer_2=answers[1],
-        token_ids_1=(),
-        token_ids_2=(),
-        policy_version=0,
-        truncated=False,
-    )
+        turns = (Turn(role="human", text=request.text),)
+        yield brought(f"pair-{number}", turns, answers[0], answers[1], axis=axis), winner == 1
 
 
 def prob(label: Preference, way: str) -> float:

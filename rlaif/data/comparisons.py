@@ -8,11 +8,12 @@ label of 1; both orders are judged, so its place gives nothing away. Pairs witho
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rlaif.data.conversations import conversation_of, present
 from rlaif.data.pairs import pair_of
 from rlaif.data.rows import BadRow, Quarantine, Row, read_records
-from rlaif.records import Comparison, Status, Turn
+from rlaif.records import Axis, Comparison, Status, Turn
 
 JUDGED, UNJUDGED = ("chosen", "rejected"), ("answer_1", "answer_2")
 
@@ -59,17 +60,29 @@ def _gold(row: Row) -> float | None:
 
 
 def _made(row: Row, prompt: tuple[Turn, ...], answer_1: str, answer_2: str, gold: float | None) -> Comparison:
-    """Nothing was sampled here: no token ids, no model."""
+    return replace(brought(row.id, prompt, answer_1, answer_2, gold=gold), source_file=row.file, source_row=row.number)
+
+
+def brought(
+    id: str,
+    prompt: tuple[Turn, ...],
+    answer_1: str,
+    answer_2: str,
+    *,
+    axis: Axis = "red_team",
+    gold: float | None = None,
+) -> Comparison:
+    """A pair that was not sampled here: no token ids, no model."""
     return Comparison(
-        id=row.id,
-        source_file=row.file,
-        source_row=row.number,
+        id=id,
+        source_file="",
+        source_row=0,
         status=Status.OK,
         error=None,
         seconds=0.0,
         seed=0,
         model_version="",
-        axis="red_team",
+        axis=axis,
         prompt=prompt,
         prompt_ids=(),
         answer_1=answer_1,
