@@ -127,3 +127,11 @@ class PairCalibration:
     @property
     def brier(self) -> float:
         return self.sum_squares / max(1, self.num_pairs)
+
+    def summary(self) -> dict[str, object]:
+        """For a JSON file and the report's plot."""
+        return {
+            "expected_calibration_error": self.error,
+            "brier_score": self.brier,
+            "bins": [vars(bin) for bin in self.bins],
+        }

@@ -171,13 +171,7 @@ class LabelQuality:
             "statuses": dict(sorted(self.num_by_status.items())),
             "overall": _plain(self.measures()),
             "by_principle": {p: _plain(q.measures()) for p, q in sorted(self.by_principle.items())},
-            "calibration": {
-                "expected_calibration_error": self.calibration.error,
-                "brier_score": self.calibration.brier,
-                "bins": [vars(bin) for bin in self.calibration.bins],
-            }
-            if self.gold_accuracy.num
-            else None,
+            "calibration": self.calibration.summary() if self.gold_accuracy.num else None,
             "slot_bias_histogram": {
                 "centres": [(i - BIAS_BINS // 2) / 2 for i in range(BIAS_BINS)],
                 "counts": self.bias_histogram,

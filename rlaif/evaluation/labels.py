@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
-from rlaif.calibration import brier_score, expected_calibration_error, reliability
+from rlaif.calibration import PairCalibration
 from rlaif.evaluation.answers import true_class
 from rlaif.intervals import wilson
 from rlaif.labelling import TIE_WIDTH, log_odds, sigmoid
@@ -75,19 +73,17 @@ def _prob_of_order(judgements: Iterable[Judgement], order: Literal[1, 2]) -> flo
 
 @dataclass(kw_only=True)
 class LabelAccuracy:
-    """Running accuracy of the three ways to label; keeps two numbers a label for the calibration."""
+    """Running accuracy of the three ways to label, and calibration of the debiased one."""
 
     num_labels: int = 0
     num_right: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAYS, 0.0))
-    probs: list[float] = field(default_factory=list)
-    outcomes: list[float] = field(default_factory=list)
+    debiased: PairCalibration = field(default_factory=PairCalibration)
 
     def add(self, label: JudgedLabel) -> None:
         self.num_labels += 1
         for way in WAYS:
             self.num_right[way] += rightness(getattr(label, way), label.truly_better)
-        self.probs.append(label.debiased)
-        self.outcomes.append(float(label.truly_better == 1))
+        self.debiased.add(label.debiased, label.truly_better == 1)
 
     def rates(self) -> dict[str, float | None]:
         """Accuracy of each way; None when no label has a true preference."""
@@ -103,12 +99,7 @@ class LabelAccuracy:
         """How far the debiased label's probability is a probability; None without labels."""
         if not self.num_labels:
             return None
-        probs, outcomes = np.array(self.probs), np.array(self.outcomes)
-        return {
-            "expected_calibration_error": expected_calibration_error(probs, outcomes),
-            "brier_score": brier_score(probs, outcomes),
-            "bins": [vars(bin) for bin in reliability(probs, outcomes)],
-        }
+        return self.debiased.summary()
 
 
 def rightness(prob: float, truly_better: Literal[1, 2]) -> float:
