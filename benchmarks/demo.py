@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 
 EVERY_S = 0.5
 
@@ -74,10 +74,7 @@ def main() -> None:
             ]
         )
         stages = json.loads((run_dir / "manifest.json").read_text())["finished"]
-    text = json.dumps({**result, "stages": stages, "machine": machine()}, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish({**result, "stages": stages}, arguments.json)
 
 
 if __name__ == "__main__":

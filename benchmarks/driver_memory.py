@@ -20,7 +20,7 @@ import psutil
 
 from actors.pool import RayPools
 from actors.ray_start import started
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from rlaif.config import Config
 from rlaif.constitution import load_constitution
 from rlaif.records import Answer
@@ -99,12 +99,8 @@ def main() -> None:
         "seconds": round(time.monotonic() - started_at, 1),
         "peak_pss_mib": max(at["pss_mib"] for at in watch.course),
         "course": watch.course,
-        "machine": machine(),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(result, arguments.json)
 
 
 if __name__ == "__main__":

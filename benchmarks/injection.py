@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.labelling import Texts
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from benchmarks.slot_bias import labels_of, pairs
 from rlaif.config import Miniature
 from rlaif.constitution import load_constitution
@@ -105,7 +104,6 @@ def run(num_pairs: int) -> dict[str, Any]:
         **{f"{name}_flip_rate": sum(found) / num_pairs for name, found in after.items()},
         "intervals": {name: list(wilson(sum(found), num_pairs)) for name, found in after.items()},
         "excess": {"value": sum(differences) / num_pairs, "low": low, "high": high},
-        "machine": machine(),
     }
 
 
@@ -114,10 +112,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pairs", type=int, default=1520)
     arguments = parser.parse_args()
-    text = json.dumps(run(arguments.pairs), indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(run(arguments.pairs), arguments.json)
 
 
 if __name__ == "__main__":

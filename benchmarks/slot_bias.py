@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from rlaif.calibration import PairCalibration
 from rlaif.config import EnginePool, Labelling, Miniature
 from rlaif.constitution import load_constitution
@@ -108,7 +107,7 @@ def run(num_pairs: int) -> dict[str, Any]:
         }
     for found in judges.values():
         found["logit_mean_against_unbiased"] = found["logit_mean"]["accuracy"] - judges["0"]["logit_mean"]["accuracy"]
-    return {"num_pairs": num_pairs, "judges": judges, "machine": machine()}
+    return {"num_pairs": num_pairs, "judges": judges}
 
 
 def main() -> None:
@@ -116,10 +115,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pairs", type=int, default=2000)
     arguments = parser.parse_args()
-    text = json.dumps(run(arguments.pairs), indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(run(arguments.pairs), arguments.json)
 
 
 if __name__ == "__main__":

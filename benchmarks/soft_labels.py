@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.intervals import paired_interval
 from benchmarks.laboratory import Laboratory
-from benchmarks.machine import machine
+from benchmarks.machine import publish
 from rlaif.calibration import both_ways, brier_score, expected_calibration_error, fitted_temperature
 from rlaif.records import Preference
 
@@ -135,12 +135,8 @@ def main() -> None:
         "fit": laboratory.config.preference_model.fit.model_dump(),
         **experiment(laboratory, arguments.seeds, arguments.pairs, arguments.heldout),
         "seconds": round(time.monotonic() - started, 1),
-        "machine": machine(),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    publish(result, arguments.json)
 
 
 if __name__ == "__main__":
