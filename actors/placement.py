@@ -85,6 +85,8 @@ def phases_of(config: Config) -> Phases:
         "reinforce": ("generator", "scorer", "policy_trainer"),
         "evaluate": ("generator",),
     }
+    if config.preference_model.refresh.every:
+        phases["reinforce"] = (*phases["reinforce"], "labeller", "preference_trainer")
     if config.reinforcement.reward == "direct":
         del phases["fit_preference_model"]
         phases["reinforce"] = ("generator", "labeller", "policy_trainer")

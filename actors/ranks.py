@@ -15,46 +15,41 @@ from actors.feeding import Shares
 from actors.mailbox import Answer, Order
 from actors.weights import share
 from actors.whereabouts import here
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, SFTJob
+from rlaif.training.batches import read_rows
+from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+from rlaif.training.learners import fit_preference_model, open_learner, supervise
 
 Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
 Fitted = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
 
 
 def supervise_rank(config: Config) -> Fitted:
-    from rlaif.training.sft import run_sft
-
     job: SFTJob = config["job"]
     rank = _rank()
     _register(config, rank)
     shares = Shares("train", job.optimization, rank)
-    metrics = run_sft(job, rank, shares, _report(config, rank))
+    metrics = supervise(job, rank, shares, _report(config, rank))
     return metrics, _total(shares.num_rows)
 
 
 def preference_rank(config: Config) -> Fitted:
-    from rlaif.training.batches import read_rows
-    from rlaif.training.preference import run_preference
-
     job: PreferenceJob = config["job"]
     rank = _rank()
     _register(config, rank)
     pretraining = Shares("pretraining", job.settings.pretraining, rank) if job.pretraining else None
     fit = Shares("fit", job.settings.fit, rank)
     heldout = read_rows(job.heldout) if job.heldout else None
-    metrics = run_preference(job, rank, pretraining, fit, heldout, _report(config, rank))
+    metrics = fit_preference_model(job, rank, pretraining, fit, heldout, _report(config, rank))
     return metrics, _total(fit.num_rows + (pretraining.num_rows if pretraining else 0))
 
 
-def policy_rank(config: Config) -> None:
+def learner_rank(config: Config) -> None:
     """Obey orders until told to stop; after a restart, go on from the last checkpoint."""
-    from rlaif.training.ppo import PPOLearner
-
-    job: PPOJob = config["job"]
+    job: PPOJob | RefreshJob = config["job"]
     mailbox = config["mailbox"]
     rank = _rank()
     checkpoint, done = _register(config, rank)
-    learner = PPOLearner(replace(job, checkpoint=checkpoint), rank)
+    learner = open_learner(replace(job, checkpoint=checkpoint), rank)
     _answer(mailbox, rank, Answer(number=0))
     while (order := _next_order(mailbox, done)).verb != "stop":
         _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))

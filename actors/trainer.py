@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,17 @@ from actors.causes import death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
 from actors.mailbox import Mailbox, Order, Verb
 from actors.placement import rank_resources
-from actors.ranks import policy_rank, preference_rank, supervise_rank
+from actors.ranks import learner_rank, preference_rank, supervise_rank
 from actors.waiting import within
 from actors.weights import SharedWeights
 from actors.whereabouts import Whereabouts
 from rlaif.config import Trainer
 from rlaif.errors import RlaifError, RunError, WaitTimeoutError
-from rlaif.interfaces import Learned
-from rlaif.training.jobs import PPOJob, PreferenceJob, SFTJob
+from rlaif.training.jobs import PPOJob, PreferenceJob, RefreshJob, SFTJob
 
 logger = logging.getLogger(__name__)
 
-Job = SFTJob | PreferenceJob | PPOJob
+Job = SFTJob | PreferenceJob | PPOJob | RefreshJob
 Report = Callable[[Mapping[str, float]], None]
 CLOSE_TIMEOUT_S = 30.0
 #: What a rank raises when another one died or the network broke: the group is started again.
@@ -68,10 +67,17 @@ class RayTrainers:
             datasets |= epochs_of("pretraining", job.pretraining, settings.pretraining.epochs, job.seed)
         return await self._fit_rows("fit_preference_model", preference_rank, job, datasets, expected)
 
-    async def policy_learner(self, job: PPOJob) -> RayPolicyLearner:
+    async def policy_learner(self, job: PPOJob) -> RayLearner:
         """Start the ranks and wait until they have loaded their networks."""
-        fit = Fit("reinforce", policy_rank, job, {}, self._storage_path)
-        learner = RayPolicyLearner(fit, job.trainer)
+        return await self._learner("reinforce", job)
+
+    async def preference_learner(self, job: RefreshJob) -> RayLearner:
+        """Start the ranks and wait until they have loaded the model."""
+        return await self._learner("refresh", job)
+
+    async def _learner(self, name: str, job: PPOJob | RefreshJob) -> RayLearner:
+        fit = Fit(name, learner_rank, job, {}, self._storage_path)
+        learner = RayLearner(fit, job.trainer)
         try:
             await fit.answer_to(0, job.trainer.start_timeout_s, "to load their networks")
         except BaseException:
@@ -93,24 +99,26 @@ class RayTrainers:
         return metrics
 
 
-class RayPolicyLearner:
-    """The policy trainer's ranks, obeying one order at a time. Implements ``rlaif.interfaces.PolicyLearner``."""
+class RayLearner:
+    """A resident trainer's ranks, obeying one order at a time. Implements ``rlaif.interfaces.PolicyLearner`` and
+    ``PreferenceLearner``, by its job."""
 
     def __init__(self, fit: Fit, trainer: Trainer) -> None:
         self._fit = fit
         self._timeout_s = trainer.step_timeout_s
         self._number = 0
+        self._turn = asyncio.Lock()
 
     async def whereabouts(self) -> dict[int, Whereabouts]:
         """Where each rank runs now."""
         return {rank: where for rank, (_, where) in (await self._fit.ranks()).items()}
 
-    async def learn(self, batch: Sequence[Any]) -> Learned:
+    async def learn(self, rows: Any) -> Any:
         """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
-        return await self._order("learn", ray.put(list(batch)))
+        return await self._order("learn", ray.put(rows))
 
     async def weights(self) -> SharedWeights:
-        """The current policy by reference, owned by this process: it outlives the ranks."""
+        """The current weights by reference, owned by this process: they outlive the ranks."""
         of_rank: SharedWeights = await self._order("weights")
         adopted = self._fit.mailbox.adopt.remote(of_rank.ref)
         arrived, _ = await asyncio.to_thread(ray.wait, [adopted], timeout=self._timeout_s, fetch_local=False)
@@ -132,10 +140,11 @@ class RayPolicyLearner:
         await self._fit.abort()
 
     async def _order(self, verb: Verb, payload: Any = None, timeout_s: float | None = None) -> Any:
-        self._number += 1
-        order = Order(number=self._number, verb=verb, payload=payload)
-        await self._fit.mailbox.place.remote(order)
-        return await self._fit.answer_to(order.number, timeout_s or self._timeout_s, f"to answer '{verb}'")
+        async with self._turn:
+            self._number += 1
+            order = Order(number=self._number, verb=verb, payload=payload)
+            await self._fit.mailbox.place.remote(order)
+            return await self._fit.answer_to(order.number, timeout_s or self._timeout_s, f"to answer '{verb}'")
 
 
 class Fit:

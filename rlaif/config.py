@@ -90,9 +90,16 @@ class Scorer(EnginePool):
     """Serves the preference model that the run fits, so it has no model of its own."""
 
 
+class ScriptedTrainer(Section):
+    """The validating trainer without weights."""
+
+    row_s: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds that a row takes to be learned")
+
+
 class Trainer(Section):
     """DeepSpeed ranks under Ray Train; of fixed size in a run."""
 
+    engine: Literal["deepspeed", "scripted"] = "deepspeed"
     ranks: Count = 1
     cpus: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of one rank")
     gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of one rank")
@@ -105,6 +112,7 @@ class Trainer(Section):
     step_timeout_s: Seconds = Field(600, description="longest wait for one batch to be learned")
     max_failures: Annotated[int, Field(ge=0)] = Field(2, description="restarts of the group before the run fails")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
+    scripted: ScriptedTrainer = ScriptedTrainer()
 
 
 class CritiqueRevision(Section):
@@ -172,6 +180,22 @@ class Labelling(Section):
     gate: Gate = Gate()
 
 
+class Refresh(Section):
+    """Fitting the preference model again, on fresh answers of the policy, while the policy is trained."""
+
+    every: Annotated[int, Field(ge=0)] = Field(0, description="batches between refreshes; 0: never")
+    comparisons: Count = Field(256, description="fresh pairs of answers that are labelled for each refresh")
+    max_lag: Annotated[int, Field(ge=0)] = Field(
+        0, description="batches that go on with the older preference model meanwhile; 0: RL waits for the new one"
+    )
+    replay: Annotated[float, Field(ge=0)] = Field(1.0, description="pairs of the first fit for each fresh pair")
+    probes: Count = Field(64, description="held-out dialogues on which scores are re-centred")
+    value_warmup_epochs: Annotated[int, Field(ge=0)] = Field(
+        1, description="passes over the first batch of a new model that train the value function alone"
+    )
+    optimization: Optimization = Optimization()
+
+
 class PreferenceModel(Section):
     base_model: str = "miniature:base"
     pretraining: Optimization = Optimization()
@@ -184,6 +208,7 @@ class PreferenceModel(Section):
     test_split: bool = Field(
         False, description="fit on half of the pairs, and models/preference_model_test on the other half"
     )
+    refresh: Refresh = Refresh()
 
 
 class KL(Section):
@@ -226,6 +251,7 @@ class Reinforcement(Section):
     max_staleness: Annotated[int, Field(ge=0)] = Field(
         0, description="batches that a rollout may be behind; 0: in step"
     )
+    stall_timeout_s: Seconds = Field(3600, description="longest that one loop may wait for another")
 
 
 class Evaluation(Section):

@@ -163,6 +163,9 @@ def _reinforcement_contradictions(config: Config) -> Iterator[Mistake]:
     if r.algorithm in ("rloo", "grpo") and r.group_size < 2:
         rule = "compares answers to one prompt, so groups hold at least 2"
         yield _against((group, "reinforcement.algorithm"), config, rule, f"raise {group}")
+    if r.reward == "direct" and config.preference_model.refresh.every:
+        keys = ("preference_model.refresh.every", "reinforcement.reward")
+        yield _against(keys, config, "there is no preference model to refresh", "set preference_model.refresh.every=0")
     if r.batch_size % r.group_size:
         yield _against((batch, group), config, "must be a multiple of the group", "change either")
     if r.batch_size % r.minibatch_size:

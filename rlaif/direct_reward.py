@@ -54,6 +54,7 @@ class RateSample:
             finish_reason=sample.completion.finish_reason,
             score=reward_of(probs),
             policy_version_start=sample.completion.policy_version_start,
+            preference_model_version=0,
         )
 
     def _question(self, engine: ChoiceScorer, sample: RolloutSample) -> Pieces:

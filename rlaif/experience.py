@@ -45,7 +45,8 @@ class Experience:
 
 def check_samples(samples: Sequence[ScoredSample], group_size: int) -> None:
     """Raises DataError naming the first sample that cannot be learned from: no prompt, no response (its mask would
-    be all zero), log-probabilities that do not match, or a group of unequal prompts."""
+    be all zero), log-probabilities that do not match, another version of the preference model than the first sample's,
+    or a group of unequal prompts."""
     for sample in samples:
         if not sample.prompt_ids or not sample.response_ids:
             raise DataError(f"rollout {sample.id}: prompt_ids and response_ids must not be empty")
@@ -53,6 +54,9 @@ def check_samples(samples: Sequence[ScoredSample], group_size: int) -> None:
             raise DataError(
                 f"rollout {sample.id}: {len(sample.logprobs)} logprobs for {len(sample.response_ids)} tokens"
             )
+        if sample.preference_model_version != samples[0].preference_model_version:
+            versions = f"{sample.preference_model_version} and {samples[0].preference_model_version}"
+            raise DataError(f"rollout {sample.id}: scored by preference models {versions} in one batch")
     if len(samples) % group_size:
         raise DataError(f"{len(samples)} rollouts cannot be cut into groups of {group_size}")
     for first in range(0, len(samples), group_size):

@@ -136,7 +136,9 @@ class PolicyLearner(Protocol):
     """The DeepSpeed ranks that train the policy and its value function."""
 
     async def learn(self, batch: Sequence[Any]) -> Learned:
-        """One PPO batch (``rlaif.records.ScoredSample``): recompute, advantages, ``epochs`` of optimizer steps."""
+        """One PPO batch (``rlaif.records.ScoredSample``): recompute, advantages, ``epochs`` of optimizer steps.
+
+        All its scores come from one version of the preference model. An empty batch advances the version alone."""
         ...
 
     async def weights(self) -> Any:
@@ -164,6 +166,38 @@ class Learned:
     advantage_mean: tuple[float, ...]
 
 
+class PreferenceLearner(Protocol):
+    """The DeepSpeed ranks that stay between refreshes and fit the preference model again."""
+
+    async def learn(self, rows: Any) -> Refitted:
+        """Go on from the current weights over a ``rlaif.training.jobs.RefreshRows``; the next version."""
+        ...
+
+    async def weights(self) -> Any:
+        """The current preference model as something a Pool's ``update_weights`` accepts."""
+        ...
+
+    async def save(self, path: Path) -> None:
+        """Write the preference model at ``path`` in Hugging Face layout."""
+        ...
+
+    async def save_checkpoint(self, path: Path) -> None:
+        """The same, and beside it what it takes to go on from here."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted:
+    """What became of a refresh: mean scores of the frozen probes before and after, and the fit's metrics."""
+
+    version: int
+    metrics: Mapping[str, float]
+    probe_mean_before: float
+    probe_mean_after: float
+
+
 class Trainers(Protocol):
     """Where trainers come from: Ray Train in ``actors``, this process in ``stages.in_process``."""
 
@@ -177,6 +211,10 @@ class Trainers(Protocol):
 
     async def policy_learner(self, job: Any) -> PolicyLearner:
         """Start the policy trainer of a ``rlaif.training.jobs.PPOJob``."""
+        ...
+
+    async def preference_learner(self, job: Any) -> PreferenceLearner:
+        """Start the resident preference trainer of a ``rlaif.training.jobs.RefreshJob``."""
         ...
 
 

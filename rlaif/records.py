@@ -230,7 +230,7 @@ class ScoredSample:
     """A rollout that its scorer has read: what the policy learner consumes.
 
     ``logprobs`` [T] are the engine's, at the sampling temperature, for ``response_ids`` [T] (EOS included where it
-    was sampled); ``score`` is the raw preference score.
+    was sampled); ``score`` is the preference score, re-centred when the model has been refreshed.
     """
 
     id: str
@@ -241,6 +241,7 @@ class ScoredSample:
     finish_reason: FinishReason
     score: float
     policy_version_start: int
+    preference_model_version: int  #: 0: the first fit, or none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,7 +249,7 @@ class Rollout:
     """One on-policy sample with its score. ``logprobs`` [T] belong to ``response_ids`` [T], EOS included.
 
     Written when its batch has been learned: ``kl`` is the sum over the response of (log policy - log reference),
-    ``advantage_mean`` the mean of the advantage over its tokens, ``score`` the raw preference score.
+    ``advantage_mean`` the mean of the advantage over its tokens, ``score`` the one that was learned from.
     """
 
     id: str

@@ -169,4 +169,5 @@ class ScoreSample:
             finish_reason=sample.completion.finish_reason,
             score=await engine.score(whole),
             policy_version_start=sample.completion.policy_version_start,
+            preference_model_version=engine.policy_version,
         )

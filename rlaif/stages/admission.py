@@ -8,7 +8,8 @@ import asyncio
 class Admission:
     """Lets batch b start once b <= version + max_staleness, so that no rollout is learned staler than that.
 
-    In rollouts: accepted + running <= (max_staleness + 1 + version) * batch size, version = batches learned.
+    In rollouts: accepted + running <= (max_staleness + 1 + version) * batch size, version = batches learned and
+    published.
     """
 
     def __init__(self, version: int, max_staleness: int) -> None:
@@ -16,9 +17,14 @@ class Admission:
         self._max_staleness = max_staleness
         self._advanced = asyncio.Condition()
 
-    async def wait(self, batch: int) -> None:
+    async def admits(self, batch: int) -> None:
+        """Returns when ``batch`` may start."""
+        await self.reached(batch - self._max_staleness)
+
+    async def reached(self, version: int) -> None:
+        """Returns when the generators serve ``version`` or a later one."""
         async with self._advanced:
-            await self._advanced.wait_for(lambda: batch <= self._version + self._max_staleness)
+            await self._advanced.wait_for(lambda: version <= self._version)
 
     async def advance(self, version: int) -> None:
         async with self._advanced:

@@ -65,7 +65,7 @@ def _gap_to_test_model(metrics: Mapping[str, float]) -> dict[str, float]:
     return {"preference/gap/test_model_accuracy": first - second}
 
 
-def _builder(run: Run) -> PairBuilder:
+def pair_builder(run: Run) -> PairBuilder:
     return PairBuilder(
         tokenizer=run.policy_tokenizer,
         dialogue_format=run.config.dialogue_format,
@@ -79,14 +79,14 @@ def _write_pretraining(run: Run) -> str | None:
     if source is None:
         return None
     path = run.run_dir.training_set("preference_pretraining")
-    write_pair_rows(path, _builder(run).from_votes(read_votes(run.path(source), run.quarantine)))
+    write_pair_rows(path, pair_builder(run).from_votes(read_votes(run.path(source), run.quarantine)))
     return str(path)
 
 
 def _write_fit(run: Run) -> tuple[Written, int]:
     """Write the parts of the pairs; returns what became of the labels (only OK and TIE ones become numbers) and the
     number of held-out pairs, which in a small run may be none."""
-    config, journal, builder = run.config, run.run_dir.journal, _builder(run)
+    config, journal, builder = run.config, run.run_dir.journal, pair_builder(run)
     probs = ai_probs(journal.records(Preference, "preferences"), config.preference_model.shuffle_labels, config.seed)
     written = {}
     for part in builder.parts:

@@ -7,15 +7,15 @@ all here, without placement, restarts or transport.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlaif.config import Config, EnginePool
-from rlaif.interfaces import Done, Learned, Record, Row, Task, Weights
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, SFTJob
+from rlaif.interfaces import Done, Record, Row, Task, Weights
+from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 
 class InProcessPool:
@@ -73,19 +73,19 @@ class InProcessTrainers:
 
     async def supervise(self, job: SFTJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches
-        from rlaif.training.sft import run_sft
+        from rlaif.training.learners import supervise
 
         optimization = job.optimization
         batches = local_batches(job.dataset, optimization.batch_size, optimization.epochs, job.seed)
-        return await asyncio.to_thread(run_sft, job, Rank(), batches, self._report)
+        return await asyncio.to_thread(supervise, job, Rank(), batches, self._report)
 
     async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches, read_rows
-        from rlaif.training.preference import run_preference
+        from rlaif.training.learners import fit_preference_model
 
         pretraining, fit = job.settings.pretraining, job.settings.fit
         return await asyncio.to_thread(
-            run_preference,
+            fit_preference_model,
             job,
             Rank(),
             local_batches(job.pretraining, pretraining.batch_size, pretraining.epochs, job.seed)
@@ -100,17 +100,20 @@ class InProcessTrainers:
         # Not in a thread: transformers cannot load two models of one process at the same time.
         return InProcessLearner(job)
 
+    async def preference_learner(self, job: RefreshJob) -> InProcessLearner:
+        return InProcessLearner(job)
+
 
 class InProcessLearner:
-    """The policy trainer's one rank; each verb runs in a thread, so that the loops go on meanwhile."""
+    """A resident trainer's one rank; each verb runs in a thread, so that the loops go on meanwhile."""
 
-    def __init__(self, job: PPOJob) -> None:
-        from rlaif.training.ppo import PPOLearner
+    def __init__(self, job: PPOJob | RefreshJob) -> None:
+        from rlaif.training.learners import open_learner
 
-        self._learner = PPOLearner(job, Rank())
+        self._learner = open_learner(job, Rank())
 
-    async def learn(self, batch: Sequence[Any]) -> Learned:
-        return await asyncio.to_thread(self._learner.learn, batch)
+    async def learn(self, rows: Any) -> Any:
+        return await asyncio.to_thread(self._learner.learn, rows)
 
     async def weights(self) -> Weights:
         return await asyncio.to_thread(self._learner.weights)

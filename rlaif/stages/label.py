@@ -76,9 +76,9 @@ async def _compare(run: Run) -> None:
     run_dir.journal.export(Comparison, "comparisons", run_dir.path / "comparisons" / "comparisons.parquet")
 
 
-async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -> None:
-    config, run_dir = run.config, run.run_dir
-    task = Label(
+def label_task(run: Run) -> Label:
+    config = run.config
+    return Label(
         seed=config.seed,
         constitution=run.constitution,
         settings=config.labelling,
@@ -86,6 +86,11 @@ async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -
         template=read_template(config.labelling.template),
         examples=read_examples(LabelExample, config.labelling.examples, field="labelling.examples"),
     )
+
+
+async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -> None:
+    config, run_dir = run.config, run.run_dir
+    task = label_task(run)
     async with run.pool("labeller", run.path(config.labeller.model)) as pool:
         before, started = run_dir.journal.count(STAGE), time.monotonic()
         await collect(run, STAGE, pool, task, pairs, num_pairs)

@@ -1,43 +1,55 @@
-"""Step 5: reinforcement from the preference model's scores.
+"""Step 5: reinforcement from the preference model's scores, and feedback on the policy's fresh answers meanwhile.
 
 ```
-          draws of batch b            samples              scored batch b
-schedule ─────────────────► generator ───────► scorer ─────────────────► learner ─► version v+1
-              ▲ admitted when b <= v + S                                     │
-              └──────────────── weights of v+1, verified ────────────────────┘
+            draws of b           samples of b             scored b
+ roll_out ─────────► generator ─────────► score ─► scorer ───────► learn ─► version v+1
+     ▲ admitted when b <= v + S             ▲ model w(b)                        │
+     └─────────────────────────── publish ◄─┼───────────────────────────────────┘
+                                     │      └──────────────────────────────────────────────┐
+                  every `every` versions                                                   │
+                                     ▼                                                     │
+     compare ─► generator ─► pairs of answers ─► label ─► labeller ─► labels ─► refit ─► model r
 ```
-Loop      consumes             waits for                        unblocked by        produces
-roll_out  the schedule         admission: b <= v + S            a learned batch     scored batches, in order
-learn     scored batches       the next batch in order          roll_out            weights, rollouts, metrics
+Loop      consumes              waits for                        unblocked by         produces
+roll_out  the schedule          admission: b <= v + S            publish              samples, batch by batch
+score     samples               model w(b) (``lag``)             roll_out, refit      scored batches
+learn     scored batches        the next batch in order          score                weights, rollouts, metrics
+publish   weights               every engine's proof             learn                versions that are served
+compare   the schedule          policy version r * every         publish              comparisons, journalled
+label     comparisons           the labeller's engines           compare              preferences, journalled
+refit     preferences           the gate, the trainer's ranks    label                model r, re-centred
 
-S is ``max_staleness``. With S = 0 the two loops take turns, which is the synchronous algorithm; the code is the same.
-Batches form in the order of the schedule and nothing is dropped for its age.
+S is ``reinforcement.max_staleness``; ``lag`` says what ``preference_model.refresh.max_lag`` allows. With both 0 the
+loops take turns, which is the sequential algorithm; the code is the same. Batches form in the order of the schedule,
+refreshes and publishing fire on counts, and nothing is dropped for its age. Scripted engines answer by hash, so runs
+over them end alike whatever was done at the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rlaif.direct_reward import RateSample
-from rlaif.interfaces import Learned, PolicyLearner, Pool, Task
-from rlaif.records import Rollout, RolloutSample, ScoredSample, Status
-from rlaif.sampling import RollOut, ScoreSample
+from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
+from rlaif.records import Comparison, Preference, Rollout
+from rlaif.sampling import ScoreSample
 from rlaif.stages.admission import Admission
-from rlaif.stages.checkpoints import Checkpoints
-from rlaif.stages.run import Run, failed
-from rlaif.stages.schedule import Schedule, group_of
-from rlaif.training.jobs import PPOJob
+from rlaif.stages.checkpoints import Checkpoint, Checkpoints, PreferenceCheckpoints
+from rlaif.stages.fit_preference_model import pair_builder
+from rlaif.stages.label import label_task
+from rlaif.stages.lag import Refreshed, num_refreshes, version_for
+from rlaif.stages.loops import STAGE, PolicyLoops, batch_stage
+from rlaif.stages.refresh import COMPARISONS, PREFERENCES, RefreshLoops, stage_of, write_probes
+from rlaif.stages.run import Run
+from rlaif.stages.schedule import Schedule
+from rlaif.stages.waits import Waits
+from rlaif.training.jobs import PPOJob, RefreshJob
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredBatch:
-    """What the learner gets: samples and their scores, in the order of the schedule."""
-
-    samples: Sequence[RolloutSample]
-    scored: Sequence[ScoredSample]
+Learner = TypeVar("Learner", PolicyLearner, PreferenceLearner)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,48 +62,55 @@ class Rewards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engines:
-    """The pools of the loops, and the task that makes a score of a sample."""
+class Learners:
+    policy: PolicyLearner
+    preference: PreferenceLearner | None  #: None when the preference model is never refreshed
 
-    generator: Pool
-    scorer: Pool
-    score: Task
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where the loops begin: after the last checkpoint, or at the beginning."""
+
+    batch: int
+    policy: Checkpoint | None
+    served: Refreshed  #: without weights for version 0, which the scorers were opened with
+    preference_path: str | None
+
+    @classmethod
+    def of(cls, run: Run, checkpoints: Checkpoints, models: PreferenceCheckpoints) -> Start:
+        last = checkpoints.last()
+        batch = last.version if last else 0
+        model = models.latest(version_for(run.config.preference_model.refresh, batch))
+        version, offset = (model.version, model.offset) if model else (0, 0.0)
+        return cls(
+            batch=batch,
+            policy=last,
+            served=Refreshed(version=version, weights=None, offset=offset),
+            preference_path=str(model.path) if model else None,
+        )
 
 
 async def reinforce(run: Run) -> None:
-    config, run_dir = run.config, run.run_dir
-    checkpoints = Checkpoints(run_dir.path.absolute() / "checkpoints")
-    last = checkpoints.last()
-    run_dir.journal.forget_from(_stage(last.version if last else 0))
+    path = run.run_dir.path.absolute() / "checkpoints"
+    checkpoints, models = Checkpoints(path), PreferenceCheckpoints(path)
+    start = Start.of(run, checkpoints, models)
+    run.run_dir.journal.forget_from(batch_stage(start.batch))
+    models.forget_after(start.served.version)
     rewards = _rewards(run)
-    job = PPOJob(
-        policy=str(run_dir.model("sl_cai")),
-        preference_model=None if rewards.role == "labeller" else rewards.model,
-        settings=config.reinforcement,
-        temperature=config.sampling.temperature,
-        trainer=config.policy_trainer,
-        seed=config.seed,
-        checkpoint=str(last.path) if last else None,
-    )
-    learner, _, _ = await asyncio.gather(  # starting takes longer than many batches, so all start at once
-        run.trainers.policy_learner(job),
-        run.start("generator", str(run_dir.model("sl_cai"))),
-        run.start(rewards.role, rewards.model),
-    )
-    try:
-        async with (
-            run.pool("generator", str(run_dir.model("sl_cai"))) as generator,
-            run.pool(rewards.role, rewards.model) as scorer,
-        ):
-            engines = Engines(generator=generator, scorer=scorer, score=rewards.task)
-            await _loops(run, engines, learner, checkpoints, first=last.version if last else 0)
-        await learner.save(run_dir.model("rl_cai"))
-    finally:
-        await learner.close()
-    await run.release("generator", rewards.role)
-    num = run_dir.journal.export(Rollout, "rollouts/*", run_dir.path / "rollouts" / "rollouts.parquet")
-    lost = run_dir.journal.num_quarantined("rollouts")
-    run_dir.account("reinforce", rows_in=num + lost, rows_out=num, quarantined=lost)
+    roles = {"generator": str(run.run_dir.model("sl_cai")), rewards.role: rewards.model}
+    if _refreshes(run):
+        roles["labeller"] = run.path(run.config.labeller.model)
+    async with _learners(run, start, rewards, roles) as learners:
+        await _loops(run, rewards, learners, start, checkpoints, models)
+        await learners.policy.save(run.run_dir.model("rl_cai"))
+        if learners.preference is not None:
+            await learners.preference.save(run.run_dir.model("preference_model_refreshed"))
+    await run.release(*roles)
+    _account(run)
+
+
+def _refreshes(run: Run) -> int:
+    return num_refreshes(run.config.reinforcement, run.config.preference_model.refresh)
 
 
 def _rewards(run: Run) -> Rewards:
@@ -107,107 +126,115 @@ def _rewards(run: Run) -> Rewards:
     return Rewards(role="labeller", model=run.path(config.labeller.model), task=rate)
 
 
-async def _loops(run: Run, engines: Engines, learner: PolicyLearner, checkpoints: Checkpoints, first: int) -> None:
-    schedule = Schedule.of(run)
-    admission = Admission(version=first, max_staleness=run.config.reinforcement.max_staleness)
-    scored: asyncio.Queue[ScoredBatch] = asyncio.Queue()
-    if first:
-        await engines.generator.update_weights(await learner.weights())
-    run.progress.start("reinforce", run.config.reinforcement.batches - first)
-    async with asyncio.TaskGroup() as loops:
-        loops.create_task(_roll_out(run, schedule, first, engines, admission, scored))
-        loops.create_task(_learn(run, first, learner, engines.generator, admission, scored, checkpoints))
-    run.progress.finish("reinforce")
+@asynccontextmanager
+async def _learners(run: Run, start: Start, rewards: Rewards, roles: dict[str, str]) -> AsyncIterator[Learners]:
+    """The trainers' ranks. Starting takes longer than many batches, so ranks and pools start at once."""
+    async with AsyncExitStack() as opened:
+
+        async def kept(opening: Awaitable[Learner]) -> Learner:
+            learner = await opening
+            opened.push_async_callback(learner.close)
+            return learner
+
+        async with asyncio.TaskGroup() as starting:
+            policy = starting.create_task(kept(run.trainers.policy_learner(_ppo_job(run, start, rewards))))
+            preference = None
+            if _refreshes(run):
+                preference = starting.create_task(kept(run.trainers.preference_learner(_refresh_job(run, start))))
+            for role, model in roles.items():
+                starting.create_task(run.start(role, model))
+        yield Learners(policy=policy.result(), preference=preference.result() if preference else None)
 
 
-async def _roll_out(
+def _ppo_job(run: Run, start: Start, rewards: Rewards) -> PPOJob:
+    config = run.config
+    return PPOJob(
+        policy=str(run.run_dir.model("sl_cai")),
+        preference_model=rewards.model if rewards.role == "scorer" else None,
+        settings=config.reinforcement,
+        temperature=config.sampling.temperature,
+        trainer=config.policy_trainer,
+        seed=config.seed,
+        value_warmup_epochs=config.preference_model.refresh.value_warmup_epochs,
+        checkpoint=str(start.policy.path) if start.policy else None,
+    )
+
+
+def _refresh_job(run: Run, start: Start) -> RefreshJob:
+    return RefreshJob(
+        model=str(run.run_dir.model("preference_model")),
+        probes=str(write_probes(run)),
+        settings=run.config.preference_model,
+        trainer=run.config.preference_trainer,
+        seed=run.config.seed,
+        checkpoint=start.preference_path,
+    )
+
+
+async def _loops(
     run: Run,
-    schedule: Schedule,
-    first: int,
-    engines: Engines,
-    admission: Admission,
-    scored: asyncio.Queue[ScoredBatch],
-) -> None:
-    task = RollOut(dialogue_format=run.config.dialogue_format, sampling=run.config.sampling)
-    for batch in range(first, run.config.reinforcement.batches):
-        await admission.wait(batch)
-        samples = await _in_order(run, engines.generator, task, schedule.batch(batch))
-        scores = await _in_order(run, engines.scorer, engines.score, samples)
-        await scored.put(_scored_batch(samples, scores, run.config.reinforcement.group_size))
-
-
-async def _learn(
-    run: Run,
-    first: int,
-    learner: PolicyLearner,
-    generator: Pool,
-    admission: Admission,
-    scored: asyncio.Queue[ScoredBatch],
+    rewards: Rewards,
+    learners: Learners,
+    start: Start,
     checkpoints: Checkpoints,
+    models: PreferenceCheckpoints,
 ) -> None:
-    for batch in range(first, run.config.reinforcement.batches):
-        rollouts = await scored.get()
-        learned = await learner.learn(rollouts.scored)
-        await generator.update_weights(await learner.weights())
-        run.run_dir.journal.add_all(_stage(batch), _records(rollouts, learned))
-        run.run_dir.metrics.write("reinforce", learned.metrics, step=learned.version)
-        if checkpoints.is_due(learned.version, run.config.reinforcement.checkpoint_every):
-            await checkpoints.write(learned.version, learner.save_checkpoint)
-        run.progress.advance("reinforce")
-        await admission.advance(learned.version)
-
-
-async def _in_order(run: Run, pool: Pool, task: Task, rows: Sequence[Any]) -> list[Any]:
-    """Results of ``rows`` in their order; a row that fails is quarantined and leaves a gap."""
-    results = {}
-    async for done in pool.run(task, rows):
-        if done.record is not None:
-            results[done.row.id] = done.record
-        else:
-            run.quarantine(failed("rollouts", done.row, done.failure or "unknown"))
-    return [results[row.id] for row in rows if row.id in results]
-
-
-def _scored_batch(samples: Sequence[RolloutSample], scores: Sequence[ScoredSample], group_size: int) -> ScoredBatch:
-    """Samples that have a score, in whole groups: a baseline over a group with a gap would be another baseline."""
-    by_id = {score.id: score for score in scores}
-    groups: dict[str, list[RolloutSample]] = {}
-    for sample in samples:
-        groups.setdefault(group_of(sample.id), []).append(sample)
-    whole = [g for g in groups.values() if len(g) == group_size and all(s.id in by_id for s in g)]
-    kept = [sample for group in whole for sample in group]
-    return ScoredBatch(samples=kept, scored=[by_id[sample.id] for sample in kept])
-
-
-def _records(batch: ScoredBatch, learned: Learned) -> list[Rollout]:
-    return [
-        Rollout(
-            id=sample.id,
-            source_file=sample.source_file,
-            source_row=sample.source_row,
-            status=Status.OK,
-            error=None,
-            seconds=sample.seconds,
-            seed=sample.seed,
-            model_version=sample.model_version,
-            axis=sample.axis,
-            prompt_ids=sample.prompt_ids,
-            response_ids=sample.completion.token_ids,
-            logprobs=sample.completion.logprobs,
-            finish_reason=sample.completion.finish_reason,
-            policy_version_start=sample.completion.policy_version_start,
-            policy_version_end=sample.completion.policy_version_end,
-            preference_model_version=0,
-            score=scored.score,
-            kl=kl,
-            advantage_mean=advantage,
+    """Set all loops up and run them to the last batch."""
+    settings = run.config.reinforcement
+    shared: dict[str, Any] = {
+        "run": run,
+        "generator": run.opened("generator"),
+        "schedule": Schedule.of(run),
+        "admission": Admission(version=start.batch, max_staleness=settings.max_staleness),
+        "waits": Waits(settings.stall_timeout_s),
+        "refreshed": asyncio.Queue(1),
+    }
+    policy = PolicyLoops(
+        **shared,
+        scorer=run.opened(rewards.role),
+        score_task=rewards.task,
+        learner=learners.policy,
+        checkpoints=checkpoints,
+        preference_checkpoints=models,
+        first=start.batch,
+        served=start.served,
+    )
+    loops = [policy.roll_out, policy.score, policy.learn, policy.publish]
+    if learners.preference is not None:
+        refresh = RefreshLoops(
+            **shared,
+            labeller=run.opened("labeller"),
+            label_task=label_task(run),
+            learner=learners.preference,
+            builder=pair_builder(run),
+            checkpoints=models,
+            first=start.served.version,
         )
-        for sample, scored, kl, advantage in zip(
-            batch.samples, batch.scored, learned.kl, learned.advantage_mean, strict=True
-        )
-    ]
+        loops += [refresh.compare, refresh.label, refresh.refit]
+        run.progress.start("refresh", len(refresh.versions))
+    if start.batch:
+        await policy.generator.update_weights(await learners.policy.weights())
+    if start.served.version and learners.preference is not None:
+        await policy.scorer.update_weights(await learners.preference.weights())
+    run.progress.start("reinforce", len(policy.batches))
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(loop())
+    for name in ("reinforce", "refresh")[: 1 + (learners.preference is not None)]:
+        run.progress.finish(name)
 
 
-def _stage(batch: int) -> str:
-    """Where a batch's rollouts are journalled, so that batches after a checkpoint can be forgotten."""
-    return f"rollouts/{batch:08d}"
+def _account(run: Run) -> None:
+    """Export what was made, and account for every row of it."""
+    journal, run_dir = run.run_dir.journal, run.run_dir
+    num = journal.export(Rollout, f"{STAGE}/*", run_dir.path / STAGE / f"{STAGE}.parquet")
+    lost = journal.num_quarantined(STAGE)
+    run_dir.account("reinforce", rows_in=num + lost, rows_out=num, quarantined=lost)
+    if num_refreshed := _refreshes(run):
+        rows = num_refreshed * run.config.preference_model.refresh.comparisons
+        for kind, record in ((COMPARISONS, Comparison), (PREFERENCES, Preference)):
+            path = run_dir.path / kind.removeprefix("refresh_") / "refresh.parquet"
+            num = journal.export(record, f"{kind}/*", path)
+            lost = sum(journal.num_quarantined(stage_of(kind, r)) for r in range(1, num_refreshed + 1))
+            run_dir.account(kind, rows_in=rows, rows_out=num, quarantined=lost)
+            rows = num

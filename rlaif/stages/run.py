@@ -126,12 +126,8 @@ async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[R
     journal, counted = run.run_dir.journal, Counted(rows)
     run.progress.start(stage, total)
     hits_before, asked_before = await pool.prefix_hits()
-    async for done in pool.run(task, journal.pending(stage, counted)):
-        if done.record is not None:
-            journal.add(stage, done.record)
-        else:
-            journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
-        run.progress.advance(stage, failed=done.record is None)
+    async for failure in journalled(run, stage, pool, task, counted):
+        run.progress.advance(stage, failed=failure is not None)
     run.progress.finish(stage)
     hits, asked = await pool.prefix_hits()
     if asked > asked_before:
@@ -143,6 +139,18 @@ async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[R
         rows_out=journal.count(stage),
         quarantined=journal.num_quarantined(stage),
     )
+
+
+async def journalled(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT]) -> AsyncIterator[str | None]:
+    """Run ``task`` on every row that ``stage`` does not have yet and journal each as it comes back; yields for each row
+    why it failed, or None."""
+    journal = run.run_dir.journal
+    async for done in pool.run(task, journal.pending(stage, rows)):
+        if done.record is not None:
+            journal.add(stage, done.record)
+        else:
+            journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
+        yield done.failure
 
 
 def failed(stage: str, row: Any, cause: str) -> Quarantined:

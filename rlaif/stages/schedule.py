@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +25,11 @@ class Schedule:
 
     @classmethod
     def of(cls, run: Run) -> Schedule:
-        settings = run.config.reinforcement
+        settings, refreshes = run.config.reinforcement, run.config.preference_model.refresh.every > 0
         return cls(
             seed=run.config.seed,
             settings=settings,
-            red_team=tuple(run.prompts("red_team")) if settings.helpful_fraction < 1 else (),
+            red_team=tuple(run.prompts("red_team")) if settings.helpful_fraction < 1 or refreshes else (),
             helpful=tuple(run.prompts("helpful")) if settings.helpful_fraction > 0 else (),
         )
 
@@ -41,6 +41,12 @@ class Schedule:
             for member in range(self.settings.group_size)
         ]
 
+    def comparisons(self, version: int, num: int) -> list[Prompt]:
+        """The red-team prompts whose answers are compared for the refresh to ``version``, with ids of their own."""
+        positions = range((version - 1) * num, version * num)
+        prompts = [self._at("comparisons", self.red_team, position) for position in positions]
+        return [replace(p, id=f"{p.id}@refresh.{version}.{i}") for p, i in zip(prompts, positions, strict=True)]
+
     def _groups(self, index: int) -> Iterator[tuple[str, Prompt]]:
         num_groups = self.settings.batch_size // self.settings.group_size
         num_helpful = round(num_groups * self.settings.helpful_fraction)
@@ -48,11 +54,14 @@ class Schedule:
         for axis, number in numbers.items():
             prompts = self.red_team if axis == "red_team" else self.helpful
             for position in range(index * number, (index + 1) * number):
-                prompt = prompts[self._order(axis, len(prompts), position // len(prompts))[position % len(prompts)]]
+                prompt = self._at(axis, prompts, position)
                 yield f"{prompt.id}@{axis}.{index}.{position}", prompt
 
-    def _order(self, axis: Axis, num: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng(seed_from(self.seed, "schedule", axis, epoch)).permutation(num)
+    def _at(self, walk: str, prompts: tuple[Prompt, ...], position: int) -> Prompt:
+        """The prompt at ``position`` of a walk over all prompts, epoch after epoch."""
+        epoch, index = divmod(position, len(prompts))
+        order = np.random.default_rng(seed_from(self.seed, "schedule", walk, epoch)).permutation(len(prompts))
+        return prompts[order[index]]
 
 
 def group_of(rollout_id: str) -> str:

@@ -55,11 +55,38 @@ class PreferenceJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefreshRows:
+    """What one refresh learns from: parquet files as ``PreferenceJob``'s. ``fresh``: the fresh pairs alone, all of
+    them, on which the model is measured before it learns."""
+
+    fit: str
+    fresh: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshJob:
+    """Keep the preference model at ``model``, which is version 0, and fit it again when told to.
+
+    ``probes`` is a parquet file of pairs, whose dialogues are the frozen probe set. ``checkpoint`` is a directory that
+    ``PreferenceLearner.save_checkpoint`` wrote, to go on from.
+    """
+
+    model: str
+    probes: str
+    settings: PreferenceModel
+    trainer: Trainer
+    seed: int
+    name: str = "refresh"
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOJob:
     """Train the model at ``policy`` against scores; the value function starts from ``preference_model``, or from the
     policy's own backbone when there is none.
 
-    ``temperature`` is that of the rollouts: log-probabilities are compared at it. ``checkpoint`` is a directory that
+    ``temperature`` is that of the rollouts: log-probabilities are compared at it. ``value_warmup_epochs``: passes of
+    the value function alone over the first batch of a refreshed preference model. ``checkpoint`` is a directory that
     ``PPOLearner.save_checkpoint`` wrote, to go on from.
     """
 
@@ -69,4 +96,5 @@ class PPOJob:
     temperature: float
     trainer: Trainer
     seed: int
+    value_warmup_epochs: int = 0
     checkpoint: str | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -169,6 +170,11 @@ def verify(model: PolicyModel, path: str) -> None:
             f"(log-probability {ours.item():.4f} here, {stock.item():.4f} in transformers)"
         )
     model.train()
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16; float32 holds it exactly."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def save_model(model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: Any, path: str) -> None:

@@ -20,14 +20,17 @@ Departures from the papers:
 3. Dropout is off, also in optimizer steps: it would put noise into every ratio.
 4. Learning rates fall linearly to zero over the run's batches, as in the PPO paper's Atari setting (table 5) and not in
    the constitutional one: whitened advantages never shrink, so a constant rate ends in a policy full of their noise.
-5. Minibatch order depends on (seed, version, epoch) alone, so a resumed run repeats it without a saved RNG state.
+5. When the preference model was refreshed, the first batch that the new one scored trains the value function alone
+   before its advantages are taken: values learned for the old model's scores would be wrong baselines.
+6. Minibatch order depends on (seed, version, epoch) alone, so a resumed run repeats it without a saved RNG state.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,7 @@ from rlaif.training.jobs import PPOJob, Rank
 from rlaif.training.models import (
     PolicyModel,
     ScalarModel,
+    as_numpy,
     load_policy,
     load_scorer,
     load_tokenizer,
@@ -64,6 +68,7 @@ class Progress:
     coefficient: float
     statistics: RewardStatistics
     probes: tuple[tuple[int, ...], ...]  #: sequences of the last batch, for ``Weights.probe``
+    preference_model_version: int = 0  #: that scored the last batch
 
 
 class PPOLearner:
@@ -116,19 +121,24 @@ class PPOLearner:
 
         Raises DataError for samples that cannot be learned from.
         """
+        if not samples:
+            return self._pass_by()
         check_samples(samples, self._settings.group_size)
         before = self._progress
         statistics = before.statistics.updated(torch.tensor([sample.score for sample in samples]))
         normalize = self._normalization(statistics)
-        forwards = self._forwards(samples, normalize)
-        batch = experience(samples, forwards, self._settings, normalize, before.coefficient)
-        steps = [self._step(samples, rows, batch, normalize) for rows in self._minibatches(len(samples))]
+        forwards, batch = self._experience(samples, normalize)
+        if samples[0].preference_model_version != before.preference_model_version:
+            forwards, batch = self._warmed_up(samples, forwards, batch, normalize)
+        minibatches = self._minibatches(len(samples), self._settings.epochs)
+        steps = [self._step(samples, rows, batch, normalize) for rows in minibatches]
         sequence_kl = batch.sequence_kl.mean().item()
         self._progress = Progress(
             version=before.version + 1,
             coefficient=kl_coefficient(self._settings.kl, before.coefficient, sequence_kl, len(samples)),
             statistics=statistics,
             probes=tuple((*s.prompt_ids, *s.response_ids) for s in samples[:NUM_PROBES]),
+            preference_model_version=samples[0].preference_model_version,
         )
         means = {f"reinforce/{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]}
         described = describe(samples, batch, forwards, before)
@@ -138,6 +148,30 @@ class PPOLearner:
             kl=tuple(batch.sequence_kl.tolist()),
             advantage_mean=tuple((batch.advantages.sum(1) / batch.mask.sum(1)).tolist()),
         )
+
+    def _pass_by(self) -> Learned:
+        """A batch of which no rollout came back: nothing to learn, and the next one must not wait for it."""
+        self._progress = replace(self._progress, version=self._progress.version + 1)
+        return Learned(
+            version=self._progress.version, metrics={"reinforce/data/num_samples": 0.0}, kl=(), advantage_mean=()
+        )
+
+    def _experience(self, samples: Sequence[ScoredSample], normalize: Normalization) -> tuple[Forwards, Experience]:
+        forwards = self._forwards(samples, normalize)
+        return forwards, experience(samples, forwards, self._settings, normalize, self._progress.coefficient)
+
+    def _warmed_up(
+        self, samples: Sequence[ScoredSample], forwards: Forwards, batch: Experience, normalize: Normalization
+    ) -> tuple[Forwards, Experience]:
+        """The batch as it looks after passes of the value function alone over it, unclipped."""
+        if self._value is None:
+            return forwards, batch
+        for _ in range(self._job.value_warmup_epochs):
+            for rows in self._minibatches(len(samples), epochs=1):
+                micros, num_tokens = self._micros(samples, rows, batch)
+                self._value.step(self._value_losses(micros, batch, normalize, math.inf, num_tokens, {}), self._rate)
+            forwards, batch = self._experience(samples, normalize)
+        return forwards, batch
 
     def _normalization(self, statistics: RewardStatistics) -> Normalization:
         divides = self._settings.reward_normalization == "mean_std"
@@ -166,9 +200,9 @@ class PPOLearner:
         assert self._value is not None
         return normalize(self._value(micro.input_ids, micro.positions))
 
-    def _minibatches(self, num_samples: int) -> Iterator[list[int]]:
+    def _minibatches(self, num_samples: int, epochs: int) -> Iterator[list[int]]:
         """Rows of each optimizer step: every row once an epoch, in a new order each; the tail is kept."""
-        for epoch in range(self._settings.epochs):
+        for epoch in range(epochs):
             key = (self._job.seed, self._progress.version, epoch)
             order = np.random.default_rng(key).permutation(num_samples).tolist()
             for first in range(0, num_samples, self._settings.minibatch_size):
@@ -178,15 +212,26 @@ class PPOLearner:
         self, samples: Sequence[ScoredSample], rows: list[int], batch: Experience, normalize: Normalization
     ) -> dict[str, float]:
         """One optimizer step of policy and value function on ``rows``; its losses and metrics over all ranks."""
-        num_tokens = float(batch.mask[rows].sum())
+        micros, num_tokens = self._micros(samples, rows, batch)
+        sums: dict[str, Tensor] = {}
+        self._policy.step(self._policy_losses(micros, batch, num_tokens, sums), self._rate)
+        if self._value is not None:
+            clip = self._settings.value_clip
+            self._value.step(self._value_losses(micros, batch, normalize, clip, num_tokens, sums), self._rate)
+        return summed({name: value.item() for name, value in sums.items()}, self._rank, self._policy.device)
+
+    def _micros(
+        self, samples: Sequence[ScoredSample], rows: list[int], batch: Experience
+    ) -> tuple[list[MicroBatch], float]:
+        """This rank's micro-batches of ``rows``, and the response tokens of all ranks'."""
         plan = share(sequence_lengths(samples), rows, self._job.trainer.micro_batch_tokens, self._rank)
         micros = [micro_batch(samples, taken, self._policy.device) for taken in plan]
-        sums: dict[str, Tensor] = {}
-        rate = 1 - self._progress.version / self._settings.batches
-        self._policy.step(self._policy_losses(micros, batch, num_tokens, sums), rate)
-        if self._value is not None:
-            self._value.step(self._value_losses(micros, batch, normalize, num_tokens, sums), rate)
-        return summed({name: value.item() for name, value in sums.items()}, self._rank, self._policy.device)
+        return micros, float(batch.mask[rows].sum())
+
+    @property
+    def _rate(self) -> float:
+        """Of the learning rates, for the batch at hand."""
+        return 1 - self._progress.version / self._settings.batches
 
     def _policy_losses(
         self, micros: Sequence[MicroBatch], batch: Experience, num_tokens: float, sums: dict[str, Tensor]
@@ -206,13 +251,14 @@ class PPOLearner:
         micros: Sequence[MicroBatch],
         batch: Experience,
         normalize: Normalization,
+        clip: float,
         num_tokens: float,
         sums: dict[str, Tensor],
     ) -> Iterator[Tensor]:
         for micro in micros:
             values = self._values(micro, normalize)
             old, returns = (flat(tensor, batch.mask, micro) for tensor in (batch.values, batch.returns))
-            loss, metrics = value_loss(values, old, returns, self._settings.value_clip, num_tokens)
+            loss, metrics = value_loss(values, old, returns, clip, num_tokens)
             weight = 1.0 if micro.rows else 0.0
             add(sums, "value", weight, {"loss": loss.detach(), **metrics})
             yield loss * weight
@@ -275,6 +321,7 @@ class PPOLearner:
             coefficient=saved["coefficient"],
             statistics=RewardStatistics(**saved["statistics"]),
             probes=tuple(map(tuple, saved["probes"])),
+            preference_model_version=saved["preference_model_version"],
         )
 
 
@@ -288,11 +335,6 @@ def add(sums: dict[str, Tensor], group: str, weight: float, metrics: dict[str, T
     for name, value in metrics.items():
         key = f"{group}/{name}"
         sums[key] = sums.get(key, torch.zeros_like(value)) + weight * value
-
-
-def as_numpy(tensor: Tensor) -> np.ndarray:
-    """NumPy has no bfloat16; float32 holds it exactly."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def describe(
@@ -315,6 +357,7 @@ def describe(
         "gap/effective_sample_size": weights.sum().square() / (weights.numel() * weights.square().sum()),
         "gap/staleness_mean": np.mean(staleness),
         "gap/staleness_max": max(staleness),
+        **{f"gap/staleness_share_{age}": staleness.count(age) / len(samples) for age in sorted(set(staleness))},
         "response/length_mean": mask.sum() / len(samples),
         "response/truncated_fraction": np.mean([sample.finish_reason == "length" for sample in samples]),
         "data/num_samples": len(samples),

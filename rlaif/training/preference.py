@@ -26,7 +26,7 @@ from rlaif.losses import preference_loss
 from rlaif.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
-from rlaif.training.jobs import PreferenceJob, Rank
+from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob
 from rlaif.training.models import ScalarModel, load_scorer, load_tokenizer, new_scorer, save_model
 
 Report = Callable[[Mapping[str, float]], None]
@@ -52,11 +52,11 @@ def run_preference(
     model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed)
     metrics: dict[str, float] = {}
     if pretraining_batches is not None:
-        phase = PairFit("pretraining", job, job.settings.pretraining, rank, model)
+        phase = PairFit("pretraining", job, rank, pair_engine(model, job, job.settings.pretraining, rank))
         metrics |= phase.run(pretraining_batches, report)
         save_scorer(phase.engine, model, tokenizer, job.output, rank)
         model = load_scorer(job.output, job.trainer.dtype)
-    phase = PairFit("fit", job, job.settings.fit, rank, model)
+    phase = PairFit("fit", job, rank, pair_engine(model, job, job.settings.fit, rank))
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
         metrics |= _heldout(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
@@ -79,27 +79,35 @@ def _heldout(name: str, phase: PairFit, rows: Sequence[Row], fit_accuracy: float
 
 def save_scorer(engine: Engine, model: ScalarModel, tokenizer: object, path: str, rank: Rank) -> None:
     """Save as a stock sequence classifier with one label; returns on every rank when the files are there."""
-    state = engine.full_state()
+    tensors = scorer_state(engine)
     if rank.index == 0:
-        tensors = {name.removeprefix("classifier."): tensor for name, tensor in state.items()}
         save_model(model.classifier, tensors, tokenizer, path)
     wait_for_all(rank)
+
+
+def scorer_state(engine: Engine) -> dict[str, Tensor]:
+    """Weights by the names that stock sequence classifiers give them; every rank must call it."""
+    return {name.removeprefix("classifier."): tensor for name, tensor in engine.full_state().items()}
+
+
+def pair_engine(model: ScalarModel, job: PreferenceJob | RefreshJob, settings: Optimization, rank: Rank) -> Engine:
+    return Engine(
+        model,
+        job.trainer,
+        rank,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+    )
 
 
 class PairFit:
     """One pass of pairwise training (pretraining or fit) and its counts so far."""
 
-    def __init__(self, name: str, job: PreferenceJob, settings: Optimization, rank: Rank, model: ScalarModel) -> None:
+    def __init__(self, name: str, job: PreferenceJob | RefreshJob, rank: Rank, engine: Engine) -> None:
         self._name, self._job, self._rank = name, job, rank
-        self.engine = Engine(
-            model,
-            job.trainer,
-            rank,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-        )
+        self.engine = engine
         self._losses: list[float] = []
         self._totals = {"pairs": 0.0, "pairs_left_out": 0.0, "tokens": 0.0, "agreed": 0.0, "decided": 0.0}
 

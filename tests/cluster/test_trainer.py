@@ -93,6 +93,7 @@ def batch(seed: int) -> list[ScoredSample]:
             finish_reason="length",
             score=float(rng.normal()),
             policy_version_start=seed,
+            preference_model_version=0,
         )
         for i in range(4)
     ]

@@ -10,7 +10,7 @@ from rlaif.records import Sampling, ScoredSample
 from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
 from rlaif.training.ppo import PPOLearner
-from rlaif.training.preference import PairFit, run_preference
+from rlaif.training.preference import PairFit, pair_engine, run_preference
 from tests.tiny_models import saved, tiny_lm, tiny_pm
 from tests.unit.training.conftest import pair_rows, ppo_job, preference_job
 
@@ -21,7 +21,8 @@ async def test_a_fitted_preference_model_gives_its_training_scores(tmp_path):
     rows = pair_rows(16)
     job = preference_job(saved(tiny_lm(0, tied=True), tmp_path / "base"), tmp_path / "pm")
     run_preference(job, Rank(), None, [rows] * 5, None, lambda metrics: None)
-    pairs = PairFit("fit", job, job.settings.fit, Rank(), load_scorer(job.output, "float32")).score(rows)
+    engine = pair_engine(load_scorer(job.output, "float32"), job, job.settings.fit, Rank())
+    pairs = PairFit("fit", job, Rank(), engine).score(rows)
     engine = open_engine("scorer", job.output, SETTINGS)
     try:
         served = await asyncio.gather(*(engine.score(row["input_ids_1"]) for row in rows))
@@ -62,6 +63,7 @@ async def sampled(engine, temperature) -> list[ScoredSample]:
             finish_reason=done.finish_reason,
             score=float(len(set(done.token_ids))),
             policy_version_start=done.policy_version_start,
+            preference_model_version=0,
         )
         for prompt, done in zip(prompts, completions, strict=True)
     ]

@@ -24,6 +24,7 @@ def sample(number: int, length: int, **changes) -> ScoredSample:
         finish_reason="stop",
         score=float(number),
         policy_version_start=0,
+        preference_model_version=0,
     )
     return replace(made, **changes)
 

@@ -51,7 +51,7 @@ async def test_no_batch_starts_more_than_the_bound_ahead(max_staleness):
 
     async def roll_out():
         for batch in range(10):
-            await admission.wait(batch)
+            await admission.admits(batch)
             started.append(batch)
 
     loop = asyncio.create_task(roll_out())

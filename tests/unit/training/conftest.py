@@ -76,6 +76,7 @@ def rollouts(count: int, group_size: int = 1) -> list[ScoredSample]:
                 finish_reason=draw.choice(["stop", "stop", "length"]),
                 score=draw.gauss(0, 1),
                 policy_version_start=0,
+                preference_model_version=0,
             )
         )
     return samples

@@ -83,6 +83,7 @@ def test_scored_samples_are_frozen_and_picklable():
         finish_reason="stop",
         score=0.5,
         policy_version_start=0,
+        preference_model_version=0,
     )
     assert pickle.loads(pickle.dumps(sample)) == sample
     assert np.shape(sample.response_ids) == (1,)

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rlaif.errors import DataError
 from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
-from rlaif.training.preference import PairFit, run_preference
+from rlaif.training.preference import PairFit, pair_engine, run_preference
 from tests.unit.training.conftest import in_batches, pair_rows, preference_job
 
 
@@ -50,7 +50,8 @@ def test_it_learns_what_the_labels_say(fitted):
 def test_stock_classification_gives_the_training_scores_alone_and_padded(base, fitted):
     path, rows, _ = fitted
     job = preference_job(base, path)
-    ours = PairFit("fit", job, job.settings.fit, Rank(), load_scorer(str(path), "float32")).score(rows[80:])
+    engine = pair_engine(load_scorer(str(path), "float32"), job, job.settings.fit, Rank())
+    ours = PairFit("fit", job, Rank(), engine).score(rows[80:])
     model = AutoModelForSequenceClassification.from_pretrained(path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     assert model.config.num_labels == 1 and model.config.pad_token_id != tokenizer.eos_token_id

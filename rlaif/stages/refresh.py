@@ -1,0 +1,134 @@
+"""The three loops that keep the preference model up with the policy. All loops' table stands in ``reinforce``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from rlaif.constitution import seed_from
+from rlaif.data.training_sets import PairBuilder, ai_probs, write_pair_rows
+from rlaif.interfaces import Pool, PreferenceLearner, Task
+from rlaif.label_quality import check_gate, measure
+from rlaif.records import Comparison, Preference, Prompt
+from rlaif.sampling import SamplePair
+from rlaif.stages.admission import Admission
+from rlaif.stages.checkpoints import PreferenceCheckpoints
+from rlaif.stages.lag import Refreshed, num_refreshes, starts_at
+from rlaif.stages.run import Run, journalled
+from rlaif.stages.schedule import Schedule
+from rlaif.stages.waits import Waits
+from rlaif.training.batches import read_rows
+from rlaif.training.jobs import RefreshRows
+
+COMPARISONS, PREFERENCES = "refresh_comparisons", "refresh_preferences"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshLoops:
+    """Comparing, labelling, refitting: one refresh after the other through each, so that three can be under way."""
+
+    run: Run
+    generator: Pool
+    labeller: Pool
+    label_task: Task
+    learner: PreferenceLearner
+    builder: PairBuilder
+    schedule: Schedule
+    checkpoints: PreferenceCheckpoints
+    admission: Admission
+    waits: Waits
+    first: int  #: the version that is served at the start
+    refreshed: asyncio.Queue[Refreshed]
+    compared: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1))
+    labelled: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1))
+
+    @property
+    def versions(self) -> range:
+        config = self.run.config
+        return range(self.first + 1, num_refreshes(config.reinforcement, config.preference_model.refresh) + 1)
+
+    async def compare(self) -> None:
+        """Sample pairs of answers of the policy as it is when a refresh is due."""
+        config = self.run.config
+        task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
+        for version in self.versions:
+            due = starts_at(config.preference_model.refresh, version)
+            await self.waits("compare", f"policy version {due}", self.admission.reached(due))
+            stage = stage_of(COMPARISONS, version)
+            await self._collect(stage, self.generator, task, self._prompts(version))
+            await self.waits("compare", f"labels before version {version}", self.compared.put(version))
+
+    def _prompts(self, version: int) -> list[Prompt]:
+        return self.schedule.comparisons(version, self.run.config.preference_model.refresh.comparisons)
+
+    async def label(self) -> None:
+        """Judge the pairs of each refresh, in both orders."""
+        for version in self.versions:
+            await self.waits("label", f"comparisons of refresh {version}", self.compared.get())
+            pairs = self.run.run_dir.journal.records(Comparison, stage_of(COMPARISONS, version))
+            await self._collect(stage_of(PREFERENCES, version), self.labeller, self.label_task, pairs)
+            await self.waits("label", f"the fit before version {version}", self.labelled.put(version))
+
+    async def refit(self) -> None:
+        """Fit the preference model again on each refresh's labels and hand it to ``score``."""
+        for version in self.versions:
+            await self.waits("refit", f"labels of refresh {version}", self.labelled.get())
+            self._check_labels(version)
+            refitted = await self.learner.learn(self._rows(version))
+            offset = await self.checkpoints.write(refitted, self.learner.save_checkpoint)
+            shown = {
+                "refresh/probes/mean_before": refitted.probe_mean_before,
+                "refresh/probes/mean_after": refitted.probe_mean_after,
+                "refresh/probes/offset": offset,
+            }
+            self.run.run_dir.metrics.write("refresh", {**refitted.metrics, **shown}, step=version)
+            refreshed = Refreshed(version=version, weights=await self.learner.weights(), offset=offset)
+            await self.waits("refit", f"version {version - 1} to be served", self.refreshed.put(refreshed))
+            self.run.progress.advance("refresh")
+
+    async def _collect(self, stage: str, pool: Pool, task: Task, rows: Iterable[Any]) -> None:
+        async for _ in journalled(self.run, stage, pool, task, rows):
+            pass
+
+    def _check_labels(self, version: int) -> None:
+        """The gate of the first fit holds for every refresh. Raises GateError."""
+        quality = measure(self.run.run_dir.journal.records(Preference, stage_of(PREFERENCES, version))).metrics()
+        self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
+        check_gate(quality, self.run.config.labelling.gate)
+
+    def _rows(self, version: int) -> RefreshRows:
+        """Write the fresh pairs, and with them a share of the first fit's, drawn anew for each refresh."""
+        run_dir, stage = self.run.run_dir, stage_of(PREFERENCES, version)
+        config = self.run.config
+        shuffles = config.preference_model.shuffle_labels
+        probs = ai_probs(run_dir.journal.records(Preference, stage), shuffles, config.seed)
+        fresh = list(self.builder.from_labels(run_dir.journal.records(Preference, stage), probs))
+        rows = [*fresh, *self._replayed(version, round(config.preference_model.refresh.replay * len(fresh)))]
+        paths = {name: run_dir.training_set(f"refresh_{version:08d}_{name}") for name in ("fit", "fresh")}
+        write_pair_rows(paths["fit"], rows)
+        write_pair_rows(paths["fresh"], fresh)
+        return RefreshRows(fit=str(paths["fit"]), fresh=str(paths["fresh"]))
+
+    def _replayed(self, version: int, num: int) -> list[dict[str, Any]]:
+        rows = read_rows(str(self.run.run_dir.training_set("preference_fit")))
+        return Random(seed_from(self.run.config.seed, "replay", version)).sample(rows, min(num, len(rows)))
+
+
+def write_probes(run: Run) -> Path:
+    """The frozen probe set: held-out pairs of the first fit, or pairs that it learned when none were held out."""
+    sets = [run.run_dir.training_set(f"preference_{part}") for part in ("heldout", "fit")]
+    rows: Iterator[dict[str, Any]] = (row for path in sets for row in pq.read_table(path).to_pylist())
+    path = run.run_dir.training_set("preference_probes")
+    write_pair_rows(path, islice(rows, run.config.preference_model.refresh.probes // 2))  # a pair is two dialogues
+    return path
+
+
+def stage_of(kind: str, version: int) -> str:
+    return f"{kind}/{version:08d}"

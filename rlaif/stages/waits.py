@@ -1,0 +1,35 @@
+"""Waits of one loop for another: each says what it waits for, and none is without an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from rlaif.errors import WaitTimeoutError
+
+T = TypeVar("T")
+
+
+class Waits:
+    """What every loop waits for now. When one has waited too long, the error tells all of them: a deadlock is between
+    loops, and each half looks innocent alone."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._waiting: dict[str, str] = {}
+
+    async def __call__(self, loop: str, what: str, awaitable: Awaitable[T]) -> T:
+        """The result of ``awaitable``. Raises WaitTimeoutError after ``timeout_s``."""
+        self._waiting[loop] = what
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit:
+                return await awaitable
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            others = [f"{name} for {thing}" for name, thing in self._waiting.items() if name != loop]
+            told = f"; meanwhile waiting: {', '.join(others)}" if others else ""
+            raise WaitTimeoutError(f"{loop} waited {self._timeout_s:g} s for {what}{told}") from None
+        finally:
+            del self._waiting[loop]

@@ -1,0 +1,130 @@
+"""Trainers without weights that check what they are given, wait, and answer by hash: for plans, drills and tests.
+
+They keep the contracts of the real ones. What they have learned is a digest of every row in the order in which it
+came, so two runs that end with the same digest learned the same rows in the same order. A row takes
+``trainer.scripted.row_s`` seconds. Models that they "save" are their base's files and the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rlaif.experience import check_samples
+from rlaif.interfaces import Learned, Probe, Refitted, Weights
+from rlaif.records import ScoredSample
+from rlaif.training.batches import Row, read_rows
+from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, SFTJob
+
+DIGEST = "scripted_digest.json"
+
+
+class Digest:
+    """What was learned so far: a version and a hash chain."""
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self.version, self.value = 0, "0" * 64
+        if checkpoint is not None:
+            saved = json.loads((Path(checkpoint) / DIGEST).read_text())
+            self.version, self.value = saved["version"], saved["value"]
+
+    def add(self, *learned: object) -> None:
+        self.version += 1
+        self.value = hashlib.sha256(repr((self.value, learned)).encode()).hexdigest()
+
+    def weights(self, probe: Sequence[int]) -> Weights:
+        tensors = {"digest": np.frombuffer(bytes.fromhex(self.value), dtype=np.uint8)}
+        return Weights(version=self.version, tensors=tensors, probe=Probe(token_ids=(tuple(probe),), values=(-1.0,)))
+
+    def save(self, base: str, path: str | Path) -> None:
+        shutil.copytree(base, path, dirs_exist_ok=True)
+        (Path(path) / DIGEST).write_text(json.dumps({"version": self.version, "value": self.value}))
+
+
+class ScriptedPolicyLearner:
+    """Stands where ``ppo.PPOLearner`` does."""
+
+    def __init__(self, job: PPOJob, rank: Rank) -> None:
+        self._job, self._rank, self._digest = job, rank, Digest(job.checkpoint)
+
+    def learn(self, samples: Sequence[ScoredSample]) -> Learned:
+        check_samples(samples, self._job.settings.group_size)
+        ages = [self._digest.version - sample.policy_version_start for sample in samples]
+        time.sleep(self._job.trainer.scripted.row_s * len(samples))
+        self._digest.add(*[(s.id, s.response_ids, s.logprobs, s.score, s.preference_model_version) for s in samples])
+        found = {"data/num_samples": len(samples), "gap/staleness_max": max(ages, default=0)}
+        return Learned(
+            version=self._digest.version,
+            metrics={f"reinforce/{name}": float(value) for name, value in found.items()},
+            kl=(0.0,) * len(samples),
+            advantage_mean=(0.0,) * len(samples),
+        )
+
+    def weights(self) -> Weights:
+        return self._digest.weights(probe=(0, 1))
+
+    def save(self, path: str | Path) -> None:
+        if self._rank.index == 0:
+            self._digest.save(self._job.policy, path)
+
+    save_checkpoint = save
+
+
+class ScriptedPreferenceLearner:
+    """Stands where ``refresh.PreferenceLearner`` does. Its models give every probe the same score."""
+
+    def __init__(self, job: RefreshJob, rank: Rank) -> None:
+        self._job, self._rank, self._digest = job, rank, Digest(job.checkpoint)
+        self._probe = read_rows(job.probes)[0]["input_ids_1"]
+
+    def learn(self, rows: RefreshRows) -> Refitted:
+        fit, fresh = read_rows(rows.fit), read_rows(rows.fresh)
+        time.sleep(self._job.trainer.scripted.row_s * len(fit))
+        self._digest.add(*[(row["id"], row["prob"]) for row in fit])
+        metrics = {f"{self._job.name}/fit/num_pairs": float(len(fit)), f"{self._job.name}/fresh/num_pairs": len(fresh)}
+        return Refitted(version=self._digest.version, metrics=metrics, probe_mean_before=0.0, probe_mean_after=0.0)
+
+    def weights(self) -> Weights:
+        return self._digest.weights(self._probe)
+
+    def save(self, path: str | Path) -> None:
+        if self._rank.index == 0:
+            self._digest.save(self._job.model, path)
+
+    save_checkpoint = save
+
+
+def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]]) -> dict[str, float]:
+    """Go through ``batches``, this rank's shares, and save the base; stands where ``sft.run_sft`` does."""
+    num_rows = _spend(batches, job.trainer.scripted.row_s)
+    if rank.index == 0:
+        Digest(None).save(job.base_model, job.output)
+    return {"supervise/data/num_rows": float(num_rows * rank.world_size)}
+
+
+def scripted_fit(
+    job: PreferenceJob,
+    rank: Rank,
+    pretraining_batches: Iterable[list[Row]] | None,
+    fit_batches: Iterable[list[Row]],
+) -> dict[str, float]:
+    """As ``scripted_sft``; stands where ``preference.run_preference`` does."""
+    _spend(pretraining_batches or (), job.trainer.scripted.row_s)
+    num_rows = _spend(fit_batches, job.trainer.scripted.row_s)
+    if rank.index == 0:
+        Digest(None).save(job.base_model, job.output)
+    return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
+
+
+def _spend(batches: Iterable[list[Row]], row_s: float) -> int:
+    num_rows = 0
+    for rows in batches:
+        time.sleep(row_s * len(rows))
+        num_rows += len(rows)
+    return num_rows

@@ -1,0 +1,88 @@
+"""Feedback and reinforcement at the same time: the same rows, the same models, whatever is done at once."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from actors.driver import PIPELINE, drive
+from rlaif.config import Config
+from rlaif.stages.lag import version_for
+from rlaif.stages.run import Silent
+from rlaif.training.scripted import DIGEST
+
+BATCHES, EVERY, COMPARISONS = 8, 2, 6
+
+
+def changed(config: Config, **sections: dict) -> Config:
+    values = config.model_dump()
+    for name, fields in sections.items():
+        values[name] = values[name] | fields
+    return Config.model_validate(values)
+
+
+def refreshing(config: Config, run_dir: Path, *, max_staleness: int = 0, max_lag: int = 0, **sections: dict) -> Config:
+    refresh = {"every": EVERY, "comparisons": COMPARISONS, "max_lag": max_lag, "probes": 4}
+    preference_model = config.preference_model.model_dump() | {"refresh": refresh}
+    reinforcement = {"batches": BATCHES, "checkpoint_every": 3, "max_staleness": max_staleness}
+    made = changed(config, preference_model=preference_model, reinforcement=reinforcement, **sections)
+    return made.model_copy(update={"run_dir": str(run_dir)})
+
+
+@pytest.fixture
+def scripted_config(tiny_config) -> Config:
+    roles = ("generator", "labeller", "scorer", "policy_trainer", "preference_trainer")
+    return changed(tiny_config, **{role: {"engine": "scripted"} for role in roles})
+
+
+def rollouts(run_dir: Path) -> list[dict]:
+    return pq.read_table(run_dir / "rollouts" / "rollouts.parquet").to_pylist()
+
+
+def learned(run_dir: Path) -> dict[str, str]:
+    return {m: (run_dir / "models" / m / DIGEST).read_text() for m in ("rl_cai", "preference_model_refreshed")}
+
+
+async def test_a_refreshed_model_scores_from_its_batch_on(tiny_config, tmp_path):
+    run_dir = await drive(refreshing(tiny_config, tmp_path / "run"), Silent(), PIPELINE, in_process=True)
+    config = refreshing(tiny_config, tmp_path / "run")
+    for row in rollouts(run_dir):
+        batch = int(row["id"].split("@")[1].split(".")[1])
+        assert row["preference_model_version"] == version_for(config.preference_model.refresh, batch)
+        assert row["policy_version_start"] == batch
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    wanted = 3 * COMPARISONS
+    assert manifest["stages"]["refresh_comparisons"]["rows_out"] == wanted
+    assert manifest["stages"]["refresh_preferences"] == {
+        "state": "done",
+        "rows_in": wanted,
+        "rows_out": wanted,
+        "quarantined": 0,
+    }
+    labels = pq.read_table(run_dir / "preferences" / "refresh.parquet").to_pylist()
+    assert len({row["id"] for row in labels}) == wanted
+    assert {row["policy_version"] for row in labels} == {2, 4, 6}
+    assert list((run_dir / "models" / "preference_model_refreshed").glob("*.safetensors"))
+
+
+async def test_what_is_learned_does_not_depend_on_what_is_done_at_once(scripted_config, tmp_path):
+    ends = []
+    for max_staleness, max_lag in ((0, 0), (3, 0)):
+        config = refreshing(scripted_config, tmp_path / str(max_staleness), max_staleness=max_staleness, max_lag=max_lag)
+        run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
+        ends.append(learned(run_dir))
+        ages = [row["policy_version_start"] for row in rollouts(run_dir)]
+        assert len(ages) == BATCHES * scripted_config.reinforcement.batch_size
+    assert ends[0] == ends[1]
+
+
+async def test_a_lag_lets_the_older_model_score_meanwhile(scripted_config, tmp_path):
+    config = refreshing(scripted_config, tmp_path / "run", max_staleness=2, max_lag=3)
+    run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
+    versions = {}
+    for row in rollouts(run_dir):
+        batch = int(row["id"].split("@")[1].split(".")[1])
+        versions.setdefault(batch, set()).add(row["preference_model_version"])
+        assert batch - row["policy_version_start"] <= 2
+    assert versions == {0: {0}, 1: {0}, 2: {0}, 3: {0}, 4: {0}, 5: {1}, 6: {1}, 7: {2}}
