@@ -69,7 +69,9 @@ async def test_a_refreshed_model_scores_from_its_batch_on(tiny_config, tmp_path)
 async def test_what_is_learned_does_not_depend_on_what_is_done_at_once(scripted_config, tmp_path):
     ends = []
     for max_staleness, max_lag in ((0, 0), (3, 0)):
-        config = refreshing(scripted_config, tmp_path / str(max_staleness), max_staleness=max_staleness, max_lag=max_lag)
+        config = refreshing(
+            scripted_config, tmp_path / str(max_staleness), max_staleness=max_staleness, max_lag=max_lag
+        )
         run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
         ends.append(learned(run_dir))
         ages = [row["policy_version_start"] for row in rollouts(run_dir)]
