@@ -51,6 +51,7 @@ class ScriptedEngine(Section):
     """The validating engine without weights."""
 
     latency_s: Annotated[float, Field(ge=0)] = 0.0
+    concurrency: Count | None = Field(None, description="requests served at once; none: any number")
     failure_rate: Fraction = 0.0
     slot_bias: float = Field(0.0, description="added to the log-odds of the first of two choices")
 

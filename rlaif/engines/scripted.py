@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import math
 import random
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,9 +62,9 @@ def byte_tokenizer() -> Any:
 class ScriptedEngine:
     """TextGenerator and ChoiceScorer, or SequenceScorer, by its ``kind``.
 
-    ``settings.scripted``: requests take ``latency_s``; a share ``failure_rate`` of them raises RequestError (which
-    ones depends on their number, not on what they ask: a repeated one may pass); ``slot_bias`` is added to the
-    log-odds of the first of two choices.
+    ``settings.scripted``: requests take ``latency_s``, ``concurrency`` of them at once and the others in turn; a share
+    ``failure_rate`` of them raises RequestError (which ones depends on their number, not on what they ask: a repeated
+    one may pass); ``slot_bias`` is added to the log-odds of the first of two choices.
     """
 
     def __init__(self, tokenizer: Any, settings: EnginePool, *, kind: Kind) -> None:
@@ -72,6 +74,7 @@ class ScriptedEngine:
         self.policy_version = 0
         self._script = settings.scripted
         self._failures = random.Random(0)
+        self._free_at = [0.0] * (settings.scripted.concurrency or 0)  #: a heap, one time for each place
         self._closed = False
         self._model = ServedModel(
             path="scripted",
@@ -135,9 +138,19 @@ class ScriptedEngine:
         if self._closed:
             raise EngineError(f"engine {self.model_version} was closed")
         fails = self._failures.random() < self._script.failure_rate
-        await asyncio.sleep(self._script.latency_s)
+        await asyncio.sleep(self._service_s())
         if fails:
             raise RequestError("a scripted failure (scripted.failure_rate)")
+
+    def _service_s(self) -> float:
+        """Until a request that comes now is served. Places are free at times that are added up, not measured, so
+        that an engine which wakes up late still serves ``concurrency / latency_s`` requests a second."""
+        now = time.monotonic()
+        if not self._free_at:
+            return self._script.latency_s
+        served_at = max(now, self._free_at[0]) + self._script.latency_s
+        heapq.heapreplace(self._free_at, served_at)
+        return served_at - now
 
     def _advantage(self, prompt_ids: tuple[int, ...]) -> float:
         question = QUESTION.search(self.tokenizer.decode(prompt_ids))

@@ -61,6 +61,21 @@ async def test_latency_is_spent_side_by_side():
     assert 0.05 <= asyncio.get_running_loop().time() - started < 0.5
 
 
+async def test_no_more_requests_are_served_at_once_than_there_is_room_for():
+    engine = opened("generator", latency_s=0.02, concurrency=2)
+    sampling = Sampling(max_tokens=8, temperature=1.0, seed=0)
+    order: list[int] = []
+
+    async def ask(number: int) -> None:
+        await engine.generate([65], sampling)
+        order.append(number)
+
+    started = asyncio.get_running_loop().time()
+    await asyncio.gather(*map(ask, range(10)))
+    assert asyncio.get_running_loop().time() - started >= 0.099, "five turns of two"
+    assert order == sorted(order)
+
+
 async def test_answers_are_the_same_in_every_engine():
     first, second = opened("generator"), opened("generator")
     sampling = Sampling(max_tokens=80, temperature=1.0, seed=3)
