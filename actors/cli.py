@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actors import audit_cli, constitution_cli
+from actors import audit_cli, constitution_cli, control_cli
 from actors.console import console, errors
 from rlaif.config import Config
 from rlaif.config_file import load_config
@@ -23,6 +23,8 @@ LABEL_CONFIG = Path(__file__).parent.parent / "configs" / "label.yaml"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(constitution_cli.app, name="constitution")
 app.add_typer(audit_cli.app, name="audit")
+app.command()(control_cli.status)
+app.command()(control_cli.scale)
 
 ConfigPath = Annotated[Path, typer.Argument(help="a YAML configuration, e.g. configs/quickstart.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted overrides, e.g. seed=1 run_dir=runs/two")]

@@ -6,11 +6,8 @@ that can be found without Ray before Ray starts.
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +28,7 @@ from rlaif.data.tokenization import load_tokenizer
 from rlaif.engines.models import check_model_dir, local_model
 from rlaif.errors import ConfigError, ModelError, RunDirError
 from rlaif.miniature.paths import miniature_paths
-from rlaif.run_dir import RunDir, write_atomically
+from rlaif.run_dir import RunDir
 from rlaif.stages.label import label_pairs
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run
@@ -86,7 +83,7 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
     try:
         _keep_constitution(run_dir, constitution, work)
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
-        with _runner(config, run_dir, work, in_process) as (pools, trainers):
+        async with _runner(config, run_dir, work, in_process) as (pools, trainers):
             run = Run(
                 config=config,
                 constitution=constitution,
@@ -137,15 +134,15 @@ def _check_shared_tokenizer(scorer: str, policy: str, paths: Mapping[str, Path])
         )
 
 
-@contextmanager
-def _runner(config: Config, run_dir: RunDir, work: Work, in_process: bool) -> Iterator[tuple]:
+@asynccontextmanager
+async def _runner(config: Config, run_dir: RunDir, work: Work, in_process: bool) -> AsyncIterator[tuple]:
     """Where pools and trainers come from: this process, or Ray."""
     if in_process:
         from rlaif.stages.in_process import InProcessPools, InProcessTrainers
 
         yield InProcessPools(config), InProcessTrainers(_reporter(run_dir))
         return
-    with _cluster(config, run_dir, work) as cluster:
+    async with _cluster(config, run_dir, work) as cluster:
         yield cluster
 
 
@@ -157,30 +154,24 @@ def _check_cluster_plan(config: Config, work: Work) -> None:
     check(plan(config, work.phases(config)), declared(config))
 
 
-@contextmanager
-def _cluster(config: Config, run_dir: RunDir, work: Work) -> Iterator[tuple]:
+@asynccontextmanager
+async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator[tuple]:
+    from actors.announcement import announced
+    from actors.control import controlled
     from actors.placement import check, plan
     from actors.pool import RayPools
-    from actors.ray_start import available, started
+    from actors.ray_start import available, current_namespace, started
     from actors.trainer import RayTrainers
 
+    phases = work.phases(config)
     with started(config) as address:
-        check(plan(config, work.phases(config)), available())
-        with _announced(run_dir, address):
-            yield RayPools(config), RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
+        check(plan(config, phases), available())
+        pools = RayPools(config)
+        async with controlled(pools, phases) as control:
+            with announced(run_dir.path, address=address, namespace=current_namespace(), control=control):
+                yield pools, RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
 
 
 def _reporter(run_dir: RunDir) -> Callable[[Mapping[str, float]], None]:
     """Metrics of a trainer as it goes; the stage is their first part."""
     return lambda metrics: run_dir.metrics.write(next(iter(metrics)).split("/")[0], metrics)
-
-
-@contextmanager
-def _announced(run_dir: RunDir, address: str) -> Iterator[None]:
-    """``driver.json`` while the run lives, so that other commands find it."""
-    path = run_dir.path / "driver.json"
-    write_atomically(path, json.dumps({"pid": os.getpid(), "address": address, "started": time.time()}) + "\n")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

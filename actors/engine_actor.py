@@ -49,17 +49,21 @@ class EngineActor:
 
         Raises EngineError when the engine is dead; a row's own failure is part of the result.
         """
-        pending = {asyncio.ensure_future(self._row(task, place, row)) for place, row in enumerate(rows)}
+        back: asyncio.Queue[asyncio.Task[Finished]] = asyncio.Queue()
+        working = [asyncio.create_task(self._row(task, place, row)) for place, row in enumerate(rows)]
+        for row in working:
+            row.add_done_callback(back.put_nowait)
+        left = len(working)
         try:
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if pending:
+            while left:
+                finished = [await back.get()]
+                if left > 1:
                     await asyncio.sleep(GATHER_S)
-                    late = {row for row in pending if row.done()}
-                    done, pending = done | late, pending - late
-                yield [row.result() for row in done]
+                finished += [back.get_nowait() for _ in range(back.qsize())]
+                left -= len(finished)
+                yield [row.result() for row in finished]
         finally:
-            for row in pending:
+            for row in working:
                 row.cancel()
 
     async def _row(self, task: Task[Any, Any], place: int, row: Any) -> Finished:

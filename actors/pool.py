@@ -20,14 +20,16 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
 
+from actors.autoscale import Autoscaler, Load
 from actors.causes import cause_of, death_of
 from actors.member import Member, log_tail, start_member
 from actors.shipment import Run, Shipment, after_death, condemned
@@ -46,14 +48,19 @@ SUSPECT_SHARE = 8  #: suspects travel again in groups of ``max_in_flight`` / 8
 
 @dataclass(frozen=True, kw_only=True)
 class PoolStats:
-    """What a progress bar shows. ``restarts``: engines replaced; ``done`` and ``failed``: rows given back."""
+    """A pool at one moment. ``waiting``: rows that wait to be sent, as far as their sources tell how many they have;
+    ``unread``: some source may have more. ``done``, ``failed``: rows given back. ``restarts``: engines replaced.
+    ``where``: number of engines by host."""
 
     engines: int
     starting: int
     in_flight: int
+    waiting: int
+    unread: bool
     done: int
     failed: int
     restarts: int
+    where: Mapping[str, int]
 
 
 class EnginePool:
@@ -66,6 +73,7 @@ class EnginePool:
         self, role: str, model: str, settings: EngineSettings, *, numbers: Iterator[int] | None = None
     ) -> None:
         self.role = role
+        self.closed = False
         self._model = model
         self._settings = settings
         self._numbers = numbers or itertools.count()  #: of actors: a replacement gets a name of its own
@@ -77,6 +85,7 @@ class EnginePool:
         self._syncing = asyncio.Lock()
         self._resizing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hires: set[asyncio.Task[None]] = set()
         self._failure: RunError | None = None
         self._done = self._failed = self._restarts = self._barren = 0
 
@@ -85,6 +94,8 @@ class EnginePool:
         """Start ``min`` engines at once. Raises EngineError or WaitTimeoutError when one of them cannot start."""
         await self._hire_many(self._settings.min)
         self._spawn(self._watch())
+        if self._settings.autoscale.enabled:
+            self._spawn(self._autoscale())
 
     async def resize(self, size: int) -> None:
         """Serve with ``size`` engines; returns when newcomers serve and leavers have finished their rows.
@@ -101,10 +112,38 @@ class EnginePool:
             leavers = sorted(self._members, key=lambda member: member.holds)[: max(0, -missing)]
             await asyncio.gather(*(self._retire(member) for member in leavers))
 
+    async def _autoscale(self) -> None:
+        """Grow and shrink by what the pool sees; an engine that cannot start is tried again when that lasts."""
+        low, high = self._settings.min, self._settings.max
+        scaler = Autoscaler(self._settings.autoscale, low, high)
+        while True:
+            await asyncio.sleep(scaler.pause_s)
+            step = scaler.step(time.monotonic(), self._load())
+            if step == 0 or self._resizing.locked():
+                continue
+            size = min(high, max(low, len(self._members) + step))
+            try:
+                await self.resize(size)
+                logger.info("%s: %d engines", self.role, size)
+            except RunError as error:
+                logger.warning("%s: could not have %d engines: %s", self.role, size, error)
+
+    def _load(self) -> Load:
+        most, engines = self._settings.max_in_flight, len(self._members)
+        wanting = bool(self._suspects) or any(run.wants(self._out_limit) for run in self._runs)
+        held = sum(member.holds for member in self._members)
+        return Load(
+            engines=engines,
+            starting=self._starting,
+            full=wanting and self._roomiest() is None,
+            spare=not wanting and held <= (engines - 1) * most,
+        )
+
     async def close(self) -> None:
         """End all engines. Runs that are still going raise EngineError."""
+        self.closed = True
         self._fail(EngineError(f"the {self.role} pool was closed"))
-        for task in tuple(self._tasks):
+        for task in (*self._tasks, *self._hires):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         members, self._members = self._members, []
@@ -115,9 +154,12 @@ class EnginePool:
             engines=len(self._members),
             starting=self._starting,
             in_flight=sum(member.holds for member in self._members),
+            waiting=sum(run.waiting for run in self._runs) + sum(len(s.rows) for s in self._suspects),
+            unread=any(run.unread for run in self._runs),
             done=self._done,
             failed=self._failed,
             restarts=self._restarts,
+            where=Counter(member.where.host for member in self._members),
         )
 
     @property
@@ -128,13 +170,18 @@ class EnginePool:
     async def _hire_many(self, count: int) -> None:
         """Start ``count`` engines at once; when one cannot start, none of them stays."""
         hires = [asyncio.create_task(self._hire()) for _ in range(count)]
+        self._hires.update(hires)
         try:
             await asyncio.gather(*hires)
-        except BaseException:
+        except BaseException as error:
             for hire in hires:
                 hire.cancel()
             await asyncio.gather(*hires, return_exceptions=True)
+            if self.closed:
+                raise EngineError(f"the {self.role} pool was closed while engines started") from error
             raise
+        finally:
+            self._hires.difference_update(hires)
 
     async def _hire(self) -> None:
         """Start one engine, let it catch up with the weights, and put it to work."""
@@ -161,7 +208,7 @@ class EnginePool:
 
     async def _retire(self, member: Member) -> None:
         member.draining = True
-        while member.holds:  # bounded: the watch kills it when it hangs
+        while member.holds and member in self._members:  # bounded: the watch kills it when it hangs
             await asyncio.sleep(0.05)
         if member in self._members:
             self._members.remove(member)
@@ -208,6 +255,15 @@ class EnginePool:
 
         Raises EngineError when the pool has no engine left and cannot start one.
         """
+        async with aclosing(self.stream(task, rows)) as stream:
+            async for back in stream:
+                for done in back:
+                    yield done
+
+    async def stream(
+        self, task: Task[Row, Record], rows: Iterable[Row]
+    ) -> AsyncGenerator[list[Done[Row, Record]], None]:
+        """As ``run``, in lists of what came back together."""
         if self._failure:
             raise self._failure
         run = Run(ray.put(task), rows)
@@ -215,8 +271,8 @@ class EnginePool:
         self._dispatch()
         try:
             while (back := await run.next()) is not None:
-                for done in back:
-                    yield done
+                if back:
+                    yield back
                 self._dispatch()
         finally:
             run.abandoned = True
@@ -229,15 +285,19 @@ class EnginePool:
         if self._failure:
             return
         self._isolate()
-        limit = 2 * self._settings.max_in_flight * max(1, len(self._members))
         while self._runs and (member := self._roomiest()):
-            run = next((run for run in self._runs if run.wants(limit)), None)
+            run = next((run for run in self._runs if run.wants(self._out_limit)), None)
             if run is None:
                 return
             rows = run.take(self._chunk, len(self._members))
             if rows:
                 self._send(member, Shipment(run=run, rows=tuple(rows)))
             self._runs.rotate(-1)
+
+    @property
+    def _out_limit(self) -> int:
+        """Rows that one run may have out: as many as engines hold, and as many again that its consumer has to take."""
+        return 2 * self._settings.max_in_flight * max(1, len(self._members))
 
     @property
     def _chunk(self) -> int:
@@ -386,11 +446,17 @@ class RayPools:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._numbers: dict[str, Iterator[int]] = defaultdict(itertools.count)
+        self._pools: dict[str, EnginePool] = {}
+
+    @property
+    def opened(self) -> Mapping[str, EnginePool]:
+        """The pool of each role that has one now, also while its engines start."""
+        return {role: pool for role, pool in self._pools.items() if not pool.closed}
 
     async def open(self, role: str, model: str) -> EnginePool:
         """Start ``min`` engines of ``role``. Raises EngineError or WaitTimeoutError when one cannot start."""
         settings: EngineSettings = getattr(self._config, role)
-        pool = EnginePool(role, model, settings, numbers=self._numbers[role])
+        pool = self._pools[role] = EnginePool(role, model, settings, numbers=self._numbers[role])
         try:
             await pool.start()
         except BaseException:

@@ -7,13 +7,14 @@ import math
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 from ray._private import ray_constants
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
+from actors.announcement import Announcement
 from rlaif.config import Config, Resources
 from rlaif.errors import RunError, UserError
 
@@ -50,6 +51,28 @@ def started(config: Config) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def joined(run_dir: Path, run: Announcement) -> Iterator[None]:
+    """Join the cluster of a run that is going on, for the length of a ``with`` block. Raises UserError.
+
+    The process must have imported Ray in the run's ``auth_mode``.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        with _loopback_only() if run.address.startswith("127.") else nullcontext():
+            _init(run.address, run.namespace)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"{run_dir}: its Ray cluster at {run.address} cannot be joined: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def current_namespace() -> str:
+    return ray.get_runtime_context().namespace
 
 
 def available() -> dict[str, float]:
@@ -94,6 +117,10 @@ def _loopback_only() -> Iterator[None]:
 
 def _join(address: str, namespace: str) -> None:
     try:
-        ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
+        _init(address, namespace)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"resources.address={address}: no Ray cluster can be joined there: {error}") from error
+
+
+def _init(address: str, namespace: str) -> None:
+    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)

@@ -29,12 +29,25 @@ class Run:
         self._rows: Iterator[Any] = iter(rows)
         self._returned: deque[Any] = deque()  #: rows of a lost node: to be sent again, under no suspicion
         self._exhausted = False
-        self._back: asyncio.Queue[list[Done[Any, Any]] | BaseException] = asyncio.Queue()
+        self._back: list[Done[Any, Any]] = []
+        self._failure: BaseException | None = None
+        self._news = asyncio.Event()  #: something came back, or there is nothing more to read
 
     def wants(self, limit: int) -> bool:
         """Whether more rows should be sent; at most ``limit`` are out at once (back-pressure)."""
         unread = not self._exhausted and self.out < limit
         return not self.abandoned and (unread or bool(self._returned))
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait to be sent, as far as is known: a source need not tell how many it has."""
+        unread = 0 if self._exhausted else operator.length_hint(self._rows)
+        return unread + len(self._returned)
+
+    @property
+    def unread(self) -> bool:
+        """Whether there may be rows that were not read."""
+        return not self._exhausted
 
     def take(self, most: int, sharers: int) -> list[Any]:
         """Up to ``most`` rows; fewer when so few are left that ``sharers`` engines should split them."""
@@ -63,18 +76,26 @@ class Run:
         self._returned.extend(rows)
 
     def put(self, done: list[Done[Any, Any]]) -> None:
-        self._back.put_nowait(done)
+        self._back += done
+        self._news.set()
 
     def fail(self, error: BaseException) -> None:
-        self._back.put_nowait(error)
+        self._failure = self._failure or error
+        self._news.set()
 
     async def next(self) -> list[Done[Any, Any]] | None:
-        """What came back next; None when every row did. Raises what the pool or the rows' source failed with."""
-        if self._exhausted and self.out == 0 and self._back.empty():
+        """What came back since the last call; None when every row did.
+
+        Raises what the pool or the rows' source failed with, after what had come back before.
+        """
+        if not self._news.is_set() and self._exhausted and self.out == 0:
             return None
-        back = await self._back.get()
-        if isinstance(back, BaseException):
-            raise back
+        if not self._failure:
+            await self._news.wait()
+        self._news.clear()
+        if self._failure and not self._back:
+            raise self._failure
+        back, self._back = self._back, []
         self.out -= len(back)
         return back
 

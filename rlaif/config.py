@@ -56,6 +56,14 @@ class ScriptedEngine(Section):
     slot_bias: float = Field(0.0, description="added to the log-odds of the first of two choices")
 
 
+class Autoscale(Section):
+    """A pool that grows and shrinks by itself between its ``min`` and ``max``, an engine at a time."""
+
+    enabled: bool = False
+    up_after_s: Seconds = Field(10, description="all engines full and rows waiting this long: one engine more")
+    down_after_s: Seconds = Field(60, description="room of one engine unused this long: one engine less, drained")
+
+
 class EnginePool(Section):
     """A pool of engines of one role. ``min`` and ``max`` bound the number of engines."""
 
@@ -75,6 +83,7 @@ class EnginePool(Section):
     start_timeout_s: Seconds = 600
     idle_timeout_s: Seconds = Field(300, description="an engine that holds rows and returns none this long is hung")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one engine")
+    autoscale: Autoscale = Autoscale()
     scripted: ScriptedEngine = ScriptedEngine()
 
 

@@ -133,6 +133,9 @@ def _pool_contradictions(role: str, pool: EnginePool) -> Iterator[Mistake]:
     if pool.min > pool.max:
         line = f"{role}.min={pool.min}: must be at most {role}.max={pool.max}; lower it or raise {role}.max"
         yield Mistake(keys=bounds, line=line)
+    if pool.autoscale.enabled and pool.min == pool.max:
+        line = f"{role}.autoscale.enabled=true: with {role}.min={pool.min} and max={pool.max}: nowhere to go; raise max"
+        yield Mistake(keys=(f"{role}.autoscale.enabled", *bounds), line=line)
     if pool.chunk_rows > pool.max_in_flight:
         name, limit = f"{role}.chunk_rows", f"{role}.max_in_flight"
         line = f"{name}={pool.chunk_rows}: must be at most {limit}={pool.max_in_flight}; raise {limit}"

@@ -120,6 +120,10 @@ class Pool(Protocol):
         """
         ...
 
+    def stream(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
+        """As ``run``, in lists of what came back together: for a consumer that does better with many at once."""
+        ...
+
     async def prefix_hits(self) -> tuple[int, int]:
         """Prompt tokens found in the engines' prefix caches, and prompt tokens asked for, by engines still there."""
         ...

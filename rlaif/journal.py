@@ -79,7 +79,7 @@ class Journal:
 
     @_storage
     def add_all(self, stage: str, records: Iterable[Any]) -> None:
-        """Record rows that became complete together, all or none."""
+        """Record rows that came back together, all or none: one commit costs as much as one row."""
         rows = [(stage, r.id, r.source_file, r.source_row, to_json(r)) for r in records]
         with self._transaction():
             self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)

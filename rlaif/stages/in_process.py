@@ -7,7 +7,8 @@ all here, without placement, restarts or transport.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,14 @@ class InProcessPool:
         self._settings = settings
 
     async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[Done[Row, Record]]:
+        async with aclosing(self.stream(task, rows)) as stream:
+            async for back in stream:
+                for done in back:
+                    yield done
+
+    async def stream(
+        self, task: Task[Row, Record], rows: Iterable[Row]
+    ) -> AsyncGenerator[list[Done[Row, Record]], None]:
         waiting = iter(rows)
         running: set[asyncio.Task[Done[Row, Record]]] = set()
         while True:
@@ -35,8 +44,7 @@ class InProcessPool:
             if not running:
                 return
             finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for one in finished:
-                yield one.result()
+            yield [one.result() for one in finished]
 
     async def _one(self, task: Task[Row, Record], row: Row) -> Done[Row, Record]:
         try:

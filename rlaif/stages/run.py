@@ -122,7 +122,7 @@ class Counted:
 
 
 async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT], total: int | None = None) -> None:
-    """Run ``task`` on every row that ``stage`` does not have yet, journal each as it comes back, account for all."""
+    """Run ``task`` on every row that ``stage`` does not have yet, journal each when it comes back, account for all."""
     journal, counted = run.run_dir.journal, Counted(rows)
     run.progress.start(stage, total)
     hits_before, asked_before = await pool.prefix_hits()
@@ -142,15 +142,15 @@ async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[R
 
 
 async def journalled(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT]) -> AsyncIterator[str | None]:
-    """Run ``task`` on every row that ``stage`` does not have yet and journal each as it comes back; yields for each row
-    why it failed, or None."""
+    """Run ``task`` on every row that ``stage`` does not have yet and journal what comes back together at once; yields for
+    each row why it failed, or None."""
     journal = run.run_dir.journal
-    async for done in pool.run(task, journal.pending(stage, rows)):
-        if done.record is not None:
-            journal.add(stage, done.record)
-        else:
-            journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
-        yield done.failure
+    async for back in pool.stream(task, journal.pending(stage, rows)):
+        journal.add_all(stage, (done.record for done in back if done.record is not None))
+        for done in back:
+            if done.record is None:
+                journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
+            yield done.failure
 
 
 def failed(stage: str, row: Any, cause: str) -> Quarantined:

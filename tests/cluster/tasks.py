@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import EngineError
+from rlaif.records import Sampling
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ class Double:
             raise EngineError("the engine's thread died")
         await asyncio.sleep(self.seconds)
         return 2 * row.number, os.getpid()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the engine answers."""
+
+    name: str = "ask"
+
+    async def __call__(self, engine: Any, row: Row) -> str:
+        sampling = Sampling(max_tokens=8, temperature=1.0, seed=row.number)
+        return (await engine.generate([65], sampling)).text
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
 from rlaif.errors import EngineError, RunError, UserError
 from rlaif.interfaces import Done, Probe, Weights
-from tests.cluster.tasks import Double, Row, Unpicklable, Version, rows
+from tests.cluster.tasks import Ask, Double, Row, Unpicklable, Version, rows
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -191,6 +191,28 @@ async def test_the_pool_grows_and_shrinks_while_it_runs_within_its_bounds() -> N
         assert len({one.record[1] for one in done}) == 3
         with pytest.raises(UserError, match=r"generator: 4 engines asked for; generator\.min=1 and max=3"):
             await pool.resize(4)
+
+
+async def test_a_pool_grows_while_rows_wait_and_shrinks_when_they_do_not() -> None:
+    quick = {"enabled": True, "up_after_s": 0.2, "down_after_s": 0.5}
+    script = {"latency_s": 0.02, "concurrency": 1}
+    async with pool_of(min=1, max=3, max_in_flight=8, chunk_rows=4, scripted=script, autoscale=quick) as pool:
+        sizes = set()
+
+        async def label(given: list[Row]) -> None:
+            done = []
+            async for one in pool.run(Ask(), given):
+                done.append(one)
+                sizes.add(pool.stats().engines)
+            assert_once(done, given)
+            assert not [one for one in done if one.failure]
+
+        await label(rows(1500))
+        assert sizes == {1, 2, 3}
+        while pool.stats().engines > 1:  # nothing to do
+            await asyncio.sleep(0.1)
+        await label(rows(20))
+        assert pool.stats().restarts == 0
 
 
 def weights(version: int) -> Weights:

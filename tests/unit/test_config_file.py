@@ -142,6 +142,10 @@ def test_a_wrong_value_is_explained_in_one_line(empty, override, line):
     ("overrides", "said"),
     [
         (["generator.min=2"], "generator.min=2: must be at most generator.max=1"),
+        (
+            ["labeller.autoscale.enabled=true"],
+            "labeller.autoscale.enabled=true: with labeller.min=1 and max=1",
+        ),
         (["scorer.chunk_rows=200"], "scorer.chunk_rows=200: must be at most scorer.max_in_flight=128"),
         (["reinforcement.algorithm=grpo"], "reinforcement.group_size=1: with reinforcement.algorithm=grpo"),
         (["reinforcement.group_size=3"], "reinforcement.batch_size=128: with reinforcement.group_size=3"),

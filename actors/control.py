@@ -1,0 +1,150 @@
+"""Between a running driver and the commands that ask it something (``rlaif status``, ``rlaif scale``).
+
+    command ──ask──► Control ◄──next_orders── driver
+       ▲                │ ▲                     │
+       └─────answer─────┘ └───────answer────────┘
+
+The actor holds what was asked and is not yet answered, nothing else: Ray starts it again when it dies, whoever asked is
+told, and the run does not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.causes import one_line
+from actors.placement import Phases
+from actors.pool import PoolStats, RayPools
+from actors.waiting import within
+from rlaif.errors import UserError, WaitTimeoutError
+
+logger = logging.getLogger(__name__)
+
+NAME = "control"
+POLL_S = 5.0  #: longest that the driver's question stays open
+POLL_TIMEOUT_S = 60.0  #: then it is asked again: the actor may have moved to another node
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Serve ``role`` with ``size`` engines."""
+
+    role: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The pools as they are now. ``mistake`` or ``failure``: why what was asked was not done."""
+
+    pools: Mapping[str, PoolStats]
+    mistake: str | None = None
+    failure: str | None = None
+
+
+class Control:
+    """The actor."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._new: dict[int, Scale | None] = {}
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._changed = asyncio.Event()
+
+    async def ask(self, order: Scale | None) -> Answer:
+        """What the driver answers to ``order`` (None: only how its pools are). Whoever asks bounds the wait."""
+        number = next(self._numbers)
+        self._new[number] = order
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._changed.set()
+        try:
+            return await self._asked[number]
+        finally:
+            del self._asked[number]
+
+    async def next_orders(self) -> dict[int, Scale | None]:
+        """What was asked since the last call; empty when nothing was for ``POLL_S``."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), POLL_S)
+        except TimeoutError:
+            return {}
+        self._changed.clear()
+        orders, self._new = self._new, {}
+        return orders
+
+    async def answer(self, number: int, answer: Answer) -> None:
+        """An answer that nobody waits for is dropped."""
+        waiting = self._asked.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+
+@asynccontextmanager
+async def controlled(pools: RayPools, phases: Phases) -> AsyncIterator[str]:
+    """Do what other commands ask while the ``async with`` block runs; yields the name of the control actor."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(Control).options(name=NAME, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+    attending = asyncio.create_task(Attendant(actor.remote(), pools, phases).attend())
+    try:
+        yield NAME
+    finally:
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
+
+
+class Attendant:
+    """The driver's side: takes orders from the control actor and answers each when it is done."""
+
+    def __init__(self, control: Any, pools: RayPools, phases: Phases) -> None:
+        self._control = control
+        self._pools = pools
+        self._phases = phases
+
+    async def attend(self) -> None:
+        async with asyncio.TaskGroup() as answers:  # what is still being done when the run ends is cancelled
+            while True:
+                for number, order in (await self._next_orders()).items():
+                    answers.create_task(self._answer(number, order))
+
+    async def _next_orders(self) -> dict[int, Scale | None]:
+        try:
+            return await within(POLL_TIMEOUT_S, self._control.next_orders.remote(), "the control actor")
+        except (RayError, WaitTimeoutError) as error:
+            logger.warning("control actor: %s", error)
+            await asyncio.sleep(RETRY_S)
+            return {}
+
+    async def _answer(self, number: int, order: Scale | None) -> None:
+        mistake = failure = None
+        try:
+            if order is not None:
+                await self._scale(order)
+        except UserError as error:
+            mistake = str(error)
+        except Exception as error:
+            failure = one_line(error)
+        pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
+        try:
+            answer = self._control.answer.remote(number, Answer(pools=pools, mistake=mistake, failure=failure))
+            await within(POLL_TIMEOUT_S, answer, "the control actor to take an answer")
+        except (RayError, WaitTimeoutError) as error:
+            logger.warning("control actor: %s", error)
+
+    async def _scale(self, order: Scale) -> None:
+        pool = self._pools.opened.get(order.role)
+        if pool is None:
+            stages = [stage for stage, roles in self._phases.items() if order.role in roles]
+            when = f"it opens in: {', '.join(stages)}" if stages else "this run never opens it"
+            raise UserError(f"{order.role}: no engines now; {when}")
+        await pool.resize(order.size)

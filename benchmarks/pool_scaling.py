@@ -1,0 +1,130 @@
+"""How many labellers can one driver keep busy?
+
+    python -m benchmarks.pool_scaling --json FILE
+
+1 to 64 scripted labellers in Ray actors behind one ``EnginePool``; rows of 1 KB, 50 ms each, one after another in a
+labeller; chunks of 64 rows; every result is streamed back and journalled the moment it comes.
+
+``efficiency``: rows per second over labellers / 50 ms, by number of labellers, in a window of ``WINDOW_S`` once all
+work. All of it shares this machine: what the actors take of its cores is missing there, too.
+``dispatch_rows_per_s``: the same without service time, at the best of a few numbers of labellers: what one driver can
+hand out, take back and journal. ``saturates_at``: that rate over the labels per second of one real labeller (vLLM,
+the miniature's feedback model, both orders): the number of them at which one driver is the bottleneck.
+Goals: efficiency at least 0.95 at 32; dispatch at least 5,000 rows/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.pool import EnginePool, RayPools
+from actors.ray_start import started
+from benchmarks.labelling import Texts, label_task
+from benchmarks.machine import publish
+from benchmarks.scripted_labellers import SERVICE_S, Judge, comparisons, scripted_config
+from rlaif.config import Config, Miniature
+from rlaif.constitution import load_constitution
+from rlaif.journal import Journal
+from rlaif.miniature.make import make
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+DISPATCHERS = (1, 2, 4)
+WARM_UP_S, WINDOW_S = 3.0, 10.0
+DISPATCH_ROWS = 60_000
+REAL_PAIRS = 600
+
+
+async def labels_per_s(pool: EnginePool, journal: Journal, stage: str) -> float:
+    """Rows journalled per second of a window, from rows that never end."""
+    begin = time.perf_counter() + WARM_UP_S
+    count, now = 0, 0.0
+    async for back in pool.stream(Judge(), comparisons(stage)):
+        journal.add_all(stage, (done.record for done in back))
+        now = time.perf_counter()
+        count += len(back) if now >= begin else 0
+        if now >= begin + WINDOW_S:
+            break
+    return count / (now - begin)
+
+
+async def efficiencies(directory: Path, sizes: tuple[int, ...]) -> dict[int, float]:
+    config = scripted_config(str(directory), low=1, high=max(sizes), service_s=SERVICE_S)
+    journal, found = Journal(directory / "journal.sqlite"), {}
+    pool = await RayPools(config).open("labeller", "")
+    for size in sizes:
+        await pool.resize(size)
+        rate = await labels_per_s(pool, journal, f"labels/{size}")
+        found[size] = round(rate * SERVICE_S / size, 4)
+        print(f"{size} labellers: {rate:.1f} rows/s, efficiency {found[size]:.3f}", flush=True)
+    await pool.close()
+    journal.close()
+    return found
+
+
+async def dispatch(directory: Path, size: int) -> float:
+    """Rows per second without service time."""
+    config = scripted_config(str(directory), low=size, high=size, service_s=0.0)
+    journal = Journal(directory / f"dispatch-{size}.sqlite")
+    pool = await RayPools(config).open("labeller", "")
+    await _label(pool, journal, "warm-up", Judge(), comparisons("warm-up", 2_000))
+    rate = DISPATCH_ROWS / await _label(pool, journal, "labels", Judge(), comparisons("labels", DISPATCH_ROWS))
+    print(f"{size} labellers without service time: {rate:.0f} rows/s", flush=True)
+    await pool.close()
+    journal.close()
+    return rate
+
+
+async def one_real_labeller(directory: Path) -> float:
+    """Labels per second of vLLM with the miniature's feedback model, both orders, dialogues of 300 tokens."""
+    constitution = load_constitution("sixteen_principles")
+    miniature = make(Miniature(), constitution)
+    texts, task = Texts(miniature), label_task(constitution, 1)
+    engine = {"threads": 2, "max_length": 1024, "max_in_flight": 256, "chunk_rows": 64, "kv_cache_gib": 0.5}
+    config = Config.model_validate({"labeller": engine})
+    journal = Journal(directory / "real.sqlite")
+    pool = await RayPools(config).open("labeller", str(miniature.path("feedback")))
+    await _label(pool, journal, "warm-up", task, [texts.pair(f"warm-up-{i}") for i in range(REAL_PAIRS // 4)])
+    rate = REAL_PAIRS / await _label(pool, journal, "real", task, [texts.pair(f"{i}") for i in range(REAL_PAIRS)])
+    await pool.close()
+    journal.close()
+    return rate
+
+
+async def _label(pool: EnginePool, journal: Journal, stage: str, task: Any, rows: Any) -> float:
+    """Seconds to label and journal all rows."""
+    began = time.perf_counter()
+    async for back in pool.stream(task, rows):
+        journal.add_all(stage, (done.record for done in back))
+    return time.perf_counter() - began
+
+
+async def measure(directory: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
+    rates = {size: round(await dispatch(directory, size)) for size in DISPATCHERS}
+    efficiency = await efficiencies(directory, sizes)
+    real = await one_real_labeller(directory)
+    return {
+        "efficiency": {str(size): value for size, value in efficiency.items()},
+        "dispatch_rows_per_s": max(rates.values()),
+        "dispatch_by_labellers": {str(size): rate for size, rate in rates.items()},
+        "real_labels_per_s": round(real, 1),
+        "saturates_at": round(max(rates.values()) / real, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as path, started(scripted_config(path, low=1, high=1, service_s=0.0)):
+        result = asyncio.run(measure(Path(path), tuple(arguments.sizes)))
+    publish(result, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

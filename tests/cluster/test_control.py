@@ -1,0 +1,95 @@
+"""``rlaif status`` and ``rlaif scale``, as a user gives them while a run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rlaif.config_file import load_config
+from tests.cluster.test_run import NUM_ROWS, recorded, rlaif, scripted, start, wait_for_rows
+
+__all__ = ["scripted"]
+
+#: A row asks its engine five times: 3 rows a second of one engine, which holds 8 of them.
+SLOW = tuple(
+    f"generator.{setting}"
+    for setting in ("scripted.concurrency=1", "scripted.latency_s=0.06", "max=4", "cpus=0.5", "max_in_flight=8")
+)
+MISTAKES = {
+    ("generator", "5"): "generator: 5 engines asked for; generator.min=1 and max=4",
+    ("policy_trainer", "2"): "policy_trainer: has as many ranks as the run began with; the roles that scale: ",
+    ("judge", "2"): "judge: is not a role; the roles that scale: generator, labeller, scorer",
+    ("scorer", "1"): "scorer: no engines now; it opens in: reinforce",
+}
+
+
+@pytest.fixture
+def going(scripted):
+    """A run that is in its second stage, and would be for a minute and a half."""
+    config, run_dir = scripted
+    assert rlaif("stage", "read", config, *SLOW, "--in-process").returncode == 0
+    process = start("stage", "revise", config, *SLOW)
+    try:
+        wait_for_rows(process, run_dir, 5)
+        yield process, run_dir
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_running_job_is_scaled_up_and_down_and_loses_no_row(going):
+    process, run_dir = going
+    shown = rlaif("status", str(run_dir))
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr == "", "no noise of Ray"
+    assert f"pid {process.pid}" in shown.stdout and "revise" in shown.stdout and "generator" in shown.stdout
+    up = rlaif("scale", str(run_dir), "generator", "4")
+    assert (up.returncode, up.stderr) == (0, "")
+    assert "generator: 4 engines serve" in up.stdout
+    down = rlaif("scale", str(run_dir), "generator", "1")
+    assert "generator: 1 engines serve" in down.stdout, down.stderr
+    assert len(recorded(run_dir)) < NUM_ROWS, "all this while it ran"
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert len(recorded(run_dir)) == NUM_ROWS
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert Counter(e["rows"] for e in events if e["event"] == "rows_done")["revisions"] == 1
+    shown = rlaif("status", str(run_dir))
+    assert shown.returncode == 0 and "not running" in shown.stdout and "revisions" in shown.stdout
+
+
+def test_what_cannot_be_scaled_is_said_in_one_line(going):
+    for (role, size), told in MISTAKES.items():
+        result = rlaif("scale", str(going[1]), role, size)
+        assert result.returncode == 2
+        assert told in result.stderr.replace("\n", " ")
+        assert "Traceback" not in result.stderr
+
+
+def test_a_control_actor_that_dies_is_started_again_and_a_driver_that_dies_runs_no_more(going):
+    process, run_dir = going
+    (control,) = (p for p in psutil.Process(process.pid).children(recursive=True) if "Control" in p.name())
+    control.kill()
+    assert rlaif("scale", str(run_dir), "generator", "2").returncode == 0
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    result = rlaif("scale", str(run_dir), "generator", "2")
+    assert result.returncode == 2
+    assert f"its driver (pid {process.pid} on " in result.stderr
+    assert rlaif("status", str(run_dir)).returncode == 0
+
+
+def test_a_directory_without_a_run(tmp_path: Path, scripted):
+    config, run_dir = scripted
+    for command in (("status", str(tmp_path)), ("scale", str(tmp_path), "generator", "2")):
+        result = rlaif(*command)
+        assert result.returncode == 2 and "not a run directory" in result.stderr
+    assert load_config(Path(config), []).run_dir == str(run_dir)
+    assert rlaif("stage", "read", config, "--in-process").returncode == 0
+    result = rlaif("scale", str(run_dir), "generator", "1")
+    assert result.returncode == 2 and "not running on a cluster now" in result.stderr
