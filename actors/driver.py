@@ -158,14 +158,14 @@ def _check_cluster_plan(config: Config, work: Work) -> None:
 async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator[tuple]:
     from actors.announcement import announced
     from actors.control import controlled
-    from actors.placement import check, plan
+    from actors.placement import check_nodes, plan
     from actors.pool import RayPools
-    from actors.ray_start import available, current_namespace, started
+    from actors.ray_start import current_namespace, nodes, started
     from actors.trainer import RayTrainers
 
     phases = work.phases(config)
     with started(config) as address:
-        check(plan(config, phases), available())
+        check_nodes(plan(config, phases), nodes())
         pools = RayPools(config)
         async with controlled(pools, phases) as control:
             with announced(run_dir.path, address=address, namespace=current_namespace(), control=control):

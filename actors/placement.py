@@ -6,7 +6,7 @@ their ``min`` (what the run cannot do without); the table shows ``max`` beside i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.table import Column, Table
@@ -22,12 +22,21 @@ ROUNDING = 1e-6  #: fractional CPUs add up inexactly
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a role claims: ``units`` engines or ranks (up to ``max_units``) of ``each`` resource by its Ray name."""
+    """What a role claims: ``units`` engines or ranks (up to ``max_units``) of ``each`` resource by its Ray name.
+
+    A unit lies on one node, except an engine of several tensor-parallel ``parts``: those are equal, and may be apart.
+    """
 
     role: str
     units: int
     max_units: int
     each: Mapping[str, float]
+    parts: int = 1
+
+    @property
+    def piece(self) -> dict[str, float]:
+        """What one node must have to hold anything of this role."""
+        return {name: amount / self.parts for name, amount in self.each.items() if amount}
 
     def total(self, resource: str, units: int | None = None) -> float:
         return self.each.get(resource, 0.0) * (self.units if units is None else units)
@@ -96,7 +105,13 @@ def phases_of(config: Config) -> Phases:
 def plan(config: Config, phases: Phases) -> ResourcePlan:
     """The plan of a configuration for the roles in ``phases``. Starts nothing."""
     claims = {
-        role: Claim(role=role, units=pool.min, max_units=pool.max, each=engine_resources(pool))
+        role: Claim(
+            role=role,
+            units=pool.min,
+            max_units=pool.max,
+            each=engine_resources(pool),
+            parts=pool.tensor_parallel,
+        )
         for role, pool in (
             ("generator", config.generator),
             ("labeller", config.labeller),
@@ -126,6 +141,28 @@ def check(plan: ResourcePlan, available: Mapping[str, float]) -> None:
     lines = [line for resource in plan.resources for line in _shortage(plan, resource, available)]
     if lines:
         raise PlacementError("\n".join(lines))
+
+
+def check_nodes(plan: ResourcePlan, nodes: Sequence[Mapping[str, float]]) -> None:
+    """As ``check``, for a cluster of ``nodes``: sums are not enough, every engine and rank must find a node that has
+    all it needs. Raises PlacementError."""
+    check(plan, {name: sum(node.get(name, 0.0) for node in nodes) for name in plan.resources})
+    if lines := [line for claim in plan.claims for line in _homeless(claim, nodes)]:
+        raise PlacementError("\n".join(lines))
+
+
+def _homeless(claim: Claim, nodes: Sequence[Mapping[str, float]]) -> Iterable[str]:
+    """Why no node can hold one engine or rank of a role, if none can."""
+    if any(all(node.get(name, 0.0) + ROUNDING >= need for name, need in claim.piece.items()) for node in nodes):
+        return
+    unit = "rank" if claim.parts > 1 or claim.role.endswith("_trainer") else "engine"
+    needs = ", ".join(f"{name} {need:g}" for name, need in claim.piece.items())
+    largest = ", ".join(f"{name} {max(node.get(name, 0.0) for node in nodes):g}" for name in claim.piece)
+    keys = " or ".join(_size_key(claim.role, name) for name in claim.piece)
+    yield (
+        f"{claim.role}: one {unit} needs {needs} on one node, and no node has that (most on any: {largest}); "
+        f"lower {keys}, or provide nodes that have it"
+    )
 
 
 def _shortage(plan: ResourcePlan, resource: str, available: Mapping[str, float]) -> Iterable[str]:

@@ -75,9 +75,9 @@ def current_namespace() -> str:
     return ray.get_runtime_context().namespace
 
 
-def available() -> dict[str, float]:
-    """The cluster's resources by Ray's names."""
-    return dict(ray.cluster_resources())
+def nodes() -> list[dict[str, float]]:
+    """What each living node of the cluster has, by Ray's resource names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _start_local(resources: Resources, namespace: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from actors.placement import check, declared, phases_of, plan, table
+from actors.placement import check, check_nodes, declared, phases_of, plan, table
 from rlaif.config import Config
 from rlaif.errors import PlacementError
 
@@ -54,3 +54,22 @@ def test_the_table_shows_roles_phases_and_the_peak() -> None:
     lines = shown.get().splitlines()
     assert any("generator" in line and "2 to 4" in line and "8 to 16" in line for line in lines)
     assert any("at once, at most" in line and "15" in line and "12" in line for line in lines)
+
+
+def test_every_engine_and_rank_must_find_a_node_that_has_all_of_it() -> None:
+    pool = {"gpus": 1, "cpus": 2, "tensor_parallel": 4}
+    trainer = {"cpus": 0}
+    config = Config(generator={"cpus": 0}, labeller=pool, policy_trainer=trainer, preference_trainer=trainer)
+    needs = plan(config, {"label": ("generator", "labeller"), "supervise": ("policy_trainer",)})
+    check_nodes(needs, [{"GPU": 2, "CPU": 1}, {"GPU": 2, "CPU": 1}])  # tensor-parallel ranks may be apart
+    with pytest.raises(PlacementError) as caught:
+        check_nodes(needs, [{"GPU": 4, "CPU": 0.25}, {"CPU": 8}])
+    assert str(caught.value) == (
+        "labeller: one rank needs CPU 0.5, GPU 1 on one node, and no node has that (most on any: CPU 8, GPU 4); "
+        "lower labeller.cpus or labeller.gpus, or provide nodes that have it"
+    )
+
+
+def test_a_cluster_that_lacks_a_resource_altogether_is_told_in_sums() -> None:
+    with pytest.raises(PlacementError, match="judge: 'label' needs 1 at once, 0 available\n  labeller: 1 x 1 = 1"):
+        check_nodes(plan(CONFIG, phases_of(CONFIG)), [{"CPU": 15, "GPU": 6}, {"CPU": 15, "GPU": 6}])
