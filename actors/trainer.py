@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.causes import death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
@@ -152,7 +153,10 @@ class Fit:
 
     def __init__(self, name: str, rank: Any, job: Job, datasets: dict[str, Any], storage_path: Path) -> None:
         self._name = name
-        self.mailbox = ray.remote(Mailbox).options(num_cpus=0).remote(getattr(job, "checkpoint", None))
+        # Beside the driver: it needs no CPU, so Ray would put it on any node, and that node's loss would end the fit.
+        beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=beside)
+        self.mailbox = mailbox.remote(getattr(job, "checkpoint", None))
         trainer = TorchTrainer(
             rank,
             train_loop_config={"job": job, "mailbox": self.mailbox},
