@@ -6,7 +6,9 @@ Exit codes: 0 success, 2 a user's mistake (one clear message), 1 the run failed,
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from actors import audit_cli, constitution_cli, control_cli
 from actors.console import console, errors
 from rlaif.config import Config
 from rlaif.config_file import load_config
-from rlaif.errors import RlaifError, UserError
+from rlaif.errors import Interrupted, RlaifError, UserError
 
 LABEL_CONFIG = Path(__file__).parent.parent / "configs" / "label.yaml"
 
@@ -109,6 +111,24 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def submit(
+    config: ConfigPath,
+    address: Annotated[str, typer.Option("--address", help="the cluster's Jobs API, e.g. http://head:8265")],
+    overrides: Overrides = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow it to its end, or print its id")] = True,
+) -> None:
+    """Run a configuration on a cluster elsewhere; exits as the run there does."""
+    from actors.submit import submit as submit_job
+
+    job = submit_job(load_config(config, overrides or []), address)
+    if not wait:
+        print(job.name)
+        return
+    errors.print(f"{job.name} is submitted. {job.hints}", markup=False, highlight=False)
+    raise typer.Exit(job.follow(lambda text: print(text, end="", flush=True)))
+
+
+@app.command()
 def report(run_dir: RunDirPath) -> None:
     """Write report.html again and print the summary."""
     from rlaif.evaluation.report import write_report
@@ -124,7 +144,18 @@ def _drive(config: Config, work: Any, in_process: bool) -> Path:
     from actors.progress import Bars
 
     with Bars(console) as bars:
-        return asyncio.run(drive(config, bars, work, in_process=in_process))
+        try:
+            return asyncio.run(_heeding_sigterm(drive(config, bars, work, in_process=in_process)))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+async def _heeding_sigterm(work: Coroutine[Any, Any, Path]) -> Path:
+    """SIGTERM, with which clusters stop a job, cancels ``work`` as Ctrl-C does: everything is closed on the way out."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
 
 
 def _summarise(run_dir: Path) -> None:
@@ -139,6 +170,8 @@ def main(arguments: list[str] | None = None) -> Any:
         app(arguments)
     except UserError as error:
         _fail(str(error), 2)
+    except Interrupted as error:
+        _fail(str(error), 130)
     except RlaifError as error:
         _fail(str(error), 1)
     except ExceptionGroup as group:

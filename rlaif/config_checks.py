@@ -65,6 +65,27 @@ def check_for_cluster(config: Config) -> list[str]:
     ]
 
 
+def check_shared(config: Config) -> list[str]:
+    """Paths that mean nothing to the nodes of a cluster, which see neither this machine's directories nor each other's
+    homes; one line each, empty when all is well. Whether an absolute path exists is seen there."""
+    flat = flatten(config)
+    named = {key: flat[key] for key in (*SOURCE_KEYS, *MODEL_KEYS) if flat[key] is not None}
+    own = {key: value for key, value in named.items() if not value.startswith(("hf:", "miniature:"))}
+    paths = {key: value for key, value in own.items() if key not in MODEL_KEYS or not _is_hub_name(value)}
+    paths["run_dir"] = config.run_dir
+    if any(value.startswith("miniature:") for value in named.values()):
+        paths["miniature.cache_dir"] = config.miniature.cache_dir
+    return [
+        f"{key}={value}: the nodes of a cluster do not see it; give an absolute path on storage that they share"
+        for key, value in paths.items()
+        if not Path(value).is_absolute()
+    ]
+
+
+def _is_hub_name(model: str) -> bool:
+    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
+
+
 def check_files(config: Config) -> None:
     """Read the small files that a configuration names: examples and a template. Raises ConfigError."""
     read_template(config.labelling.template)

@@ -24,9 +24,9 @@ from rlaif.config_checks import Mistake, check_for_cluster, check_sources, contr
 from rlaif.errors import ConfigError
 from rlaif.strict_yaml import StrictLoader, where, why
 
-__all__ = ["check_for_cluster", "check_sources", "differences", "dump_config", "flatten", "load_config"]
+__all__ = ["FILE_KEYS", "check_for_cluster", "check_sources", "differences", "dump_config", "flatten", "load_config"]
 
-#: files that belong to the configuration file that names them
+#: small files that belong to the configuration file that names them
 FILE_KEYS = (
     "constitution",
     "miniature.lexicon",
@@ -65,9 +65,17 @@ def dump_config(config: Config) -> str:
 
 
 def differences(a: Config, b: Config) -> list[str]:
-    """Dotted keys whose values differ, in the order of the fields."""
-    left, right = flatten(a), flatten(b)
+    """Dotted keys whose values differ, in the order of the fields.
+
+    Of the files in ``FILE_KEYS`` the names count, not the directories: those of a submitted job lie in another place
+    each time, under names that change with their content.
+    """
+    left, right = _placeless(flatten(a)), _placeless(flatten(b))
     return [key for key in left if left[key] != right[key]]
+
+
+def _placeless(flat: Tree) -> Tree:
+    return {key: Path(value).name if key in FILE_KEYS and value else value for key, value in flat.items()}
 
 
 # ------------------------------------------------------------------------------------------- files and layers

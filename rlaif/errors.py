@@ -61,3 +61,7 @@ class WeightSyncError(RunError):
 
 class WaitTimeoutError(RunError):
     """A bounded wait ran out; names what was waited for."""
+
+
+class Interrupted(RlaifError):
+    """Somebody ended a command, or what it followed; says how to go on. Exit 130."""
