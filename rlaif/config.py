@@ -254,10 +254,17 @@ class Reinforcement(Section):
     reward_normalization: Literal["mean", "mean_std"] = Field(
         "mean", description="running centring alone keeps the preference model's log-odds unit"
     )
+    helpfulness_penalty: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="extra weight of helpful prompts per unit of score that they fall below SL-CAI's; 0: no guard"
+    )
+    helpfulness_margin: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="units of score below SL-CAI's that are not yet a fall"
+    )
     truncation_penalty: Annotated[float, Field(ge=0)] = Field(
         1.0, description="taken off the normalised reward of an answer without EOS"
     )
     checkpoint_every: Count = Field(20, description="batches between checkpoints; a resumed run goes on from the last")
+    keep_checkpoints: Count = Field(2, description="the last ones that are kept; the one with the best score is, too")
     max_staleness: Annotated[int, Field(ge=0)] = Field(
         0, description="batches that a rollout may be behind; 0: in step"
     )

@@ -194,6 +194,11 @@ def _reinforcement_contradictions(config: Config) -> Iterator[Mistake]:
         yield _against((batch, group), config, "must be a multiple of the group", "change either")
     if r.batch_size % r.minibatch_size:
         yield _against((batch, minibatch), config, "must be a multiple of the minibatch", "change either")
+    if r.helpfulness_penalty > 0 and r.helpful_fraction == 0:
+        keys = ("reinforcement.helpfulness_penalty", "reinforcement.helpful_fraction")
+        yield _against(
+            keys, config, "without helpful prompts nothing tells how helpful it is", "raise helpful_fraction"
+        )
 
 
 def _against(keys: tuple[str, str], config: Config, rule: str, fix: str) -> Mistake:
@@ -223,7 +228,12 @@ def _source_problem(key: str, source: str) -> str | None:
 def _model_problem(key: str, model: str) -> str | None:
     if model.startswith("miniature:"):
         return _miniature_problem(key, model, MINIATURE_MODELS)
-    if model.startswith(("/", "./", "../", "~")) and not (Path(model).expanduser() / "config.json").is_file():
+    directory = Path(model).expanduser()
+    if (directory / "config.json").is_file():
+        return None
+    if (directory / "adapter_config.json").is_file():
+        return f"{key}={model}: a LoRA adapter without its model; merge it into its base and name what comes out"
+    if model.startswith(("/", "./", "../", "~")):
         return f"{key}={model}: no model there (config.json is missing); name a Hugging Face model directory"
     return None
 

@@ -100,19 +100,24 @@ def experience(
     settings: Reinforcement,
     normalize: Normalization,
     coefficient: float,
+    helpful_weight: float = 1.0,
 ) -> Experience:
-    """Everything the losses need, from the samples and what the learner computed on them."""
+    """Everything the losses need, from the samples and what the learner computed on them.
+
+    ``helpful_weight`` multiplies the advantages of helpful prompts: see ``watch``.
+    """
     mask = response_mask(samples)
     scored = rewards(samples, normalize, settings.truncation_penalty)
     per_token = token_rewards(scored, forwards.logprobs, forwards.ref_logprobs, mask, coefficient)
     estimated, returns = advantages(settings, per_token, forwards.values, mask)
+    weights = torch.tensor([helpful_weight if sample.axis == "helpful" else 1.0 for sample in samples])
     rolled = rollout_logprobs(samples, mask)
     return Experience(
         mask=mask,
         logprobs=forwards.logprobs,
         values=forwards.values,
         importance=importance_weights(forwards.logprobs, rolled, settings.importance_cap) * mask,
-        advantages=estimated,
+        advantages=estimated * weights.unsqueeze(1),
         returns=returns,
         rewards=scored,
         sequence_kl=((forwards.logprobs - forwards.ref_logprobs) * mask).sum(1),

@@ -72,6 +72,8 @@ def check_model_dir(path: str | Path, *, field: str) -> None:
     if not directory.is_dir():
         raise ModelError(f"{field}={path}: no such directory")
     missing = [name for name in ("config.json", "tokenizer.json") if not (directory / name).is_file()]
+    if "config.json" in missing and (directory / "adapter_config.json").is_file():
+        raise ModelError(f"{field}={path}: a LoRA adapter without its model; merge it into its base first")
     if not any(directory.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:

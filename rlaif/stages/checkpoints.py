@@ -1,4 +1,4 @@
-"""Checkpoints of the trainers: a directory each, with its manifest written last."""
+"""Checkpoints of the trainers: a directory each, with its manifest written last and removed first."""
 
 from __future__ import annotations
 
@@ -14,31 +14,49 @@ from rlaif.run_dir import write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
+    """``score``: the mean preference score of the batch that was learned last."""
+
     version: int
+    score: float
     path: Path
 
 
 class Checkpoints:
-    """The checkpoints of one run; a directory without its manifest is not one. The last two are kept."""
+    """The checkpoints of one run; a directory without its manifest is not one.
 
-    def __init__(self, path: Path) -> None:
+    The last ``keep`` stay, and of those before them the one with the best score.
+    """
+
+    def __init__(self, path: Path, keep: int) -> None:
         self._path = path
+        self._keep = keep
 
     def last(self) -> Checkpoint | None:
-        complete = sorted(self._path.glob("policy-*/manifest.json"))
-        if not complete:
-            return None
-        return Checkpoint(version=json.loads(complete[-1].read_text())["version"], path=complete[-1].parent)
+        return max(self._complete(), key=lambda checkpoint: checkpoint.version, default=None)
+
+    def best(self) -> Checkpoint | None:
+        """The one with the best score, the later of equals."""
+        return max(self._complete(), key=lambda checkpoint: (checkpoint.score, checkpoint.version), default=None)
 
     def is_due(self, version: int, every: int) -> bool:
         return version % every == 0
 
-    async def write(self, version: int, save: Callable[[Path], Awaitable[None]]) -> None:
+    async def write(self, version: int, save: Callable[[Path], Awaitable[None]], score: float) -> None:
         path = self._path / f"policy-{version:08d}"
+        _remove(path)  # what an interrupted run left of it
         await save(path)
-        write_atomically(path / "manifest.json", json.dumps({"version": version}))
-        for old in sorted(self._path.glob("policy-*"))[:-2]:
-            shutil.rmtree(old)
+        write_atomically(path / "manifest.json", json.dumps({"version": version, "score": score}))
+        for old in set(self._path.glob("policy-*")) - self._kept():
+            _remove(old)
+
+    def _kept(self) -> set[Path]:
+        complete = sorted(self._complete(), key=lambda checkpoint: checkpoint.version)
+        best = self.best()
+        return {checkpoint.path for checkpoint in (*complete[-self._keep :], *([best] if best else []))}
+
+    def _complete(self) -> list[Checkpoint]:
+        manifests = self._path.glob("policy-*/manifest.json")
+        return [Checkpoint(**json.loads(manifest.read_text()), path=manifest.parent) for manifest in manifests]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +85,7 @@ class PreferenceCheckpoints:
         before = self.latest(refitted.version - 1)
         origin = refitted.probe_mean_before if before is None else before.origin
         path = self._path / f"preference-{refitted.version:08d}"
+        _remove(path)  # what an interrupted run left of it
         await save(path)
         facts = {"version": refitted.version, "offset": refitted.probe_mean_after - origin, "origin": origin}
         write_atomically(path / "manifest.json", json.dumps(facts))
@@ -88,4 +107,10 @@ class PreferenceCheckpoints:
     def _drop(self, unwanted: Callable[[int], bool]) -> None:
         for path in self._path.glob("preference-*"):
             if unwanted(int(path.name.removeprefix("preference-"))):
-                shutil.rmtree(path)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Its manifest first: a directory that is half removed must not pass for a checkpoint."""
+    (path / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)

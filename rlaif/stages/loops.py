@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,11 +98,12 @@ class PolicyLoops:
             journal.add_all(batch_stage(number), records(batch, learned))
             metrics.write("reinforce", learned.metrics, step=learned.version)
             if self.checkpoints.is_due(learned.version, self.run.config.reinforcement.checkpoint_every):
-                await self._checkpoint(learned.version)
+                await self._checkpoint(learned)
 
-    async def _checkpoint(self, version: int) -> None:
-        await self.checkpoints.write(version, self.learner.save_checkpoint)
-        needed = version_for(self.run.config.preference_model.refresh, version)
+    async def _checkpoint(self, learned: Learned) -> None:
+        score = learned.metrics.get("reinforce/score/mean", -math.inf)  # an empty batch has none
+        await self.checkpoints.write(learned.version, self.learner.save_checkpoint, score)
+        needed = version_for(self.run.config.preference_model.refresh, learned.version)
         self.preference_checkpoints.forget_before(needed)
 
     async def publish(self) -> None:

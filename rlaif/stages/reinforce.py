@@ -92,7 +92,8 @@ class Start:
 
 async def reinforce(run: Run) -> None:
     path = run.run_dir.path.absolute() / "checkpoints"
-    checkpoints, models = Checkpoints(path), PreferenceCheckpoints(path)
+    checkpoints = Checkpoints(path, run.config.reinforcement.keep_checkpoints)
+    models = PreferenceCheckpoints(path)
     start = Start.of(run, checkpoints, models)
     run.run_dir.journal.forget_from(batch_stage(start.batch))
     models.forget_after(start.served.version)

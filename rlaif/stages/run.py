@@ -142,8 +142,10 @@ async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[R
 
 
 async def journalled(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT]) -> AsyncIterator[str | None]:
-    """Run ``task`` on every row that ``stage`` does not have yet and journal what comes back together at once; yields for
-    each row why it failed, or None."""
+    """Run ``task`` on every row that ``stage`` does not have yet and journal what comes back together at once.
+
+    Yields for each row why it failed, or None.
+    """
     journal = run.run_dir.journal
     async for back in pool.stream(task, journal.pending(stage, rows)):
         journal.add_all(stage, (done.record for done in back if done.record is not None))

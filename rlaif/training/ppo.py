@@ -23,6 +23,7 @@ Departures from the papers:
 5. When the preference model was refreshed, the first batch that the new one scored trains the value function alone
    before its advantages are taken: values learned for the old model's scores would be wrong baselines.
 6. Minibatch order depends on (seed, version, epoch) alone, so a resumed run repeats it without a saved RNG state.
+7. Helpful prompts may weigh more while their scores are below SL-CAI's: the guard against over-refusal, in ``watch``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ from rlaif.training.models import (
     save_model,
 )
 from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
+from rlaif.watch import Watched, boilerplate_rate, watched
 
 NUM_PROBES = 4
 
@@ -67,6 +69,7 @@ class Progress:
     version: int
     coefficient: float
     statistics: RewardStatistics
+    watched: Watched | None  #: None before the first batch
     probes: tuple[tuple[int, ...], ...]  #: sequences of the last batch, for ``Weights.probe``
     preference_model_version: int = 0  #: that scored the last batch
 
@@ -88,6 +91,7 @@ class PPOLearner:
             version=0,
             coefficient=job.settings.kl.coefficient,
             statistics=RewardStatistics(),
+            watched=None,
             probes=(tuple(range(min(8, self._policy_model.language_model.config.vocab_size))),),
         )
         if job.checkpoint is not None:
@@ -127,9 +131,11 @@ class PPOLearner:
         before = self._progress
         statistics = before.statistics.updated(torch.tensor([sample.score for sample in samples]))
         normalize = self._normalization(statistics)
-        forwards, batch = self._experience(samples, normalize)
+        seen = watched(before.watched, samples)
+        weight = 1 + self._settings.helpfulness_penalty * seen.shortfall(self._settings.helpfulness_margin)
+        forwards, batch = self._experience(samples, normalize, weight)
         if samples[0].preference_model_version != before.preference_model_version:
-            forwards, batch = self._warmed_up(samples, forwards, batch, normalize)
+            forwards, batch = self._warmed_up(samples, forwards, batch, normalize, weight)
         minibatches = self._minibatches(len(samples), self._settings.epochs)
         steps = [self._step(samples, rows, batch, normalize) for rows in minibatches]
         sequence_kl = batch.sequence_kl.mean().item()
@@ -137,11 +143,12 @@ class PPOLearner:
             version=before.version + 1,
             coefficient=kl_coefficient(self._settings.kl, before.coefficient, sequence_kl, len(samples)),
             statistics=statistics,
+            watched=seen,
             probes=tuple((*s.prompt_ids, *s.response_ids) for s in samples[:NUM_PROBES]),
             preference_model_version=samples[0].preference_model_version,
         )
         means = {f"reinforce/{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]}
-        described = describe(samples, batch, forwards, before)
+        described = describe(samples, batch, forwards, before) | describe_drift(samples, seen, weight)
         return Learned(
             version=self._progress.version,
             metrics={**described, **means, **self._norms()},
@@ -156,12 +163,19 @@ class PPOLearner:
             version=self._progress.version, metrics={"reinforce/data/num_samples": 0.0}, kl=(), advantage_mean=()
         )
 
-    def _experience(self, samples: Sequence[ScoredSample], normalize: Normalization) -> tuple[Forwards, Experience]:
-        forwards = self._forwards(samples, normalize)
-        return forwards, experience(samples, forwards, self._settings, normalize, self._progress.coefficient)
+    def _experience(
+        self, samples: Sequence[ScoredSample], normalize: Normalization, helpful_weight: float
+    ) -> tuple[Forwards, Experience]:
+        forwards, coefficient = self._forwards(samples, normalize), self._progress.coefficient
+        return forwards, experience(samples, forwards, self._settings, normalize, coefficient, helpful_weight)
 
     def _warmed_up(
-        self, samples: Sequence[ScoredSample], forwards: Forwards, batch: Experience, normalize: Normalization
+        self,
+        samples: Sequence[ScoredSample],
+        forwards: Forwards,
+        batch: Experience,
+        normalize: Normalization,
+        helpful_weight: float,
     ) -> tuple[Forwards, Experience]:
         """The batch as it looks after passes of the value function alone over it, unclipped."""
         if self._value is None:
@@ -170,7 +184,7 @@ class PPOLearner:
             for rows in self._minibatches(len(samples), epochs=1):
                 micros, num_tokens = self._micros(samples, rows, batch)
                 self._value.step(self._value_losses(micros, batch, normalize, math.inf, num_tokens, {}), self._rate)
-            forwards, batch = self._experience(samples, normalize)
+            forwards, batch = self._experience(samples, normalize, helpful_weight)
         return forwards, batch
 
     def _normalization(self, statistics: RewardStatistics) -> Normalization:
@@ -320,6 +334,7 @@ class PPOLearner:
             version=saved["version"],
             coefficient=saved["coefficient"],
             statistics=RewardStatistics(**saved["statistics"]),
+            watched=Watched(**saved["watched"]) if saved["watched"] else None,
             probes=tuple(map(tuple, saved["probes"])),
             preference_model_version=saved["preference_model_version"],
         )
@@ -351,6 +366,7 @@ def describe(
         "score/std": scores.std(unbiased=False),
         "reward/mean": batch.rewards.mean(),
         "kl/sequence_mean": batch.sequence_kl.mean(),
+        "kl/sqrt": batch.sequence_kl.mean().clamp(min=0).sqrt(),
         "kl/coefficient": before.coefficient,
         "policy/entropy": forwards.entropy[mask].mean(),
         "gap/abs_logprob_difference": gaps.abs().mean(),
@@ -368,3 +384,17 @@ def describe(
         unexplained = (batch.returns - batch.values)[mask].var(unbiased=False)
         found["value/explained_variance"] = 1 - unexplained / spread
     return {f"reinforce/{name}": float(value) for name, value in found.items()}
+
+
+def describe_drift(samples: Sequence[ScoredSample], seen: Watched, helpful_weight: float) -> dict[str, float]:
+    """How far the answers have moved from the run's first batch; helpfulness only where prompts ask for help."""
+    length = float(np.mean([len(sample.response_ids) for sample in samples]))
+    found = {
+        "response/length_drift": length / seen.first_length - 1,
+        "response/boilerplate_rate": boilerplate_rate([sample.response_ids for sample in samples]),
+    }
+    if seen.first_helpful is not None and seen.helpful is not None:
+        found["helpfulness/level"] = seen.helpful
+        found["helpfulness/of_sl_cai"] = seen.first_helpful
+        found["helpfulness/weight"] = helpful_weight
+    return {f"reinforce/{name}": value for name, value in found.items()}

@@ -58,7 +58,11 @@ class ScriptedPolicyLearner:
         ages = [self._digest.version - sample.policy_version_start for sample in samples]
         time.sleep(self._job.trainer.scripted.row_s * len(samples))
         self._digest.add(*[(s.id, s.response_ids, s.logprobs, s.score, s.preference_model_version) for s in samples])
-        found = {"data/num_samples": len(samples), "gap/staleness_max": max(ages, default=0)}
+        found: dict[str, float] = {
+            "data/num_samples": len(samples),
+            "gap/staleness_max": max(ages, default=0),
+            "score/mean": float(np.mean([sample.score for sample in samples] or [0.0])),
+        }
         return Learned(
             version=self._digest.version,
             metrics={f"reinforce/{name}": float(value) for name, value in found.items()},

@@ -153,6 +153,10 @@ def test_a_wrong_value_is_explained_in_one_line(empty, override, line):
         (["labeller.model=miniature:helpful_only"], "labeller.model=miniature:helpful_only: with generator.model"),
         (["sampling.max_tokens=1024"], "sampling.max_tokens=1024: with generator.max_length=1024"),
         (["preference_trainer.micro_batch_tokens=100"], "preference_model.max_length=512: with preference_trainer"),
+        (
+            ["reinforcement.helpfulness_penalty=1", "reinforcement.helpful_fraction=0"],
+            "reinforcement.helpfulness_penalty=1.0: with reinforcement.helpful_fraction=0.0",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_named_together(empty, overrides, said):
@@ -202,6 +206,12 @@ def test_missing_sources_are_named_all_at_once(empty, tmp_path):
         "labeller.model",
         "miniature.lexicon",
     }
+
+
+def test_an_adapter_is_refused_for_what_it_is(empty, tmp_path):
+    write(tmp_path / "lora" / "adapter_config.json", "{}")
+    with pytest.raises(ConfigError, match=r"^generator\.model=.*lora: a LoRA adapter without its model; merge it"):
+        check_sources(load_config(empty, [f"generator.model={tmp_path}/lora"]))
 
 
 def test_existing_sources_pass(empty, tmp_path):

@@ -90,6 +90,18 @@ def test_algorithms_differ_in_the_advantage_alone(algorithm):
         assert found.advantages[0, 0] == found.advantages[0, 2]
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_the_helpful_weight_multiplies_advantages_of_helpful_prompts_alone(algorithm):
+    samples = [sample(n, 3, axis="helpful" if n < 2 else "red_team") for n in range(4)]
+    forwards, settings = forwards_for(samples), Reinforcement(algorithm=algorithm, group_size=2)
+    normalize = Normalization(mean=0.0, scale=1.0)
+    plain = experience(samples, forwards, settings, normalize, 0.1)
+    weighted = experience(samples, forwards, settings, normalize, 0.1, helpful_weight=3.0)
+    torch.testing.assert_close(weighted.advantages[:2], 3 * plain.advantages[:2])
+    torch.testing.assert_close(weighted.advantages[2:], plain.advantages[2:])
+    torch.testing.assert_close(weighted.returns, plain.returns)
+
+
 def test_importance_is_truncated_and_zero_on_padding():
     samples = [sample(0, 2, logprobs=(-10.0, -0.1)), sample(1, 3)]
     found = experience(samples, forwards_for(samples), Reinforcement(), Normalization(mean=0, scale=1), 0.1)

@@ -35,6 +35,12 @@ def test_what_is_missing_is_named_with_its_field(copied, lost):
         check_model_dir(copied, field="labeller.model")
 
 
+def test_an_adapter_alone_is_no_model(copied):
+    (copied / "config.json").rename(copied / "adapter_config.json")
+    with pytest.raises(ModelError, match=r"generator\.model=.*a LoRA adapter without its model"):
+        check_model_dir(copied, field="generator.model")
+
+
 def test_no_directory_and_no_architectures(copied):
     with pytest.raises(ModelError, match=r"scorer\.model=.*no such directory"):
         check_model_dir(copied / "nowhere", field="scorer.model")

@@ -100,7 +100,15 @@ def test_saved_policy_is_the_one_served(base, scorer, tmp_path):
 def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
     kl = {"controller": "adaptive", "target": 0.001, "horizon": 10}
     job = ppo_job(
-        base, scorer, algorithm=algorithm, group_size=2, kl=kl, reward_normalization="mean_std", warmup_steps=6
+        base,
+        scorer,
+        algorithm=algorithm,
+        group_size=2,
+        kl=kl,
+        reward_normalization="mean_std",
+        warmup_steps=6,
+        helpfulness_penalty=2.0,
+        helpfulness_margin=0.0,
     )
     samples = rollouts(16, group_size=2)
     learner = PPOLearner(job, Rank())
@@ -109,8 +117,10 @@ def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
     probe = learner.weights().probe
     resumed = PPOLearner(replace(job, checkpoint=str(tmp_path)), Rank())
     assert resumed.weights().probe == probe
-    expected, found = learner.learn(samples[::-1]), resumed.learn(samples[::-1])
+    worse = [replace(s, score=s.score - 1) for s in samples[::-1]]
+    expected, found = learner.learn(worse), resumed.learn(worse)
     assert found == expected
+    assert expected.metrics["reinforce/helpfulness/weight"] == pytest.approx(1 + 2.0 * 0.2)
     assert expected.metrics["reinforce/kl/coefficient"] != job.settings.kl.coefficient
     for name, tensor in learner.weights().tensors.items():
         assert np.array_equal(resumed.weights().tensors[name], tensor), name
