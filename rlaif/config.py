@@ -81,6 +81,9 @@ class EnginePool(Section):
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
     max_in_flight: Count = Field(128, description="rows that one engine holds at once")
     start_timeout_s: Seconds = 600
+    on_new_weights: Literal["finish", "pause"] = Field(
+        "finish", description="what becomes of running requests: finished first, or frozen and continued under them"
+    )
     idle_timeout_s: Seconds = Field(300, description="an engine that holds rows and returns none this long is hung")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one engine")
     autoscale: Autoscale = Autoscale()

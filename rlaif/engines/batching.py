@@ -3,8 +3,11 @@
 Callers put requests into an inbox and each awaits a future; one thread admits what is there, steps the backend, and
 hands everything that finished in a step to the event loop in one wake-up. With nothing to do it sleeps.
 
-New weights are a barrier in the inbox: what was asked before them finishes first under the old version, what is asked
-after them starts under the new one. So no completion mixes versions.
+New weights are taken in turn with requests, by setting. ``finish``: they are a barrier in the inbox, what was asked
+before them finishes first under the old version, what is asked after them starts under the new one, and no completion
+mixes versions. ``pause``: requests that run stand still between two steps while the weights are exchanged, and go on
+under the new ones; the backend computes anew what it had cached for them, so each token's log-probability is that of
+one version, given everything before it. Such a completion ends in a later version than it started in.
 
 What this module does not know: models, sampling, vLLM, torch. The backend does.
 """
@@ -22,6 +25,7 @@ from concurrent.futures import TimeoutError as ThreadTimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlaif.config import EnginePool
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import (
     Choose,
@@ -75,7 +79,7 @@ class Backend(Protocol):
         ...
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Replace all weights and forget what was cached under the old ones; nothing is running."""
+        """Replace all weights and forget what was cached under the old ones; what runs goes on where it was."""
         ...
 
     def close(self) -> None: ...
@@ -96,6 +100,14 @@ class _Call:
     future: asyncio.Future[Any]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Running:
+    """A request in the backend, and the version that it started under."""
+
+    call: _Call
+    version: int
+
+
 class BatchingEngine:
     """TextGenerator and ChoiceScorer over a language model, SequenceScorer over a preference model."""
 
@@ -104,9 +116,7 @@ class BatchingEngine:
         open_backend: Callable[[], Backend],
         model: ServedModel,
         tokenizer: Any,
-        *,
-        dtype: str,
-        start_timeout_s: float,
+        settings: EnginePool,
     ) -> None:
         """Returns when the model is loaded. Raises EngineError when that fails, WaitTimeoutError when it hangs."""
         self.tokenizer = tokenizer
@@ -114,32 +124,33 @@ class BatchingEngine:
         self.model_version = model.version
         self.policy_version = 0
         self._model = model
-        self._tolerance = PROBE_TOLERANCE[dtype]
-        self._sync_timeout_s = start_timeout_s
+        self._tolerance = PROBE_TOLERANCE[settings.dtype]
+        self._sync_timeout_s = settings.start_timeout_s
+        self._pauses = settings.on_new_weights == "pause"
         self._keys = itertools.count()
         self._wake = threading.Condition()
         self._inbox: deque[_Call] = deque()
         self._cancelled: list[int] = []
-        self._running: dict[int, _Call] = {}
+        self._running: dict[int, _Running] = {}
         self._ended: EngineError | None = None  # why nothing more is served
         self._closing = False
         self._backend: Backend
         opened: ThreadFuture[None] = ThreadFuture()
         self._thread = threading.Thread(target=self._live, args=(open_backend, opened), name=model.version, daemon=True)
         self._thread.start()
-        self._await_opening(opened, start_timeout_s)
+        self._await_opening(opened, settings.start_timeout_s)
 
     # ------------------------------------------------------------------------------------ the callers' side
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
         request = generate_request(self._model, prompt_ids, sampling)
-        sampled, version = await self._ask(request)
+        sampled, (start, end) = await self._ask(request)
         return Completion(
             token_ids=sampled.token_ids,
             logprobs=sampled.logprobs,
             text=answer_text(self.tokenizer, sampled.token_ids, self._model.end_ids, sampling.stop),
             finish_reason=sampled.finish_reason,
-            policy_version_start=version,
-            policy_version_end=version,
+            policy_version_start=start,
+            policy_version_end=end,
         )
 
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
@@ -151,7 +162,7 @@ class BatchingEngine:
         return score
 
     async def update_weights(self, weights: Weights) -> None:
-        """As ``Engine.update_weights``; requests that run are finished first, later ones wait.
+        """As ``Engine.update_weights``; requests that run are finished first or stand still, later ones wait.
 
         Names, shapes and version are checked before anything is touched: such a WeightSyncError leaves the engine
         serving what it served. After a probe that differs it serves nothing more.
@@ -240,9 +251,9 @@ class BatchingEngine:
                 self._backend.cancel(key)
 
     def _next(self) -> _Call | None:
-        """The oldest call in the inbox, unless it is weights and something still runs before them."""
+        """The oldest call in the inbox, unless it is weights and something that must finish first still runs."""
         with self._wake:
-            if not self._inbox or (self._running and isinstance(self._inbox[0].work, _Exchange)):
+            if not self._inbox or (isinstance(self._inbox[0].work, _Exchange) and self._running and not self._pauses):
                 return None
             return self._inbox.popleft()
 
@@ -252,7 +263,8 @@ class BatchingEngine:
         if isinstance(call.work, _Exchange):
             self._exchange(call.work, call.future)
             return
-        self._running[call.key] = call  # first, so that it hears of it if the backend dies of it
+        running = _Running(call=call, version=self.policy_version)
+        self._running[call.key] = running  # first, so that it hears of it if the backend dies of it
         try:
             self._backend.admit(call.key, call.work)
         except RequestError as error:
@@ -260,13 +272,14 @@ class BatchingEngine:
             _hand_over([(call.future, error)])
 
     def _finish(self, key: int, result: Result) -> _Answer:
-        return self._running.pop(key).future, (result, self.policy_version)
+        running = self._running.pop(key)
+        return running.call.future, (result, (running.version, self.policy_version))
 
     def _exchange(self, exchange: _Exchange, future: asyncio.Future[Any]) -> None:
         weights = exchange.weights
         try:
             self._backend.load(weights.tensors)
-            self._prove(exchange)
+            finished = self._prove(exchange)
         except WeightSyncError as error:
             _hand_over([(future, error)])
             raise
@@ -275,32 +288,39 @@ class BatchingEngine:
             _hand_over([(future, failure)])
             raise failure from error
         self.policy_version = weights.version
-        _hand_over([(future, None)])
+        _hand_over([(future, None), *(self._finish(key, result) for key, result in finished)])
 
-    def _prove(self, exchange: _Exchange) -> None:
+    def _prove(self, exchange: _Exchange) -> list[tuple[int, Result]]:
+        """Returns what of the requests that stood still has finished meanwhile."""
         version, values = exchange.weights.version, exchange.weights.probe.values
-        for place, (ours, theirs) in enumerate(zip(self._values(exchange.probe), values, strict=True)):
+        found, finished = self._values(exchange.probe)
+        for place, (ours, theirs) in enumerate(zip(found, values, strict=True)):
             if not abs(ours - theirs) <= self._tolerance:  # so that NaN fails, too
                 raise WeightSyncError(
                     f"weights {version}: the learner computes {theirs:.6f} for probe {place}, the engine {ours:.6f} "
                     f"(tolerance {self._tolerance:g}): the engine does not serve them"
                 )
+        return finished
 
-    def _values(self, probe: Sequence[Choose | Score]) -> list[float]:
+    def _values(self, probe: Sequence[Choose | Score]) -> tuple[list[float], list[tuple[int, Result]]]:
+        """What the engine computes for the probe, and the requests that finished in the same steps."""
         places = {next(self._keys): place for place in range(len(probe))}
         for key, place in places.items():
             self._backend.admit(key, probe[place])
-        values = [math.nan] * len(probe)
+        values, others = [math.nan] * len(probe), []
         while places:
             for key, result in self._backend.step():
+                if key not in places:
+                    others.append((key, result))
+                    continue
                 assert not isinstance(result, Sampled)
                 values[places.pop(key)] = result[0] if isinstance(result, tuple) else result
-        return values
+        return values, others
 
     def _end(self, reason: EngineError) -> None:
         with self._wake:
             self._ended = reason
-            calls = [*self._running.values(), *self._inbox]
+            calls = [*(running.call for running in self._running.values()), *self._inbox]
             self._running.clear()
             self._inbox.clear()
         _hand_over([(call.future, reason) for call in calls])

@@ -50,8 +50,7 @@ def open_hf(
         lambda: HFBackend(model, settings),
         model,
         load_tokenizer(model_path),
-        dtype=settings.dtype,
-        start_timeout_s=settings.start_timeout_s,
+        settings,
     )
 
 
@@ -154,6 +153,8 @@ class HFBackend:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             arrays = {name: torch.from_numpy(array) for name, array in tensors.items()}
         self._network.load_state_dict(arrays)
+        if self._batch is not None:
+            self._batch = self._read_anew(self._batch.rows)
 
     def close(self) -> None:
         del self._network
@@ -190,6 +191,13 @@ class HFBackend:
         joined, finished = self._sampled(_Batch(rows=rows, mask=mask, cache=cache), logits)
         self._batch = _merged([batch for batch in (self._batch, joined) if batch is not None])
         return finished
+
+    @torch.inference_mode()
+    def _read_anew(self, rows: list[_Row]) -> _Batch:
+        """The batch of ``rows`` with everything but their last tokens read under the weights at hand."""
+        ids, mask = self._padded([(*row.request.prompt_ids, *row.token_ids[:-1]) for row in rows])
+        self._logits(ids, mask, cache := DynamicCache())
+        return _Batch(rows=rows, mask=mask, cache=cache)
 
     def _advance(self) -> list[tuple[int, Result]]:
         """One token for every running row."""

@@ -12,6 +12,8 @@ What is known of it:
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
 6. Where stop strings need detokenised text, the token beside each log-probability is decoded too, which nobody reads
    and which costs a quarter of the time of small models; and a dictionary a token (not ``flat_logprobs``) a good deal.
+7. Resetting the prefix cache preempts what runs: it keeps its tokens and its random generator, and its keys and values
+   are computed anew, under the new weights, when it goes on. It raises when the cache could not be emptied.
 """
 
 from __future__ import annotations
@@ -58,8 +60,7 @@ def open_vllm(
         lambda: VLLMBackend(model, settings),
         model,
         load_tokenizer(model_path),
-        dtype=settings.dtype,
-        start_timeout_s=settings.start_timeout_s,
+        settings,
     )
 
 
@@ -104,8 +105,7 @@ class VLLMBackend:
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         with _TURN:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _torch_tensors(tensors)})
-            if not self._engine.reset_prefix_cache():
-                raise EngineError("vLLM kept its prefix cache: requests were running")
+            self._engine.reset_prefix_cache(reset_running_requests=True)  # note 7
 
     def close(self) -> None:
         global _num_open

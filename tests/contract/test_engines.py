@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from rlaif.config import EnginePool
 from rlaif.engines import open_engine
@@ -253,6 +254,41 @@ async def test_weights_that_do_not_cover_the_model_or_fail_the_probe(kind, langu
     with pytest.raises(EngineError, match="must be replaced"):
         await engine.generate(PROMPT, sampling())
     await engine.close()
+
+
+@pytest.mark.parametrize("kind", WITH_WEIGHTS)
+async def test_paused_completions_go_on_under_the_new_weights(kind, language_model):
+    """Every token's log-probability is the old model's up to some token, and the new one's from there on."""
+    engine = open_engine("generator", language_model, settings(kind).model_copy(update={"on_new_weights": "pause"}))
+    new = tiny_lm(5, tied=True)
+    weights = new_weights(new, 1, [PROMPT, PROMPT[:7]])
+    running = [asyncio.ensure_future(engine.generate(PROMPT, sampling(seed, max_tokens=150))) for seed in range(12)]
+    while not any(one.done() for one in running):  # answers differ in length: some are in the middle
+        await asyncio.sleep(0.001)
+    await engine.update_weights(weights)
+    late = await engine.generate(PROMPT, sampling(1))
+    completions = await asyncio.gather(*running)
+    await engine.close()
+
+    assert (late.policy_version_start, late.policy_version_end) == (1, 1)
+    assert late.logprobs == pytest.approx(reference(new, late.token_ids), abs=1e-4)
+    mixed = [completion for completion in completions if completion.policy_version_end == 1]
+    assert 0 < len(mixed) < len(completions)
+    for completion in completions:
+        assert completion.policy_version_start == 0
+        before, after = (reference(model, completion.token_ids) for model in (tiny_lm(0, tied=True), new))
+        num_new = sum(np.isclose(completion.logprobs, after, atol=1e-4))
+        changed = len(before) - num_new if completion.policy_version_end == 1 else len(before)
+        assert completion.logprobs == pytest.approx(before[:changed] + after[changed:], abs=1e-4)
+    assert any(np.isclose(one.logprobs, reference(new, one.token_ids), atol=1e-4).any() for one in mixed)
+
+
+def reference(model, token_ids) -> list[float]:
+    """Log-probability of each of ``token_ids`` after the prompt, by transformers."""
+    model.eval()
+    with torch.no_grad():
+        logprobs = model(torch.tensor([[*PROMPT, *token_ids]])).logits[0].log_softmax(-1)
+    return [logprobs[len(PROMPT) + t - 1, token].item() for t, token in enumerate(token_ids)]
 
 
 # ------------------------------------------------------------------------------------------------ stop and end

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from rlaif.config import EnginePool
 from rlaif.engines.batching import BatchingEngine, Sampled
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import Generate
@@ -32,8 +33,9 @@ VENOM = 14  #: ... as it is admitted
 class Counter:
     """Every request takes as many steps as it asks tokens for; a token's log-probability is the weight."""
 
-    def __init__(self) -> None:
+    def __init__(self, stands_still: bool = False) -> None:
         self.prefix_hits = (0, 0)
+        self.stands_still = stands_still  # for new weights
         self.left: dict[int, int] = {}
         self.requests: dict[int, object] = {}
         self.weight = -1.0
@@ -69,15 +71,15 @@ class Counter:
         return Sampled(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
 
     def load(self, tensors) -> None:
-        assert not self.left, "weights change under running requests"
+        assert self.stands_still or not self.left, "weights change under running requests"
         self.weight = float(tensors["weight"][0])
 
     def close(self) -> None:
         self.closed = True
 
 
-def opened(backend, start_timeout_s: float = 5.0) -> BatchingEngine:
-    return BatchingEngine(lambda: backend, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=start_timeout_s)
+def opened(backend, **settings) -> BatchingEngine:
+    return BatchingEngine(lambda: backend, MODEL, tiny_tokenizer(), EnginePool(**settings))
 
 
 def ask(engine, num: int = 3, first: int = 65):
@@ -116,6 +118,41 @@ async def test_weights_wait_for_what_runs_and_later_requests_wait_for_them():
     assert before.done()
     assert (before.result().logprobs[-1], before.result().policy_version_end) == (-1.0, 0)
     assert ((await after).logprobs, (await after).policy_version_start) == ((-2.0, -2.0), 1)
+    await engine.close()
+
+
+async def test_paused_requests_go_on_under_the_new_weights():
+    engine = opened(Counter(stands_still=True), on_new_weights="pause")
+    before = ask(engine, 60)
+    await asyncio.sleep(0.005)
+    await engine.update_weights(weights(-2.0))
+    assert not before.done()
+    after = await ask(engine, 2)
+    assert ((await before).policy_version_start, (await before).policy_version_end) == (0, 1)
+    assert (after.policy_version_start, after.policy_version_end) == (1, 1)
+    await engine.close()
+
+
+async def test_paused_requests_that_finish_beside_the_probe_come_back():
+    backend = Counter(stands_still=True)
+    engine = opened(backend, on_new_weights="pause")
+    running = [ask(engine, num) for num in range(1, 40)]
+    await asyncio.sleep(0.005)
+    await asyncio.wait_for(engine.update_weights(weights(-2.0)), 5)
+    ends = {completion.policy_version_end for completion in await asyncio.gather(*running)}
+    assert ends <= {0, 1}
+    assert not backend.left
+    await engine.close()
+
+
+async def test_paused_requests_fail_with_weights_that_are_not_served():
+    engine = opened(Counter(stands_still=True), on_new_weights="pause")
+    running = [ask(engine, num) for num in (20, 60)]
+    await asyncio.sleep(0.005)
+    with pytest.raises(WeightSyncError):
+        await engine.update_weights(weights(-2.0, probe=-1.0))
+    for result in await asyncio.gather(*running, return_exceptions=True):
+        assert isinstance(result, EngineError)
     await engine.close()
 
 
@@ -179,7 +216,7 @@ def test_a_model_that_does_not_load():
         raise MemoryError("not enough")
 
     with pytest.raises(EngineError, match="counter cannot be loaded: MemoryError: not enough"):
-        BatchingEngine(broken, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=5)
+        BatchingEngine(broken, MODEL, tiny_tokenizer(), EnginePool())
 
 
 def test_a_model_that_takes_too_long_to_load():
@@ -191,7 +228,7 @@ def test_a_model_that_takes_too_long_to_load():
         return late
 
     with pytest.raises(WaitTimeoutError, match=r"waited 0\.05 s for counter to load"):
-        BatchingEngine(slow, MODEL, tiny_tokenizer(), dtype="float32", start_timeout_s=0.05)
+        BatchingEngine(slow, MODEL, tiny_tokenizer(), EnginePool(start_timeout_s=0.05))
     release.set()
     for _ in range(100):
         time.sleep(0.01)
