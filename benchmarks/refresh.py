@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from benchmarks.branches import BEFORE, branch
 from benchmarks.machine import publish
 from rlaif.config import Config
-from rlaif.config_file import dump_config, load_config
+from rlaif.config_file import load_config
 from rlaif.data.tokenization import load_tokenizer
 from rlaif.data.training_sets import PairBuilder
 from rlaif.evaluation import plots
@@ -42,7 +40,6 @@ from rlaif.stages.lag import num_refreshes, starts_at
 from rlaif.training.jobs import PreferenceJob, Rank
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-BEFORE = ("read", "revise", "supervise", "label", "fit_preference_model")
 #: Every refreshed model is kept: they are pruned when a checkpoint is written.
 KEEP_ALL = "reinforcement.checkpoint_every=1000000"
 WAYS = {"sequential": "quickstart.yaml", "concurrent": "concurrent.yaml"}
@@ -59,25 +56,6 @@ def base_run(directory: Path, seed: int) -> Path:
     for stage in BEFORE:
         command("stage", stage, str(CONFIGS / "quickstart.yaml"), *settings)
     return run_dir
-
-
-def branch(base: Path, run_dir: Path, config: Config) -> Config:
-    """A run that has everything of ``base`` up to the preference model, and another configuration."""
-    left_out = shutil.ignore_patterns(
-        "rl_cai", "checkpoints", "rollouts", "ray_train", "report.html", "journal.sqlite-*"
-    )
-    with closing(sqlite3.connect(base / "journal.sqlite")) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copytree(base, run_dir, ignore=left_out)
-    (run_dir / "config.yaml").write_text(dump_config(config))
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    manifest["finished"] = {name: manifest["finished"][name] for name in BEFORE}
-    manifest["stages"] = {k: v for k, v in manifest["stages"].items() if k not in ("reinforce", "answers_rl_cai")}
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
-    with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
-        db.execute("DELETE FROM records WHERE stage GLOB 'rollouts/*' OR stage = 'answers_rl_cai'")
-        db.commit()
-    return config
 
 
 def run_way(base: Path, directory: Path, way: str, seed: int, overrides: Sequence[str]) -> Path:

@@ -218,9 +218,11 @@ async def _loops(
     if start.served.version and learners.preference is not None:
         await policy.scorer.update_weights(await learners.preference.weights())
     run.progress.start("reinforce", len(policy.batches))
+    run.run_dir.events.write("loops_started", batch=start.batch)
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(loop())
+    run.run_dir.events.write("loops_finished")
     for name in ("reinforce", "refresh")[: 1 + (learners.preference is not None)]:
         run.progress.finish(name)
 

@@ -1,0 +1,33 @@
+"""Runs that share everything up to the preference model and differ in how they are reinforced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from rlaif.config import Config
+from rlaif.config_file import dump_config
+
+BEFORE = ("read", "revise", "supervise", "label", "fit_preference_model")
+
+
+def branch(base: Path, run_dir: Path, config: Config) -> Config:
+    """A run that has everything of ``base`` up to the preference model, and another configuration."""
+    left_out = shutil.ignore_patterns(
+        "rl_cai", "checkpoints", "rollouts", "ray_train", "report.html", "journal.sqlite-*"
+    )
+    with closing(sqlite3.connect(base / "journal.sqlite")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copytree(base, run_dir, ignore=left_out)
+    (run_dir / "config.yaml").write_text(dump_config(config))
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    manifest["finished"] = {name: manifest["finished"][name] for name in BEFORE}
+    manifest["stages"] = {k: v for k, v in manifest["stages"].items() if k not in ("reinforce", "answers_rl_cai")}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
+        db.execute("DELETE FROM records WHERE stage GLOB 'rollouts/*' OR stage = 'answers_rl_cai'")
+        db.commit()
+    return config
