@@ -14,8 +14,10 @@ T = TypeVar("T")
 async def within(timeout_s: float, awaitable: Awaitable[T], what: str) -> T:
     """The result of ``awaitable``; raises WaitTimeoutError naming ``what`` after ``timeout_s``."""
     waiting = asyncio.ensure_future(awaitable)
-    done, _ = await asyncio.wait([waiting], timeout=timeout_s)
+    try:
+        done, _ = await asyncio.wait([waiting], timeout=timeout_s)
+    finally:
+        waiting.cancel()  # which a result does not mind
     if not done:
-        waiting.cancel()
         raise WaitTimeoutError(f"waited {timeout_s:g} s for {what}")
     return waiting.result()

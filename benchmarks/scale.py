@@ -1,0 +1,122 @@
+"""Does a running job speed up when it is given engines, and lose nothing when they are taken away?
+
+    python -m benchmarks.scale --json FILE
+
+``rlaif label`` over pairs with one scripted labeller (two requests of 50 ms a pair, one after another), as a user runs
+it; ``rlaif scale OUT labeller 4`` while it goes on, ``rlaif scale OUT labeller 1`` later, and 4 again to finish.
+``ratio``: labels per second in the ``WINDOW_S`` after four serve, over those before. Goal: at least 3.5, and every
+label exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import publish
+from benchmarks.scripted_labellers import SERVICE_S
+
+PAIRS, LARGEST = 1200, 4
+WINDOW_S = 5.0
+START_TIMEOUT_S = 300.0
+LABELLER = {
+    "engine": "scripted",
+    "max": LARGEST,
+    "cpus": 0.5,
+    "max_in_flight": 16,
+    "chunk_rows": 8,
+    "scripted.concurrency": 1,
+    "scripted.latency_s": SERVICE_S,
+}
+
+
+def rlaif(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "actors.cli", *arguments]
+
+
+def write_pairs(path: Path) -> None:
+    rows = ({"prompt": f"Question {n}?", "answer_1": f"Yes, {n}.", "answer_2": f"No, {n}."} for n in range(PAIRS))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+class Job:
+    """A labelling job in a process of its own, and the labels that its journal has."""
+
+    def __init__(self, directory: Path) -> None:
+        write_pairs(directory / "pairs.jsonl")
+        self.out = directory / "out"
+        keys = [f"labeller.{key}={value}" for key, value in LABELLER.items()]
+        command = rlaif("label", str(directory / "pairs.jsonl"), "--out", str(self.out), *keys, "resources.cpus=4")
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def labels(self) -> int:
+        """Recorded so far; each id once, or the count of ids would be smaller."""
+        if not (self.out / "journal.sqlite").exists():
+            return 0
+        with closing(sqlite3.connect(self.out / "journal.sqlite")) as db:
+            query = "SELECT count(DISTINCT id) FROM records WHERE stage = 'preferences'"
+            return db.execute(query).fetchone()[0]
+
+    def wait_for_labels(self, num: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.labels() < num:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the job ended or stood still at {self.labels()} labels")
+            time.sleep(0.05)
+
+    def rate(self) -> float:
+        """Labels per second in a window that begins now."""
+        before, began = self.labels(), time.monotonic()
+        time.sleep(WINDOW_S)
+        return (self.labels() - before) / (time.monotonic() - began)
+
+    def scale(self, size: int) -> float:
+        """Seconds of ``rlaif scale``."""
+        began = time.monotonic()
+        subprocess.run(rlaif("scale", str(self.out), "labeller", str(size)), check=True)
+        return round(time.monotonic() - began, 1)
+
+
+def measure(directory: Path) -> dict[str, Any]:
+    job = Job(directory)
+    try:
+        job.wait_for_labels(20)
+        before = job.rate()
+        up_s = job.scale(LARGEST)
+        after = job.rate()
+        down_s = job.scale(1)
+        again = job.rate()
+        job.scale(LARGEST)
+        code = job.process.wait(START_TIMEOUT_S)
+    finally:
+        job.process.kill()
+    return {
+        "labels_per_s": {"one": round(before, 2), "four": round(after, 2), "one_again": round(again, 2)},
+        "ratio": round(after / before, 3),
+        "scale_up_s": up_s,
+        "scale_down_s": down_s,
+        "exit_code": code,
+        "pairs": PAIRS,
+        "labels": job.labels(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        result = measure(Path(directory))
+    publish(result, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

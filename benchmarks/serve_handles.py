@@ -1,0 +1,160 @@
+"""Why a pool of our own? The same rows through ``EnginePool`` and through Ray Serve's deployment handles.
+
+    pip install "ray[serve]"        # the system itself does without
+    python -m benchmarks.serve_handles --json FILE
+
+Two scripted labellers, rows of 1 KB, at most 128 rows in each, every result journalled. ``rows_per_s``: without service
+time. ``killed``: 50 ms a row, any number at once, and one of the two gets SIGKILL after a quarter of the rows; how many
+rows came back, and how many only as an error. The user of a handle would have to send those again, and to know which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from actors.pool import EnginePool, RayPools
+from actors.ray_start import started
+from benchmarks.machine import publish
+from benchmarks.scripted_labellers import CHUNK_ROWS, SERVICE_S, Judge, comparisons, scripted_config
+from rlaif.config import Config
+from rlaif.engines import open_engine
+from rlaif.journal import Journal
+
+ENGINES = 2
+IN_FLIGHT = 2 * CHUNK_ROWS
+FAST_ROWS, SLOW_ROWS = 10_000, 4_000
+
+
+def settings(directory: str, service_s: float) -> Config:
+    config = scripted_config(directory, low=ENGINES, high=ENGINES, service_s=service_s)
+    script = config.labeller.scripted.model_copy(update={"concurrency": None})
+    return config.model_copy(update={"labeller": config.labeller.model_copy(update={"scripted": script})})
+
+
+# -------------------------------------------------------------------------------------------------------- Ray Serve
+class Replica:
+    """A scripted engine as a deployment; one call is one row, which is what a handle balances."""
+
+    def __init__(self, config: Config) -> None:
+        self._engine = open_engine("labeller", None, config.labeller)
+
+    async def label(self, pair: Any) -> tuple[int, Any]:
+        return os.getpid(), await Judge()(self._engine, pair)
+
+
+class Handles:
+    """Rows through a deployment handle, as many at once as the pool would have out."""
+
+    def __init__(self, config: Config) -> None:
+        options = {"num_replicas": ENGINES, "max_ongoing_requests": IN_FLIGHT, "ray_actor_options": {"num_cpus": 0.01}}
+        serve.start(proxy_location="Disabled")
+        application = serve.deployment(Replica).options(**options).bind(config)
+        self._handle = serve.run(application, name="labeller", route_prefix=None)
+
+    async def stream(self, rows: Iterable[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
+        """(pid, record) of each row that came back; what was raised in the place of a record."""
+        waiting, running = iter(rows), set()
+        while True:
+            room = ENGINES * IN_FLIGHT - len(running)
+            running |= {asyncio.create_task(self._one(row)) for row in itertools.islice(waiting, room)}
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            yield [one.result() for one in done]
+
+    async def _one(self, row: Any) -> tuple[int, Any]:
+        try:
+            return await self._handle.label.remote(row)
+        except Exception as error:
+            return 0, error
+
+    def victim(self, pids: Counter) -> int:
+        return pids.most_common(1)[0][0]
+
+    async def close(self) -> None:
+        await asyncio.to_thread(serve.shutdown)
+
+
+# ------------------------------------------------------------------------------------------------------------- ours
+class Pool:
+    def __init__(self, pool: EnginePool) -> None:
+        self._pool = pool
+
+    async def stream(self, rows: Iterable[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
+        async for back in self._pool.stream(Judge(), rows):
+            yield [(0, done.record or RuntimeError(done.failure)) for done in back]
+
+    def victim(self, pids: Counter) -> int:
+        return self._pool.members[0].where.pid
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+@asynccontextmanager
+async def opened(way: str, config: Config) -> AsyncIterator[Any]:
+    ours = way == "pool"
+    system = Pool(await RayPools(config).open("labeller", "")) if ours else Handles(config)
+    try:
+        yield system
+    finally:
+        await system.close()
+
+
+# -------------------------------------------------------------------------------------------------------- measuring
+async def label(system: Any, journal: Journal, stage: str, num: int, kill_after: int | None = None) -> dict[str, Any]:
+    """Rows out, and what came back; one engine gets SIGKILL after ``kill_after`` rows."""
+    began, pids, errors, records = time.perf_counter(), Counter(), Counter(), 0
+    async for back in system.stream(comparisons(stage, num)):
+        good = [record for _, record in back if not isinstance(record, Exception)]
+        journal.add_all(stage, good)
+        records += len(good)
+        pids.update(pid for pid, record in back if not isinstance(record, Exception))
+        errors.update(type(record).__name__ for _, record in back if isinstance(record, Exception))
+        if kill_after is not None and records >= kill_after:
+            os.kill(system.victim(pids), signal.SIGKILL)
+            kill_after = None
+    seconds = time.perf_counter() - began
+    assert records + errors.total() == num
+    return {"rows": num, "labelled": records, "errors": dict(errors), "rows_per_s": round(records / seconds)}
+
+
+async def measure_one(way: str, directory: Path) -> dict[str, Any]:
+    journal = Journal(directory / f"{way}.sqlite")
+    async with opened(way, settings(str(directory), 0.0)) as system:
+        await label(system, journal, "warm-up", FAST_ROWS // 10)
+        fast = await label(system, journal, "fast", FAST_ROWS)
+    async with opened(way, settings(str(directory), SERVICE_S)) as system:
+        killed = await label(system, journal, "killed", SLOW_ROWS, kill_after=SLOW_ROWS // 4)
+    journal.close()
+    return {"rows_per_s": fast["rows_per_s"], "killed": killed}
+
+
+async def measure(directory: Path) -> dict[str, Any]:
+    return {way: await measure_one(way, directory) for way in ("pool", "serve")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as path, started(settings(path, 0.0)):
+        result = asyncio.run(measure(Path(path)))
+    publish(result, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
