@@ -25,7 +25,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.causes import one_line
 from actors.placement import Phases
 from actors.pool import PoolStats, RayPools
+from actors.trainer import RayTrainers
 from actors.waiting import within
+from actors.whereabouts import Whereabouts
 from rlaif.errors import UserError, WaitTimeoutError
 
 logger = logging.getLogger(__name__)
@@ -46,9 +48,10 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The pools as they are now. ``mistake`` or ``failure``: why what was asked was not done."""
+    """Pools and trainers as they are now. ``mistake`` or ``failure``: why what was asked was not done."""
 
     pools: Mapping[str, PoolStats]
+    ranks: Mapping[str, Mapping[int, Whereabouts]]
     mistake: str | None = None
     failure: str | None = None
 
@@ -91,11 +94,11 @@ class Control:
 
 
 @asynccontextmanager
-async def controlled(pools: RayPools, phases: Phases) -> AsyncIterator[str]:
+async def controlled(pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[str]:
     """Do what other commands ask while the ``async with`` block runs; yields the name of the control actor."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(Control).options(name=NAME, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
-    attending = asyncio.create_task(Attendant(actor.remote(), pools, phases).attend())
+    attending = asyncio.create_task(Attendant(actor.remote(), pools, trainers, phases).attend())
     try:
         yield NAME
     finally:
@@ -106,9 +109,10 @@ async def controlled(pools: RayPools, phases: Phases) -> AsyncIterator[str]:
 class Attendant:
     """The driver's side: takes orders from the control actor and answers each when it is done."""
 
-    def __init__(self, control: Any, pools: RayPools, phases: Phases) -> None:
+    def __init__(self, control: Any, pools: RayPools, trainers: RayTrainers, phases: Phases) -> None:
         self._control = control
         self._pools = pools
+        self._trainers = trainers
         self._phases = phases
 
     async def attend(self) -> None:
@@ -136,8 +140,10 @@ class Attendant:
             failure = one_line(error)
         pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
         try:
-            answer = self._control.answer.remote(number, Answer(pools=pools, mistake=mistake, failure=failure))
-            await within(POLL_TIMEOUT_S, answer, "the control actor to take an answer")
+            ranks = await self._trainers.ranks()
+            answer = Answer(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
+            sent = self._control.answer.remote(number, answer)
+            await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")
         except (RayError, WaitTimeoutError) as error:
             logger.warning("control actor: %s", error)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from actors.announcement import Announcement
     from actors.control import Answer
     from actors.pool import PoolStats
+    from actors.whereabouts import Whereabouts
 
 STATUS_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 30.0  #: of a driver that has other things to do
@@ -44,6 +46,8 @@ def status(run_dir: RunDirPath) -> None:
         return
     console.print(f"running: pid {run.pid} on {run.host}, Ray at {run.address}", highlight=False)
     console.print(_pools(answer.pools) if answer.pools else "no engines now")
+    if answer.ranks:
+        console.print(_ranks(answer.ranks))
 
 
 def scale(
@@ -129,11 +133,22 @@ def _pools(pools: Mapping[str, PoolStats]) -> Table:
     table = Table("engines", "serve", "start", "rows in flight", "waiting", "done", "failed", "restarts", "where")
     for role, stats in pools.items():
         waiting = f"{stats.waiting:,}{' or more' if stats.unread else ''}"
-        where = ", ".join(f"{number} on {host}" for host, number in stats.where.items())
+        where = _hosts(stats.where.values())
         numbers = (stats.engines, stats.starting, stats.in_flight)
         counts = (stats.done, stats.failed, stats.restarts)
         table.add_row(role, *map(_grouped, numbers), waiting, *map(_grouped, counts), where)
     return table
+
+
+def _ranks(ranks: Mapping[str, Mapping[int, Whereabouts]]) -> Table:
+    table = Table("trainer", "ranks", "where")
+    for name, where in ranks.items():
+        table.add_row(name, _grouped(len(where)), _hosts(where.values()))
+    return table
+
+
+def _hosts(where: Iterable[Whereabouts]) -> str:
+    return ", ".join(f"{number} on {host}" for host, number in Counter(one.host for one in where).items())
 
 
 def _grouped(number: int) -> str:

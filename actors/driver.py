@@ -166,10 +166,10 @@ async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator
     phases = work.phases(config)
     with started(config) as address:
         check_nodes(plan(config, phases), nodes())
-        pools = RayPools(config)
-        async with controlled(pools, phases) as control:
+        pools, trainers = RayPools(config), RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
+        async with controlled(pools, trainers, phases) as control:
             with announced(run_dir.path, address=address, namespace=current_namespace(), control=control):
-                yield pools, RayTrainers(run_dir.path.absolute() / "ray_train", _reporter(run_dir))
+                yield pools, trainers
 
 
 def _reporter(run_dir: RunDir) -> Callable[[Mapping[str, float]], None]:

@@ -20,7 +20,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from actors.causes import cause_of, death_of
 from actors.member import Member, log_tail, start_member
 from actors.shipment import Run, Shipment, after_death, condemned
 from actors.weights import SharedWeights, share
+from actors.whereabouts import Whereabouts
 from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
 from rlaif.errors import EngineError, RunError, UserError
@@ -50,7 +51,7 @@ SUSPECT_SHARE = 8  #: suspects travel again in groups of ``max_in_flight`` / 8
 class PoolStats:
     """A pool at one moment. ``waiting``: rows that wait to be sent, as far as their sources tell how many they have;
     ``unread``: some source may have more. ``done``, ``failed``: rows given back. ``restarts``: engines replaced.
-    ``where``: number of engines by host."""
+    ``where``: the engines that serve, by name."""
 
     engines: int
     starting: int
@@ -60,7 +61,7 @@ class PoolStats:
     done: int
     failed: int
     restarts: int
-    where: Mapping[str, int]
+    where: Mapping[str, Whereabouts]
 
 
 class EnginePool:
@@ -159,7 +160,7 @@ class EnginePool:
             done=self._done,
             failed=self._failed,
             restarts=self._restarts,
-            where=Counter(member.where.host for member in self._members),
+            where={member.name: member.where for member in self._members},
         )
 
     @property

@@ -51,6 +51,12 @@ class RayTrainers:
     def __init__(self, storage_path: Path, report: Report | None = None) -> None:
         self._storage_path = storage_path
         self._report = report
+        self._fits: dict[str, Fit] = {}  #: the last of each name
+
+    async def ranks(self) -> dict[str, dict[int, Whereabouts]]:
+        """Where the ranks of each trainer run that is at work now. Raises WaitTimeoutError."""
+        found = {name: await fit.ranks() for name, fit in tuple(self._fits.items()) if fit.goes_on}
+        return {name: {rank: where for rank, (_, where) in ranks.items()} for name, ranks in found.items()}
 
     async def supervise(self, job: SFTJob) -> Mapping[str, float]:
         """Raises DataError for an unreadable data set, what the ranks raise, and RunError when rows were lost."""
@@ -77,7 +83,7 @@ class RayTrainers:
         return await self._learner("refresh", job)
 
     async def _learner(self, name: str, job: PPOJob | RefreshJob) -> RayLearner:
-        fit = Fit(name, learner_rank, job, {}, self._storage_path)
+        fit = self._fits[name] = Fit(name, learner_rank, job, {}, self._storage_path)
         learner = RayLearner(fit, job.trainer)
         try:
             await fit.answer_to(0, job.trainer.start_timeout_s, "to load their networks")
@@ -89,7 +95,7 @@ class RayTrainers:
     async def _fit_rows(
         self, name: str, rank: Any, job: Job, datasets: dict[str, Any], expected: int
     ) -> Mapping[str, float]:
-        fit = Fit(name, rank, job, datasets, self._storage_path)
+        fit = self._fits[name] = Fit(name, rank, job, datasets, self._storage_path)
         try:
             metrics, seen = await fit.result(self._report)
         except BaseException:
@@ -170,6 +176,10 @@ class Fit:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(job.trainer.start_timeout_s)
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         self._fit = asyncio.create_task(asyncio.to_thread(trainer.fit))
+
+    @property
+    def goes_on(self) -> bool:
+        return not self._fit.done()
 
     async def result(self, report: Report | None) -> Any:
         """What rank 0 returned; raises what a rank raised. Metrics go to ``report`` as they come."""

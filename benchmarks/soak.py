@@ -1,0 +1,109 @@
+"""Does memory grow with the steps of reinforcement? Thousands of them over scripted engines.
+
+    python -m benchmarks.soak --json benchmarks/results/soak.json
+
+Real loops, Ray pools and Ray Train ranks, every role at work; engines and trainers are scripted and take no time. The
+private memory (USS) of the driver and of every actor is taken every few seconds, and with it the number of batches
+learned; ``growth`` is the slope of a straight line through the second half of each process's samples, in MiB per 1,000
+steps. Goal: less than 1 MiB for each process over 10,000 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks.branches import branch
+from benchmarks.concurrency import QUICKSTART, ROWS, prepare, settings
+from benchmarks.machine import publish
+from rlaif.config_file import load_config
+
+EVERY_S = 5.0
+Samples = dict[str, list[tuple[int, float]]]  #: process -> (steps, MiB)
+
+
+def steps(run_dir: Path) -> int:
+    """Batches learned so far: one line of metrics each."""
+    return sum('"stage": "reinforce"' in line for line in (run_dir / "metrics.jsonl").open())
+
+
+def own_memory(driver: psutil.Process) -> dict[str, float]:
+    """MiB of the driver and of every actor, by name and pid."""
+    found = {}
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            name = "driver" if process.pid == driver.pid else process.name()
+            if name == "driver" or name.startswith("ray::"):
+                found[f"{name} {process.pid}"] = process.memory_full_info().uss / 2**20
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it ended between the listing and the look
+    return found
+
+
+def growth(samples: list[tuple[int, float]]) -> float | None:
+    """MiB per 1,000 steps over the second half; None for a process that did not live that long."""
+    half = [(step, memory) for step, memory in samples if step >= samples[-1][0] / 2]
+    if len(half) < 5 or half[-1][0] - half[0][0] < 100:
+        return None
+    slope, _ = np.polyfit(*zip(*half, strict=True), deg=1)
+    return round(float(slope) * 1000, 3)
+
+
+def run(num_steps: int, directory: Path) -> tuple[Samples, float]:
+    at_once = dict.fromkeys(ROWS, 0.0)
+    base = prepare(directory, num_steps)
+    chosen = [
+        *settings(directory, at_once, num_steps, "concurrent"),
+        "reinforcement.checkpoint_every=50",
+        "reinforcement.batch_size=8",
+        "reinforcement.minibatch_size=8",
+        "preference_model.refresh.every=50",
+        "preference_model.refresh.comparisons=8",
+        f"run_dir={directory / 'soak'}",
+    ]
+    branch(base, directory / "soak", load_config(QUICKSTART, chosen))
+    command = [sys.executable, "-m", "actors.cli", "stage", "reinforce", str(QUICKSTART), *chosen]
+    started, samples = time.monotonic(), defaultdict(list)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    driver = psutil.Process(process.pid)
+    before = steps(directory / "soak")
+    while process.poll() is None:
+        done = steps(directory / "soak") - before
+        if done:
+            for name, memory in own_memory(driver).items():
+                samples[name].append((done, memory))
+        time.sleep(EVERY_S)
+    assert process.returncode == 0, f"the run ended with {process.returncode}"
+    return samples, time.monotonic() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--steps", type=int, default=10_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        samples, seconds = run(arguments.steps, Path(temporary))
+    found = {name: growth(points) for name, points in samples.items()}
+    measured = {name: slope for name, slope in found.items() if slope is not None}
+    result = {
+        "steps": arguments.steps,
+        "seconds": round(seconds, 1),
+        "largest_growth_mib_per_1000_steps": max(measured.values()),
+        "growth_mib_per_1000_steps": measured,
+        "mib_at_the_end": {name: round(points[-1][1], 1) for name, points in samples.items() if name in measured},
+    }
+    publish(json.loads(json.dumps(result)), arguments.json)
+
+
+if __name__ == "__main__":
+    main()
