@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,12 +174,20 @@ def main(arguments: list[str] | None = None) -> Any:
         _fail(str(error), 130)
     except RlaifError as error:
         _fail(str(error), 1)
-    except ExceptionGroup as group:
-        _fail("\n".join(str(error) for error in group.exceptions), 1)
+    except ExceptionGroup as group:  # of loops that ran at the same time
+        causes = list(_causes(group))
+        if not all(isinstance(cause, RlaifError) for cause in causes):
+            raise
+        _fail("\n".join(map(str, causes)), 2 if all(isinstance(cause, UserError) for cause in causes) else 1)
     except SystemExit as leaving:
         if leaving.code == 130:  # what typer makes of Ctrl-C
             _fail("interrupted; run the same command again to resume", 130)
         raise
+
+
+def _causes(group: BaseExceptionGroup) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        yield from _causes(error) if isinstance(error, BaseExceptionGroup) else (error,)
 
 
 def _fail(message: str, code: int) -> None:

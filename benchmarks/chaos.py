@@ -5,7 +5,7 @@
 Real vLLM engines, DeepSpeed ranks and Ray; roles that were killed least are killed first. ``kills`` has for each how
 long it took until another process stood in the victim's place: for an engine that it serves (weights caught up), for a
 trainer's rank that its group has started again. ``counts`` are the manifest's: rows in = rows out + quarantined;
-``doubled`` ids must be none. ``harmful`` is RL-CAI's truth-measured harm beside the 95% interval (Student's t) of the calm
+``doubled`` ids must be none. ``harmful`` is RL-CAI's truth-measured harm beside the 95% interval (Student's t) of calm
 concurrent runs that ``benchmarks.refresh`` made. Goals: 15 kills, 3 of each role, harm within the interval.
 """
 
