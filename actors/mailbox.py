@@ -8,6 +8,7 @@ travel as object references; only weights pass through here, when the driver ado
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +36,15 @@ class Answer:
     result: Any = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A rank that has started. ``idle_s``: since it last asked for an order; a rank that works does not ask."""
+
+    handle: Any
+    where: Whereabouts
+    idle_s: float
+
+
 class Mailbox:
     """The actor. Every method returns soon: what is not there within ``POLL_S`` is answered with None."""
 
@@ -46,6 +56,7 @@ class Mailbox:
         self._answered = 0
         self._reports: list[Mapping[str, float]] = []
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
+        self._asked: dict[int, float] = {}  #: when each rank last did
         self._closing = False
         self._changed = asyncio.Condition()
 
@@ -56,10 +67,12 @@ class Mailbox:
     async def start_point(self, rank: int, handle: Any, where: Whereabouts) -> tuple[str | None, int]:
         """A rank reports itself, and learns from which checkpoint to go on and after which order."""
         self._ranks[rank] = handle, where
+        self._asked[rank] = time.monotonic()
         return self._checkpoint, self._kept_after
 
-    async def next_order(self, after: int) -> Order | None:
+    async def next_order(self, rank: int, after: int) -> Order | None:
         """The first order after ``after`` that is unanswered or changes the learner."""
+        self._asked[rank] = time.monotonic()
 
         def due() -> Order | None:
             orders = (o for o in self._orders if o.number > after)
@@ -96,9 +109,12 @@ class Mailbox:
         reports, self._reports = self._reports, []
         return reports
 
-    async def ranks(self) -> dict[int, tuple[Any, Whereabouts]]:
-        """Actor handle and whereabouts of each rank that has started."""
-        return self._ranks
+    async def ranks(self) -> dict[int, Seen]:
+        now = time.monotonic()
+        return {
+            rank: Seen(handle=handle, where=where, idle_s=now - self._asked[rank])
+            for rank, (handle, where) in self._ranks.items()
+        }
 
     async def close(self) -> None:
         """From now on, failures of ranks are final."""

@@ -51,7 +51,7 @@ def learner_rank(config: Config) -> None:
     checkpoint, done = _register(config, rank)
     learner = open_learner(replace(job, checkpoint=checkpoint), rank)
     _answer(mailbox, rank, Answer(number=0))
-    while (order := _next_order(mailbox, done)).verb != "stop":
+    while (order := _next_order(mailbox, rank, done)).verb != "stop":
         _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))
         done = order.number
     _answer(mailbox, rank, Answer(number=order.number))
@@ -68,8 +68,8 @@ def _obey(learner: Any, order: Order) -> Any:
     return learner.save_checkpoint(order.payload)
 
 
-def _next_order(mailbox: Any, done: int) -> Order:
-    while (order := ray.get(mailbox.next_order.remote(done))) is None:
+def _next_order(mailbox: Any, rank: Rank, done: int) -> Order:
+    while (order := ray.get(mailbox.next_order.remote(rank.index, done))) is None:
         pass
     return order
 

@@ -26,7 +26,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.causes import death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
-from actors.mailbox import Mailbox, Order, Verb
+from actors.mailbox import Mailbox, Order, Seen, Verb
+from actors.member import log_tail
 from actors.placement import rank_resources
 from actors.ranks import learner_rank, preference_rank, supervise_rank
 from actors.waiting import within
@@ -56,7 +57,7 @@ class RayTrainers:
     async def ranks(self) -> dict[str, dict[int, Whereabouts]]:
         """Where the ranks of each trainer run that is at work now. Raises WaitTimeoutError."""
         found = {name: await fit.ranks() for name, fit in tuple(self._fits.items()) if fit.goes_on}
-        return {name: {rank: where for rank, (_, where) in ranks.items()} for name, ranks in found.items()}
+        return {name: {rank: seen.where for rank, seen in ranks.items()} for name, ranks in found.items()}
 
     async def supervise(self, job: SFTJob) -> Mapping[str, float]:
         """Raises DataError for an unreadable data set, what the ranks raise, and RunError when rows were lost."""
@@ -118,7 +119,7 @@ class RayLearner:
 
     async def whereabouts(self) -> dict[int, Whereabouts]:
         """Where each rank runs now."""
-        return {rank: where for rank, (_, where) in (await self._fit.ranks()).items()}
+        return {rank: seen.where for rank, seen in (await self._fit.ranks()).items()}
 
     async def learn(self, rows: Any) -> Any:
         """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
@@ -205,13 +206,20 @@ class Fit:
             if self._fit.done():
                 await self.result(None)
                 raise RunError(f"{self._name}: the ranks ended before they were told to stop")
-        ranks = "; ".join(f"rank {rank} on {where}" for rank, (_, where) in sorted((await self.ranks()).items()))
-        raise WaitTimeoutError(
-            f"waited {timeout_s:g} s for the ranks of {self._name} {what} ({ranks or 'none started'})"
-        )
+        raise WaitTimeoutError(f"waited {timeout_s:g} s for the ranks of {self._name} {what} {await self._told()}")
 
-    async def ranks(self) -> dict[int, tuple[Any, Whereabouts]]:
-        """Actor handle and whereabouts of each rank that has started."""
+    async def _told(self) -> str:
+        """Where the ranks are, when each last asked for an order, and the end of the log of the one that is longest
+        silent."""
+        ranks = await self.ranks()
+        if not ranks:
+            return "(none started)"
+        lines = (f"rank {rank} on {seen.where}, asked {seen.idle_s:.0f} s ago" for rank, seen in sorted(ranks.items()))
+        silent = max(ranks.values(), key=lambda seen: seen.idle_s)
+        return f"({'; '.join(lines)}){await log_tail(silent.where)}"
+
+    async def ranks(self) -> dict[int, Seen]:
+        """The ranks that have started."""
         return await within(CLOSE_TIMEOUT_S, self.mailbox.ranks.remote(), f"the mailbox of {self._name}")
 
     async def abort(self) -> None:
@@ -219,8 +227,8 @@ class Fit:
         with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
             if not self._fit.done():
                 await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}")
-                for handle, _ in (await self.ranks()).values():
-                    ray.kill(handle)
+                for seen in (await self.ranks()).values():
+                    ray.kill(seen.handle)
             await within(CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
         ray.kill(self.mailbox)
 

@@ -148,3 +148,28 @@ def test_an_empty_response_is_refused_before_anything_is_learned(base, scorer):
     with pytest.raises(DataError, match=r"prompts\.jsonl:2"):
         learner.learn([*rollouts(2), replace(rollouts(3)[2], response_ids=(), logprobs=())])
     assert learner.weights().version == 0
+
+
+def test_a_new_preference_model_warms_the_value_function_up_and_leaves_the_first_one_alone(base, scorer):
+    """With a policy that does not move, values are closer to the returns when the version is a new one."""
+    samples = rollouts(16)
+    explained = {}
+    for version in (0, 1):
+        job = replace(ppo_job(base, scorer, epochs=1, learning_rate=1e-12), value_warmup_epochs=4)
+        scored = [replace(sample, preference_model_version=version) for sample in samples]
+        explained[version] = PPOLearner(job, Rank()).learn(scored).metrics["reinforce/value/explained_variance"]
+    assert explained[1] > explained[0] + 0.05
+
+
+def test_two_preference_models_in_one_batch_are_refused(base, scorer):
+    samples = rollouts(4)
+    samples[2] = replace(samples[2], preference_model_version=1)
+    with pytest.raises(DataError, match=r"prompts\.jsonl:2: scored by preference models 1 and 0 in one batch"):
+        PPOLearner(ppo_job(base, scorer), Rank()).learn(samples)
+
+
+def test_an_empty_batch_passes_by(base, scorer):
+    learner = PPOLearner(ppo_job(base, scorer), Rank())
+    before = learner.weights().tensors
+    assert (learner.learn([]).version, learner.weights().version) == (1, 1)
+    assert all(np.array_equal(before[name], tensor) for name, tensor in learner.weights().tensors.items())
