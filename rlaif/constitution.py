@@ -125,10 +125,20 @@ class Constitution(BaseModel):
 
 
 # ------------------------------------------------------------------------------------------------------ draws
+SEPARATOR = "\x1f"
+
+
 def seed_from(*parts: object) -> int:
     """A 63-bit seed that depends on ``parts`` alone, the same on every machine and in every process."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return _seed(_hashed(*parts))
+
+
+def _hashed(*parts: object) -> Any:
+    return hashlib.sha256(SEPARATOR.join(map(str, parts)).encode())
+
+
+def _seed(hashed: Any) -> int:
+    return int.from_bytes(hashed.digest()[:8], "big") >> 1
 
 
 def draw_principle(principles: Sequence[Principle], draw: Draw, *key: object) -> Principle:
@@ -142,9 +152,13 @@ def draw_principles(principles: Sequence[Principle], num: int, draw: Draw, *key:
     As if drawn one after another without replacement, each time in proportion to the weights that remain.
     """
 
+    begun = _hashed("principle", *key)  # what all of them share is long and hashed once
+
     def score(principle: Principle) -> float:
         """An exponential waiting time at the rate of the weight: the first of several is a weighted draw."""
-        uniform = (seed_from("principle", *key, principle.id) + 0.5) / 2**63
+        hashed = begun.copy()
+        hashed.update(f"{SEPARATOR}{principle.id}".encode())
+        uniform = (_seed(hashed) + 0.5) / 2**63
         return -math.log(uniform) / (principle.weight if draw == "weighted" else 1.0)
 
     return tuple(sorted(principles, key=score)[:num])

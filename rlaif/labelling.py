@@ -145,7 +145,8 @@ class Label:
                 status = Status.INVALID
             else:
                 inquiry = _Inquiry(self, engine, pair)
-                judgements = await asyncio.wait_for(inquiry.judgements(), self.settings.timeout_s)
+                async with asyncio.timeout(self.settings.timeout_s):
+                    judgements = await inquiry.judgements()
                 status, prob, error = verdict(judgements, self.settings)
                 truncated |= inquiry.truncated
         except RequestError as failure:  # e.g. answers too long for the labeller: kept, named, never a number

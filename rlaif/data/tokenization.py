@@ -11,6 +11,7 @@ BOS stands in front of every prompt when the tokenizer has one; EOS is appended 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -41,6 +42,7 @@ def load_tokenizer(path: str | Path) -> Any:
     """The fast tokenizer of a model directory. Raises ModelError when it cannot be read or has no EOS."""
     from transformers import AutoTokenizer
 
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are short, and processes that fork are warned
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -76,9 +78,10 @@ def encode(tokenizer: Any, text: str | Pieces) -> list[int]:
 
     Raises ModelError when the tokenizer cannot but parse special tokens in plain text.
     """
-    if isinstance(text, Pieces):
-        return [id for piece in text for id in _encoded(tokenizer, piece, isinstance(piece, ControlText))]
-    return list(_encoded(tokenizer, text, isinstance(text, ControlText)))
+    ids: list[int] = []
+    for piece in text if isinstance(text, Pieces) else (text,):
+        ids += _encoded(tokenizer, piece, isinstance(piece, ControlText))
+    return ids
 
 
 @lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
@@ -86,7 +89,7 @@ def _encoded(tokenizer: Any, text: str, control: bool) -> tuple[int, ...]:
     # The fast tokenizer itself: transformers' wrapper around it costs more than short texts do.
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = not control
-    ids = backend.encode(str(text), add_special_tokens=False).ids
+    ids = backend.encode_batch_fast([str(text)], add_special_tokens=False)[0].ids  # unlike encode: no offsets, no GIL
     if not control and (forged := _special_ids(tokenizer).intersection(ids)):
         raise ModelError(f"the tokenizer turns plain text into its special tokens {sorted(forged)}")
     return tuple(ids)
@@ -111,12 +114,20 @@ def letter_ids(tokenizer: Any, question: Pieces, letters: Sequence[str]) -> tupl
     share from the left is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer
     cannot tell them apart.
     """
-    endings = [encode(tokenizer, followed(question[-1], letter)) for letter in letters]
+    shared, firsts = _letters_behind(tokenizer, question[-1], isinstance(question[-1], ControlText), tuple(letters))
+    return [*prompt_ids(tokenizer, Pieces(question[:-1])), *shared], firsts
+
+
+@lru_cache(maxsize=64)  # a template's closing line, nearly always the same
+def _letters_behind(
+    tokenizer: Any, closing: str, control: bool, letters: tuple[str, ...]
+) -> tuple[list[int], tuple[int, ...]]:
+    endings = [encode(tokenizer, followed(closing, letter)) for letter in letters]
     shared = shared_start(endings)
     firsts = tuple(ids[len(shared)] for ids in endings if len(ids) > len(shared))
     if len(set(firsts)) < len(letters):
         raise ModelError(f"the tokenizer gives {', '.join(map(repr, letters))} no distinct next tokens")
-    return prompt_ids(tokenizer, Pieces(question[:-1])) + shared, firsts
+    return shared, firsts
 
 
 def shared_start(rows: Sequence[Sequence[int]]) -> list[int]:

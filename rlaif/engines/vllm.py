@@ -10,9 +10,12 @@ What is known of it:
    and the probe proves the result.
 4. A CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; it is put back.
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
-6. Where stop strings need detokenised text, the token beside each log-probability is decoded too, which nobody reads
-   and which costs a quarter of the time of small models; and a dictionary a token (not ``flat_logprobs``) a good deal.
-7. Resetting the prefix cache preempts what runs: it keeps its tokens and its random generator, and its keys and values
+6. Stop strings make it decode every token, and the one beside each log-probability, which costs a quarter of the time
+   of small models: ``Watch`` stands in for its detokenizer and decodes where a stop string could have ended. A
+   dictionary a token (not ``flat_logprobs``) costs a good deal, too.
+7. Raw prompts go through a renderer, and sampling parameters are copied deeply, unless they are ready-made
+   (``tokens_input``) and said to be nobody else's (``skip_clone``): a third of the cost of adding a request.
+8. Resetting the prefix cache preempts what runs: it keeps its tokens and its random generator, and its keys and values
    are computed anew, under the new weights, when it goes on. It raises when the cache could not be emptied.
 """
 
@@ -23,13 +26,15 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.config import EnginePool
 from rlaif.engines.batching import BatchingEngine, Result, Sampled
 from rlaif.engines.models import ServedModel, load_tokenizer, read_model
-from rlaif.engines.requests import Choose, Request, Score, prompt_of
+from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of
+from rlaif.engines.stop_strings import StopStrings
 from rlaif.errors import EngineError, RequestError
 
 if TYPE_CHECKING:
@@ -68,6 +73,8 @@ class VLLMBackend:
     def __init__(self, model: ServedModel, settings: EnginePool) -> None:
         global _num_open
         self._model = model
+        tokenizer = load_tokenizer(model.path)  # its own: the callers' is used in another thread
+        self._stop_strings = lru_cache(lambda stop: StopStrings(tokenizer, stop))
         self._admitted: dict[int, Request] = {}
         self.prefix_hits = (0, 0)
         with _TURN:
@@ -76,14 +83,16 @@ class VLLMBackend:
         self._engine = self._llm.llm_engine
 
     def admit(self, key: int, request: Request) -> None:
-        prompt = {"prompt_token_ids": list(prompt_of(request))}
+        from vllm.inputs import tokens_input
+
+        prompt = tokens_input(list(prompt_of(request)))
         try:
             known_as = self._engine.add_request(str(key), prompt, self._params(request))
         except ValueError as error:
             raise RequestError(f"vLLM refuses the request: {error}") from error
-        state = self._engine.output_processor.request_states[known_as]
-        if state.logprobs_processor is not None:  # note 6
-            state.logprobs_processor.tokenizer = None
+        if isinstance(request, Generate) and request.sampling.stop:  # note 6
+            state = self._engine.output_processor.request_states[known_as]
+            state.detokenizer = Watch(self._stop_strings(request.sampling.stop))
         self._admitted[key] = request
 
     def cancel(self, key: int) -> None:
@@ -128,19 +137,43 @@ class VLLMBackend:
                 logprob_token_ids=list(request.choice_ids),
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
             )
         sampling = request.sampling
         return SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             seed=sampling.seed,
-            stop=list(sampling.stop),
             stop_token_ids=sorted(self._model.end_ids),
             logprobs=0,
             flat_logprobs=True,
-            detokenize=bool(sampling.stop),
+            detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
         )
+
+
+class Watch:
+    """What vLLM asks of a request's detokenizer: keeps the ids, makes no text, says which stop string they came to."""
+
+    def __init__(self, stop_strings: StopStrings) -> None:
+        self._stop_strings = stop_strings
+        self.output_token_ids: list[int] = []
+
+    def num_output_tokens(self) -> int:
+        return len(self.output_token_ids)
+
+    def update(self, new_token_ids: Sequence[int], stop_terminated: bool) -> str | None:
+        """``stop_terminated``: the last one is an end token. Ids behind one that brought a stop string are dropped."""
+        for place, id in enumerate(new_token_ids, 1):
+            self.output_token_ids.append(id)
+            ended = stop_terminated and place == len(new_token_ids)
+            if not ended and (stop := self._stop_strings.reached(self.output_token_ids)):
+                return stop
+        return None
+
+    def get_next_output_text(self, finished: bool, delta: bool) -> str:
+        return ""
 
 
 def _load(model: ServedModel, settings: EnginePool) -> Any:
