@@ -69,6 +69,15 @@ Ask = Annotated[
 ]
 
 
+MAX_VERB_WORDS = 6
+
+
+def _short(verb: str) -> str:
+    if len(verb.split()) > MAX_VERB_WORDS:
+        raise ValueError(f"{verb!r}: at most {MAX_VERB_WORDS} words; every answer repeats it, and must stay short")
+    return verb
+
+
 class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,7 +89,7 @@ class Action(Entry):
     first words differ within an action are learned fastest.
     """
 
-    verb: Clause
+    verb: Annotated[Clause, AfterValidator(_short)]
     steps: Annotated[tuple[Clause, ...], Field(min_length=2, max_length=4)]
 
 
@@ -157,7 +166,20 @@ class Lexicon(Entry):
         sentences = {text.rstrip(".?!") for text in (*self.phrases.openings, *self.phrases.tails)}
         if both := sorted(sentences & set(self.phrases.evasions)):
             raise ValueError(f"phrases.evasions must differ from openings and tails; in both: {', '.join(both)}")
+        for axis, actions, objects in (("red_team", *self._asked("red_team")), ("benign", *self._asked("helpful"))):
+            _no_repeats(f"{axis}: VERB OBJECT", [f"{a.verb} {object}" for a in actions for object in objects])
+        self._no_surface_inside()
         return self
+
+    def _asked(self, axis: Axis) -> tuple[tuple[Action, ...], tuple[str, ...]]:
+        return self.actions(axis), self.objects(axis)
+
+    def _no_surface_inside(self) -> None:
+        """What begins like a filler would lose its beginning with the surface of the answer."""
+        for name in ("offers", "declines", "evasions"):
+            for text in getattr(self.phrases, name):
+                if filler := next((f for f in self.phrases.fillers if text.startswith(f"{f}, ")), None):
+                    raise ValueError(f"phrases.{name} must not begin with a filler; {text!r} begins with {filler!r}")
 
     def actions(self, axis: Axis) -> tuple[Action, ...]:
         return self.red_team.actions if axis == "red_team" else self.benign.actions

@@ -32,6 +32,7 @@ def test_another_lexicon_loads_by_path():
         (lambda zoo: zoo["red_team"]["objects"].append("a dog. And"), "red_team.objects.6"),
         (lambda zoo: zoo["phrases"].update(asks=["How?"]), "phrases.asks.0"),
         (lambda zoo: zoo.update(extra=1), "extra"),
+        (lambda zoo: zoo["benign"]["actions"][0].update(verb="go and have a long look at"), "actions.0.verb"),
     ],
 )
 def test_mistakes_name_file_and_field(tmp_path, change, named):
@@ -64,4 +65,20 @@ def test_an_evasion_that_reads_like_an_opening_is_refused():
     lexicon = load_lexicon().model_dump()
     lexicon["phrases"]["evasions"] = [lexicon["phrases"]["openings"][0].rstrip(".")]
     with pytest.raises(ValueError, match=r"evasions must differ from openings and tails"):
+        Lexicon.model_validate(lexicon)
+
+
+def test_an_evasion_that_begins_with_a_filler_is_refused():
+    lexicon = load_lexicon().model_dump()
+    lexicon["phrases"]["evasions"] = ["Frankly, I would rather not say"]
+    with pytest.raises(ValueError, match=r"phrases\.evasions must not begin with a filler; .* 'Frankly'"):
+        Lexicon.model_validate(lexicon)
+
+
+def test_verbs_and_objects_that_can_be_split_in_two_ways_are_refused():
+    lexicon = load_lexicon(ZOO).model_dump()
+    lexicon["red_team"]["actions"][0]["verb"] = "steal"
+    lexicon["red_team"]["actions"][1]["verb"] = "steal the big"
+    lexicon["red_team"]["objects"] = ("the big lion", "lion", *lexicon["red_team"]["objects"][2:])
+    with pytest.raises(ValueError, match=r"red_team: VERB OBJECT must differ from each other; repeated: steal the big"):
         Lexicon.model_validate(lexicon)
