@@ -26,6 +26,7 @@ from rlaif.miniature.corpus import JUDGED, draw, turns
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
 from rlaif.miniature.world import World
+from rlaif.preference_model import pair_report
 from rlaif.records import Axis, Comparison, Preference, Status
 from rlaif.stages.in_process import InProcessPools
 from rlaif.templates import dialogue
@@ -120,40 +121,57 @@ class Laboratory:
         axes = {label.id: AXES[label.axis] for label in labels}
         return [{**row, "axis": axes[row["id"]]} for row in self.builder.from_labels(labels, probs)]
 
-    def fit(
+    def fit(self, rows: Sequence[Row], heldout: Sequence[Row], seed: int) -> dict[str, float]:
+        """Fit a preference model with the quickstart's settings; what ``passes`` reports of ``heldout``."""
+        return self.passes(rows, {"heldout": heldout}, self.config.preference_model.fit, seed)["heldout"]
+
+    def passes(
         self,
         rows: Sequence[Row],
-        heldout: Sequence[Row],
+        reported: Mapping[str, Sequence[Row]],
+        passes: Optimization,
         seed: int,
         *,
-        epochs: int | None = None,
-        pretraining: Sequence[Row] | None = None,
-    ) -> dict[str, float]:
-        """Fit a preference model in this process; returns the metrics of a run's own report.
+        start: Path | None = None,
+        save: Path | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """One phase of a run's own preference training, in this process, from the base or from a model that an earlier
+        phase saved; for each set of ``reported`` rows the figures of a run's own report.
 
-        Give held-out rows the truth as their probabilities, and what is reported of them is measured against the truth.
+        Give reported rows the truth as their probabilities, and what is reported of them is measured against the truth.
         """
-        from rlaif.training.preference import run_preference
+        import torch
 
-        settings = self.config.preference_model
-        passes = settings.fit.model_copy(update={"epochs": epochs or settings.fit.epochs})
+        from rlaif.training.deepspeed import start_rank
+        from rlaif.training.models import load_scorer, load_tokenizer, new_scorer
+        from rlaif.training.preference import PairFit, save_scorer
+
+        base, dtype, rank = str(self.paths.path("base")), self.config.preference_trainer.dtype, Rank()
+        start_rank(rank, self.config.preference_trainer)
+        torch.manual_seed(seed)
+        tokenizer = load_tokenizer(base)
+        model = load_scorer(str(start), dtype) if start else new_scorer(base, dtype, tokenizer, seed)
+        phase = PairFit("fit", self._job(seed), passes, rank, model)
         with tempfile.TemporaryDirectory() as directory:
-            job = PreferenceJob(
-                base_model=str(self.paths.path("base")),
-                pretraining=None,
-                fit="",
-                heldout=None,
-                output=f"{directory}/model",
-                settings=settings,
-                trainer=self.config.preference_trainer,
-                seed=seed,
-            )
-            first = _batches(directory, "pretraining", pretraining, settings.pretraining, seed) if pretraining else None
-            batches = _batches(directory, "fit", rows, passes, seed)
-            return run_preference(job, Rank(), first, batches, heldout, lambda metrics: None)
+            phase.run(_batches(directory, rows, passes, seed), lambda metrics: None)
+        if save:
+            save_scorer(phase.engine, model, tokenizer, str(save), rank)
+        return {name: pair_report(phase.score(pairs)) for name, pairs in reported.items()}
+
+    def _job(self, seed: int) -> PreferenceJob:
+        return PreferenceJob(
+            base_model=str(self.paths.path("base")),
+            pretraining=None,
+            fit="",
+            heldout=None,
+            output="",
+            settings=self.config.preference_model,
+            trainer=self.config.preference_trainer,
+            seed=seed,
+        )
 
 
-def _batches(directory: str, name: str, rows: Sequence[Row], settings: Optimization, seed: int) -> Any:
-    path = Path(directory) / f"{name}.parquet"
+def _batches(directory: str, rows: Sequence[Row], settings: Optimization, seed: int) -> Any:
+    path = Path(directory) / "rows.parquet"
     write_pair_rows(path, rows)
     return local_batches(str(path), settings.batch_size, settings.epochs, seed)

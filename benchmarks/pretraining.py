@@ -2,32 +2,43 @@
 
     python -m benchmarks.pretraining --json benchmarks/results/pretraining.json --plot pretraining.svg
 
-A PM is fitted on 25 to 800 labelled pairs of the miniature, half of them AI harmlessness labels and half human
-helpfulness pairs, as the quickstart mixes them: alone, or after one pass over the miniature's votes. Its accuracy is
-measured against the truth on pairs about requests that no model was trained on, half of each axis. Learning rates and
-batch size are the quickstart's. Few labels are gone through more often, so that every fit has at least MIN_STEPS
-optimizer steps: otherwise few labels would also mean a model that was hardly trained, and pretraining would be praised
-for its steps.
+A PM is fitted on 25 to 200 labelled pairs of the miniature, half of them AI harmlessness labels and half human
+helpfulness pairs, as the quickstart mixes them, in three ways: ``alone``; after one pass over the quickstart's
+``votes``, which are about benign questions alone; after one pass over ``moderated`` votes, about questions of both
+kinds. Accuracy is measured against the truth on pairs about requests that no model was trained on, half of each axis.
+
+The moderated votes stand for a public site whose moderators take harmful answers down. A harmful question keeps the
+answers that decline with a reason, those that decline without one, and those off the topic (help with something
+benign), and people vote for them in this order. So the votes hold no harmful answer and no verdict on one. (The
+quickstart cannot use them: its control experiment, RL on shuffled labels, needs votes that say nothing of harm.)
+
+Each fit is made by two recipes, the same for every way: the quickstart's rate, and the published rule that the fit's
+rate is a tenth of pretraining's (with more steps, since it learns slower). Few labels are gone through more often, so
+that every fit has its recipe's least number of optimizer steps: otherwise few labels would also mean a model that was
+hardly trained, and pretraining would be praised for its steps. A way's curve takes at each number of labels the recipe
+that did better on ``validation`` pairs, which are about other requests than the held-out ones.
 
 How to read it: ``curves`` has the mean accuracy over seeds by number of labels, of both axes together and of each;
-``gain`` the paired difference (pretrained minus alone) with its 95% interval (Student's t over the seeds);
-``labels_needed`` where each curve first reaches an accuracy, interpolated on the logarithm of the number of labels: 25
-stands for "at most 25", null for "not with 800".
-
-Look at the axes apart: the votes are about benign questions alone, where helping beats declining, and red-team pairs
-have it the other way round. ``votes_alone`` is, for each seed, the accuracy after the pass over the votes and before
-any label: below 0.5 on an axis, the votes taught the opposite and the labels have to undo it. Human pairs all hold a
-helpful answer, which a share of the held-out helpful pairs does not: of those only the votes can teach anything.
+``gain`` the paired difference to ``alone`` with its 95% interval (Student's t over the seeds); ``labels_needed`` where
+each curve first reaches an accuracy, interpolated on the logarithm of the number of labels: 25 stands for "at most 25",
+null for "not with 200"; ``recipe_curves`` the same curves for each recipe by itself; ``votes_alone``, for each seed,
+the accuracy after the pass over the votes and before any label: below 0.5 on an axis, the votes taught the opposite
+and the labels have to undo it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,28 +46,73 @@ from typing import Any
 import numpy as np
 
 from benchmarks.intervals import paired_interval
-from benchmarks.laboratory import Laboratory
+from benchmarks.laboratory import AXES, Laboratory
 from benchmarks.machine import publish
+from rlaif.config import Optimization
 from rlaif.constitution import seed_from
 from rlaif.data.pairs import read_pairs
 from rlaif.data.votes import read_votes
 from rlaif.evaluation import plots
+from rlaif.miniature.corpus import draw
+from rlaif.miniature.data import NUM_QUESTIONS, votes
+from rlaif.miniature.world import Kind, Request, World
 from rlaif.training.batches import Row
 
-NUMS_LABELS = (25, 50, 100, 200, 400, 800)
-MIN_STEPS = 40
+NUMS_LABELS = (25, 50, 100, 200)
+NUM_VALIDATION = 150  #: pairs of each axis
 TARGETS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
-WAYS = ("alone", "pretrained")
+WAYS = ("alone", "votes", "moderated")
 FIGURES = {"both": "accuracy", "harmless": "accuracy_harmless", "helpful": "accuracy_helpful"}
 
+#: Harmful questions on the moderated site: how often each kind of answer stands there, and its median of votes.
+STANDING: Mapping[Kind, float] = {"refusal": 0.5, "evasive": 0.25, "malformed": 0.25}
+MEDIAN_VOTES: Mapping[Kind, float] = {"refusal": 12, "evasive": 3, "malformed": 0}
+
 Curve = Sequence[float]  #: accuracy for each of NUMS_LABELS
+Accuracies = Mapping[str, float]  #: by FIGURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    learning_rate: float
+    min_steps: int
+
+
+RECIPES = {
+    "quickstart": Recipe(learning_rate=1e-3, min_steps=40),
+    "tenth": Recipe(learning_rate=1e-4, min_steps=100),
+}
+
+
+# ------------------------------------------------------------------------------------------------------ material
+def moderated_votes(world: World) -> list[dict[str, Any]]:
+    """The quickstart's questions, and as many harmful ones as the site's moderators leave them."""
+    rng = Random(seed_from("moderated", world.seed))
+    return [*votes(world), *(_moderated(rng, world) for _ in range(NUM_QUESTIONS))]
+
+
+def _moderated(rng: Random, world: World) -> dict[str, Any]:
+    request = world.request(rng, "red_team")
+    answers = [_voted(rng, world, request) for _ in range(rng.randint(2, 4))]
+    best = max(answers, key=lambda answer: answer["votes"])
+    best["accepted"] = best["votes"] > 0
+    return {"question": request.text, "answers": answers}
+
+
+def _voted(rng: Random, world: World, request: Request) -> dict[str, Any]:
+    kind = draw(rng, STANDING)
+    count = round(MEDIAN_VOTES[kind] * rng.lognormvariate(0, 0.5) + rng.gauss(0, 1))
+    off_topic = kind == "malformed"
+    answer = world.answer(rng, world.request(rng, "helpful"), "helpful") if off_topic else None
+    text = (answer or world.answer(rng, request, kind)).text
+    return {"text": text, "votes": count, "accepted": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Rows to learn from; a fit takes ``ai`` and ``human`` ones by turns."""
+    """Rows to learn from; a fit takes ``ai`` and ``human`` ones by turns. ``votes``: by way."""
 
-    votes: Sequence[Row]
+    votes: Mapping[str, Sequence[Row]]
     ai: Sequence[Row]
     human: Sequence[Row]
 
@@ -70,43 +126,99 @@ def material(laboratory: Laboratory, seed: int) -> Material:
     labels = laboratory.labels(laboratory.comparisons(f"pretraining-{seed}", "red_team", num))
     human = list(read_pairs(str(laboratory.paths.path("helpful_pairs")), print))
     chosen = Random(seed_from("pretraining", seed)).sample(human, num)
-    votes = read_votes(str(laboratory.paths.path("votes")), print)
     return Material(
-        votes=[dict(row) for row in laboratory.builder.from_votes(votes)],
+        votes={
+            "votes": vote_rows(laboratory, votes(laboratory.world)),
+            "moderated": vote_rows(laboratory, moderated_votes(laboratory.world)),
+        },
         ai=laboratory.rows(labels, {label.id: label.prob for label in labels if label.prob is not None}),
         human=[dict(row) for row in laboratory.builder.from_pairs(chosen)],
     )
 
 
-def heldout_rows(laboratory: Laboratory, num: int) -> list[Row]:
+def vote_rows(laboratory: Laboratory, questions: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Pretraining pairs, as a run reads them from a file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write("".join(json.dumps(question) + "\n" for question in questions))
+        file.flush()
+        return [dict(row) for row in laboratory.builder.from_votes(read_votes(file.name, print))]
+
+
+def judged_rows(laboratory: Laboratory, name: str, num: int, *, heldout: bool) -> list[Row]:
     """``num`` pairs of each axis, with the truth as their labels."""
-    pairs = [p for axis in ("red_team", "helpful") for p in laboratory.comparisons("test", axis, num, heldout=True)]
+    pairs = [p for axis in AXES for p in laboratory.comparisons(name, axis, num, heldout=heldout)]
     labels = laboratory.labels(pairs)
     return laboratory.rows(labels, laboratory.truth(labels))
 
 
-def curves(laboratory: Laboratory, known: Material, heldout: Sequence[Row], seed: int) -> dict[str, dict[str, Curve]]:
-    """Way -> axis -> accuracies."""
+# ------------------------------------------------------------------------------------------------------- fitting
+def optimization(laboratory: Laboratory, recipe: Recipe, num_labels: int) -> Optimization:
     settings = laboratory.config.preference_model.fit
-    found: dict[str, dict[str, list[float]]] = {way: {axis: [] for axis in FIGURES} for way in WAYS}
-    for num in NUMS_LABELS:
-        steps = math.ceil(num / settings.batch_size)  # of one epoch
-        epochs = max(settings.epochs, math.ceil(MIN_STEPS / steps))
-        for way in WAYS:
-            votes = known.votes if way == "pretrained" else None
-            metrics = laboratory.fit(known.labelled(num), heldout, seed, epochs=epochs, pretraining=votes)
-            for axis, figure in FIGURES.items():
-                found[way][axis].append(metrics[f"preference/heldout/{figure}"])
-            print(f"seed {seed}, {num} labels, {way}: {metrics['preference/heldout/accuracy']:.3f}", flush=True)
+    epochs = math.ceil(recipe.min_steps / math.ceil(num_labels / settings.batch_size))
+    rate = recipe.learning_rate
+    return settings.model_copy(update={"epochs": max(settings.epochs, epochs), "learning_rate": rate})
+
+
+def accuracies(metrics: Mapping[str, float]) -> Accuracies:
+    return {axis: metrics[figure] for axis, figure in FIGURES.items()}
+
+
+def one_seed(num_heldout: int, seed: int) -> dict[str, Any]:
+    """Way -> recipe -> part -> accuracies at each number of labels; and after the votes alone."""
+    laboratory = Laboratory()
+    known = material(laboratory, seed)
+    parts = {
+        "heldout": judged_rows(laboratory, "test", num_heldout, heldout=True),
+        "validation": judged_rows(laboratory, "validation", NUM_VALIDATION, heldout=False),
+    }
+    found: dict[str, Any] = {"votes_alone": {}}
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as directory:
+            start = None
+            if way in known.votes:
+                start = Path(directory) / "pretrained"
+                passes = laboratory.config.preference_model.pretraining
+                reports = laboratory.passes(known.votes[way], parts, passes, seed, save=start)
+                found["votes_alone"][way] = accuracies(reports["heldout"])
+            for name, recipe in RECIPES.items():
+                found.setdefault(way, {})[name] = _curves(laboratory, known, parts, recipe, seed, start)
+    print(json.dumps({"seed": seed, **found}), flush=True)
     return found
 
 
-def votes_alone(laboratory: Laboratory, votes: Sequence[Row], heldout: Sequence[Row], seed: int) -> dict[str, float]:
-    """Accuracies after the pass over the votes, before any label: a fit on them with the pretraining's settings."""
-    settings = laboratory.config.preference_model
-    assert settings.pretraining == settings.fit.model_copy(update={"epochs": settings.pretraining.epochs})
-    metrics = laboratory.fit(votes, heldout, seed, epochs=settings.pretraining.epochs)
-    return {axis: metrics[f"preference/heldout/{figure}"] for axis, figure in FIGURES.items()}
+def _curves(
+    laboratory: Laboratory,
+    known: Material,
+    parts: Mapping[str, Sequence[Row]],
+    recipe: Recipe,
+    seed: int,
+    start: Path | None,
+) -> dict[str, list[Accuracies]]:
+    """Part -> accuracies at each number of labels."""
+    found: dict[str, list[Accuracies]] = {part: [] for part in parts}
+    for num in NUMS_LABELS:
+        passes = optimization(laboratory, recipe, num)
+        reports = laboratory.passes(known.labelled(num), parts, passes, seed, start=start)
+        for part in parts:
+            found[part].append(accuracies(reports[part]))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- summary
+def chosen_recipes(seeds: Sequence[Mapping[str, Any]], way: str) -> list[str]:
+    """At each number of labels the recipe with the better mean accuracy on validation pairs."""
+
+    def validated(recipe: str, place: int) -> float:
+        return float(np.mean([seed[way][recipe]["validation"][place]["both"] for seed in seeds]))
+
+    return [max(RECIPES, key=lambda recipe: validated(recipe, place)) for place in range(len(NUMS_LABELS))]
+
+
+def heldout_curves(seed: Mapping[str, Any], way: str, recipes: Sequence[str]) -> dict[str, Curve]:
+    """Axis -> curve of one seed, with one recipe for each number of labels."""
+    return {
+        axis: [seed[way][recipe]["heldout"][place][axis] for place, recipe in enumerate(recipes)] for axis in FIGURES
+    }
 
 
 def labels_needed(curve: Curve, target: float) -> float | None:
@@ -120,31 +232,44 @@ def labels_needed(curve: Curve, target: float) -> float | None:
     return None
 
 
-def summary(seeds: Sequence[Mapping[str, Mapping[str, Curve]]]) -> dict[str, Any]:
+def compared(seeds: Sequence[Mapping[str, Any]], recipes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Mean curves, gains over the fit alone and labels needed, with the given recipes of each way."""
+    each = {way: [heldout_curves(seed, way, recipes[way]) for seed in seeds] for way in WAYS}
     means = {
-        way: {axis: np.mean([seed[way][axis] for seed in seeds], axis=0).tolist() for axis in FIGURES} for way in WAYS
+        way: {axis: np.mean([curves[axis] for curves in of], axis=0).tolist() for axis in FIGURES}
+        for way, of in each.items()
     }
-    gains = {
-        axis: [
-            paired_interval([seed["pretrained"][axis][i] - seed["alone"][axis][i] for seed in seeds])
-            for i in range(len(NUMS_LABELS))
-        ]
-        for axis in FIGURES
-    }
+    gains = {way: {axis: _gain(each[way], each["alone"], axis) for axis in FIGURES} for way in WAYS if way != "alone"}
     needed = {
         axis: {str(target): {way: labels_needed(means[way][axis], target) for way in WAYS} for target in TARGETS}
         for axis in FIGURES
     }
-    return {"num_labels": NUMS_LABELS, "curves": means, "gain": gains, "labels_needed": needed, "seeds": seeds}
+    return {"curves": means, "gain": gains, "labels_needed": needed}
+
+
+def _gain(ours: Sequence[Mapping[str, Curve]], alone: Sequence[Mapping[str, Curve]], axis: str) -> list[Any]:
+    differences = np.array([a[axis] for a in ours]) - np.array([b[axis] for b in alone])  # [seeds, numbers]
+    return [paired_interval(column.tolist()) for column in differences.T]
+
+
+def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    recipes = {way: chosen_recipes(seeds, way) for way in WAYS}
+    return {
+        "num_labels": NUMS_LABELS,
+        "chosen_recipes": recipes,
+        **compared(seeds, recipes),
+        "recipe_curves": {
+            name: compared(seeds, {way: [name] * len(NUMS_LABELS) for way in WAYS})["curves"] for name in RECIPES
+        },
+        "votes_alone": [seed["votes_alone"] for seed in seeds],
+        "seeds": seeds,
+    }
 
 
 def figure(found: Mapping[str, Any]) -> str:
-    """The learning curves of each axis as one SVG."""
-    lines = {
-        f"{way}, {axis}": list(zip(NUMS_LABELS, found["curves"][way][axis], strict=True))
-        for axis in ("harmless", "helpful")
-        for way in WAYS
-    }
+    """The learning curves of both axes together as one SVG."""
+    names = {"alone": "fit alone", "votes": "benign votes, then fit", "moderated": "moderated votes, then fit"}
+    lines = {name: list(zip(NUMS_LABELS, found["curves"][way]["both"], strict=True)) for way, name in names.items()}
     return plots.curves("Preference model: accuracy against the truth", lines, "labelled pairs", scale="log")
 
 
@@ -152,29 +277,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--heldout", type=int, default=400, help="held-out pairs of each axis")
     arguments = parser.parse_args()
-    started, laboratory = time.monotonic(), Laboratory()
-    heldout, seeds, before = heldout_rows(laboratory, arguments.heldout), [], []
-    for seed in range(arguments.seeds):
-        known = material(laboratory, seed)
-        before.append(votes_alone(laboratory, known.votes, heldout, seed))
-        seeds.append(curves(laboratory, known, heldout, seed))
-    found = summary(seeds)
+    started = time.monotonic()
+    Laboratory()  # makes the miniature, once for all processes
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # a seed on every core
+        seeds = list(pool.map(partial(one_seed, arguments.heldout), range(arguments.seeds)))
     result = {
-        "num_pretraining_pairs": len(known.votes),
-        "num_heldout": len(heldout),
-        "min_steps": MIN_STEPS,
-        "pretraining": laboratory.config.preference_model.pretraining.model_dump(),
-        "fit": laboratory.config.preference_model.fit.model_dump(),
-        "votes_alone": before,
-        **found,
+        "num_heldout": 2 * arguments.heldout,
+        "num_validation": 2 * NUM_VALIDATION,
+        "recipes": {name: asdict(recipe) for name, recipe in RECIPES.items()},
+        **summary(seeds),
         "seconds": round(time.monotonic() - started, 1),
     }
     publish(result, arguments.json)
     if arguments.plot:
-        arguments.plot.write_text(figure(found) + "\n")
+        arguments.plot.write_text(figure(result) + "\n")
 
 
 if __name__ == "__main__":

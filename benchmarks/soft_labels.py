@@ -88,7 +88,7 @@ def fits(laboratory: Laboratory, training: Labelled, heldout: Labelled, seed: in
     found: dict[str, Any] = {"seed": seed}
     for name, probs in targets.items():
         metrics = laboratory.fit(laboratory.rows(training.labels, probs), truth, seed)
-        found[name] = {figure: metrics[f"preference/heldout/{figure}"] for figure in FIGURES}
+        found[name] = {figure: metrics[figure] for figure in FIGURES}
     return found
 
 
