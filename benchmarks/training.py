@@ -1,4 +1,4 @@
-"""Supervised fine-tuning and preference-model training against TRL: tokens and pairs per second, doing the same work.
+"""Training against TRL, doing the same work: supervised fine-tuning, preference models, and whole reinforcement stages.
 
     python -m benchmarks.training --data hh_harmless_pairs.jsonl --json benchmarks/results/training.json
 
@@ -9,7 +9,8 @@ in a first round; ours chooses its micro-batch size likewise. Then the two alter
 reported. Rates count non-padding tokens from the end of the first optimizer step to the end of the last. Both final
 models are scored on the same held-out rows by the same stock forward pass.
 
-Each side has one long-lived process, so that neither's global state reaches the other; the idle one sleeps.
+Each side has one long-lived process, so that neither's global state reaches the other; the idle one sleeps. What is
+compared in reinforcement is in ``benchmarks.reinforcement``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benchmarks import reinforcement
 
 HIDDEN, LAYERS, VOCABULARY = 128, 4, 1000
 MAX_LENGTH = 512
@@ -425,7 +428,10 @@ def main() -> None:
         finally:
             for side in sides.values():
                 side.close()
-    figures = result(found, arguments.threads)
+        reinforced = reinforcement.contest(
+            arguments.data, workload.model, Path(directory), arguments.threads, arguments.rounds
+        )
+    figures = result(found, arguments.threads) | reinforced
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():

@@ -170,14 +170,15 @@ class Engine:
     def full_state(self) -> dict[str, Tensor]:
         """All weights of the module on the CPU, by their names; under ZeRO-3 gathered one at a time, on rank 0 only.
 
-        Every rank must call it.
+        Every rank must call it. Tied weights are one tensor under several names.
         """
-        state: dict[str, Tensor] = {}
-        for name, tensor in self.module.state_dict(keep_vars=True).items():
+        tensors = self.module.state_dict(keep_vars=True)
+        copies: dict[int, Tensor] = {}
+        for tensor in {id(tensor): tensor for tensor in tensors.values()}.values():
             with self._gathered(tensor):
                 if self._rank.index == 0:
-                    state[name] = tensor.detach().cpu().clone()
-        return state
+                    copies[id(tensor)] = tensor.detach().cpu().clone()
+        return {name: copies[id(tensor)] for name, tensor in tensors.items() if id(tensor) in copies}
 
     @contextmanager
     def _gathered(self, tensor: Tensor) -> Iterator[None]:

@@ -286,7 +286,9 @@ class PPOLearner:
     # ----------------------------------------------------------------------------------------- what comes out
     def weights(self) -> Weights:
         """The current policy and a probe of it; every rank must call it, the tensors are on rank 0 alone."""
-        tensors = {name: as_numpy(tensor) for name, tensor in self._policy_state().items()}
+        state = self._policy_state()
+        arrays = {id(tensor): as_numpy(tensor) for tensor in state.values()}  # a tied head travels once
+        tensors = {name: arrays[id(tensor)] for name, tensor in state.items()}
         return Weights(version=self._progress.version, tensors=tensors, probe=self._probe())
 
     def _policy_state(self) -> dict[str, Tensor]:

@@ -1,0 +1,176 @@
+"""How long does a weight sync take, against copying the same bytes? Goal: at most 3 times that at 1 GB.
+
+    python -m benchmarks.weights --json FILE
+
+The path of a run: an actor in the place of the learner's rank 0 holds new weights and a probe of them, puts them into
+the object store, and ``EnginePool.update_weights`` has every vLLM engine read them from there, load them, reset its
+prefix cache and prove by the probe that it serves them. All engines are actors on this machine and share its cores;
+weights are float32, and every sync brings other ones. On CPUs loading is not copying alone: vLLM hands every matrix to
+oneDNN, which packs it anew.
+
+``seconds``: from the moment that the weights are ready to the moment that the last engine has proved that it serves
+them; the median of several syncs, the first one not counted. ``copy_bound_s``: one thread copies the same bytes from
+one array to another that is already in memory, once for each engine, one after the other, right after the syncs while
+the engines are idle; the median of as many times. ``peak_pss_gib``: of the whole process tree, between syncs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+
+from actors.pool import EnginePool
+from actors.ray_start import started
+from actors.weights import SharedWeights, share
+from benchmarks.demo import tree_pss
+from benchmarks.machine import publish
+from rlaif.config import Config
+from rlaif.config import EnginePool as EngineSettings
+
+SHAPES = ((256, 12), (512, 25), (1024, 20))  #: hidden size and layers: 39 MB, 322 MB, 1.03 GB
+ENGINES = (1, 2, 4)
+REPEATS = 5
+SHRINKING = 0.9  #: of all weights, for the next version: changes every probe by more than the tolerance
+PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120))
+
+
+def make_model(hidden: int, layers: int, path: Path) -> None:
+    """Save a random Llama of 12.25 * hidden^2 parameters a layer, with a byte-level tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from rlaif.engines.scripted import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=11 * hidden // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+class Learner:
+    """In the place of the learner's rank 0."""
+
+    def __init__(self, model: str) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self._model = AutoModelForCausalLM.from_pretrained(model)
+        self._version = 0
+        self._weights: Any = None
+
+    def learn(self) -> int:
+        """Make the next version; returns its bytes, the tied head counted once."""
+        import torch
+
+        from rlaif.engines.hf import probe_of
+        from rlaif.interfaces import Weights
+
+        with torch.no_grad():
+            for parameter in self._model.parameters():
+                parameter.mul_(SHRINKING)
+        self._version += 1
+        tensors = {name: tensor.detach().numpy() for name, tensor in self._model.state_dict().items()}
+        self._weights = Weights(version=self._version, tensors=tensors, probe=probe_of(self._model, PROBE))
+        return sum(parameter.nbytes for parameter in self._model.parameters())
+
+    def publish(self) -> SharedWeights:
+        return share(self._weights)
+
+
+async def sync(learner: Any, pool: EnginePool) -> float:
+    """Seconds from weights that are ready to engines that serve them."""
+    await learner.learn.remote()
+    began = time.perf_counter()
+    await pool.update_weights(await learner.publish.remote())
+    return time.perf_counter() - began
+
+
+def copy_s(num_bytes: int, times: int) -> float:
+    """Seconds for copying ``num_bytes`` ``times`` times, in one thread, between arrays that are in memory."""
+    source, target = np.ones(num_bytes // 4, np.float32), np.zeros(num_bytes // 4, np.float32)
+    target.fill(1)
+    began = time.perf_counter()
+    for _ in range(times):
+        np.copyto(target, source)
+    return time.perf_counter() - began
+
+
+async def measure(model: Path, engines: int) -> dict[str, Any]:
+    settings = EngineSettings(
+        min=engines,
+        max=engines,
+        cpus=0.1,
+        threads=max(1, (os.cpu_count() or 1) // engines),
+        max_length=256,
+        kv_cache_gib=0.05,
+        max_in_flight=16,
+    )
+    learner = ray.remote(Learner).options(num_cpus=0).remote(str(model))
+    num_bytes = await learner.learn.remote()
+    pool = EnginePool("generator", str(model), settings)
+    try:
+        await pool.start()
+        await sync(learner, pool)
+        seconds = [await sync(learner, pool) for _ in range(REPEATS)]
+        peak = tree_pss(psutil.Process())
+    finally:
+        await pool.close()
+        ray.kill(learner)
+    bound = statistics.median(copy_s(num_bytes, engines) for _ in range(REPEATS))
+    return {
+        "model_bytes": num_bytes,
+        "engines": engines,
+        "seconds": round(statistics.median(seconds), 4),
+        "copy_bound_s": round(bound, 4),
+        "times_bound": round(statistics.median(seconds) / bound, 2),
+        "fastest_s": round(min(seconds), 4),
+        "peak_pss_gib": round(peak / 2**30, 2),
+    }
+
+
+async def measure_all(directory: Path, shapes: Any, engines: Any) -> list[dict[str, Any]]:
+    syncs = []
+    for hidden, layers in shapes:
+        model = directory / f"{hidden}x{layers}"
+        make_model(hidden, layers, model)
+        for number in engines:
+            syncs.append(await measure(model, number))
+            print(syncs[-1], flush=True)
+    return syncs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="*", default=range(len(SHAPES)), help="which of the three")
+    parser.add_argument("--engines", type=int, nargs="*", default=ENGINES)
+    arguments = parser.parse_args()
+    shapes = [SHAPES[index] for index in arguments.sizes]
+    config = Config.model_validate({"run_dir": "weights", "resources": {"cpus": 4, "object_store_gib": 3.0}})
+    with tempfile.TemporaryDirectory() as directory, started(config):
+        syncs = asyncio.run(measure_all(Path(directory), shapes, arguments.engines))
+    publish({"syncs": syncs}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
