@@ -224,7 +224,13 @@ def _run(arguments: Sequence[str]) -> None:
             raise RuntimeError(f"took longer than {TIMEOUT_S:.0f} s") from None
         log.seek(0)
         if code:
-            raise RuntimeError(f"exit {code}: ...{log.read()[-500:]}")
+            raise RuntimeError(f"exit {code}: {last_words(log.read())}")
+
+
+def last_words(log: str) -> str:
+    """What went wrong, by the CLI's own line or the end of a traceback."""
+    errors = [line for line in log.splitlines() if line.startswith("error: ")]
+    return errors[-1] if errors else log[-500:]
 
 
 def _trial(ends: Sequence[float], workload: Workload, warm: int = 1) -> Trial:

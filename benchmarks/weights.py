@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -40,6 +41,7 @@ from rlaif.config import EnginePool as EngineSettings
 SHAPES = ((256, 12), (512, 25), (1024, 20))  #: hidden size and layers: 39 MB, 322 MB, 1.03 GB
 ENGINES = (1, 2, 4)
 REPEATS = 5
+MAKING_TIMEOUT_S = 300.0
 SHRINKING = 0.9  #: of all weights, for the next version: changes every probe by more than the tolerance
 PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120))
 
@@ -66,6 +68,16 @@ def make_model(hidden: int, layers: int, path: Path) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+def apart(function: Any, *arguments: Any) -> None:
+    """Run ``function`` in a process of its own, whose memory goes with it."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join(MAKING_TIMEOUT_S)
+    if process.exitcode != 0:
+        process.kill()
+        raise RuntimeError(f"{function.__name__}{arguments} ended with {process.exitcode}")
 
 
 class Learner:
@@ -152,7 +164,7 @@ async def measure_all(directory: Path, shapes: Any, engines: Any) -> list[dict[s
     syncs = []
     for hidden, layers in shapes:
         model = directory / f"{hidden}x{layers}"
-        make_model(hidden, layers, model)
+        apart(make_model, hidden, layers, model)
         for number in engines:
             syncs.append(await measure(model, number))
             print(syncs[-1], flush=True)
