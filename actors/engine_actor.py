@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from actors.causes import one_line
+from actors.gathering import Gathering
 from actors.whereabouts import Whereabouts, here
 from rlaif.config import EnginePool as EngineSettings
 from rlaif.errors import EngineError, RequestError
@@ -18,7 +19,6 @@ from rlaif.interfaces import Task, Weights
 #: What glibc keeps of freed memory. New weights are unpacked through large buffers: fetched from the system anew at
 #: each sync, their page faults cost a multiple of the copies.
 KEPT_BYTES = str(2**30)
-GATHER_S = 0.01  #: rows that finish this close together travel together
 
 Finished = tuple[int, Any, str | None]  #: place of the row in its shipment, record, cause of failure
 
@@ -53,19 +53,10 @@ class EngineActor:
 
         Raises EngineError when the engine is dead; a row's own failure is part of the result.
         """
-        back: asyncio.Queue[asyncio.Task[Finished]] = asyncio.Queue()
         working = [asyncio.create_task(self._row(task, place, row)) for place, row in enumerate(rows)]
-        for row in working:
-            row.add_done_callback(back.put_nowait)
-        left = len(working)
         try:
-            while left:
-                finished = [await back.get()]
-                if left > 1:
-                    await asyncio.sleep(GATHER_S)
-                finished += [back.get_nowait() for _ in range(back.qsize())]
-                left -= len(finished)
-                yield [row.result() for row in finished]
+            async for finished in Gathering(working):
+                yield finished
         finally:
             for row in working:
                 row.cancel()
