@@ -9,6 +9,7 @@
 - *Death.* An engine that dies, or holds rows and returns none for ``idle_timeout_s``, is replaced; its unfinished rows
   travel again. A row that was alone in an engine that died, after an earlier one had died with it, is given back as
   failed. When a node dies, nobody is suspected.
+- *Size.* ``resize`` and, where it is asked for, ``actors.autoscale``; leavers finish their rows first.
 - *Weights.* ``update_weights`` and newcomers take turns, so that whoever serves, serves the latest version.
 
 Ray restarts and retries nothing here (``max_restarts=0``): which rows are done is known to the pool alone.
