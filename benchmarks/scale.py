@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.machine import publish
 from benchmarks.scripted_labellers import SERVICE_S
 
-PAIRS, LARGEST = 1000, 4
+PAIRS, LARGEST = 1200, 4
 WINDOW_S = 5.0
 START_TIMEOUT_S = 300.0
 LABELLER = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import tempfile
@@ -60,6 +61,7 @@ class Handles:
 
     def __init__(self, config: Config) -> None:
         options = {"num_replicas": ENGINES, "max_ongoing_requests": IN_FLIGHT, "ray_actor_options": {"num_cpus": 0.01}}
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled")
         application = serve.deployment(Replica).options(**options).bind(config)
         self._handle = serve.run(application, name="labeller", route_prefix=None)
