@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -122,11 +121,12 @@ class RefreshLoops:
 
 
 def write_probes(run: Run) -> Path:
-    """The frozen probe set: held-out pairs of the first fit, or pairs that it learned when none were held out."""
-    sets = [run.run_dir.training_set(f"preference_{part}") for part in ("heldout", "fit")]
-    rows: Iterator[dict[str, Any]] = (row for path in sets for row in pq.read_table(path).to_pylist())
+    """The frozen probe set: pairs of all axes that the first fit was not shown, or was, when none were held out."""
+    heldout, fit = (pq.read_table(run.run_dir.training_set(f"preference_{part}")) for part in ("heldout", "fit"))
+    rows = (heldout if heldout.num_rows else fit).to_pylist()
+    num = min(len(rows), run.config.preference_model.refresh.probes // 2)  # a pair is two dialogues
     path = run.run_dir.training_set("preference_probes")
-    write_pair_rows(path, islice(rows, run.config.preference_model.refresh.probes // 2))  # a pair is two dialogues
+    write_pair_rows(path, Random(seed_from(run.config.seed, "probes")).sample(rows, num))
     return path
 
 
