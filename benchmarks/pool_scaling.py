@@ -41,15 +41,17 @@ REAL_PAIRS = 600
 
 async def labels_per_s(pool: EnginePool, journal: Journal, stage: str) -> float:
     """Rows journalled per second of a window, from rows that never end."""
-    begin = time.perf_counter() + WARM_UP_S
-    count, now = 0, 0.0
+    warm_at, began, count = time.perf_counter() + WARM_UP_S, None, 0
     async for back in pool.stream(Judge(), comparisons(stage)):
         journal.add_all(stage, (done.record for done in back))
         now = time.perf_counter()
-        count += len(back) if now >= begin else 0
-        if now >= begin + WINDOW_S:
-            break
-    return count / (now - begin)
+        if began is not None:
+            count += len(back)
+            if now >= began + WINDOW_S:
+                return count / (now - began)
+        elif now >= warm_at:
+            began = now  # what came back with this list was done before
+    raise AssertionError("rows that never end ended")
 
 
 async def efficiencies(directory: Path, sizes: tuple[int, ...]) -> dict[int, float]:
