@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -41,10 +42,12 @@ def started(config: Config) -> Iterator[str]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    heeds_sigterm = signal.getsignal(signal.SIGTERM)
     if config.resources.address is None:
         _start_local(config.resources, namespace)
     else:
         _join(config.resources.address, namespace)
+    signal.signal(signal.SIGTERM, heeds_sigterm)  # Ray has put a handler of its own there, which ends the process
     # Ray would print what it knows of every dead process between the progress bars; pool and trainers report it.
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     try:

@@ -38,7 +38,7 @@ from rlaif.miniature.lexicon import load_lexicon
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  #: of the cluster, for one question
-SILENCE_S = 10.0  #: of a job's log, before its state is asked for
+SILENCE_S = 30.0  #: of a job's log, before its state is asked for
 LOST_S = 120.0  #: without any answer, before following is given up
 MAX_NODES = 10_000
 #: Longest that a stopped job may take to end its actors; Ray would kill its driver after 3 s.
@@ -89,8 +89,8 @@ def connect(url: str) -> JobSubmissionClient:
 
 def nodes(url: str) -> list[dict[str, float]]:
     """What each living node has, by Ray's resource names."""
-    found = list_nodes(address=url, filters=[("state", "=", "ALIVE")], limit=MAX_NODES, timeout=int(ANSWER_TIMEOUT_S))
-    return [node.resources_total for node in found]
+    found = list_nodes(address=url, limit=MAX_NODES, timeout=int(ANSWER_TIMEOUT_S))
+    return [node.resources_total for node in found if node.state == "ALIVE"]  # Ray's own filter fails after a loss
 
 
 def _knock(url: str) -> None:
@@ -183,7 +183,8 @@ class Job:
         if details.status == JobStatus.STOPPED or details.driver_exit_code == 130:
             raise Interrupted(f"{self.name} was stopped; submit it again to resume")
         if details.driver_exit_code is None or not 0 <= details.driver_exit_code < 128:
-            raise RunError(f"{self.name} ended as {details.status}: {(details.message or '').strip()}")
+            told = (details.message or "no reason given").partition(", last available logs")[0]  # they were shown
+            raise RunError(f"{self.name} {details.status.value.lower()}: {told}")
         return details.driver_exit_code
 
 

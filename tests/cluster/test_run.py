@@ -127,14 +127,15 @@ def test_a_killed_driver_loses_and_repeats_nothing(scripted):
     }
 
 
-def test_ctrl_c_stops_the_actors_and_can_be_resumed(scripted):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])  # of Ctrl-C, and of whoever stops a job
+def test_an_interruption_stops_the_actors_and_can_be_resumed(scripted, sent):
     config, run_dir = scripted
     assert rlaif("stage", "read", config).returncode == 0
     process = start("stage", "revise", config)
     wait_for_rows(process, run_dir, 20)
     actors = actors_of(process)
     assert actors
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "same command" in stderr and "Traceback" not in stderr
