@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test chaos soak lint clean
+.PHONY: demo test test-cluster chaos soak lint clean
 
 # The whole method on this machine: make the miniature, run all stages, leave everything in runs/quickstart.
 demo: .venv/ready
@@ -16,6 +16,10 @@ test: .venv/ready
 	failed=""; for suite in unit contract parity pipeline cluster; do \
 	  $(BIN)/python -m pytest tests/$$suite || failed="$$failed $$suite"; \
 	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+# A real cluster of two hosts on this machine (network namespaces, so it needs root): submit, stop, a cut link.
+test-cluster: .venv/ready
+	$(BIN)/python -m pytest tests/two_hosts
 
 # Long: the driver killed twenty times over scripted actors; an actor of a real run killed every 20 seconds.
 chaos: .venv/ready

@@ -1,0 +1,20 @@
+"""One cluster for all tests of this directory: labellers on host 2, everything else on host 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.two_hosts.hosts import Cluster, two_hosts
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    if os.geteuid() != 0:
+        assert not os.environ.get("CI"), "CI must run these tests as root"
+        pytest.skip("network namespaces need root")
+    others = {"generator_node": 1, "scorer_node": 1, "trainer_node": 1}
+    with two_hosts({"CPU": 8, **others}, {"CPU": 0, "labeller_node": 2}) as hosts:
+        yield hosts
