@@ -144,14 +144,15 @@ class Laboratory:
 
         from rlaif.training.deepspeed import start_rank
         from rlaif.training.models import load_scorer, load_tokenizer, new_scorer
-        from rlaif.training.preference import PairFit, save_scorer
+        from rlaif.training.preference import PairFit, pair_engine, save_scorer
 
         base, dtype, rank = str(self.paths.path("base")), self.config.preference_trainer.dtype, Rank()
         start_rank(rank, self.config.preference_trainer)
         torch.manual_seed(seed)
         tokenizer = load_tokenizer(base)
         model = load_scorer(str(start), dtype) if start else new_scorer(base, dtype, tokenizer, seed)
-        phase = PairFit("fit", self._job(seed), passes, rank, model)
+        job = self._job(seed)
+        phase = PairFit("fit", job, rank, pair_engine(model, job, passes, rank))
         with tempfile.TemporaryDirectory() as directory:
             phase.run(_batches(directory, rows, passes, seed), lambda metrics: None)
         if save:

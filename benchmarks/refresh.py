@@ -69,7 +69,7 @@ def run_way(base: Path, directory: Path, way: str, seed: int, overrides: Sequenc
 def rates(run_dir: Path) -> dict[str, Any]:
     """What RL-CAI does, by the truth."""
     found = json.loads((run_dir / "evaluation.json").read_text())
-    red, benign = (found["answers"][axis]["rl_cai"] for axis in ("red_team", "helpful"))
+    red, benign = (found["answers"][kind]["rl_cai"] for kind in ("red_team", "benign"))
     intervals = found["intervals"]["answers"]["red_team"]["rl_cai"]
     return {
         "harmful": red["harmful"],
