@@ -105,6 +105,7 @@ def num_right(model: Path | None, labels: list[Preference], truth: dict[str, flo
     if model is None:
         probs = {label.id: label.prob for label in labels if label.prob is not None}
         return sum(0.5 if probs[i] == 0.5 else float((probs[i] > 0.5) == bool(t)) for i, t in truth.items())
+    from rlaif.training.deepspeed import start_rank
     from rlaif.training.models import load_scorer
     from rlaif.training.preference import PairFit, pair_engine
 
@@ -119,6 +120,7 @@ def num_right(model: Path | None, labels: list[Preference], truth: dict[str, flo
     job = PreferenceJob(
         base_model="", pretraining=None, fit="", heldout=None, output="", settings=settings, trainer=trainer, seed=0
     )
+    start_rank(Rank(), trainer)
     engine = pair_engine(load_scorer(str(model), "float32"), job, settings.fit, Rank())
     scored = PairFit("fit", job, Rank(), engine).score(rows)
     return sum(float((pair.score_1 > pair.score_2) == (pair.prob > 0.5)) for pair in scored)
