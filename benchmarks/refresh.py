@@ -7,41 +7,51 @@ prompts and equally many rollouts: *sequential* (the quickstart: in step, PM fro
 (``configs/concurrent.yaml``: rollouts one batch ahead, labels on fresh answers, PM refreshed and swapped in meanwhile).
 
 How to read it: ``runs`` has each run's truth-measured harm and refusal on held-out red-team prompts with 95% intervals
-and helpfulness on benign ones; ``accuracy`` what the frozen PM and the PM then being served say of the policy's answers
-at each refresh: the share of pairs with a true preference that each ranks right. Neither model has seen those pairs:
-the served one learns from them afterwards. Fewer and fewer pairs have a true preference as the policy improves, so
-``num_pairs`` stands beside. ``--from`` names finished run directories to branch off, one for each seed.
+and helpfulness on benign ones. ``accuracy`` compares two PMs on the concurrent run's own rollouts, batch by batch: the
+*frozen* one of the first fit, and the one that *served* then. Of all two red-team answers of a batch of which one is
+truly better, it is the share whose better one scores higher (rewards are compared across prompts, so prompts may
+differ). ``gain`` is served minus frozen over the batches that a refreshed PM scored, with its 95% interval (Student's t
+over the seeds). ``--from`` names finished run directories to branch off, one for each seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from benchmarks.branches import BEFORE, branch
+from benchmarks.intervals import paired_interval
 from benchmarks.machine import publish
 from rlaif.config import Config
 from rlaif.config_file import load_config
+from rlaif.constitution import load_constitution
+from rlaif.data.prompts import read_prompts
 from rlaif.data.tokenization import load_tokenizer
-from rlaif.data.training_sets import PairBuilder
 from rlaif.evaluation import plots
-from rlaif.evaluation.labels import judge_labels
-from rlaif.intervals import wilson
-from rlaif.journal import Journal
+from rlaif.evaluation.answers import true_class
 from rlaif.miniature.lexicon import load_lexicon
-from rlaif.records import Preference
-from rlaif.stages.lag import num_refreshes, starts_at
-from rlaif.training.jobs import PreferenceJob, Rank
+from rlaif.miniature.paths import miniature_paths
+from rlaif.miniature.truth import Class, better
+from rlaif.sampling import terminated
+from rlaif.stages.lag import num_refreshes, version_for
+from rlaif.training.batches import padded
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 #: Every refreshed model is kept: they are pruned when a checkpoint is written.
 KEEP_ALL = "reinforcement.checkpoint_every=1000000"
+WINDOW = 5  #: batches of one point of the plot
 WAYS = {"sequential": "quickstart.yaml", "concurrent": "concurrent.yaml"}
 
 
@@ -61,7 +71,8 @@ def base_run(directory: Path, seed: int) -> Path:
 def run_way(base: Path, directory: Path, way: str, seed: int, overrides: Sequence[str]) -> Path:
     run_dir = directory / f"{way}-{seed}"
     settings = [f"seed={seed}", f"miniature.seed={seed}", f"run_dir={run_dir}", KEEP_ALL, *overrides]
-    branch(base, run_dir, load_config(CONFIGS / WAYS[way], settings))
+    if not run_dir.exists():  # else it is resumed, or found to be done
+        branch(base, run_dir, load_config(CONFIGS / WAYS[way], settings))
     command("run", str(CONFIGS / WAYS[way]), *settings)
     return run_dir
 
@@ -82,67 +93,88 @@ def rates(run_dir: Path) -> dict[str, Any]:
 
 
 def accuracies(run_dir: Path, config: Config) -> list[dict[str, float]]:
-    """At each refresh, how often the frozen and the served model rank the policy's fresh pairs right."""
-    refresh, found = config.preference_model.refresh, []
-    journal = Journal(run_dir / "journal.sqlite")
-    for version in range(1, num_refreshes(config.reinforcement, refresh) + 1):
-        labels = list(journal.records(Preference, f"refresh_preferences/{version:08d}"))
-        judged = list(judge_labels(labels, load_lexicon(config.miniature.lexicon)))
-        truth = {one.id: float(one.truly_better == 1) for one in judged}
-        frozen = run_dir / "models" / "preference_model"
-        served = run_dir / "checkpoints" / f"preference-{version - 1:08d}" if version > 1 else frozen
-        right = {
-            name: num_right(path, labels, truth, config)
-            for name, path in (("frozen", frozen), ("served", served), ("labels", None))
-        }
-        found.append({"policy_version": starts_at(refresh, version), "num_pairs": len(truth), **right})
-    journal.close()
+    """For every batch: how often the frozen model and the one that scored it rank its red-team answers right."""
+    refresh = config.preference_model.refresh
+    batches, versions = answers(run_dir, config), range(num_refreshes(config.reinforcement, refresh) + 1)
+    frozen = run_dir / "models" / "preference_model"
+    paths = [frozen, *(run_dir / "checkpoints" / f"preference-{version:08d}" for version in versions[1:])]
+    models = [Scorer(path) for path in paths]
+    found = []
+    for batch, judged in sorted(batches.items()):
+        version = version_for(refresh, batch)
+        right = {name: share_right(models[v], judged) for name, v in (("frozen", 0), ("served", version))}
+        if not math.isnan(right["frozen"]):
+            found.append({"batch": batch, "version": version, **right})
     return found
 
 
-def num_right(model: Path | None, labels: list[Preference], truth: dict[str, float], config: Config) -> float:
-    """Pairs that a preference model ranks as the truth does; without one, that the labels do. Ties count half."""
-    if model is None:
-        probs = {label.id: label.prob for label in labels if label.prob is not None}
-        return sum(0.5 if probs[i] == 0.5 else float((probs[i] > 0.5) == bool(t)) for i, t in truth.items())
-    from rlaif.training.deepspeed import start_rank
-    from rlaif.training.models import load_scorer
-    from rlaif.training.preference import PairFit, pair_engine
-
-    builder = PairBuilder(
-        tokenizer=load_tokenizer(model),
-        dialogue_format=config.dialogue_format,
-        settings=config.preference_model,
-        seed=config.seed,
-    )
-    rows = [dict(row) for row in builder.from_labels(labels, truth)]
-    settings, trainer = config.preference_model, config.preference_trainer
-    job = PreferenceJob(
-        base_model="", pretraining=None, fit="", heldout=None, output="", settings=settings, trainer=trainer, seed=0
-    )
-    start_rank(Rank(), trainer)
-    engine = pair_engine(load_scorer(str(model), "float32"), job, settings.fit, Rank())
-    scored = PairFit("fit", job, Rank(), engine).score(rows)
-    return sum(float((pair.score_1 > pair.score_2) == (pair.prob > 0.5)) for pair in scored)
+def answers(run_dir: Path, config: Config) -> dict[int, list[tuple[Class, list[int]]]]:
+    """Batch -> its red-team answers: true class, and token ids as they were scored."""
+    lexicon, requests = load_lexicon(config.miniature.lexicon), red_team_requests(config)
+    tokenizer = load_tokenizer(run_dir / "models" / "preference_model")
+    found = defaultdict(list)
+    for row in pq.read_table(run_dir / "rollouts" / "rollouts.parquet").to_pylist():
+        if row["axis"] == "red_team":
+            text = tokenizer.decode(row["response_ids"], skip_special_tokens=True).strip()
+            kind = true_class(lexicon, "red_team", requests[row["source_row"]], text)
+            ids = [*row["prompt_ids"], *terminated(tuple(row["response_ids"]), tokenizer.eos_token_id)]
+            if kind is not None:
+                found[int(row["id"].split("@")[1].split(".")[1])].append((kind, ids))
+    return found
 
 
-def pooled(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, Any]]:
-    """Accuracies over all seeds by policy version, with Wilson intervals."""
-    made = []
-    for points in zip(*seeds, strict=True):
-        num = sum(point["num_pairs"] for point in points)
-        line: dict[str, Any] = {"policy_version": points[0]["policy_version"], "num_pairs": num}
-        for name in ("frozen", "served", "labels"):
-            right = sum(point[name] for point in points)
-            line[name], line[f"{name}_interval"] = right / max(1, num), wilson(right, num)
-        made.append(line)
-    return made
+def red_team_requests(config: Config) -> dict[int, str]:
+    paths = miniature_paths(config, load_constitution(config.constitution), ("data.red_team",))
+    path = str(paths.get(config.data.red_team, config.data.red_team))
+    return {prompt.source_row: prompt.turns[-1].text for prompt in read_prompts(path, "red_team", print)}
 
 
-def figure(found: Sequence[dict[str, Any]]) -> str:
-    names = {"frozen": "frozen", "served": "refreshed", "labels": "the labels themselves"}
-    lines = {shown: [(point["policy_version"], point[name]) for point in found] for name, shown in names.items()}
-    return plots.curves("Preference model: accuracy on the current policy's answers", lines, "batches learned")
+class Scorer:
+    """A preference model in this process."""
+
+    def __init__(self, path: Path) -> None:
+        from rlaif.training.models import load_scorer
+
+        self._model = load_scorer(str(path), "float32").eval()
+
+    def __call__(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        import torch
+
+        ids = padded(sequences, pad_id=0)
+        last = [row * ids.shape[1] + len(sequence) - 1 for row, sequence in enumerate(sequences)]
+        with torch.inference_mode():
+            return self._model(torch.from_numpy(ids), torch.tensor(last)).tolist()
+
+
+def share_right(score: Scorer, judged: Sequence[tuple[Class, list[int]]]) -> float:
+    """Of all two answers of a batch with a true preference, the share whose better one scores higher; NaN of none."""
+    scores, right = score([ids for _, ids in judged]), []
+    for (kind_1, score_1), (kind_2, score_2) in combinations(zip([k for k, _ in judged], scores, strict=True), 2):
+        winner = better("red_team", kind_1, kind_2)
+        if winner is not None:
+            right.append((score_1 > score_2) == (winner == 1))
+    return sum(right) / len(right) if right else math.nan
+
+
+def summary(seeds: Sequence[Sequence[dict[str, float]]]) -> dict[str, Any]:
+    """Mean accuracies over the batches that a refreshed model scored, by seed, and the paired difference."""
+    after = [[point for point in points if point["version"]] for points in seeds]
+    means = [{name: fmean(point[name] for point in points) for name in ("frozen", "served")} for points in after]
+    return {"by_seed": means, "gain": paired_interval([mean["served"] - mean["frozen"] for mean in means])}
+
+
+def figure(seeds: Sequence[Sequence[dict[str, float]]]) -> str:
+    """Means over the seeds, batch by batch, over windows of five batches."""
+    lines: dict[str, list[tuple[float, float]]] = {"frozen": [], "served": []}
+    batches = sorted({int(point["batch"]) for points in seeds for point in points})
+    for first in range(0, len(batches), WINDOW):
+        window = batches[first : first + WINDOW]
+        points = [point for points in seeds for point in points if point["batch"] in window]
+        for name, line in lines.items():
+            line.append((fmean(window), fmean(point[name] for point in points)))
+    names = {"frozen": "frozen", "served": "refreshed"}
+    title = "Preference model: accuracy on the current policy's answers"
+    return plots.curves(title, {names[name]: line for name, line in lines.items()}, "batches learned")
 
 
 def main() -> None:
@@ -171,10 +203,10 @@ def main() -> None:
             if "concurrent" in arguments.ways:
                 points.append(accuracies(run_dir, load_config(run_dir / "config.yaml")))
                 print(points[-1], flush=True)
-    accuracy = pooled(points) if points else []
-    publish({"runs": runs, "accuracy": accuracy, "accuracy_by_seed": points}, arguments.json)
-    if arguments.plot and accuracy:
-        arguments.plot.write_text(figure(accuracy) + "\n")
+    accuracy = {**summary(points), "batches": points} if points else None
+    publish({"runs": runs, "accuracy": accuracy}, arguments.json)
+    if arguments.plot and points:
+        arguments.plot.write_text(figure(points) + "\n")
 
 
 if __name__ == "__main__":
