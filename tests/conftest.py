@@ -68,11 +68,15 @@ def tiny_world(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture
 def tiny_config(tiny_world, tmp_path) -> Config:
+    return tiny_config_of(tiny_world, tmp_path / "run")
+
+
+def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
     engine = {"engine": "hf", "max_length": MAX_LENGTH}
     optimization = {"batch_size": 8}
     return Config.model_validate(
         {
-            "run_dir": str(tmp_path / "run"),
+            "run_dir": str(run_dir),
             "constitution": tiny_world["constitution"],
             "data": {
                 "red_team": tiny_world["red_team"],
