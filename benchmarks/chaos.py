@@ -38,7 +38,11 @@ FITS = {
     "reinforce": "policy_trainer",
     "refresh": "preference_trainer",
 }
-RESTARTS = ("policy_trainer.max_failures=50", "preference_trainer.max_failures=50")
+SETTINGS = (
+    "policy_trainer.max_failures=50",
+    "preference_trainer.max_failures=50",
+    "reinforcement.checkpoint_every=4",  # a lost rank learns again what came after the last checkpoint
+)
 LOOK_S = 0.5
 ANSWER_S = 20.0
 
@@ -93,7 +97,10 @@ def kills(watch: Watch, process: subprocess.Popen, every_s: float, chance: rando
         least = min(done[role] for role, _ in found)
         role, name = chance.choice(sorted(key for key in found if done[key[0]] == least))
         pid, before = found[role, name], sum(key[0] == role for key in found)
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it ended by itself
+            continue
         done[role] += 1
         yield {"role": role, "actor": name, "recovered_s": recovery_s(watch, process, role, pid, before)}
 
@@ -132,7 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run_dir, started = Path(temporary) / "run", time.monotonic()
-        command = [sys.executable, "-m", "actors.cli", "run", str(CONCURRENT), f"run_dir={run_dir}", *RESTARTS]
+        command = [sys.executable, "-m", "actors.cli", "run", str(CONCURRENT), f"run_dir={run_dir}", *SETTINGS]
         process = subprocess.Popen([*command, *arguments.overrides])
         watch = join(run_dir, process)
         done = []
