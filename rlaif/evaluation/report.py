@@ -33,6 +33,14 @@ REINFORCEMENT_CURVES = {
     "Value: explained variance": {"explained": "reinforce/value/explained_variance"},
     "Policy entropy (nats)": {"entropy": "reinforce/policy/entropy"},
     "Engine/learner gap: effective samples": {"ess": "reinforce/gap/effective_sample_size"},
+    "Staleness of rollouts (batches)": {"mean": "reinforce/gap/staleness_mean"},
+}
+REFRESH_CURVES = {
+    "Refresh: labels agreed with before they were learned": {"agreement": "refresh/fresh/accuracy"},
+    "Refresh: mean score of the probes": {
+        "before": "refresh/probes/mean_before",
+        "after": "refresh/probes/mean_after",
+    },
 }
 LOSS_CURVES = {
     "SFT loss": {"loss": "supervise/loss/step"},
@@ -67,7 +75,10 @@ def _content(found: Findings) -> dict[str, Any]:
         "loss_charts": _charts(found, LOSS_CURVES, "optimizer step"),
         "preference_charts": _preference_charts(found),
         "preference_metrics": {k: v for k, v in found.last("preference").items() if "/reliability/" not in k},
-        "reinforcement_charts": _charts(found, REINFORCEMENT_CURVES, "batch"),
+        "reinforcement_charts": [
+            *_charts(found, REINFORCEMENT_CURVES, "batch"),
+            *_charts(found, REFRESH_CURVES, "version of the preference model"),
+        ],
         "chains": found.records("revisions", NUM_CHAINS),
         "comparisons": found.records("preferences", NUM_COMPARISONS),
         "answers": found.answers_side_by_side(NUM_PROMPTS_PER_AXIS),
