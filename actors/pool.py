@@ -179,7 +179,8 @@ class EnginePool:
             for hire in hires:
                 hire.cancel()
             await asyncio.gather(*hires, return_exceptions=True)
-            if self.closed:
+            task = asyncio.current_task()
+            if self.closed and not (task and task.cancelling()):  # the hires were cancelled, not who waits for them
                 raise EngineError(f"the {self.role} pool was closed while engines started") from error
             raise
         finally:
