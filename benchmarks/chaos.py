@@ -1,4 +1,4 @@
-"""A run under fire: every 20 seconds a random actor of the miniature's concurrent run gets SIGKILL.
+"""A run under fire: every 20 seconds a random actor gets SIGKILL while the miniature's loops run concurrently.
 
     python -m benchmarks.chaos --calm benchmarks/results/refresh.json --json benchmarks/results/chaos.json
 
@@ -27,8 +27,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from benchmarks.branches import branch
 from benchmarks.intervals import paired_interval
 from benchmarks.machine import publish
+from rlaif.config_file import load_config
 
 CONCURRENT = Path(__file__).parents[1] / "configs" / "concurrent.yaml"
 #: What the trainers' Ray Train runs are called, by role.
@@ -51,12 +53,16 @@ class Watch:
     """Where a run's actors are, asked of its control actor from another process."""
 
     def __init__(self, run_dir: Path) -> None:
+        from actors.announcement import find_run
+
+        run = find_run(run_dir)
+        if run.auth_mode is not None:  # read when Ray is imported
+            os.environ["RAY_AUTH_MODE"] = run.auth_mode
         import ray
 
-        from actors.announcement import find_run
         from actors.ray_start import joined
 
-        self._ray, run = ray, find_run(run_dir)
+        self._ray = ray
         self._session = joined(run_dir, run)
         self._session.__enter__()
         self._control = ray.get_actor(run.control)
@@ -92,8 +98,8 @@ def kills(watch: Watch, process: subprocess.Popen, every_s: float, chance: rando
             found = watch.actors()
         except Exception:  # the run ends, or its driver is busy
             continue
-        if not found:
-            continue
+        if len({role for role, _ in found}) < len(set(FITS.values())) + 3:
+            continue  # a step with few actors would only be begun again and again
         least = min(done[role] for role, _ in found)
         role, name = chance.choice(sorted(key for key in found if done[key[0]] == least))
         pid, before = found[role, name], sum(key[0] == role for key in found)
@@ -133,14 +139,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--calm", type=Path, help="the result of benchmarks.refresh")
+    parser.add_argument("--from", type=Path, dest="base", help="a finished run to branch off before reinforcement")
     parser.add_argument("--every-s", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run_dir, started = Path(temporary) / "run", time.monotonic()
-        command = [sys.executable, "-m", "actors.cli", "run", str(CONCURRENT), f"run_dir={run_dir}", *SETTINGS]
-        process = subprocess.Popen([*command, *arguments.overrides])
+        settings = [f"run_dir={run_dir}", *SETTINGS, *arguments.overrides]
+        if arguments.base:
+            branch(arguments.base, run_dir, load_config(CONCURRENT, settings))
+        process = subprocess.Popen([sys.executable, "-m", "actors.cli", "run", str(CONCURRENT), *settings])
         watch = join(run_dir, process)
         done = []
         for kill in kills(watch, process, arguments.every_s, random.Random(arguments.seed)):
