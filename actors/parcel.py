@@ -5,13 +5,12 @@ the directory from which somebody submits.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
 from rlaif.config import Config
-from rlaif.config_file import FILE_KEYS, dump_config
+from rlaif.config_file import FILE_KEYS, carried_name, dump_config
 
 ROOT = Path(__file__).parent.parent
 CODE = ("rlaif", "actors", "configs")  #: ``configs`` holds the shipped constitutions
@@ -41,7 +40,7 @@ def _take_along(section: dict[str, Any], name: str, directory: Path) -> None:
     if value is None or not Path(value).suffix:  # a shipped one is part of the code
         return
     content = Path(value).read_bytes()
-    copy = Path("files") / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}{Path(value).suffix}"
+    copy = Path("files") / carried_name(name, content, Path(value).suffix)
     (directory / copy).parent.mkdir(exist_ok=True)
     (directory / copy).write_bytes(content)
     section[name] = str(copy)

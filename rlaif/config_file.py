@@ -12,6 +12,8 @@ them (to the working directory in an override), so that a preset can be used fro
 from __future__ import annotations
 
 import difflib
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from rlaif.strict_yaml import StrictLoader, where, why
 
 __all__ = ["FILE_KEYS", "check_for_cluster", "check_sources", "differences", "dump_config", "flatten", "load_config"]
 
+CARRIED = re.compile(r"-carried-[0-9a-f]{16}\.\w+$")
 #: small files that belong to the configuration file that names them
 FILE_KEYS = (
     "constitution",
@@ -67,15 +70,21 @@ def dump_config(config: Config) -> str:
 def differences(a: Config, b: Config) -> list[str]:
     """Dotted keys whose values differ, in the order of the fields.
 
-    Of the files in ``FILE_KEYS`` the names count, not the directories: those of a submitted job lie in another place
-    each time, under names that change with their content.
+    Of files that travelled with a job (``carried_name``) the names count, not the directories: they lie in another
+    place each time.
     """
     left, right = _placeless(flatten(a)), _placeless(flatten(b))
     return [key for key in left if left[key] != right[key]]
 
 
 def _placeless(flat: Tree) -> Tree:
-    return {key: Path(value).name if key in FILE_KEYS and value else value for key, value in flat.items()}
+    carried = {key: Path(flat[key]).name for key in FILE_KEYS if flat[key] and CARRIED.search(flat[key])}
+    return {**flat, **carried}
+
+
+def carried_name(name: str, content: bytes, suffix: str) -> str:
+    """What a file is called that travels with a job: a name that changes with its content."""
+    return f"{name}-carried-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
 
 
 # ------------------------------------------------------------------------------------------- files and layers

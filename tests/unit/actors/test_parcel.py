@@ -55,6 +55,13 @@ def test_a_run_is_the_same_when_it_is_sent_again_and_another_when_a_file_changed
     assert differences(first, packed(config, tmp_path / "third")) == [LEXICON]
 
 
+def test_files_that_did_not_travel_are_compared_by_their_whole_path(config: Config, tmp_path: Path) -> None:
+    """Two files of one name may say different things: a run does not go on with the other one."""
+    values = config.model_dump()
+    values["miniature"]["lexicon"] = str(tmp_path / "elsewhere" / Path(flatten(config)[LEXICON]).name)
+    assert differences(config, Config.model_validate(values)) == [LEXICON]
+
+
 def test_the_code_in_it_runs_and_nothing_else_is_in_it(tmp_path: Path) -> None:
     packed(Config(run_dir="/mnt/shared/runs/one"), tmp_path / "parcel")
     assert {path.name for path in (tmp_path / "parcel").iterdir()} == {"rlaif", "actors", "configs", "config.yaml"}
