@@ -97,13 +97,11 @@ def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     from actors.placement import plan as plan_of
     from rlaif.config_checks import check_constitution, check_files, check_sources
     from rlaif.constitution import load_constitution
-    from rlaif.miniature.lexicon import load_lexicon
 
     settings = load_config(config, overrides or [])
     check_constitution(load_constitution(settings.constitution), settings, revises=True)
     check_files(settings)
     check_sources(settings)
-    load_lexicon(settings.miniature.lexicon)
     needs = plan_of(settings, phases_of(settings))
     console.print(table(needs))
     check(needs, declared(settings))

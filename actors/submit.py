@@ -34,7 +34,6 @@ from rlaif.config import Config
 from rlaif.config_checks import check_constitution, check_files, check_for_cluster, check_shared
 from rlaif.constitution import load_constitution
 from rlaif.errors import ConfigError, Interrupted, RunError, UserError, WaitTimeoutError
-from rlaif.miniature.lexicon import load_lexicon
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  #: of the cluster, for one question
@@ -70,7 +69,6 @@ def check_config(config: Config) -> None:
     """What is wrong with a configuration for any cluster. Raises UserError."""
     check_constitution(load_constitution(config.constitution), config, revises=True)
     check_files(config)
-    load_lexicon(config.miniature.lexicon)
     if problems := [*check_for_cluster(config), *check_shared(config)]:
         raise ConfigError("\n".join(problems))
     check(plan(config, phases_of(config)), declared(config))

@@ -15,6 +15,7 @@ from rlaif.config import Config, EnginePool, Section
 from rlaif.constitution import Constitution
 from rlaif.errors import ConfigError
 from rlaif.examples import LabelExample, RevisionExample, read_examples
+from rlaif.miniature.lexicon import load_lexicon
 from rlaif.questions import read_template
 
 DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -87,7 +88,8 @@ def _is_hub_name(model: str) -> bool:
 
 
 def check_files(config: Config) -> None:
-    """Read the small files that a configuration names: examples and a template. Raises ConfigError."""
+    """Read the small files that a configuration names: a lexicon, examples and a template. Raises ConfigError."""
+    load_lexicon(config.miniature.lexicon)
     read_template(config.labelling.template)
     read_examples(LabelExample, config.labelling.examples, field="labelling.examples")
     read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples")
