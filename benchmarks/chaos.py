@@ -33,13 +33,9 @@ from benchmarks.machine import publish
 from rlaif.config_file import load_config
 
 CONCURRENT = Path(__file__).parents[1] / "configs" / "concurrent.yaml"
-#: What the trainers' Ray Train runs are called, by role.
-FITS = {
-    "supervise": "policy_trainer",
-    "fit_preference_model": "preference_trainer",
-    "reinforce": "policy_trainer",
-    "refresh": "preference_trainer",
-}
+#: What the resident trainers' Ray Train runs are called, by role.
+FITS = {"reinforce": "policy_trainer", "refresh": "preference_trainer"}
+ROLES = {"generator", "labeller", "scorer", *FITS.values()}
 SETTINGS = (
     "policy_trainer.max_failures=50",
     "preference_trainer.max_failures=50",
@@ -71,7 +67,8 @@ class Watch:
         """Pid by role and name."""
         answer = self._ray.get(self._control.ask.remote(None), timeout=ANSWER_S)
         found = {(role, name): w.pid for role, pool in answer.pools.items() for name, w in pool.where.items()}
-        for fit, ranks in answer.ranks.items():
+        for fit in FITS.keys() & answer.ranks.keys():
+            ranks = answer.ranks[fit]
             found |= {(FITS[fit], f"{fit} rank {rank}"): where.pid for rank, where in ranks.items()}
         return found
 
@@ -98,7 +95,7 @@ def kills(watch: Watch, process: subprocess.Popen, every_s: float, chance: rando
             found = watch.actors()
         except Exception:  # the run ends, or its driver is busy
             continue
-        if len({role for role, _ in found}) < len(set(FITS.values())) + 3:
+        if {role for role, _ in found} != ROLES:
             continue  # a step with few actors would only be begun again and again
         least = min(done[role] for role, _ in found)
         role, name = chance.choice(sorted(key for key in found if done[key[0]] == least))
