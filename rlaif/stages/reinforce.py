@@ -200,31 +200,43 @@ async def _loops(
         first=start.batch,
         served=start.served,
     )
-    loops = [policy.roll_out, policy.score, policy.learn, policy.publish]
+    loops, totals = [policy.roll_out, policy.score, policy.learn, policy.publish], {"reinforce": len(policy.batches)}
     if learners.preference is not None:
-        refresh = RefreshLoops(
-            **shared,
-            labeller=run.opened("labeller"),
-            label_task=label_task(run),
-            learner=learners.preference,
-            builder=pair_builder(run),
-            checkpoints=models,
-            first=start.served.version,
-        )
+        refresh = _refresh_loops(run, learners.preference, start, models, shared)
         loops += [refresh.compare, refresh.label, refresh.refit]
-        run.progress.start("refresh", len(refresh.versions))
-    if start.batch:
-        await policy.generator.update_weights(await learners.policy.weights())
-    if start.served.version and learners.preference is not None:
-        await policy.scorer.update_weights(await learners.preference.weights())
-    run.progress.start("reinforce", len(policy.batches))
+        totals["refresh"] = len(refresh.versions)
+    await _catch_up(policy, learners, start)
     run.run_dir.events.write("loops_started", batch=start.batch)
+    for name, total in totals.items():
+        run.progress.start(name, total)
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(loop())
     run.run_dir.events.write("loops_finished")
-    for name in ("reinforce", "refresh")[: 1 + (learners.preference is not None)]:
+    for name in totals:
         run.progress.finish(name)
+
+
+def _refresh_loops(
+    run: Run, learner: PreferenceLearner, start: Start, models: PreferenceCheckpoints, shared: dict[str, Any]
+) -> RefreshLoops:
+    return RefreshLoops(
+        **shared,
+        labeller=run.opened("labeller"),
+        label_task=label_task(run),
+        learner=learner,
+        builder=pair_builder(run),
+        checkpoints=models,
+        first=start.served.version,
+    )
+
+
+async def _catch_up(policy: PolicyLoops, learners: Learners, start: Start) -> None:
+    """Pools of a resumed run were opened with the first models: give them those of the last checkpoint."""
+    if start.batch:
+        await policy.generator.update_weights(await learners.policy.weights())
+    if start.served.version and learners.preference is not None:
+        await policy.scorer.update_weights(await learners.preference.weights())
 
 
 def _account(run: Run) -> None:
