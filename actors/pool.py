@@ -22,8 +22,7 @@ import itertools
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,20 +252,12 @@ class EnginePool:
                 raise outcome
 
     # ------------------------------------------------------------------------------------------- rows out and in
-    async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[Done[Row, Record]]:
-        """Run ``task`` on every row next to an engine; each row comes back exactly once, in any order.
+    async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
+        """Run ``task`` on every row next to an engine; each row comes back exactly once, in any order, in lists of
+        what came back together.
 
         Raises EngineError when the pool has no engine left and cannot start one.
         """
-        async with aclosing(self.stream(task, rows)) as stream:
-            async for back in stream:
-                for done in back:
-                    yield done
-
-    async def stream(
-        self, task: Task[Row, Record], rows: Iterable[Row]
-    ) -> AsyncGenerator[list[Done[Row, Record]], None]:
-        """As ``run``, in lists of what came back together."""
         if self._failure:
             raise self._failure
         run = Run(ray.put(task), rows)

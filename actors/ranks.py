@@ -17,7 +17,7 @@ from actors.weights import share
 from actors.whereabouts import here
 from rlaif.training.batches import read_rows
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
-from rlaif.training.learners import fit_preference_model, open_learner, supervise
+from rlaif.training.learners import fit_of, open_learner
 
 Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
 Fitted = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
@@ -28,7 +28,7 @@ def supervise_rank(config: Config) -> Fitted:
     rank = _rank()
     _register(config, rank)
     shares = Shares("train", job.optimization, rank)
-    metrics = supervise(job, rank, shares, _report(config, rank))
+    metrics = fit_of(job)(job, rank, shares, _report(config, rank))
     return metrics, _total(shares.num_rows)
 
 
@@ -39,7 +39,7 @@ def preference_rank(config: Config) -> Fitted:
     pretraining = Shares("pretraining", job.settings.pretraining, rank) if job.pretraining else None
     fit = Shares("fit", job.settings.fit, rank)
     heldout = read_rows(job.heldout) if job.heldout else None
-    metrics = fit_preference_model(job, rank, pretraining, fit, heldout, _report(config, rank))
+    metrics = fit_of(job)(job, rank, pretraining, fit, heldout, _report(config, rank))
     return metrics, _total(fit.num_rows + (pretraining.num_rows if pretraining else 0))
 
 

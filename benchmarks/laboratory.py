@@ -98,7 +98,7 @@ class Laboratory:
             dialogue_format=self.config.dialogue_format,
         )
         pool = await InProcessPools(self.config).open("labeller", str(self.paths.path("feedback")))
-        done = [done async for done in pool.run(task, pairs)]
+        done = [one async for back in pool.run(task, pairs) for one in back]
         await pool.close()
         found = {one.row.id: one.record for one in done if one.record is not None}
         return [found[pair.id] for pair in pairs]
@@ -142,9 +142,9 @@ class Laboratory:
         """
         import torch
 
-        from rlaif.training.deepspeed import start_rank
+        from rlaif.training.deepspeed import Engine, start_rank
         from rlaif.training.models import load_scorer, load_tokenizer, new_scorer
-        from rlaif.training.preference import PairFit, pair_engine, save_scorer
+        from rlaif.training.preference import PairFit, save_scorer
 
         base, dtype, rank = str(self.paths.path("base")), self.config.preference_trainer.dtype, Rank()
         start_rank(rank, self.config.preference_trainer)
@@ -152,7 +152,7 @@ class Laboratory:
         tokenizer = load_tokenizer(base)
         model = load_scorer(str(start), dtype) if start else new_scorer(base, dtype, tokenizer, seed)
         job = self._job(seed)
-        phase = PairFit("fit", job, rank, pair_engine(model, job, passes, rank))
+        phase = PairFit("fit", job, rank, Engine.supervised(model, job.trainer, rank, passes))
         with tempfile.TemporaryDirectory() as directory:
             phase.run(_batches(directory, rows, passes, seed), lambda metrics: None)
         if save:

@@ -42,7 +42,7 @@ REAL_PAIRS = 600
 async def labels_per_s(pool: EnginePool, journal: Journal, stage: str) -> float:
     """Rows journalled per second of a window, from rows that never end."""
     warm_at, began, count = time.perf_counter() + WARM_UP_S, None, 0
-    async for back in pool.stream(Judge(), comparisons(stage)):
+    async for back in pool.run(Judge(), comparisons(stage)):
         journal.add_all(stage, (done.record for done in back))
         now = time.perf_counter()
         if began is not None:
@@ -100,7 +100,7 @@ async def one_real_labeller(directory: Path) -> float:
 async def _label(pool: EnginePool, journal: Journal, stage: str, task: Any, rows: Any) -> float:
     """Seconds to label and journal all rows."""
     began = time.perf_counter()
-    async for back in pool.stream(task, rows):
+    async for back in pool.run(task, rows):
         journal.add_all(stage, (done.record for done in back))
     return time.perf_counter() - began
 

@@ -96,7 +96,7 @@ class Pool:
         self._pool = pool
 
     async def stream(self, rows: Iterable[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
-        async for back in self._pool.stream(Judge(), rows):
+        async for back in self._pool.run(Judge(), rows):
             yield [(0, done.record or RuntimeError(done.failure)) for done in back]
 
     def victim(self, pids: Counter) -> int:

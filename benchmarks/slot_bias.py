@@ -72,7 +72,7 @@ async def labels_of(model: Path, comparisons: Sequence[Comparison]) -> list[Pref
         dialogue_format="human_assistant",
     )
     pool = InProcessPool("labeller", open_engine("labeller", model, settings), settings)
-    found = {done.row.id: done.record async for done in pool.run(task, comparisons)}
+    found = {done.row.id: done.record async for back in pool.run(task, comparisons) for done in back}
     await pool.close()
     return [record for pair in comparisons if (record := found[pair.id]) is not None]
 

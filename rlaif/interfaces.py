@@ -113,15 +113,11 @@ class Pool(Protocol):
 
     role: str
 
-    def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[Done[Row, Record]]:
-        """Run ``task`` on every row; yield each as it finishes, in any order, every row exactly once.
+    def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
+        """Run ``task`` on every row; each comes back exactly once, in any order, in lists of what came back together.
 
         ``rows`` is read lazily, with a bounded number in flight (back-pressure). Rows have an ``id`` attribute.
         """
-        ...
-
-    def stream(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
-        """As ``run``, in lists of what came back together: for a consumer that does better with many at once."""
         ...
 
     async def prefix_hits(self) -> tuple[int, int]:

@@ -7,8 +7,7 @@ all here, without placement, restarts or transport.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,15 +26,7 @@ class InProcessPool:
         self._engine = engine
         self._settings = settings
 
-    async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[Done[Row, Record]]:
-        async with aclosing(self.stream(task, rows)) as stream:
-            async for back in stream:
-                for done in back:
-                    yield done
-
-    async def stream(
-        self, task: Task[Row, Record], rows: Iterable[Row]
-    ) -> AsyncGenerator[list[Done[Row, Record]], None]:
+    async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
         waiting = iter(rows)
         running: set[asyncio.Task[Done[Row, Record]]] = set()
         while True:
@@ -81,19 +72,19 @@ class InProcessTrainers:
 
     async def supervise(self, job: SFTJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches
-        from rlaif.training.learners import supervise
+        from rlaif.training.learners import fit_of
 
         optimization = job.optimization
         batches = local_batches(job.dataset, optimization.batch_size, optimization.epochs, job.seed)
-        return await asyncio.to_thread(supervise, job, Rank(), batches, self._report)
+        return await asyncio.to_thread(fit_of(job), job, Rank(), batches, self._report)
 
     async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches, read_rows
-        from rlaif.training.learners import fit_preference_model
+        from rlaif.training.learners import fit_of
 
         pretraining, fit = job.settings.pretraining, job.settings.fit
         return await asyncio.to_thread(
-            fit_preference_model,
+            fit_of(job),
             job,
             Rank(),
             local_batches(job.pretraining, pretraining.batch_size, pretraining.epochs, job.seed)

@@ -61,9 +61,8 @@ class PolicyLoops:
         async with asyncio.TaskGroup() as sampling:
             for number in self.batches:
                 await self.waits("roll_out", f"admission of batch {number}", self.admission.admits(number))
-                draws = self.schedule.batch(number)
-                rows = Watched(draws)
-                samples = sampling.create_task(in_order(self.run, STAGE, self.generator, task, draws, rows))
+                rows = Watched(self.schedule.batch(number))
+                samples = sampling.create_task(in_order(self.run, STAGE, self.generator, task, rows))
                 await self.waits("roll_out", f"batch {number - 1} to be scored", self.sampled.put(samples))
                 await self.waits("roll_out", f"an engine for the rest of batch {number}", rows.taken.wait())
 
@@ -74,7 +73,7 @@ class PolicyLoops:
             sampling = await self.waits("score", f"batch {number} to start", self.sampled.get())
             samples = await self.waits("score", f"samples of batch {number}", sampling)
             served = await self._swapped(served, number)
-            scores = await in_order(self.run, STAGE, self.scorer, self.score_task, samples)
+            scores = await in_order(self.run, STAGE, self.scorer, self.score_task, Watched(samples))
             centred = [replace(score, score=score.score - served.offset) for score in scores]
             batch = scored_batch(samples, centred, self.run.config.reinforcement.group_size)
             await self.waits("score", f"batch {number - 1} to be learned", self.scored.put(batch))

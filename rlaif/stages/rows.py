@@ -15,8 +15,9 @@ class Watched:
     """Rows, and an event for when a pool has taken the last: then the next rows may follow without a gap."""
 
     def __init__(self, rows: Sequence[Any]) -> None:
-        self._left = deque(rows)
+        self.rows = rows
         self.taken = asyncio.Event()
+        self._left = deque(rows)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -31,12 +32,13 @@ class Watched:
         return len(self._left)
 
 
-async def in_order(run: Run, stage: str, pool: Pool, task: Task, rows: Sequence[Any], watched: Any = None) -> list[Any]:
-    """Results of ``rows`` in their order; a row that fails is quarantined and leaves a gap."""
+async def in_order(run: Run, stage: str, pool: Pool, task: Task, watched: Watched) -> list[Any]:
+    """Results of the rows in their order; a row that fails is quarantined and leaves a gap."""
     results = {}
-    async for done in pool.run(task, rows if watched is None else watched):
-        if done.record is not None:
-            results[done.row.id] = done.record
-        else:
-            run.quarantine(failed(stage, done.row, done.failure or "unknown"))
-    return [results[row.id] for row in rows if row.id in results]
+    async for back in pool.run(task, watched):
+        for done in back:
+            if done.record is not None:
+                results[done.row.id] = done.record
+            else:
+                run.quarantine(failed(stage, done.row, done.failure or "unknown"))
+    return [results[row.id] for row in watched.rows if row.id in results]

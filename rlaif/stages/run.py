@@ -147,7 +147,7 @@ async def journalled(run: Run, stage: str, pool: Pool, task: Task, rows: Iterabl
     Yields for each row why it failed, or None.
     """
     journal = run.run_dir.journal
-    async for back in pool.stream(task, journal.pending(stage, rows)):
+    async for back in pool.run(task, journal.pending(stage, rows)):
         journal.add_all(stage, (done.record for done in back if done.record is not None))
         for done in back:
             if done.record is None:

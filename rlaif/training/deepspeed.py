@@ -19,7 +19,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from rlaif.config import Trainer
+from rlaif.config import Optimization, Trainer
 from rlaif.training.jobs import Rank
 
 if not torch.cuda.is_available():
@@ -136,6 +136,19 @@ class Engine:
         self._rank = rank
         self._learning_rate = learning_rate
         self._warmup_steps = warmup_steps
+
+    @classmethod
+    def supervised(cls, module: nn.Module, trainer: Trainer, rank: Rank, settings: Optimization) -> Engine:
+        """For a pass of supervised optimisation: SFT, or a fit of the preference model."""
+        return cls(
+            module,
+            trainer,
+            rank,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._engine(*args, **kwargs)

@@ -1,41 +1,26 @@
-"""Which trainer a job's configuration asks for: DeepSpeed's, or the scripted one."""
+"""Which trainer a job's configuration asks for: DeepSpeed's, or the scripted one. Either takes the same arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from rlaif.training.batches import Row
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
-Report = Callable[[Mapping[str, float]], None]
 
-
-def supervise(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
+def fit_of(job: SFTJob | PreferenceJob) -> Callable[..., dict[str, float]]:
+    """``run_sft`` or ``run_preference``, or what stands in its place."""
     if job.trainer.engine == "scripted":
-        from rlaif.training.scripted import scripted_sft
+        from rlaif.training.scripted import scripted_preference, scripted_sft
 
-        return scripted_sft(job, rank, batches)
-    from rlaif.training.sft import run_sft
+        return scripted_sft if isinstance(job, SFTJob) else scripted_preference
+    if isinstance(job, SFTJob):
+        from rlaif.training.sft import run_sft
 
-    return run_sft(job, rank, batches, report)
-
-
-def fit_preference_model(
-    job: PreferenceJob,
-    rank: Rank,
-    pretraining_batches: Iterable[list[Row]] | None,
-    fit_batches: Iterable[list[Row]],
-    heldout_rows: Sequence[Row] | None,
-    report: Report,
-) -> dict[str, float]:
-    if job.trainer.engine == "scripted":
-        from rlaif.training.scripted import scripted_fit
-
-        return scripted_fit(job, rank, pretraining_batches, fit_batches)
+        return run_sft
     from rlaif.training.preference import run_preference
 
-    return run_preference(job, rank, pretraining_batches, fit_batches, heldout_rows, report)
+    return run_preference
 
 
 def open_learner(job: PPOJob | RefreshJob, rank: Rank) -> Any:

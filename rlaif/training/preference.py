@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif.config import Optimization
 from rlaif.errors import DataError
 from rlaif.losses import preference_loss
 from rlaif.preference_model import ScoredPair, pair_reliability, pair_report
@@ -52,11 +51,11 @@ def run_preference(
     model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed)
     metrics: dict[str, float] = {}
     if pretraining_batches is not None:
-        phase = PairFit("pretraining", job, rank, pair_engine(model, job, job.settings.pretraining, rank))
+        phase = PairFit("pretraining", job, rank, Engine.supervised(model, job.trainer, rank, job.settings.pretraining))
         metrics |= phase.run(pretraining_batches, report)
         save_scorer(phase.engine, model, tokenizer, job.output, rank)
         model = load_scorer(job.output, job.trainer.dtype)
-    phase = PairFit("fit", job, rank, pair_engine(model, job, job.settings.fit, rank))
+    phase = PairFit("fit", job, rank, Engine.supervised(model, job.trainer, rank, job.settings.fit))
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
         metrics |= _heldout(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
@@ -88,18 +87,6 @@ def save_scorer(engine: Engine, model: ScalarModel, tokenizer: object, path: str
 def scorer_state(engine: Engine) -> dict[str, Tensor]:
     """Weights by the names that stock sequence classifiers give them; every rank must call it."""
     return {name.removeprefix("classifier."): tensor for name, tensor in engine.full_state().items()}
-
-
-def pair_engine(model: ScalarModel, job: PreferenceJob | RefreshJob, settings: Optimization, rank: Rank) -> Engine:
-    return Engine(
-        model,
-        job.trainer,
-        rank,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-    )
 
 
 class PairFit:

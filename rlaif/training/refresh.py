@@ -17,10 +17,10 @@ from rlaif.errors import ModelError
 from rlaif.interfaces import Probe, Refitted, Weights
 from rlaif.preference_model import pair_report
 from rlaif.training.batches import Row, local_batches, read_rows
-from rlaif.training.deepspeed import start_rank, wait_for_all
+from rlaif.training.deepspeed import Engine, start_rank, wait_for_all
 from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import as_numpy, load_scorer, load_tokenizer
-from rlaif.training.preference import PairFit, pair_engine, save_scorer, scorer_state
+from rlaif.training.preference import PairFit, save_scorer, scorer_state
 
 NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on
 
@@ -36,7 +36,7 @@ class PreferenceLearner:
         self._tokenizer = load_tokenizer(job.model)
         self._version = 0
         self._model = load_scorer(job.model, job.trainer.dtype)
-        self._engine = pair_engine(self._model, job, job.settings.refresh.optimization, rank)
+        self._engine = Engine.supervised(self._model, job.trainer, rank, job.settings.refresh.optimization)
         self._probes = read_rows(job.probes)
         if job.checkpoint is not None:
             self._load_checkpoint(Path(job.checkpoint))

@@ -104,7 +104,7 @@ class ScriptedPreferenceLearner:
     save_checkpoint = save
 
 
-def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]]) -> dict[str, float]:
+def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], _report: object) -> dict[str, float]:
     """Go through ``batches``, this rank's shares, and save the base; stands where ``sft.run_sft`` does."""
     num_rows = _spend(batches, job.trainer.scripted.row_s)
     if rank.index == 0:
@@ -112,11 +112,13 @@ def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]]) -> dict[
     return {"supervise/data/num_rows": float(num_rows * rank.world_size)}
 
 
-def scripted_fit(
+def scripted_preference(
     job: PreferenceJob,
     rank: Rank,
     pretraining_batches: Iterable[list[Row]] | None,
     fit_batches: Iterable[list[Row]],
+    _heldout_rows: object,
+    _report: object,
 ) -> dict[str, float]:
     """As ``scripted_sft``; stands where ``preference.run_preference`` does."""
     _spend(pretraining_batches or (), job.trainer.scripted.row_s)

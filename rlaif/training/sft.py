@@ -36,7 +36,7 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Repor
     torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(job.base_model)
     model = load_policy(job.base_model, job.trainer.dtype)
-    engine = _engine(model, job, rank)
+    engine = Engine.supervised(model, job.trainer, rank, job.optimization)
     fit = SupervisedFit(job, rank, engine)
     for rows in batches:
         fit.learn(rows, report)
@@ -44,19 +44,6 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Repor
         raise DataError(f"{job.dataset}: no row has an answer within max_length={job.max_length} tokens")
     _save(engine, model, tokenizer, job, rank)
     return fit.result()
-
-
-def _engine(model: PolicyModel, job: SFTJob, rank: Rank) -> Engine:
-    settings = job.optimization
-    return Engine(
-        model,
-        job.trainer,
-        rank,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-    )
 
 
 def _save(engine: Engine, model: PolicyModel, tokenizer: object, job: SFTJob, rank: Rank) -> None:

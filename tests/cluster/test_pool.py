@@ -38,9 +38,10 @@ async def results(
     pool: EnginePool, task: Any, given: Iterable[Row], on_row: Callable[[int], None] = lambda count: None
 ) -> list[Done[Row, Any]]:
     done = []
-    async for one in pool.run(task, given):
-        done.append(one)
-        on_row(len(done))
+    async for back in pool.run(task, given):
+        for one in back:
+            done.append(one)
+            on_row(len(done))
     return done
 
 
@@ -201,8 +202,8 @@ async def test_a_pool_grows_while_rows_wait_and_shrinks_when_they_do_not() -> No
 
         async def label(given: list[Row]) -> None:
             done = []
-            async for one in pool.run(Ask(), given):
-                done.append(one)
+            async for back in pool.run(Ask(), given):
+                done += back
                 sizes.add(pool.stats().engines)
             assert_once(done, given)
             assert not [one for one in done if one.failure]

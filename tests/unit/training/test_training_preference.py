@@ -7,9 +7,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlaif.errors import DataError
+from rlaif.training.deepspeed import Engine
 from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
-from rlaif.training.preference import PairFit, pair_engine, run_preference
+from rlaif.training.preference import PairFit, run_preference
 from tests.unit.training.conftest import in_batches, pair_rows, preference_job
 
 
@@ -50,7 +51,7 @@ def test_it_learns_what_the_labels_say(fitted):
 def test_stock_classification_gives_the_training_scores_alone_and_padded(base, fitted):
     path, rows, _ = fitted
     job = preference_job(base, path)
-    engine = pair_engine(load_scorer(str(path), "float32"), job, job.settings.fit, Rank())
+    engine = Engine.supervised(load_scorer(str(path), "float32"), job.trainer, Rank(), job.settings.fit)
     ours = PairFit("fit", job, Rank(), engine).score(rows[80:])
     model = AutoModelForSequenceClassification.from_pretrained(path)
     tokenizer = AutoTokenizer.from_pretrained(path)
