@@ -2,7 +2,7 @@
 
 Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
 restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Payloads
-travel as object references; only weights pass through here, when the driver adopts them.
+travel as object references; only weights pass through here, on their way to the driver's ownership.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import ray
 
 from actors.whereabouts import Whereabouts
 
@@ -54,6 +56,7 @@ class Mailbox:
         self._kept_after = 0  #: orders up to this number are part of the checkpoint
         self._answers: dict[int, Answer] = {}
         self._answered = 0
+        self._weights: list[ray.ObjectRef] = []
         self._reports: list[Mapping[str, float]] = []
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
         self._asked: dict[int, float] = {}  #: when each rank last did
@@ -95,9 +98,16 @@ class Mailbox:
     async def answer_to(self, number: int) -> Answer | None:
         return await self._until(lambda: self._answers.get(number))
 
-    async def adopt(self, value: Any) -> Any:
-        """``value`` again: what an actor returns belongs to its caller, so the driver keeps it when a rank ends."""
-        return value
+    async def hand_in(self, weights: list[ray.ObjectRef]) -> None:
+        """Rank 0's weights, by a reference in a list."""
+        self._weights = weights
+
+    async def weights(self) -> Any:
+        """The weights that were handed in last. What an actor returns belongs to its caller, so the driver keeps them
+        when the rank ends. (Given the rank's reference, the driver would have to pass it on to here, and Ray forgets
+        no reference that goes in a circle: it takes a kilobyte of the driver for each version.)"""
+        weights, self._weights = self._weights, []  # once taken, they need no room in the object store
+        return await weights[0]
 
     async def report(self, metrics: Mapping[str, float]) -> None:
         self._reports.append(metrics)

@@ -13,7 +13,6 @@ import torch
 
 from actors.feeding import Shares
 from actors.mailbox import Answer, Order
-from actors.weights import share
 from actors.whereabouts import here
 from rlaif.training.batches import read_rows
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
@@ -52,17 +51,19 @@ def learner_rank(config: Config) -> None:
     learner = open_learner(replace(job, checkpoint=checkpoint), rank)
     _answer(mailbox, rank, Answer(number=0))
     while (order := _next_order(mailbox, rank, done)).verb != "stop":
-        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))
+        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order, mailbox)))
         done = order.number
     _answer(mailbox, rank, Answer(number=order.number))
 
 
-def _obey(learner: Any, order: Order) -> Any:
+def _obey(learner: Any, order: Order, mailbox: Any) -> Any:
     if order.verb == "learn":
         return learner.learn(ray.get(order.payload))
     if order.verb == "weights":
         weights = learner.weights()
-        return share(weights) if _rank().index == 0 else None
+        if _rank().index == 0:
+            ray.get(mailbox.hand_in.remote([ray.put(weights)]))
+        return weights.version
     if order.verb == "save":
         return learner.save(order.payload)
     return learner.save_checkpoint(order.payload)

@@ -127,12 +127,12 @@ class RayLearner:
 
     async def weights(self) -> SharedWeights:
         """The current weights by reference, owned by this process: they outlive the ranks."""
-        of_rank: SharedWeights = await self._order("weights")
-        adopted = self._fit.mailbox.adopt.remote(of_rank.ref)
-        arrived, _ = await asyncio.to_thread(ray.wait, [adopted], timeout=self._timeout_s, fetch_local=False)
+        version: int = await self._order("weights")
+        weights = self._fit.mailbox.weights.remote()
+        arrived, _ = await asyncio.to_thread(ray.wait, [weights], timeout=self._timeout_s, fetch_local=False)
         if not arrived:
-            raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {of_rank.version}")
-        return SharedWeights(version=of_rank.version, ref=adopted)
+            raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {version}")
+        return SharedWeights(version=version, ref=weights)
 
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
