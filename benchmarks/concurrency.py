@@ -40,7 +40,7 @@ ROWS = {
     "scorer": BATCH,
     "labeller": 2 * COMPARISONS,
     "policy_trainer": BATCH,
-    "preference_trainer": 2 * COMPARISONS,  # as many old pairs as fresh ones
+    "preference_trainer": 2 * COMPARISONS,  # as many old pairs as fresh ones: ``max_pairs``
 }
 WAYS = {"sequential": (0, 0), "concurrent": (4, 6)}  #: max_staleness, max_lag
 
@@ -59,6 +59,7 @@ def settings(directory: Path, role_s: dict[str, float], batches: int, way: str) 
         f"reinforcement.max_staleness={max_staleness}",
         "preference_model.refresh.every=1",
         f"preference_model.refresh.comparisons={COMPARISONS}",
+        f"preference_model.refresh.max_pairs={ROWS['preference_trainer']}",
         f"preference_model.refresh.max_lag={max_lag}",
         "labelling.aggregation=prob_mean",
         "sampling.max_tokens=8",

@@ -156,7 +156,7 @@ class Laboratory:
         with tempfile.TemporaryDirectory() as directory:
             phase.run(_batches(directory, rows, passes, seed), lambda metrics: None)
         if save:
-            save_scorer(phase.engine, model, tokenizer, str(save), rank)
+            save_scorer(phase.engine, tokenizer, str(save), rank)
         return {name: pair_report(phase.score(pairs)) for name, pairs in reported.items()}
 
     def _job(self, seed: int) -> PreferenceJob:
@@ -166,6 +166,7 @@ class Laboratory:
             fit="",
             heldout=None,
             output="",
+            unfitted="",
             settings=self.config.preference_model,
             trainer=self.config.preference_trainer,
             seed=seed,

@@ -68,6 +68,7 @@ def run(num_steps: int, directory: Path) -> tuple[Samples, float]:
         "reinforcement.minibatch_size=8",
         "preference_model.refresh.every=50",
         "preference_model.refresh.comparisons=8",
+        "preference_model.refresh.max_pairs=16",
         f"run_dir={directory / 'soak'}",
     ]
     branch(base, directory / "soak", load_config(QUICKSTART, chosen))

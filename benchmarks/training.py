@@ -215,7 +215,8 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
         model = AutoModelForCausalLM.from_pretrained(output)
     else:
         settings = PreferenceModel(fit=optimization, max_length=MAX_LENGTH)
-        pm_job = PreferenceJob(**common, pretraining=None, fit="", heldout=None, settings=settings)
+        unfitted = f"{output}_unfitted"
+        pm_job = PreferenceJob(**common, pretraining=None, fit="", heldout=None, unfitted=unfitted, settings=settings)
         run_preference(pm_job, Rank(), None, batches, None, report)
         model = AutoModelForSequenceClassification.from_pretrained(output)
     return _trial(task, clock, model, workload)

@@ -201,12 +201,13 @@ class Refresh(Section):
     max_lag: Annotated[int, Field(ge=0)] = Field(
         0, description="batches that go on with the older preference model meanwhile; 0: RL waits for the new one"
     )
-    replay: Annotated[float, Field(ge=0)] = Field(1.0, description="pairs of the first fit for each fresh pair")
+    max_pairs: Count | None = Field(
+        None, description="pairs of one refresh at most: the fresh ones and a random draw of older ones; null: all"
+    )
     probes: Count = Field(64, description="held-out dialogues on which scores are re-centred")
     value_warmup_epochs: Annotated[int, Field(ge=0)] = Field(
         1, description="passes over the first batch of a new model that train the value function alone"
     )
-    optimization: Optimization = Optimization()
 
 
 class PreferenceModel(Section):

@@ -170,7 +170,7 @@ class PreferenceLearner(Protocol):
     """The DeepSpeed ranks that stay between refreshes and fit the preference model again."""
 
     async def learn(self, rows: Any) -> Refitted:
-        """Go on from the current weights over a ``rlaif.training.jobs.RefreshRows``; the next version."""
+        """Fit again, on a ``rlaif.training.jobs.RefreshRows``; the next version."""
         ...
 
     async def weights(self) -> Any:

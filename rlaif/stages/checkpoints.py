@@ -80,6 +80,10 @@ class PreferenceCheckpoints:
         found = [checkpoint for checkpoint in self._complete() if checkpoint.version <= most]
         return found[-1] if found else None
 
+    def oldest(self) -> int:
+        """The version of the oldest one that is kept; 0 when there is none."""
+        return min((checkpoint.version for checkpoint in self._complete()), default=0)
+
     async def write(self, refitted: Refitted, save: Callable[[Path], Awaitable[None]]) -> float:
         """Save a refreshed model; returns its offset."""
         before = self.latest(refitted.version - 1)

@@ -1,5 +1,6 @@
 """Step 4. Consumes: preferences, human helpfulness pairs, voted answers. Waits for: the gate on label quality, then
-the preference trainer's ranks. Produces: models/preference_model.
+the preference trainer's ranks. Produces: models/preference_model, and models/preference_model_unfitted, which
+refreshes fit again.
 
 With ``test_split`` the pairs are halved and a second model, models/preference_model_test, is fitted on what the first
 never saw. Reinforcement uses the first; where a policy gains by the first and not by the second, it has learned the
@@ -31,6 +32,7 @@ async def fit_preference_model(run: Run) -> None:
         fit=str(run_dir.training_set("preference_fit")),
         heldout=str(run_dir.training_set("preference_heldout")) if num_heldout else None,
         output=str(run_dir.model("preference_model")),
+        unfitted=str(run_dir.model("preference_model_unfitted")),
         settings=config.preference_model,
         trainer=config.preference_trainer,
         seed=config.seed,
@@ -54,6 +56,7 @@ def _test_job(run: Run, job: PreferenceJob) -> PreferenceJob:
         name="preference_test",
         fit=str(run.run_dir.training_set("preference_test_fit")),
         output=str(run.run_dir.model("preference_model_test")),
+        unfitted=str(run.run_dir.model("preference_model_test_unfitted")),
     )
 
 

@@ -82,6 +82,7 @@ class RefreshLoops:
             self._check_labels(version)
             refitted = await self.learner.learn(self._rows(version))
             offset = await self.checkpoints.write(refitted, self.learner.save_checkpoint)
+            self._forget_training_sets()
             shown = {
                 "refresh/probes/mean_before": refitted.probe_mean_before,
                 "refresh/probes/mean_after": refitted.probe_mean_after,
@@ -103,21 +104,30 @@ class RefreshLoops:
         check_gate(quality, self.run.config.labelling.gate)
 
     def _rows(self, version: int) -> RefreshRows:
-        """Write the fresh pairs, and with them a share of the first fit's, drawn anew for each refresh."""
+        """Write the fresh pairs, and with them those of the fit before, or as many as there is room for."""
         run_dir, stage = self.run.run_dir, stage_of(PREFERENCES, version)
         config = self.run.config
         shuffles = config.preference_model.shuffle_labels
         probs = ai_probs(run_dir.journal.records(Preference, stage), shuffles, config.seed)
         fresh = list(self.builder.from_labels(run_dir.journal.records(Preference, stage), probs))
-        rows = [*fresh, *self._replayed(version, round(config.preference_model.refresh.replay * len(fresh)))]
-        paths = {name: run_dir.training_set(f"refresh_{version:08d}_{name}") for name in ("fit", "fresh")}
-        write_pair_rows(paths["fit"], rows)
-        write_pair_rows(paths["fresh"], fresh)
-        return RefreshRows(fit=str(paths["fit"]), fresh=str(paths["fresh"]))
+        older = read_rows(str(self._training_set(version - 1, "fit")))
+        if (most := config.preference_model.refresh.max_pairs) is not None:
+            chance, room = Random(seed_from(config.seed, "refresh", version)), max(0, most - len(fresh))
+            older = chance.sample(older, min(len(older), room))
+        fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
+        write_pair_rows(fit_path, [*older, *fresh])
+        write_pair_rows(fresh_path, fresh)
+        return RefreshRows(fit=str(fit_path), fresh=str(fresh_path))
 
-    def _replayed(self, version: int, num: int) -> list[dict[str, Any]]:
-        rows = read_rows(str(self.run.run_dir.training_set("preference_fit")))
-        return Random(seed_from(self.run.config.seed, "replay", version)).sample(rows, min(num, len(rows)))
+    def _training_set(self, version: int, part: str) -> Path:
+        """What the model of ``version`` was fitted on; version 0 is the first fit's."""
+        return self.run.run_dir.training_set(f"refresh_{version:08d}_{part}" if version else f"preference_{part}")
+
+    def _forget_training_sets(self) -> None:
+        """Drop those that no refresh begins with any more, not even the first one of a resumed run."""
+        for version in range(1, self.checkpoints.oldest()):
+            for part in ("fit", "fresh"):
+                self._training_set(version, part).unlink(missing_ok=True)
 
 
 def write_probes(run: Run) -> Path:

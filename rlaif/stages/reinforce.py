@@ -164,6 +164,7 @@ def _ppo_job(run: Run, start: Start, rewards: Rewards) -> PPOJob:
 def _refresh_job(run: Run, start: Start) -> RefreshJob:
     return RefreshJob(
         model=str(run.run_dir.model("preference_model")),
+        unfitted=str(run.run_dir.model("preference_model_unfitted")),
         probes=str(write_probes(run)),
         settings=run.config.preference_model,
         trainer=run.config.preference_trainer,

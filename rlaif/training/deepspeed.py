@@ -8,6 +8,7 @@ is the same on every rank, because ZeRO-3 gathers parameters in each pass.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -205,6 +206,12 @@ class Engine:
 
     def load_checkpoint(self, path: str) -> None:
         self._engine.load_checkpoint(path, tag="engine")
+
+    def close(self) -> None:
+        """Let go of the module and the optimizer's state, so that there is room for another engine's."""
+        self._engine.destroy()
+        del self._engine, self.module
+        gc.collect()  # DeepSpeed's objects refer to each other
 
 
 class Frozen:

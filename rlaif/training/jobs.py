@@ -37,7 +37,8 @@ class SFTJob:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceJob:
-    """Fit a preference model on pairs and save it at ``output``.
+    """Fit a preference model on pairs and save it at ``output``, and at ``unfitted`` as it was before: pretrained, or
+    the base with a new head.
 
     ``pretraining``, ``fit`` and ``heldout`` are parquet files of rows ``id, axis, input_ids_1, input_ids_2, prob,
     weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight. ``name`` begins every metric's key.
@@ -48,6 +49,7 @@ class PreferenceJob:
     fit: str
     heldout: str | None
     output: str
+    unfitted: str
     settings: PreferenceModel
     trainer: Trainer
     seed: int
@@ -56,8 +58,8 @@ class PreferenceJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RefreshRows:
-    """What one refresh learns from: parquet files as ``PreferenceJob``'s. ``fresh``: the fresh pairs alone, all of
-    them, on which the model is measured before it learns."""
+    """What one refresh learns from: parquet files as ``PreferenceJob``'s. ``fit``: the fresh pairs and older ones;
+    ``fresh``: the fresh pairs alone, on which the model is measured before it learns."""
 
     fit: str
     fresh: str
@@ -65,13 +67,14 @@ class RefreshRows:
 
 @dataclass(frozen=True, kw_only=True)
 class RefreshJob:
-    """Keep the preference model at ``model``, which is version 0, and fit it again when told to.
+    """Keep the preference model at ``model``, which is version 0, and when told to fit the one at ``unfitted`` again.
 
     ``probes`` is a parquet file of pairs, whose dialogues are the frozen probe set. ``checkpoint`` is a directory that
     ``PreferenceLearner.save_checkpoint`` wrote, to go on from.
     """
 
     model: str
+    unfitted: str
     probes: str
     settings: PreferenceModel
     trainer: Trainer

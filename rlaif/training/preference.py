@@ -26,7 +26,7 @@ from rlaif.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob
-from rlaif.training.models import ScalarModel, load_scorer, load_tokenizer, new_scorer, save_model
+from rlaif.training.models import load_scorer, load_tokenizer, new_scorer, save_model
 
 Report = Callable[[Mapping[str, float]], None]
 
@@ -39,7 +39,7 @@ def run_preference(
     heldout_rows: Sequence[Row] | None,
     report: Report,
 ) -> dict[str, float]:
-    """Pretrain when there is something to, fit, score the held-out rows; rank 0 saves ``job.output``.
+    """Pretrain when there is something to, fit, score the held-out rows; rank 0 saves the model before and after.
 
     Batches are this rank's shares of each optimizer step's pairs (maybe empty, equally many on every rank);
     ``heldout_rows`` are all of them on every rank. Returns metrics, the same on all ranks. Raises ModelError for a
@@ -53,13 +53,16 @@ def run_preference(
     if pretraining_batches is not None:
         phase = PairFit("pretraining", job, rank, Engine.supervised(model, job.trainer, rank, job.settings.pretraining))
         metrics |= phase.run(pretraining_batches, report)
-        save_scorer(phase.engine, model, tokenizer, job.output, rank)
-        model = load_scorer(job.output, job.trainer.dtype)
+        save_scorer(phase.engine, tokenizer, job.unfitted, rank)
+        phase.engine.close()
+        model = load_scorer(job.unfitted, job.trainer.dtype)
+    elif rank.index == 0:
+        save_model(model.classifier, model.classifier.state_dict(), tokenizer, job.unfitted)
     phase = PairFit("fit", job, rank, Engine.supervised(model, job.trainer, rank, job.settings.fit))
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
         metrics |= _heldout(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
-    save_scorer(phase.engine, model, tokenizer, job.output, rank)
+    save_scorer(phase.engine, tokenizer, job.output, rank)
     return metrics
 
 
@@ -76,11 +79,11 @@ def _heldout(name: str, phase: PairFit, rows: Sequence[Row], fit_accuracy: float
     return {**found, f"{name}/heldout/num_pairs": float(len(pairs))}
 
 
-def save_scorer(engine: Engine, model: ScalarModel, tokenizer: object, path: str, rank: Rank) -> None:
+def save_scorer(engine: Engine, tokenizer: object, path: str, rank: Rank) -> None:
     """Save as a stock sequence classifier with one label; returns on every rank when the files are there."""
     tensors = scorer_state(engine)
     if rank.index == 0:
-        save_model(model.classifier, tensors, tokenizer, path)
+        save_model(engine.module.classifier, tensors, tokenizer, path)
     wait_for_all(rank)
 
 

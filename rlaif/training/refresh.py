@@ -1,8 +1,9 @@
 """Refreshing the preference model while the policy is trained: what one rank of the resident trainer does.
 
 The paper names labelling that follows the policy as future work (arXiv 2212.08073, section 6.1) and gives no recipe.
-Here a refresh goes on from the model that is served, over labels of the current policy's answers and, so that it does
-not forget, a share of the first fit's pairs. The loss and the report are those of ``preference``.
+Here a refresh is the first fit again, from the same pretrained weights with a new optimizer, over the earlier pairs and
+the fresh ones: what it makes depends on the labels alone, not on the refreshes before. Loss and report are those of
+``preference``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from rlaif.errors import ModelError
 from rlaif.interfaces import Probe, Refitted, Weights
@@ -23,28 +25,34 @@ from rlaif.training.models import as_numpy, load_scorer, load_tokenizer
 from rlaif.training.preference import PairFit, save_scorer, scorer_state
 
 NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on
+VERSION = "version.json"
 
 
 class PreferenceLearner:
-    """One rank of the resident preference trainer: the served model, fitted again refresh after refresh by one
-    optimizer. Every rank must make the same calls in the same order."""
+    """One rank of the resident preference trainer: the served model, and with each refresh the one in its place.
+    Every rank must make the same calls in the same order."""
 
     def __init__(self, job: RefreshJob, rank: Rank) -> None:
         """Load the model. Raises ModelError, and DataError when there are no probes."""
         start_rank(rank, job.trainer)
         self._job, self._rank = job, rank
         self._tokenizer = load_tokenizer(job.model)
-        self._version = 0
-        self._model = load_scorer(job.model, job.trainer.dtype)
-        self._engine = Engine.supervised(self._model, job.trainer, rank, job.settings.refresh.optimization)
+        self._version = 0 if job.checkpoint is None else _version(Path(job.checkpoint))
         self._probes = read_rows(job.probes)
-        if job.checkpoint is not None:
-            self._load_checkpoint(Path(job.checkpoint))
+        self._open(job.checkpoint or job.model)
+
+    def _open(self, path: str) -> None:
+        """The model at ``path``, with an optimizer that has seen nothing."""
+        torch.manual_seed(self._job.seed)  # so that a refresh after a resume is the same
+        model = load_scorer(path, self._job.trainer.dtype)
+        self._engine = Engine.supervised(model, self._job.trainer, self._rank, self._job.settings.fit)
 
     def learn(self, rows: RefreshRows) -> Refitted:
         """One refresh; the same result on every rank. Raises DataError when no pair fits into ``max_length``."""
-        settings = self._job.settings.refresh.optimization
+        settings = self._job.settings.fit
         before, metrics = self._probe_mean(), self._fresh_metrics(read_rows(rows.fresh))
+        self._engine.close()
+        self._open(self._job.unfitted)
         phase = self._phase()
         batches = local_batches(rows.fit, settings.batch_size, settings.epochs, self._job.seed)
         shares = (batch[self._rank.index :: self._rank.world_size] for batch in batches)
@@ -79,21 +87,18 @@ class PreferenceLearner:
 
     def save(self, path: str | Path) -> None:
         """Save in Hugging Face layout; returns on every rank when the files are there."""
-        save_scorer(self._engine, self._model, self._tokenizer, str(path), self._rank)
+        save_scorer(self._engine, self._tokenizer, str(path), self._rank)
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """The model as ``save`` leaves it, and beside it what it takes to go on."""
-        path = Path(path)
+        """The model as ``save`` leaves it, and its version: the next refresh needs nothing else of it."""
         self.save(path)
-        self._engine.save_checkpoint(str(path / "engine"))
-        wait_for_all(self._rank)
         if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
-            (path / "version.json").write_text(json.dumps(self._version))
+            (Path(path) / VERSION).write_text(json.dumps(self._version))
         wait_for_all(self._rank)
 
-    def _load_checkpoint(self, path: Path) -> None:
-        try:
-            self._version = json.loads((path / "version.json").read_text())
-        except OSError as error:
-            raise ModelError(f"{path}: is not a whole preference checkpoint: {error}") from error
-        self._engine.load_checkpoint(str(path / "engine"))
+
+def _version(checkpoint: Path) -> int:
+    try:
+        return json.loads((checkpoint / VERSION).read_text())
+    except OSError as error:
+        raise ModelError(f"{checkpoint}: is not a whole preference checkpoint: {error}") from error

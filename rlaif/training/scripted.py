@@ -124,7 +124,8 @@ def scripted_preference(
     _spend(pretraining_batches or (), job.trainer.scripted.row_s)
     num_rows = _spend(fit_batches, job.trainer.scripted.row_s)
     if rank.index == 0:
-        Digest(None).save(job.base_model, job.output)
+        for path in (job.unfitted, job.output):
+            Digest(None).save(job.base_model, path)
     return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
 
 

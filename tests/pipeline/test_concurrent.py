@@ -66,6 +66,35 @@ async def test_a_refreshed_model_scores_from_its_batch_on(tiny_config, tmp_path)
     assert list((run_dir / "models" / "preference_model_refreshed").glob("*.safetensors"))
 
 
+@pytest.mark.parametrize("max_pairs", [None, COMPARISONS + 2])
+async def test_a_refresh_is_fitted_on_old_and_fresh_labels(scripted_config, tmp_path, max_pairs):
+    config = refreshing(scripted_config, tmp_path / "run")
+    refresh = {"refresh": config.preference_model.refresh.model_dump() | {"max_pairs": max_pairs}}
+    run_dir = await drive(changed(config, preference_model=refresh), Silent(), PIPELINE, in_process=True)
+    sets = run_dir / "training_sets"
+    first, fit, fresh = (
+        pq.read_table(sets / f"{name}.parquet")["id"].to_pylist()
+        for name in ("preference_fit", "refresh_00000003_fit", "refresh_00000003_fresh")
+    )
+    assert len(set(fit)) == len(fit) and set(fresh) <= set(fit)
+    if max_pairs is None:
+        assert set(first) <= set(fit)
+        assert len(fit) == len(first) + sum(f"@refresh.{version}." in id for id in fit for version in (1, 2, 3))
+        assert {version for version in (1, 2, 3) if any(f"@refresh.{version}." in id for id in fit)} == {1, 2, 3}
+    else:
+        assert len(fit) == max_pairs
+
+
+async def test_training_sets_that_no_refresh_begins_with_are_dropped(scripted_config, tmp_path):
+    config = refreshing(scripted_config, tmp_path / "run")
+    often = changed(config, reinforcement={"checkpoint_every": 1})
+    run_dir = await drive(often, Silent(), PIPELINE, in_process=True)
+    assert [path.name for path in sorted((run_dir / "training_sets").glob("refresh_*_fit.parquet"))] == [
+        "refresh_00000002_fit.parquet",
+        "refresh_00000003_fit.parquet",
+    ]
+
+
 async def test_what_is_learned_does_not_depend_on_what_is_done_at_once(scripted_config, tmp_path):
     ends = []
     for max_staleness, max_lag in ((0, 0), (3, 0)):

@@ -102,6 +102,7 @@ def preference_job(base: str, output: object, trainer: Trainer = TRAINER) -> Pre
         fit="pairs.parquet",
         heldout=None,
         output=str(output),
+        unfitted=f"{output}-unfitted",
         settings=PreferenceModel(pretraining=optimization, fit=optimization, max_length=64),
         trainer=trainer,
         seed=0,

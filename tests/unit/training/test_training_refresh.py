@@ -20,8 +20,9 @@ OPTIMIZATION = Optimization(epochs=2, batch_size=8, learning_rate=3e-3)
 @pytest.fixture
 def job(scorer, tmp_path) -> RefreshJob:
     write_pair_rows(tmp_path / "probes.parquet", pair_rows(6))
-    settings = PreferenceModel(max_length=64, refresh=Refresh(every=1, optimization=OPTIMIZATION))
-    return RefreshJob(model=scorer, probes=str(tmp_path / "probes.parquet"), settings=settings, trainer=TRAINER, seed=1)
+    settings = PreferenceModel(max_length=64, fit=OPTIMIZATION, refresh=Refresh(every=1))
+    probes = str(tmp_path / "probes.parquet")
+    return RefreshJob(model=scorer, unfitted=scorer, probes=probes, settings=settings, trainer=TRAINER, seed=1)
 
 
 @pytest.fixture
@@ -43,6 +44,21 @@ def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, row
     assert first.probe_mean_after != first.probe_mean_before
     values = learner.weights().probe.values
     assert learner.weights().version == 4 and len(values) == 4
+
+
+def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
+    """Else a resumed run would need more of it than its model."""
+    others = str(tmp_path / "others.parquet")
+    write_pair_rows(tmp_path / "others.parquet", pair_rows(100)[64:])
+    learner = PreferenceLearner(job, Rank())
+    learner.learn(replace(rows, fit=others))
+    other = learner.weights().tensors
+    learner.learn(rows)
+    alone = PreferenceLearner(job, Rank())
+    alone.learn(rows)
+    found, wanted = learner.weights().tensors, alone.weights().tensors
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert not all(np.array_equal(found[name], other[name]) for name in other)
 
 
 def test_probe_means_are_those_of_the_stock_model(job, rows, tmp_path):
