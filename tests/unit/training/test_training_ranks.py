@@ -10,7 +10,9 @@ import torch.distributed
 from safetensors.numpy import load_file
 
 from rlaif.config import Trainer
-from rlaif.training.jobs import Rank
+from rlaif.data.training_sets import write_pair_rows
+from rlaif.interfaces import Refitted, Weights
+from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
 from tests.unit.training.conftest import (
     in_batches,
     pair_rows,
@@ -44,13 +46,27 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
         pairs[17:],
         lambda metrics: None,
     )
+    refitted = refresh_twice(directory, pairs, trainer, rank)
     learner = PPOLearner(ppo_job(base, scorer, trainer, epochs=1), rank)
     learned = [learner.learn(rollouts(13)) for _ in range(2)]
     learner.save(directory / "rl")
     weights = learner.weights()
     learner.save_checkpoint(directory / "checkpoint")
     if rank.index == 0:
-        (directory / "results.pkl").write_bytes(pickle.dumps((sft, pm, learned, weights)))
+        (directory / "results.pkl").write_bytes(pickle.dumps((sft, pm, learned, weights, refitted)))
+
+
+def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Rank) -> tuple[list[Refitted], Weights]:
+    """The resident preference trainer on the model that was just fitted: each refresh closes an engine."""
+    from rlaif.training.refresh import PreferenceLearner
+
+    path = str(directory / f"pairs-{rank.index}.parquet")
+    write_pair_rows(Path(path), pairs)
+    settings = preference_job(str(directory), "").settings
+    names = {"model": str(directory / "pm"), "unfitted": str(directory / "pm-unfitted"), "probes": path}
+    learner = PreferenceLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
+    refitted = [learner.learn(RefreshRows(fit=path, fresh=path)) for _ in range(2)]
+    return refitted, learner.weights()
 
 
 def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: int) -> None:
@@ -60,6 +76,8 @@ def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: 
 
     os.environ["LOCAL_RANK"] = str(index)
     train_everything(base, scorer, directory, Rank(index=index, world_size=2), zero_stage)
+    # Gloo's threads may still hold tensors of Python's, which they could not free once the interpreter is gone.
+    torch.distributed.destroy_process_group()
 
 
 def run_two_ranks(base: str, scorer: str, directory: Path, zero_stage: int) -> None:
@@ -93,6 +111,12 @@ def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
         assert ours.kl == pytest.approx(theirs.kl, abs=1e-3)
         assert ours.advantage_mean == pytest.approx(theirs.advantage_mean, abs=1e-3)
     assert found[3].probe.values == pytest.approx(expected[3].probe.values, abs=1e-3)
+    (refitted, served), (wanted, wanted_served) = found[4], expected[4]
+    for ours, theirs in zip(refitted, wanted, strict=True):
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=2e-3, abs=1e-3)
+        assert ours.probe_mean_after == pytest.approx(theirs.probe_mean_after, abs=1e-3)
+    # Scores: Adam takes a gradient that is nearly zero for a whole step, so that single weights differ.
+    assert served.probe.values == pytest.approx(wanted_served.probe.values, abs=1e-3)
     for name in ("sft", "pm", "rl"):
         ours, theirs = (load_file(path / name / "model.safetensors") for path in (tmp_path, alone))
         assert set(ours) == set(theirs)
