@@ -87,16 +87,14 @@ def join(run_dir: Path, process: subprocess.Popen) -> Watch:
 
 
 def kills(watch: Watch, process: subprocess.Popen, every_s: float, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Kill until the run ends; each kill with the time until its victim was replaced."""
+    """Kill until the run ends; each kill with the time until its victim was replaced. When that takes longer than
+    ``every_s``, the next one waits for it: two actors of a role may not be told apart before."""
     done: Counter[str] = Counter()
+    due = time.monotonic() + every_s
     while process.poll() is None:
-        time.sleep(every_s)
-        try:
-            found = watch.actors()
-        except Exception:  # the run ends, or its driver is busy
+        time.sleep(LOOK_S)
+        if time.monotonic() < due or not (found := all_roles(watch)):
             continue
-        if {role for role, _ in found} != ROLES:
-            continue  # a step with few actors would only be begun again and again
         least = min(done[role] for role, _ in found)
         role, name = chance.choice(sorted(key for key in found if done[key[0]] == least))
         pid, before = found[role, name], sum(key[0] == role for key in found)
@@ -104,8 +102,18 @@ def kills(watch: Watch, process: subprocess.Popen, every_s: float, chance: rando
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:  # it ended by itself
             continue
+        due = time.monotonic() + every_s
         done[role] += 1
         yield {"role": role, "actor": name, "recovered_s": recovery_s(watch, process, role, pid, before)}
+
+
+def all_roles(watch: Watch) -> dict[tuple[str, str], int]:
+    """Pids as ``Watch.actors``; none while a role is missing: a step with few actors would only be begun again."""
+    try:
+        found = watch.actors()
+    except Exception:  # the run ends, or its driver is busy
+        return {}
+    return found if {role for role, _ in found} == ROLES else {}
 
 
 def recovery_s(watch: Watch, process: subprocess.Popen, role: str, pid: int, wanted: int) -> float | None:

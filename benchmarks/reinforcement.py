@@ -35,7 +35,7 @@ from typing import Any
 import yaml
 
 BATCH_SIZE, GROUP_SIZE, NEW_TOKENS = 128, 2, 48
-BATCHES = 12  #: divided by the batches that TRL may generate at once
+BATCHES = 8  #: divided by the batches that TRL may generate at once
 MAX_PROMPT_TOKENS = 128
 LEARNING_RATE = 1e-5
 KL_COEFFICIENT = 0.05
