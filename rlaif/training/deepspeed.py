@@ -9,6 +9,7 @@ is the same on every rank, because ZeRO-3 gathers parameters in each pass.
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import os
 import warnings
@@ -28,6 +29,8 @@ if not torch.cuda.is_available():
 import deepspeed
 import deepspeed.comm.comm
 import deepspeed.ops
+from deepspeed.runtime.zero import parameter_offload
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import groups
 from deepspeed.utils import logger as deepspeed_logger
 
@@ -210,8 +213,18 @@ class Engine:
     def close(self) -> None:
         """Let go of the module and the optimizer's state, so that there is room for another engine's."""
         self._engine.destroy()
+        if self._zero_stage == 3:
+            _forget_partitioned(self.module)
         del self._engine, self.module
         gc.collect()  # DeepSpeed's objects refer to each other
+
+
+def _forget_partitioned(module: nn.Module) -> None:
+    """Drop what DeepSpeed keeps for the life of the process of a ZeRO-3 module, even after ``destroy``: its place on
+    the stack of running modules, and its place in a method's cache, behind a decorator that hides it."""
+    parameter_offload.FWD_MODULE_STACK.remove(module)
+    method = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
+    inspect.getclosurevars(method).nonlocals["func"].cache_clear()
 
 
 class Frozen:

@@ -1,5 +1,6 @@
 """The resident preference trainer: what a refresh does to the served model, and that it goes on exactly."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from rlaif.config import Optimization, PreferenceModel, Refresh
 from rlaif.data.training_sets import write_pair_rows
 from rlaif.errors import ModelError
 from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.training.models import ScalarModel
 from rlaif.training.refresh import PreferenceLearner
 from tests.unit.training.conftest import TRAINER, pair_rows
 
@@ -59,6 +61,19 @@ def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
     found, wanted = learner.weights().tensors, alone.weights().tensors
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
     assert not all(np.array_equal(found[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_a_refresh_keeps_nothing_of_the_model_before(job, rows, zero_stage):
+    def num_models() -> int:
+        gc.collect()
+        return sum(type(thing) is ScalarModel for thing in gc.get_objects())
+
+    before = num_models()
+    learner = PreferenceLearner(replace(job, trainer=TRAINER.model_copy(update={"zero_stage": zero_stage})), Rank())
+    for _ in range(2):
+        learner.learn(rows)
+    assert num_models() == before + 1
 
 
 def test_probe_means_are_those_of_the_stock_model(job, rows, tmp_path):
