@@ -1,8 +1,9 @@
 """Between the driver and the ranks of one trainer: orders and answers, metrics on their way out, and the last word.
 
 Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
-restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Payloads
-travel as object references; only weights pass through here, on their way to the driver's ownership.
+restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Rows pass
+through here on their way to the ranks and weights on their way to the driver, so that no reference travels inside of
+what the driver sends or gets: Ray keeps a little of each such one for the life of the process.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
@@ -23,7 +24,7 @@ POLL_S = 5.0  #: longest that a question stays open here; whoever asks asks agai
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What every rank is to do next. ``payload``: a reference to the batch, or a path."""
+    """What every rank is to do next. ``payload``: rows, by reference between mailbox and ranks, or a path."""
 
     number: int
     verb: Verb
@@ -63,7 +64,10 @@ class Mailbox:
         self._closing = False
         self._changed = asyncio.Condition()
 
-    async def place(self, order: Order) -> None:
+    async def place(self, order: Order, rows: Any = None) -> None:
+        """``rows``: what to learn from, as the order's payload."""
+        if rows is not None:  # one copy for all ranks, outside of this process
+            order = replace(order, payload=ray.put(rows))
         self._orders.append(order)
         await self._notify()
 
@@ -104,8 +108,7 @@ class Mailbox:
 
     async def weights(self) -> Any:
         """The weights that were handed in last. What an actor returns belongs to its caller, so the driver keeps them
-        when the rank ends. (Given the rank's reference, the driver would have to pass it on to here, and Ray forgets
-        no reference that goes in a circle: it takes a kilobyte of the driver for each version.)"""
+        when the rank ends."""
         weights, self._weights = self._weights, []  # once taken, they need no room in the object store
         return await weights[0]
 

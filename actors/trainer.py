@@ -123,7 +123,7 @@ class RayLearner:
 
     async def learn(self, rows: Any) -> Any:
         """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
-        return await self._order("learn", ray.put(rows))
+        return await self._order("learn", rows=ray.put(rows))
 
     async def weights(self) -> SharedWeights:
         """The current weights by reference, owned by this process: they outlive the ranks."""
@@ -147,11 +147,13 @@ class RayLearner:
             await self._order("stop", timeout_s=CLOSE_TIMEOUT_S)
         await self._fit.abort()
 
-    async def _order(self, verb: Verb, payload: Any = None, timeout_s: float | None = None) -> Any:
+    async def _order(
+        self, verb: Verb, path: str | None = None, rows: ray.ObjectRef | None = None, timeout_s: float | None = None
+    ) -> Any:
         async with self._turn:
             self._number += 1
-            order = Order(number=self._number, verb=verb, payload=payload)
-            await self._fit.mailbox.place.remote(order)
+            order = Order(number=self._number, verb=verb, payload=path)
+            await self._fit.mailbox.place.remote(order, rows)
             return await self._fit.answer_to(order.number, timeout_s or self._timeout_s, f"to answer '{verb}'")
 
 
