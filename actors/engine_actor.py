@@ -71,6 +71,10 @@ class EngineActor:
         except Exception as error:
             return place, None, one_line(error)
 
+    async def stay(self) -> None:
+        """Returns never: who waits for it learns when this actor dies."""
+        await asyncio.Event().wait()
+
     async def prefix_hits(self) -> tuple[int, int]:
         return self._engine.prefix_hits()
 

@@ -6,7 +6,7 @@
 
 - *Dispatch.* The engine that holds fewest rows gets the next ``chunk_rows``; it never holds more than
   ``max_in_flight``. Rows are read only when an engine has room and the consumer keeps up.
-- *Death.* An engine that dies, or holds rows and returns none for ``idle_timeout_s``, is replaced; its unfinished rows
+- *Death.* An engine that dies, at work or idle, or holds rows and returns none for ``idle_timeout_s``, is replaced; its rows
   travel again. A row that was alone in an engine that died, after an earlier one had died with it, is given back as
   failed. When a node dies, nobody is suspected.
 - *Size.* ``resize`` and, where it is asked for, ``actors.autoscale``; leavers finish their rows first.
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
 
 from actors.autoscale import Autoscaler, Load
 from actors.causes import cause_of, death_of
@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 START_ATTEMPTS = 3  #: at replacing one engine, before the pool goes on without it
 BARREN_DEATHS = 6  #: for each engine: deaths in a row without one good row, before the pool gives up
 SUSPECT_SHARE = 8  #: suspects travel again in groups of ``max_in_flight`` / 8
+UNAVAILABLE_S = 5.0  #: before an engine that could not be reached is asked for again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +195,7 @@ class EnginePool:
             async with self._syncing:
                 await self._catch_up(member)
                 self._members.append(member)
+                self._spawn(self._attend(member))
         finally:
             self._starting -= 1
         self._dispatch()
@@ -364,10 +366,8 @@ class EnginePool:
     def _lose(self, member: Member, shipment: Shipment, unfinished: list[Any], error: RayError) -> None:
         """Bury an engine, and decide what becomes of the rows that it had."""
         run = shipment.run
-        node_lost = member in self._members and not member.node_alive()
         self._bury(member, death_of(error))
-        if node_lost or member.lost_with_node:
-            member.lost_with_node = True
+        if member.lost_with_node:
             run.give_back(unfinished)
         elif condemned(shipment, unfinished):
             times = "twice" if shipment.strikes == 1 else f"{shipment.strikes + 1} times"
@@ -386,6 +386,7 @@ class EnginePool:
         if member not in self._members:
             return
         logger.warning("%s died: %s", member, member.cause)
+        member.lost_with_node = not member.node_alive()
         self._members.remove(member)
         member.kill()
         self._barren += 1
@@ -394,6 +395,16 @@ class EnginePool:
         elif not member.draining:
             self._restarts += 1
             self._spawn(self._replace())
+
+    async def _attend(self, member: Member) -> None:
+        """Bury an engine that dies while it has nothing to do; rows that it has tell by themselves."""
+        while True:
+            try:
+                await member.handle.stay.remote()
+            except ActorUnavailableError:  # out of reach, perhaps alive: asked again, it answers or is known to be dead
+                await asyncio.sleep(UNAVAILABLE_S)
+            except RayActorError as error:
+                return self._bury(member, death_of(error))
 
     async def _give_up(self, member: Member) -> None:
         log = await log_tail(member.where)

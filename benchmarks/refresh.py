@@ -11,7 +11,9 @@ and helpfulness on benign ones. ``accuracy`` compares two PMs on the concurrent 
 *frozen* one of the first fit, and the one that *served* then. Of all two red-team answers of a batch of which one is
 truly better, it is the share whose better one scores higher (rewards are compared across prompts, so prompts may
 differ). ``gain`` is served minus frozen over the batches that a refreshed PM scored, with its 95% interval (Student's t
-over the seeds). ``--from`` names finished run directories to branch off, one for each seed.
+over the seeds). ``fresh_pairs`` tells what refreshes have to learn from: of the fresh pairs of which one answer is
+truly better, the share that the *labeller* ranked right, and both PMs, before the served one saw them; a PM can gain
+only where the labeller is more often right. ``--from`` names finished run directories to branch off, one for each seed.
 """
 
 from __future__ import annotations
@@ -94,14 +96,10 @@ def rates(run_dir: Path) -> dict[str, Any]:
 
 def accuracies(run_dir: Path, config: Config) -> list[dict[str, float]]:
     """For every batch: how often the frozen model and the one that scored it rank its red-team answers right."""
-    refresh = config.preference_model.refresh
-    batches, versions = answers(run_dir, config), range(num_refreshes(config.reinforcement, refresh) + 1)
-    frozen = run_dir / "models" / "preference_model"
-    paths = [frozen, *(run_dir / "checkpoints" / f"preference-{version:08d}" for version in versions[1:])]
-    models = [Scorer(path) for path in paths]
+    models = [Scorer(path) for path in model_paths(run_dir, config)]
     found = []
-    for batch, judged in sorted(batches.items()):
-        version = version_for(refresh, batch)
+    for batch, judged in sorted(answers(run_dir, config).items()):
+        version = version_for(config.preference_model.refresh, batch)
         right = {name: share_right(models[v], judged) for name, v in (("frozen", 0), ("served", version))}
         if not math.isnan(right["frozen"]):
             found.append({"batch": batch, "version": version, **right})
@@ -127,6 +125,34 @@ def red_team_requests(config: Config) -> dict[int, str]:
     paths = miniature_paths(config, load_constitution(config.constitution), ("data.red_team",))
     path = str(paths.get(config.data.red_team, config.data.red_team))
     return {prompt.source_row: prompt.turns[-1].text for prompt in read_prompts(path, "red_team", print)}
+
+
+def fresh_pairs(run_dir: Path, config: Config) -> dict[str, float]:
+    """Of the pairs labelled for refreshes: how many have a true preference, and how often each judge finds it."""
+    lexicon, requests = load_lexicon(config.miniature.lexicon), red_team_requests(config)
+    right: dict[str, list[bool]] = {"labeller": [], "frozen": [], "served": []}
+    models = {version: Scorer(path) for version, path in enumerate(model_paths(run_dir, config))}
+    eos = load_tokenizer(run_dir / "models" / "preference_model").eos_token_id
+    for row in pq.read_table(run_dir / "preferences" / "refresh.parquet").to_pylist():
+        version = int(row["id"].split("@refresh.")[1].split(".")[0])
+        request = requests[row["source_row"]]
+        kind_1, kind_2 = (true_class(lexicon, "red_team", request, row[f"answer_{place}"]) for place in (1, 2))
+        winner = better("red_team", kind_1, kind_2) if kind_1 and kind_2 else None
+        if winner is None or row["prob"] is None:
+            continue
+        ids = [[*row["prompt_ids"], *terminated(tuple(row[f"token_ids_{place}"]), eos)] for place in (1, 2)]
+        right["labeller"].append((row["prob"] > 0.5) == (winner == 1))
+        for name, model in (("frozen", models[0]), ("served", models[version - 1])):
+            score_1, score_2 = model(ids)
+            right[name].append((score_1 > score_2) == (winner == 1))
+    return {"num_pairs": len(right["labeller"]), **{name: fmean(found) for name, found in right.items()}}
+
+
+def model_paths(run_dir: Path, config: Config) -> list[Path]:
+    """The preference model of each version; the first fit's is version 0."""
+    last = num_refreshes(config.reinforcement, config.preference_model.refresh)
+    refreshed = [run_dir / "checkpoints" / f"preference-{version:08d}" for version in range(1, last + 1)]
+    return [run_dir / "models" / "preference_model", *refreshed]
 
 
 class Scorer:
@@ -190,7 +216,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="dotted overrides of both ways")
     arguments = parser.parse_args()
     runs: dict[str, dict[int, Any]] = {way: {} for way in arguments.ways}
-    points = []
+    points, fresh = [], {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
@@ -201,9 +227,11 @@ def main() -> None:
                 runs[way][seed] = rates(run_dir)
                 print(way, seed, runs[way][seed], flush=True)
             if "concurrent" in arguments.ways:
-                points.append(accuracies(run_dir, load_config(run_dir / "config.yaml")))
-                print(points[-1], flush=True)
-    accuracy = {**summary(points), "batches": points} if points else None
+                config = load_config(run_dir / "config.yaml")
+                points.append(accuracies(run_dir, config))
+                fresh[seed] = fresh_pairs(run_dir, config)
+                print(points[-1], fresh[seed], flush=True)
+    accuracy = {**summary(points), "fresh_pairs": fresh, "batches": points} if points else None
     publish({"runs": runs, "accuracy": accuracy}, arguments.json)
     if arguments.plot and points:
         arguments.plot.write_text(figure(points) + "\n")

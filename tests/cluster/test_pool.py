@@ -120,6 +120,16 @@ async def test_a_killed_engine_loses_nothing() -> None:
         assert victim not in {member.where.pid for member in pool.members}
 
 
+async def test_an_engine_that_dies_idle_is_replaced_before_it_is_needed() -> None:
+    async with pool_of(min=1) as pool:
+        victim = pool.members[0].where.pid
+        os.kill(victim, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while victim in {member.where.pid for member in pool.members} or not pool.members:
+                await asyncio.sleep(0.1)
+        assert pool.stats().restarts == 1
+
+
 async def test_a_row_that_kills_its_engine_is_given_back_and_the_innocent_survive() -> None:
     async with pool_of(min=2, max_in_flight=16, chunk_rows=8) as pool:
         done = await results(pool, Double(kills=frozenset({30}), seconds=0.01), rows(120))
