@@ -6,9 +6,9 @@
 
 - *Dispatch.* The engine that holds fewest rows gets the next ``chunk_rows``; it never holds more than
   ``max_in_flight``. Rows are read only when an engine has room and the consumer keeps up.
-- *Death.* An engine that dies, at work or idle, or holds rows and returns none for ``idle_timeout_s``, is replaced; its rows
-  travel again. A row that was alone in an engine that died, after an earlier one had died with it, is given back as
-  failed. When a node dies, nobody is suspected.
+- *Death.* An engine that dies, at work or idle, or holds rows and returns none for ``idle_timeout_s``, is replaced;
+  its unfinished rows travel again. A row that was alone in an engine that died, after an earlier one had died with it,
+  is given back as failed. When a node dies, nobody is suspected.
 - *Size.* ``resize`` and, where it is asked for, ``actors.autoscale``; leavers finish their rows first.
 - *Weights.* ``update_weights`` and newcomers take turns, so that whoever serves, serves the latest version.
 

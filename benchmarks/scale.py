@@ -68,7 +68,10 @@ class Job:
             return 0
         with closing(sqlite3.connect(self.out / "journal.sqlite")) as db:
             query = "SELECT count(DISTINCT id) FROM records WHERE stage = 'preferences'"
-            return db.execute(query).fetchone()[0]
+            try:
+                return db.execute(query).fetchone()[0]
+            except sqlite3.OperationalError:  # the file is there before its tables
+                return 0
 
     def wait_for_labels(self, num: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -184,7 +184,10 @@ def num_labels(run_dir: Path) -> int:
     if not (run_dir / "journal.sqlite").exists():
         return 0
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
-        return db.execute("SELECT count(*) FROM records WHERE stage = 'preferences'").fetchone()[0]
+        try:
+            return db.execute("SELECT count(*) FROM records WHERE stage = 'preferences'").fetchone()[0]
+        except sqlite3.OperationalError:  # the file is there before its tables
+            return 0
 
 
 def living(cluster: Cluster) -> list[dict[str, Any]]:
