@@ -1,12 +1,13 @@
 """A run under fire: every 20 seconds a random actor gets SIGKILL while the miniature's loops run concurrently.
 
-    python -m benchmarks.chaos --calm benchmarks/results/refresh.json --json benchmarks/results/chaos.json
+    python -m benchmarks.chaos --calm benchmarks/results/refresh_80_batches.json --json benchmarks/results/chaos.json
 
 Real vLLM engines, DeepSpeed ranks and Ray; roles that were killed least are killed first. ``kills`` has for each how
 long it took until another process stood in the victim's place: for an engine that it serves (weights caught up), for a
 trainer's rank that its group has started again. ``counts`` are the manifest's: rows in = rows out + quarantined;
 ``doubled`` ids must be none. ``harmful`` is RL-CAI's truth-measured harm beside the 95% interval (Student's t) of calm
-concurrent runs that ``benchmarks.refresh`` made. Goals: 15 kills, 3 of each role, harm within the interval.
+concurrent runs of as many batches, ``benchmarks.refresh --ways concurrent reinforcement.batches=80``. Goals: 15 kills,
+3 of each role, harm within the interval.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ ROLES = {"generator", "labeller", "scorer", *FITS.values()}
 SETTINGS = (
     "policy_trainer.max_failures=50",
     "preference_trainer.max_failures=50",
+    "reinforcement.batches=80",  # fewer end before 15 kills
     "reinforcement.checkpoint_every=4",  # a lost rank learns again what came after the last checkpoint
 )
 LOOK_S = 0.5
