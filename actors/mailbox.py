@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
@@ -64,11 +64,11 @@ class Mailbox:
         self._closing = False
         self._changed = asyncio.Condition()
 
-    async def place(self, order: Order, rows: Any = None) -> None:
-        """``rows``: what to learn from, as the order's payload."""
-        if rows is not None:  # one copy for all ranks, outside of this process
-            order = replace(order, payload=ray.put(rows))
-        self._orders.append(order)
+    async def place(self, number: int, verb: Verb, payload: Any) -> None:
+        """``payload``: the rows to learn from, or a path."""
+        if verb == "learn":  # one copy for all ranks, outside of this process
+            payload = ray.put(payload)
+        self._orders.append(Order(number=number, verb=verb, payload=payload))
         await self._notify()
 
     async def start_point(self, rank: int, handle: Any, where: Whereabouts) -> tuple[str | None, int]:

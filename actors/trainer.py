@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.causes import death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
-from actors.mailbox import Mailbox, Order, Seen, Verb
+from actors.mailbox import Mailbox, Seen, Verb
 from actors.member import log_tail
 from actors.placement import rank_resources
 from actors.ranks import learner_rank, preference_rank, supervise_rank
@@ -123,7 +123,7 @@ class RayLearner:
 
     async def learn(self, rows: Any) -> Any:
         """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
-        return await self._order("learn", rows=ray.put(rows))
+        return await self._order("learn", ray.put(rows))
 
     async def weights(self) -> SharedWeights:
         """The current weights by reference, owned by this process: they outlive the ranks."""
@@ -147,14 +147,11 @@ class RayLearner:
             await self._order("stop", timeout_s=CLOSE_TIMEOUT_S)
         await self._fit.abort()
 
-    async def _order(
-        self, verb: Verb, path: str | None = None, rows: ray.ObjectRef | None = None, timeout_s: float | None = None
-    ) -> Any:
+    async def _order(self, verb: Verb, payload: Any = None, timeout_s: float | None = None) -> Any:
         async with self._turn:
             self._number += 1
-            order = Order(number=self._number, verb=verb, payload=path)
-            await self._fit.mailbox.place.remote(order, rows)
-            return await self._fit.answer_to(order.number, timeout_s or self._timeout_s, f"to answer '{verb}'")
+            await self._fit.mailbox.place.remote(self._number, verb, payload)
+            return await self._fit.answer_to(self._number, timeout_s or self._timeout_s, f"to answer '{verb}'")
 
 
 class Fit:
