@@ -24,7 +24,7 @@ from rlaif.constitution import Constitution, load_constitution
 from rlaif.errors import ConfigError, RunError, WaitTimeoutError
 from rlaif.miniature.lexicon import Lexicon, load_lexicon
 
-CODE_VERSION = "4"  #: to be raised with every change of what is written
+CODE_VERSION = "5"  #: to be raised with every change of what is written
 TRAINING_TIMEOUT_S = 1200.0
 MODELS = ("helpful_only", "base", "feedback")
 FILES = ("red_team", "helpful", "eval_red_team", "eval_helpful", "helpful_pairs", "votes")

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from rlaif.miniature.batches import NOT_LEARNED, Batch
+from rlaif.miniature.muon import Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,6 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> tuple[torch.optim.Op
     muon = {"params": matrices, "peak": recipe.matrix_learning_rate}
     adamw = {"params": others, "peak": recipe.learning_rate}
     return (
-        torch.optim.Muon([muon], lr=recipe.matrix_learning_rate, weight_decay=0.0),
+        Muon([muon], lr=recipe.matrix_learning_rate),
         torch.optim.AdamW([adamw], lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     )
