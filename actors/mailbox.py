@@ -2,8 +2,8 @@
 
 Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
 restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Rows pass
-through here on their way to the ranks and weights on their way to the driver, so that no reference travels inside of
-what the driver sends or gets: Ray keeps a little of each such one for the life of the process.
+through here on their way to the ranks, so that no reference travels inside of what the driver sends: Ray keeps a little
+of each such one for the life of the process.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Mailbox:
         self._kept_after = 0  #: orders up to this number are part of the checkpoint
         self._answers: dict[int, Answer] = {}
         self._answered = 0
-        self._weights: list[ray.ObjectRef] = []
         self._reports: list[Mapping[str, float]] = []
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
         self._asked: dict[int, float] = {}  #: when each rank last did
@@ -101,16 +100,6 @@ class Mailbox:
 
     async def answer_to(self, number: int) -> Answer | None:
         return await self._until(lambda: self._answers.get(number))
-
-    async def hand_in(self, weights: list[ray.ObjectRef]) -> None:
-        """Rank 0's weights, by a reference in a list."""
-        self._weights = weights
-
-    async def weights(self) -> Any:
-        """The weights that were handed in last. What an actor returns belongs to its caller, so the driver keeps them
-        when the rank ends."""
-        weights, self._weights = self._weights, []  # once taken, they need no room in the object store
-        return await weights[0]
 
     async def report(self, metrics: Mapping[str, float]) -> None:
         self._reports.append(metrics)

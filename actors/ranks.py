@@ -14,9 +14,14 @@ import torch
 from actors.feeding import Shares
 from actors.mailbox import Answer, Order
 from actors.whereabouts import here
+from rlaif.interfaces import Weights
 from rlaif.training.batches import read_rows
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 from rlaif.training.learners import fit_of, open_learner
+
+#: Of rank 0: weights that the driver is about to take, and the version that it took last.
+_weights: list[Weights] = []
+_taken: list[int] = []
 
 Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
 Fitted = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
@@ -51,22 +56,31 @@ def learner_rank(config: Config) -> None:
     learner = open_learner(replace(job, checkpoint=checkpoint), rank)
     _answer(mailbox, rank, Answer(number=0))
     while (order := _next_order(mailbox, rank, done)).verb != "stop":
-        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order, mailbox)))
+        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))
         done = order.number
     _answer(mailbox, rank, Answer(number=order.number))
 
 
-def _obey(learner: Any, order: Order, mailbox: Any) -> Any:
+def _obey(learner: Any, order: Order) -> Any:
     if order.verb == "learn":
         return learner.learn(ray.get(order.payload))
     if order.verb == "weights":
-        weights = learner.weights()
-        if _rank().index == 0:
-            ray.get(mailbox.hand_in.remote([ray.put(weights)]))
-        return weights.version
+        _weights[:] = [learner.weights()]
+        return _weights[0].version
     if order.verb == "save":
         return learner.save(order.payload)
     return learner.save_checkpoint(order.payload)
+
+
+def take_weights() -> Weights | None:
+    """Called by the driver, in rank 0's process. What an actor returns belongs to its caller and outlives the actor."""
+    _taken[:] = [weights.version for weights in _weights]
+    return _weights.pop() if _weights else None
+
+
+def taken_version() -> int | None:
+    """Of the weights that were taken last in this process."""
+    return _taken[0] if _taken else None
 
 
 def _next_order(mailbox: Any, rank: Rank, done: int) -> Order:

@@ -2,7 +2,9 @@
 
 ``fit()`` blocks, so it runs in a thread. Ray Train starts the ranks, makes their process group, watches them and
 restarts the group up to ``max_failures`` times when a rank's process dies or its communication breaks; any other error
-of a rank would only come again, and ends the fit at once. What a rank does is ``actors.ranks`` and ``rlaif.training``.
+of a rank would only come again, and ends the fit at once. A trainer whose controller or mailbox dies is lost as a
+whole: a fit is then begun again, a resident trainer raises TrainerLostError, and reinforcement goes on from its last
+checkpoint. What a rank does is ``actors.ranks`` and ``rlaif.training``.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
@@ -29,16 +31,17 @@ from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
 from actors.mailbox import Mailbox, Seen, Verb
 from actors.member import log_tail
 from actors.placement import rank_resources
-from actors.ranks import learner_rank, preference_rank, supervise_rank
+from actors.ranks import learner_rank, preference_rank, supervise_rank, take_weights, taken_version
 from actors.waiting import within
 from actors.weights import SharedWeights
 from actors.whereabouts import Whereabouts
 from rlaif.config import Trainer
-from rlaif.errors import RlaifError, RunError, WaitTimeoutError
+from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
 from rlaif.training.jobs import PPOJob, PreferenceJob, RefreshJob, SFTJob
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Job = SFTJob | PreferenceJob | PPOJob | RefreshJob
 Report = Callable[[Mapping[str, float]], None]
 CLOSE_TIMEOUT_S = 30.0
@@ -96,15 +99,23 @@ class RayTrainers:
     async def _fit_rows(
         self, name: str, rank: Any, job: Job, datasets: dict[str, Any], expected: int
     ) -> Mapping[str, float]:
-        fit = self._fits[name] = Fit(name, rank, job, datasets, self._storage_path)
-        try:
-            metrics, seen = await fit.result(self._report)
-        except BaseException:
-            await fit.abort()
-            raise
+        metrics, seen = await self._fitted(name, rank, job, datasets, job.trainer.max_failures)
         if seen != expected:
             raise RunError(f"{name}: {expected} rows went in, the ranks saw {seen}")
         return metrics
+
+    async def _fitted(self, name: str, rank: Any, job: Job, datasets: dict[str, Any], restarts: int) -> Any:
+        """What rank 0 returned; a trainer that is lost begins again, ``restarts`` times at most."""
+        fit = self._fits[name] = Fit(name, rank, job, datasets, self._storage_path)
+        try:
+            return await fit.result(self._report)
+        except TrainerLostError as error:
+            if not restarts:
+                raise
+            logger.warning("%s; it begins again", error)
+        finally:
+            await fit.abort()
+        return await self._fitted(name, rank, job, datasets, restarts - 1)
 
 
 class RayLearner:
@@ -127,12 +138,17 @@ class RayLearner:
 
     async def weights(self) -> SharedWeights:
         """The current weights by reference, owned by this process: they outlive the ranks."""
-        version: int = await self._order("weights")
-        weights = self._fit.mailbox.weights.remote()
-        arrived, _ = await asyncio.to_thread(ray.wait, [weights], timeout=self._timeout_s, fetch_local=False)
-        if not arrived:
-            raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {version}")
-        return SharedWeights(version=version, ref=weights)
+        while True:  # a rank that dies before its weights are here is started again, max_failures times
+            version: int = await self._order("weights")
+            rank = (await self._fit.ranks())[0].handle
+            weights = rank.execute.remote(take_weights)  # Ray Train's own way to call a function in a rank
+            arrived, _ = await asyncio.to_thread(ray.wait, [weights], timeout=self._timeout_s, fetch_local=False)
+            if not arrived:
+                raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {version}")
+            with contextlib.suppress(RayActorError):
+                taken = rank.execute.remote(taken_version)
+                if await within(CLOSE_TIMEOUT_S, taken, "rank 0 to say what was taken") == version:
+                    return SharedWeights(version=version, ref=weights)
 
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
@@ -150,7 +166,7 @@ class RayLearner:
     async def _order(self, verb: Verb, payload: Any = None, timeout_s: float | None = None) -> Any:
         async with self._turn:
             self._number += 1
-            await self._fit.mailbox.place.remote(self._number, verb, payload)
+            await self._fit.ask(self._fit.mailbox.place.remote(self._number, verb, payload))
             return await self._fit.answer_to(self._number, timeout_s or self._timeout_s, f"to answer '{verb}'")
 
 
@@ -184,7 +200,7 @@ class Fit:
     async def result(self, report: Report | None) -> Any:
         """What rank 0 returned; raises what a rank raised. Metrics go to ``report`` as they come."""
         while not self._fit.done():
-            reports = asyncio.ensure_future(self.mailbox.reports.remote())
+            reports = asyncio.ensure_future(self.ask(self.mailbox.reports.remote()))
             await asyncio.wait([self._fit, reports], return_when=asyncio.FIRST_COMPLETED)
             for metrics in await reports:
                 if report is not None:
@@ -192,13 +208,25 @@ class Fit:
         try:
             return self._fit.result().return_value
         except (TrainingFailedError, RayError) as error:
+            await self.check()  # ranks fail, too, when their mailbox dies
             raise cause_of_failure(self._name, error) from error
+
+    async def ask(self, answer: Awaitable[T]) -> T:
+        """What the mailbox answers. Raises TrainerLostError when it is dead."""
+        try:
+            return await answer
+        except RayActorError as error:
+            raise TrainerLostError(f"{self._name}: its mailbox died: {death_of(error)}") from error
+
+    async def check(self) -> None:
+        """Raises TrainerLostError when the mailbox is dead."""
+        await within(CLOSE_TIMEOUT_S, self.ask(self.mailbox.closing.remote()), f"the mailbox of {self._name}")
 
     async def answer_to(self, number: int, timeout_s: float, what: str) -> Any:
         """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError after ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            answer = asyncio.ensure_future(self.mailbox.answer_to.remote(number))
+            answer = asyncio.ensure_future(self.ask(self.mailbox.answer_to.remote(number)))
             await asyncio.wait([self._fit, answer], return_when=asyncio.FIRST_COMPLETED)
             if answer.done() and (found := await answer) is not None:
                 return found.result
@@ -219,15 +247,16 @@ class Fit:
 
     async def ranks(self) -> dict[int, Seen]:
         """The ranks that have started."""
-        return await within(CLOSE_TIMEOUT_S, self.mailbox.ranks.remote(), f"the mailbox of {self._name}")
+        return await within(CLOSE_TIMEOUT_S, self.ask(self.mailbox.ranks.remote()), f"the mailbox of {self._name}")
 
     async def abort(self) -> None:
         """End the ranks, if they have not ended, and wait for ``fit()``."""
-        with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
+        with contextlib.suppress(RlaifError):  # ranks whose mailbox is dead end by themselves
             if not self._fit.done():
-                await within(CLOSE_TIMEOUT_S, self.mailbox.close.remote(), f"the mailbox of {self._name}")
+                await within(CLOSE_TIMEOUT_S, self.ask(self.mailbox.close.remote()), f"the mailbox of {self._name}")
                 for seen in (await self.ranks()).values():
                     ray.kill(seen.handle)
+        with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
             await within(CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
         ray.kill(self.mailbox)
 
@@ -263,6 +292,8 @@ def named(where: str, error: BaseException) -> RlaifError:
 def cause_of_failure(name: str, error: BaseException) -> RlaifError:
     """The root of a failed fit: a rank's own error, or its death, before that of one that lost its neighbour."""
     logger.debug("%s failed", name, exc_info=error)
+    if isinstance(error, RayActorError):
+        return TrainerLostError(f"{name}: its controller died: {death_of(error)}")
     if isinstance(error, ControllerError):
         return named(name, error.controller_failure)
     if isinstance(error, WorkerGroupError) and error.worker_failures:

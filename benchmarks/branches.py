@@ -11,6 +11,7 @@ from pathlib import Path
 from rlaif.config import Config
 from rlaif.config_file import dump_config
 
+LATER = ("reinforce", "rollouts", "answers_rl_cai", "refresh_")  #: how the names of what reinforcement makes begin
 BEFORE = ("read", "revise", "supervise", "label", "fit_preference_model")
 
 
@@ -25,9 +26,10 @@ def branch(base: Path, run_dir: Path, config: Config) -> Config:
     (run_dir / "config.yaml").write_text(dump_config(config))
     manifest = json.loads((run_dir / "manifest.json").read_text())
     manifest["finished"] = {name: manifest["finished"][name] for name in BEFORE}
-    manifest["stages"] = {k: v for k, v in manifest["stages"].items() if k not in ("reinforce", "answers_rl_cai")}
+    manifest["stages"] = {name: rows for name, rows in manifest["stages"].items() if not name.startswith(LATER)}
     (run_dir / "manifest.json").write_text(json.dumps(manifest))
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
-        db.execute("DELETE FROM records WHERE stage GLOB 'rollouts/*' OR stage = 'answers_rl_cai'")
+        for stage in LATER:
+            db.execute("DELETE FROM records WHERE stage GLOB ?", (f"{stage}*",))
         db.commit()
     return config

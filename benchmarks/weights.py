@@ -2,11 +2,10 @@
 
     python -m benchmarks.weights --json FILE
 
-The path of a run: an actor in the place of the learner's rank 0 holds new weights and a probe of them, puts them into
-the object store, and ``EnginePool.update_weights`` has every vLLM engine read them from there, load them, reset its
-prefix cache and prove by the probe that it serves them. All engines are actors on this machine and share its cores;
-weights are float32, and every sync brings other ones. On CPUs loading is not copying alone: vLLM hands every matrix to
-oneDNN, which packs it anew.
+The path of a run: an actor in the place of the learner's rank 0 holds new weights and a probe of them, the driver takes
+them into the object store, and ``EnginePool.update_weights`` has every vLLM engine read them from there, load them,
+reset its prefix cache and prove by the probe that it serves them. All engines are actors on this machine and share its
+cores; weights are float32, and every sync brings other ones.
 
 ``seconds``: from the moment that the weights are ready to the moment that the last engine has proved that it serves
 them; the median of several syncs, the first one not counted. ``copy_bound_s``: one thread copies the same bytes from
@@ -32,7 +31,7 @@ import ray
 
 from actors.pool import EnginePool
 from actors.ray_start import started
-from actors.weights import SharedWeights, share
+from actors.weights import SharedWeights
 from benchmarks.demo import tree_pss
 from benchmarks.machine import publish
 from rlaif.config import Config
@@ -43,7 +42,7 @@ ENGINES = (1, 2, 4)
 REPEATS = 5
 MAKING_TIMEOUT_S = 300.0
 SHRINKING = 0.9  #: of all weights, for the next version: changes every probe by more than the tolerance
-PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120))
+PROBE = tuple(tuple(range(first, first + 4)) for first in (40, 80))
 
 
 def make_model(hidden: int, layers: int, path: Path) -> None:
@@ -105,15 +104,21 @@ class Learner:
         self._weights = Weights(version=self._version, tensors=tensors, probe=probe_of(self._model, PROBE))
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
-    def publish(self) -> SharedWeights:
-        return share(self._weights)
+    def version(self) -> int:
+        return self._version
+
+    def take(self) -> Any:
+        return self._weights
 
 
 async def sync(learner: Any, pool: EnginePool) -> float:
     """Seconds from weights that are ready to engines that serve them."""
     await learner.learn.remote()
+    version = await learner.version.remote()
     began = time.perf_counter()
-    await pool.update_weights(await learner.publish.remote())
+    weights = learner.take.remote()
+    await asyncio.to_thread(ray.wait, [weights], fetch_local=False)
+    await pool.update_weights(SharedWeights(version=version, ref=weights))
     return time.perf_counter() - began
 
 

@@ -59,6 +59,10 @@ class WeightSyncError(RunError):
     """An engine does not serve the weights that it was given."""
 
 
+class TrainerLostError(RunError):
+    """A whole trainer is gone, by no fault of its own: what it did since its last checkpoint must be done again."""
+
+
 class WaitTimeoutError(RunError):
     """A bounded wait ran out; names what was waited for."""
 

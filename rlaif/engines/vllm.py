@@ -6,8 +6,10 @@ What is known of it:
 1. Several engines can live in one process, but the batch being run and the process groups are module globals: loads
    and steps are taken in turns (``_TURN``), and only the last engine to close takes the groups down.
 2. On CPUs, KV blocks hold a multiple of 32 tokens; the default of 128 wastes short shared prefixes.
-3. Reloaded weights leave a tied output head as it was unless ``lm_head.weight`` is sent: ``check_coverage`` demands it,
-   and the probe proves the result.
+3. On CPUs it packs every matrix for oneDNN when it is loaded. A reload then costs many times a copy, and leaves a tied
+   output head as it was unless ``lm_head.weight`` is sent (``check_coverage`` demands it, and the probe proves the
+   result). Told that there is no oneDNN, it has torch multiply the matrices as they are, in float32 as fast, and new
+   weights are copied in place.
 4. A CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; it is put back.
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
 6. Stop strings make it decode every token, and the one beside each log-probability, which costs a quarter of the time
@@ -80,6 +82,7 @@ class VLLMBackend:
         with _TURN:
             self._llm = _load(model, settings)
             _num_open += 1
+        self._in_place = _is_plain(settings)
         self._engine = self._llm.llm_engine
 
     def admit(self, key: int, request: Request) -> None:
@@ -112,9 +115,13 @@ class VLLMBackend:
         return [(key, _result(self._admitted.pop(key), out)) for key, out in zip(keys, finished, strict=True)]
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        weights = _torch_tensors(tensors)
         with _TURN:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _torch_tensors(tensors)})
-            self._engine.reset_prefix_cache(reset_running_requests=True)  # note 7
+            if self._in_place:  # note 3
+                self._llm.apply_model(lambda module: module.load_weights(weights))
+            else:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self._engine.reset_prefix_cache(reset_running_requests=True)  # note 8
 
     def close(self) -> None:
         global _num_open
@@ -180,9 +187,11 @@ def _load(model: ServedModel, settings: EnginePool) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
-    from vllm import LLM
+    from vllm import LLM, _custom_ops
     from vllm.platforms import current_platform
 
+    if _is_plain(settings):
+        _custom_ops._supports_onednn = False  # note 3
     set_num_threads = torch.set_num_threads
     set_num_threads(settings.threads)
     try:
@@ -202,6 +211,13 @@ def _load(model: ServedModel, settings: EnginePool) -> Any:
         )
     finally:
         torch.set_num_threads = set_num_threads
+
+
+def _is_plain(settings: EnginePool) -> bool:
+    """Whether the matrices are served as they were loaded."""
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cpu() and settings.dtype == "float32"
 
 
 def _cpu_memory(settings: EnginePool) -> dict[str, Any]:

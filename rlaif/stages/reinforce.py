@@ -28,12 +28,14 @@ over them end alike whatever was done at the same time.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rlaif.direct_reward import RateSample
+from rlaif.errors import TrainerLostError
 from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
 from rlaif.records import Comparison, Preference, Rollout
 from rlaif.sampling import ScoreSample
@@ -91,6 +93,21 @@ class Start:
 
 
 async def reinforce(run: Run) -> None:
+    """Reinforce to the last batch. A trainer that is lost as a whole costs what came after the last checkpoint: then
+    everything is opened again and goes on from there, as in a run that is resumed."""
+    for restarts in itertools.count():
+        try:
+            await _from_last_checkpoint(run)
+            break
+        except* TrainerLostError as lost:
+            if restarts == run.config.policy_trainer.max_failures:
+                raise
+            run.run_dir.events.write("trainer_lost", cause=str(lost.exceptions[0]), restarts=restarts + 1)
+            await run.release()
+    _account(run)
+
+
+async def _from_last_checkpoint(run: Run) -> None:
     path = run.run_dir.path.absolute() / "checkpoints"
     checkpoints = Checkpoints(path, run.config.reinforcement.keep_checkpoints)
     models = PreferenceCheckpoints(path)
@@ -107,7 +124,6 @@ async def reinforce(run: Run) -> None:
         if learners.preference is not None:
             await learners.preference.save(run.run_dir.model("preference_model_refreshed"))
     await run.release(*roles)
-    _account(run)
 
 
 def _refreshes(run: Run) -> int:

@@ -59,7 +59,7 @@ from rlaif.training.models import (
 from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
 from rlaif.watch import Watched, boilerplate_rate, watched
 
-NUM_PROBES = 4
+NUM_PROBES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Progress:
     coefficient: float
     statistics: RewardStatistics
     watched: Watched | None  #: None before the first batch
-    probes: tuple[tuple[int, ...], ...]  #: sequences of the last batch, for ``Weights.probe``
+    probes: tuple[tuple[int, ...], ...]  #: from the last batch, for ``Weights.probe``
     preference_model_version: int = 0  #: that scored the last batch
 
 
@@ -144,7 +144,7 @@ class PPOLearner:
             coefficient=kl_coefficient(self._settings.kl, before.coefficient, sequence_kl, len(samples)),
             statistics=statistics,
             watched=seen,
-            probes=tuple((*s.prompt_ids, *s.response_ids) for s in samples[:NUM_PROBES]),
+            probes=tuple(map(probe_of, samples[:NUM_PROBES])),
             preference_model_version=samples[0].preference_model_version,
         )
         means = {f"reinforce/{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]}
@@ -340,6 +340,13 @@ class PPOLearner:
             probes=tuple(map(tuple, saved["probes"])),
             preference_model_version=saved["preference_model_version"],
         )
+
+
+def probe_of(sample: ScoredSample) -> tuple[int, ...]:
+    """A dialogue up to the least likely token of its answer: there probabilities move most when weights change, and an
+    engine that still serves the old ones shows. The last token is most often an EOS, whose probability stays near 1."""
+    least = int(np.argmin(sample.logprobs))
+    return (*sample.prompt_ids, *sample.response_ids[: least + 1])
 
 
 def sequence_lengths(samples: Sequence[ScoredSample]) -> list[int]:
