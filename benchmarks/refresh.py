@@ -5,6 +5,8 @@
 For each seed the miniature's quickstart is run up to the PM's fit; from there two runs branch off, with the same
 prompts and equally many rollouts: *sequential* (the quickstart: in step, PM frozen) and *concurrent*
 (``configs/concurrent.yaml``: rollouts one batch ahead, labels on fresh answers, PM refreshed and swapped in meanwhile).
+The runs have ``--red-team`` of the miniature's 1,200 red-team prompts, and so as many labels before the first fit: with
+all of them the first fit knows what the labeller knows, and fresh labels have nothing to add (see the README).
 
 How to read it: ``runs`` has each run's truth-measured harm and refusal on held-out red-team prompts with 95% intervals
 and helpfulness on benign ones. ``accuracy`` compares two PMs on the concurrent run's own rollouts, batch by batch: the
@@ -61,10 +63,19 @@ def command(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "actors.cli", *arguments], check=True)
 
 
-def base_run(directory: Path, seed: int) -> Path:
+def write_prompts(directory: Path, seed: int, num: int) -> Path:
+    """The first ``num`` red-team prompts of the miniature of ``seed``."""
+    config = load_config(CONFIGS / "quickstart.yaml", [f"miniature.seed={seed}"])
+    every = miniature_paths(config, load_constitution(config.constitution), ("data.red_team",))[config.data.red_team]
+    path = directory / f"red_team-{seed}.jsonl"
+    path.write_text("".join(every.read_text().splitlines(keepends=True)[:num]))
+    return path
+
+
+def base_run(directory: Path, seed: int, overrides: Sequence[str]) -> Path:
     """The quickstart up to the preference model."""
     run_dir = directory / f"base-{seed}"
-    settings = (f"seed={seed}", f"miniature.seed={seed}", f"run_dir={run_dir}")
+    settings = (f"seed={seed}", f"miniature.seed={seed}", f"run_dir={run_dir}", *overrides)
     for stage in BEFORE:
         command("stage", stage, str(CONFIGS / "quickstart.yaml"), *settings)
     return run_dir
@@ -211,6 +222,9 @@ def main() -> None:
     parser.add_argument(
         "--from", type=Path, nargs="+", dest="bases", help="finished quickstart runs, one for each seed"
     )
+    parser.add_argument(
+        "--red-team", type=int, default=200, help="red-team prompts of each run, unless --from is given"
+    )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--keep", type=Path, help="a directory to use and keep")
     parser.add_argument("overrides", nargs="*", help="dotted overrides of both ways")
@@ -221,9 +235,14 @@ def main() -> None:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
         for place, seed in enumerate(arguments.seeds):
-            base = arguments.bases[place] if arguments.bases else base_run(directory, seed)
+            overrides = arguments.overrides
+            if arguments.bases:
+                base = arguments.bases[place]
+            else:
+                overrides = [f"data.red_team={write_prompts(directory, seed, arguments.red_team)}", *overrides]
+                base = base_run(directory, seed, overrides)
             for way in arguments.ways:
-                run_dir = run_way(base, directory, way, seed, arguments.overrides)
+                run_dir = run_way(base, directory, way, seed, overrides)
                 runs[way][seed] = rates(run_dir)
                 print(way, seed, runs[way][seed], flush=True)
             if "concurrent" in arguments.ways:
@@ -232,7 +251,8 @@ def main() -> None:
                 fresh[seed] = fresh_pairs(run_dir, config)
                 print(points[-1], fresh[seed], flush=True)
     accuracy = {**summary(points), "fresh_pairs": fresh, "batches": points} if points else None
-    publish({"runs": runs, "accuracy": accuracy}, arguments.json)
+    red_team = None if arguments.bases else arguments.red_team
+    publish({"red_team": red_team, "runs": runs, "accuracy": accuracy}, arguments.json)
     if arguments.plot and points:
         arguments.plot.write_text(figure(points) + "\n")
 
