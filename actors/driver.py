@@ -28,7 +28,7 @@ from rlaif.data.tokenization import load_tokenizer
 from rlaif.engines.models import check_model_dir, local_model
 from rlaif.errors import ConfigError, ModelError, RunDirError
 from rlaif.miniature.paths import miniature_paths
-from rlaif.run_dir import RunDir
+from rlaif.run_dir import RunDir, naming_full_disk
 from rlaif.stages.label import label_pairs
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run
@@ -93,10 +93,11 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
                 trainers=trainers,
                 progress=progress,
             )
-            try:
-                await work.go(run)
-            finally:
-                await run.release()
+            with naming_full_disk(run_dir.path):
+                try:
+                    await work.go(run)
+                finally:
+                    await run.release()
     finally:
         run_dir.close()
     return run_dir.path

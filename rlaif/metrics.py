@@ -15,6 +15,14 @@ from typing import Any
 from rlaif.errors import StorageError
 
 
+def _mend(path: Path) -> Path:
+    """Drop the part of a line that a full disk or a killed process left at the end of a log."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    return path
+
+
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -25,7 +33,7 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 class MetricsLog:
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = _mend(path)
 
     def write(self, stage: str, metrics: Mapping[str, float], step: int | None = None) -> None:
         """One line of metrics; ``step`` counts optimizer steps (SFT, PM) or batches (RL)."""
@@ -36,7 +44,7 @@ class MetricsLog:
 
 class EventLog:
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = _mend(path)
 
     def write(self, event: str, **facts: Any) -> None:
         _append(self._path, {"time": time.time(), "event": event, **facts})

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,9 +20,11 @@ from typing import Any
 from rlaif.config import Config
 from rlaif.config_file import differences, dump_config, load_config
 from rlaif.constitution import Constitution
-from rlaif.errors import RunDirError, RunError, StorageError
+from rlaif.errors import RunDirError, RunError, StorageError, UserError
 from rlaif.journal import Journal
 from rlaif.metrics import EventLog, MetricsLog
+
+FULL_BYTES = 64 * 1024  #: of free space, from which on a disk is called full
 
 
 class RunDir:
@@ -133,6 +137,25 @@ class RunDir:
         except BlockingIOError:
             raise RunDirError(f"{path}: another process is running here; wait for it or choose run_dir=") from None
         return lock
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Raises StorageError for whatever fails inside because the disk of the run directory ``path`` is full.
+
+    Libraries report that in many ways (OSError, RuntimeError, errors of their own, groups of them), so the disk is
+    asked, too.
+    """
+    try:
+        yield
+    except (UserError, StorageError):
+        raise
+    except Exception as error:
+        told = "".join(traceback.format_exception(error))
+        if "No space left on device" not in told and shutil.disk_usage(path).free > FULL_BYTES:
+            raise
+        message = f"{path}: the disk is full; free some of it and run the same command again to resume"
+        raise StorageError(message) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.driver import PIPELINE, drive, one_stage
-from rlaif.errors import UserError
+from rlaif.errors import StorageError, UserError
 from rlaif.evaluation.findings import Findings
 from rlaif.stages.pipeline import STAGES
 from rlaif.stages.run import Silent
@@ -82,3 +82,16 @@ async def test_a_constitution_to_revise_by_is_needed_before_anything_starts(tiny
     config = tiny_config.model_copy(update={"constitution": str(constitution)})
     with pytest.raises(UserError, match="no principle with critique_request and revision_request"):
         await drive(config, Silent(), PIPELINE, in_process=True)
+
+
+async def test_a_full_disk_ends_a_run_with_one_clear_error_and_loses_nothing(tiny_config, tmp_path):
+    config = tiny_config.model_copy(update={"run_dir": str(tmp_path / "full")})
+    dataset = tmp_path / "full" / "training_sets" / "supervision.unfinished"
+    dataset.parent.mkdir(parents=True)
+    dataset.symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"full: the disk is full; free some of it and run the same command again"):
+        await drive(config, Silent(), PIPELINE, in_process=True)
+    dataset.unlink()
+    await drive(config, Silent(), PIPELINE, in_process=True)
+    counts = json.loads((tmp_path / "full" / "manifest.json").read_text())["stages"]
+    assert all(rows["rows_in"] == rows["rows_out"] + rows["quarantined"] for rows in counts.values())

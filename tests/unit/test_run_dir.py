@@ -3,8 +3,8 @@ import json
 import pytest
 
 from rlaif.config import Config, Gate
-from rlaif.errors import RunDirError, RunError
-from rlaif.run_dir import RunDir
+from rlaif.errors import RunDirError, RunError, StorageError
+from rlaif.run_dir import RunDir, naming_full_disk
 
 CONFIG = Config(run_dir="unused")
 
@@ -66,3 +66,34 @@ def test_metrics_and_events_are_lines_of_json(tmp_path):
     assert (line["stage"], line["step"]) == ("reinforce", 3)
     assert line["metrics"] == {"reinforce/score/mean": 1.5, "reinforce/x/y": None}
     assert json.loads((run_dir.path / "events.jsonl").read_text().splitlines()[-1])["n"] == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("writer failed: No space left on device"),
+        ExceptionGroup("loops", [ValueError("one"), OSError(28, "No space left on device")]),
+    ],
+)
+def test_what_a_full_disk_made_fail_is_a_storage_error_that_says_so(tmp_path, error):
+    told = "the disk is full; free some of it and run the same command again"
+    with pytest.raises(StorageError, match=told), naming_full_disk(tmp_path):
+        raise error
+
+
+def test_other_failures_stay_what_they_are(tmp_path):
+    for error in (ValueError("no"), RunError("no"), RunDirError("no")):
+        with pytest.raises(type(error), match="no"), naming_full_disk(tmp_path):
+            raise error
+
+
+def test_a_line_that_was_cut_off_is_dropped_from_the_logs(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.events.write("one")
+    run_dir.close()
+    log = tmp_path / "run" / "events.jsonl"
+    log.write_text(log.read_text() + '{"time": 1, "eve')
+    run_dir = opened(tmp_path / "run")
+    run_dir.events.write("two")
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["one", "two"]
