@@ -126,6 +126,7 @@ class RayLearner:
         self._fit = fit
         self._timeout_s = trainer.step_timeout_s
         self._number = 0
+        self._rank_0: Any = None  #: kept, because Ray keeps a little of each handle that travels in a message
         self._turn = asyncio.Lock()
 
     async def whereabouts(self) -> dict[int, Whereabouts]:
@@ -140,15 +141,17 @@ class RayLearner:
         """The current weights by reference, owned by this process: they outlive the ranks."""
         while True:  # a rank that dies before its weights are here is started again, max_failures times
             version: int = await self._order("weights")
-            rank = (await self._fit.ranks())[0].handle
+            rank = self._rank_0 = self._rank_0 or (await self._fit.ranks())[0].handle
             weights = rank.execute.remote(take_weights)  # Ray Train's own way to call a function in a rank
             arrived, _ = await asyncio.to_thread(ray.wait, [weights], timeout=self._timeout_s, fetch_local=False)
             if not arrived:
                 raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {version}")
-            with contextlib.suppress(RayActorError):
-                taken = rank.execute.remote(taken_version)
+            taken = rank.execute.remote(taken_version)
+            try:
                 if await within(CLOSE_TIMEOUT_S, taken, "rank 0 to say what was taken") == version:
                     return SharedWeights(version=version, ref=weights)
+            except RayActorError:
+                self._rank_0 = None
 
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
