@@ -9,13 +9,15 @@ The runs have ``--red-team`` of the miniature's 1,200 red-team prompts, and so a
 all of them the first fit knows what the labeller knows, and fresh labels have nothing to add (see the README).
 
 How to read it: ``runs`` has each run's truth-measured harm and refusal on held-out red-team prompts with 95% intervals
-and helpfulness on benign ones. ``accuracy`` compares two PMs on the concurrent run's own rollouts, batch by batch: the
-*frozen* one of the first fit, and the one that *served* then. Of all two red-team answers of a batch of which one is
-truly better, it is the share whose better one scores higher (rewards are compared across prompts, so prompts may
-differ). ``gain`` is served minus frozen over the batches that a refreshed PM scored, with its 95% interval (Student's t
-over the seeds). ``fresh_pairs`` tells what refreshes have to learn from: of the fresh pairs of which one answer is
-truly better, the share that the *labeller* ranked right, and both PMs, before the served one saw them; a PM can gain
-only where the labeller is more often right. ``--from`` names finished run directories to branch off, one for each seed.
+and helpfulness on benign ones. ``accuracy`` is that of PMs on the current policy's answers, batch by batch: of all two
+red-team answers of a batch of which one is truly better, the share whose better one scores higher (rewards are compared
+across prompts, so prompts may differ). ``by_seed`` has its means over the batches that a refreshed PM scored:
+*refreshed*, the PM that scored the concurrent run; *frozen*, the first fit on the same answers; *without_refresh*, the
+first fit on the answers of the sequential run, whose policy learned from it. ``gain`` is refreshed minus either, with
+its 95% interval (Student's t over the seeds). ``fresh_pairs`` tells what refreshes have to learn from: of the fresh
+pairs of which one answer is truly better, the share that the *labeller* ranked right, and both PMs, before the served
+one saw them; a PM can gain only where the labeller is more often right. ``--from`` names finished run directories to
+branch off, one for each seed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -74,7 +76,7 @@ def write_prompts(directory: Path, seed: int, num: int) -> Path:
 
 def base_run(directory: Path, seed: int, overrides: Sequence[str]) -> Path:
     """The quickstart up to the preference model."""
-    run_dir = directory / f"base-{seed}"
+    run_dir = directory / f"base-{seed}"  # with --keep it may be there: then nothing is made again
     settings = (f"seed={seed}", f"miniature.seed={seed}", f"run_dir={run_dir}", *overrides)
     for stage in BEFORE:
         command("stage", stage, str(CONFIGS / "quickstart.yaml"), *settings)
@@ -193,25 +195,46 @@ def share_right(score: Scorer, judged: Sequence[tuple[Class, list[int]]]) -> flo
     return sum(right) / len(right) if right else math.nan
 
 
-def summary(seeds: Sequence[Sequence[dict[str, float]]]) -> dict[str, Any]:
-    """Mean accuracies over the batches that a refreshed model scored, by seed, and the paired difference."""
-    after = [[point for point in points if point["version"]] for points in seeds]
-    means = [{name: fmean(point[name] for point in points) for name in ("frozen", "served")} for points in after]
-    return {"by_seed": means, "gain": paired_interval([mean["served"] - mean["frozen"] for mean in means])}
+Points = Sequence[Mapping[str, float]]  #: of one run, as ``accuracies`` gives them
 
 
-def figure(seeds: Sequence[Sequence[dict[str, float]]]) -> str:
+def summary(concurrent: Sequence[Points], sequential: Sequence[Points]) -> dict[str, Any]:
+    """Mean accuracies over the batches that a refreshed model scored, by seed, and the paired differences."""
+    means = []
+    for place, points in enumerate(concurrent):
+        after = [point for point in points if point["version"]]
+        mean = {"refreshed": fmean(p["served"] for p in after), "frozen": fmean(p["frozen"] for p in after)}
+        if sequential:
+            first = min(point["batch"] for point in after)
+            mean["without_refresh"] = fmean(p["frozen"] for p in sequential[place] if p["batch"] >= first)
+        means.append(mean)
+    gain = {
+        f"over_{name}": paired_interval([mean["refreshed"] - mean[name] for mean in means])
+        for name in ("frozen", "without_refresh")
+        if name in means[0]
+    }
+    return {"by_seed": means, "gain": gain}
+
+
+def figure(concurrent: Sequence[Points], sequential: Sequence[Points]) -> str:
     """Means over the seeds, batch by batch, over windows of five batches."""
-    lines: dict[str, list[tuple[float, float]]] = {"frozen": [], "served": []}
+    lines = {
+        "refreshed": windows(concurrent, "served"),
+        "frozen, on the same answers": windows(concurrent, "frozen"),
+        "frozen, on those of its own policy": windows(sequential, "frozen"),
+    }
+    title = "Preference model: accuracy on the current policy's answers"
+    return plots.curves(title, {name: line for name, line in lines.items() if line}, "batches learned")
+
+
+def windows(seeds: Sequence[Points], name: str) -> list[tuple[float, float]]:
+    """(batch, mean accuracy) of each window that has any."""
     batches = sorted({int(point["batch"]) for points in seeds for point in points})
+    line = []
     for first in range(0, len(batches), WINDOW):
         window = batches[first : first + WINDOW]
-        points = [point for points in seeds for point in points if point["batch"] in window]
-        for name, line in lines.items():
-            line.append((fmean(window), fmean(point[name] for point in points)))
-    names = {"frozen": "frozen", "served": "refreshed"}
-    title = "Preference model: accuracy on the current policy's answers"
-    return plots.curves(title, {names[name]: line for name, line in lines.items()}, "batches learned")
+        line.append((fmean(window), fmean(p[name] for points in seeds for p in points if p["batch"] in window)))
+    return line
 
 
 def main() -> None:
@@ -230,7 +253,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="dotted overrides of both ways")
     arguments = parser.parse_args()
     runs: dict[str, dict[int, Any]] = {way: {} for way in arguments.ways}
-    points, fresh = [], {}
+    points: dict[str, list[Points]] = {way: [] for way in WAYS}
+    fresh = {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
@@ -244,17 +268,20 @@ def main() -> None:
             for way in arguments.ways:
                 run_dir = run_way(base, directory, way, seed, overrides)
                 runs[way][seed] = rates(run_dir)
-                print(way, seed, runs[way][seed], flush=True)
-            if "concurrent" in arguments.ways:
                 config = load_config(run_dir / "config.yaml")
-                points.append(accuracies(run_dir, config))
-                fresh[seed] = fresh_pairs(run_dir, config)
-                print(points[-1], fresh[seed], flush=True)
-    accuracy = {**summary(points), "fresh_pairs": fresh, "batches": points} if points else None
+                points[way].append(accuracies(run_dir, config))
+                print(way, seed, runs[way][seed], points[way][-1], flush=True)
+                if way == "concurrent":
+                    fresh[seed] = fresh_pairs(run_dir, config)
+                    print(fresh[seed], flush=True)
+    accuracy = None
+    if points["concurrent"]:
+        found = summary(points["concurrent"], points["sequential"])
+        accuracy = {**found, "fresh_pairs": fresh, "batches": points}
     red_team = None if arguments.bases else arguments.red_team
     publish({"red_team": red_team, "runs": runs, "accuracy": accuracy}, arguments.json)
-    if arguments.plot and points:
-        arguments.plot.write_text(figure(points) + "\n")
+    if arguments.plot and points["concurrent"]:
+        arguments.plot.write_text(figure(points["concurrent"], points["sequential"]) + "\n")
 
 
 if __name__ == "__main__":
