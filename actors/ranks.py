@@ -19,9 +19,7 @@ from rlaif.training.batches import read_rows
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 from rlaif.training.learners import fit_of, open_learner
 
-#: Of rank 0: weights that the driver is about to take, and the version that it took last.
-_weights: list[Weights] = []
-_taken: list[int] = []
+_weights: list[Weights] = []  #: that the driver is about to take, in rank 0
 
 Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
 Fitted = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
@@ -72,15 +70,13 @@ def _obey(learner: Any, order: Order) -> Any:
     return learner.save_checkpoint(order.payload)
 
 
-def take_weights() -> Weights | None:
-    """Called by the driver, in rank 0's process. What an actor returns belongs to its caller and outlives the actor."""
-    _taken[:] = [weights.version for weights in _weights]
-    return _weights.pop() if _weights else None
-
-
-def taken_version() -> int | None:
-    """Of the weights that were taken last in this process."""
-    return _taken[0] if _taken else None
+def take_weights() -> tuple[int, Weights] | tuple[None, None]:
+    """Their version, and the weights. Called by the driver, in rank 0's process: what an actor returns belongs to its
+    caller and outlives the actor. (None, None) in a rank that has started since they were asked for."""
+    if not _weights:
+        return None, None
+    weights = _weights.pop()
+    return weights.version, weights
 
 
 def _next_order(mailbox: Any, rank: Rank, done: int) -> Order:

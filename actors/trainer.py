@@ -31,7 +31,7 @@ from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
 from actors.mailbox import Mailbox, Seen, Verb
 from actors.member import log_tail
 from actors.placement import rank_resources
-from actors.ranks import learner_rank, preference_rank, supervise_rank, take_weights, taken_version
+from actors.ranks import learner_rank, preference_rank, supervise_rank, take_weights
 from actors.waiting import within
 from actors.weights import SharedWeights
 from actors.whereabouts import Whereabouts
@@ -142,13 +142,10 @@ class RayLearner:
         while True:  # a rank that dies before its weights are here is started again, max_failures times
             version: int = await self._order("weights")
             rank = self._rank_0 = self._rank_0 or (await self._fit.ranks())[0].handle
-            weights = rank.execute.remote(take_weights)  # Ray Train's own way to call a function in a rank
-            arrived, _ = await asyncio.to_thread(ray.wait, [weights], timeout=self._timeout_s, fetch_local=False)
-            if not arrived:
-                raise WaitTimeoutError(f"waited {self._timeout_s:g} s for the weights of version {version}")
-            taken = rank.execute.remote(taken_version)
+            # Ray Train's own way to call a function in a rank. The version comes here, the weights stay where they are.
+            taken, weights = rank.execute.options(num_returns=2).remote(take_weights)
             try:
-                if await within(CLOSE_TIMEOUT_S, taken, "rank 0 to say what was taken") == version:
+                if await within(self._timeout_s, taken, f"the weights of version {version}") == version:
                     return SharedWeights(version=version, ref=weights)
             except RayActorError:
                 self._rank_0 = None

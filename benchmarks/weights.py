@@ -42,7 +42,7 @@ ENGINES = (1, 2, 4)
 REPEATS = 5
 MAKING_TIMEOUT_S = 300.0
 SHRINKING = 0.9  #: of all weights, for the next version: changes every probe by more than the tolerance
-PROBE = tuple(tuple(range(first, first + 4)) for first in (40, 80))
+PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120))
 
 
 def make_model(hidden: int, layers: int, path: Path) -> None:
@@ -104,21 +104,16 @@ class Learner:
         self._weights = Weights(version=self._version, tensors=tensors, probe=probe_of(self._model, PROBE))
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
-    def version(self) -> int:
-        return self._version
-
-    def take(self) -> Any:
-        return self._weights
+    def take(self) -> tuple[int, Any]:
+        return self._version, self._weights
 
 
 async def sync(learner: Any, pool: EnginePool) -> float:
     """Seconds from weights that are ready to engines that serve them."""
     await learner.learn.remote()
-    version = await learner.version.remote()
     began = time.perf_counter()
-    weights = learner.take.remote()
-    await asyncio.to_thread(ray.wait, [weights], fetch_local=False)
-    await pool.update_weights(SharedWeights(version=version, ref=weights))
+    version, weights = learner.take.options(num_returns=2).remote()
+    await pool.update_weights(SharedWeights(version=await version, ref=weights))
     return time.perf_counter() - began
 
 

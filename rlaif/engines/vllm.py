@@ -8,8 +8,9 @@ What is known of it:
 2. On CPUs, KV blocks hold a multiple of 32 tokens; the default of 128 wastes short shared prefixes.
 3. On CPUs it packs every matrix for oneDNN when it is loaded. A reload then costs many times a copy, and leaves a tied
    output head as it was unless ``lm_head.weight`` is sent (``check_coverage`` demands it, and the probe proves the
-   result). Told that there is no oneDNN, it has torch multiply the matrices as they are, in float32 as fast, and new
-   weights are copied in place.
+   result). Told that there is no oneDNN, it has torch multiply the matrices as they are, in float32 as fast. Where a
+   model has no other layers (experts are packed, and latent attention derives matrices of its own), new weights are
+   then copied in place.
 4. A CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; it is put back.
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
 6. Stop strings make it decode every token, and the one beside each log-probability, which costs a quarter of the time
@@ -27,7 +28,8 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +84,8 @@ class VLLMBackend:
         with _TURN:
             self._llm = _load(model, settings)
             _num_open += 1
-        self._in_place = _is_plain(settings)
+        self._settings = settings
+        self._in_place = _unpacks(settings) and all(self._llm.apply_model(_is_plain))
         self._engine = self._llm.llm_engine
 
     def admit(self, key: int, request: Request) -> None:
@@ -120,7 +123,8 @@ class VLLMBackend:
             if self._in_place:  # note 3
                 self._llm.apply_model(lambda module: module.load_weights(weights))
             else:
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+                with _packing(self._settings):
+                    self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
             self._engine.reset_prefix_cache(reset_running_requests=True)  # note 8
 
     def close(self) -> None:
@@ -187,37 +191,62 @@ def _load(model: ServedModel, settings: EnginePool) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
-    from vllm import LLM, _custom_ops
+    from vllm import LLM
     from vllm.platforms import current_platform
 
-    if _is_plain(settings):
-        _custom_ops._supports_onednn = False  # note 3
     set_num_threads = torch.set_num_threads
     set_num_threads(settings.threads)
     try:
-        return LLM(
-            model.path,
-            runner="pooling" if model.kind == "preference" else "generate",
-            dtype=settings.dtype,
-            max_model_len=model.max_length,
-            max_num_seqs=settings.max_in_flight,
-            tensor_parallel_size=settings.tensor_parallel,
-            enforce_eager=True,
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",
-            use_tqdm_on_load=False,
-            **(_cpu_memory(settings) if current_platform.is_cpu() else _gpu_memory(settings)),
-        )
+        with _packing(settings):
+            return LLM(
+                model.path,
+                runner="pooling" if model.kind == "preference" else "generate",
+                dtype=settings.dtype,
+                max_model_len=model.max_length,
+                max_num_seqs=settings.max_in_flight,
+                tensor_parallel_size=settings.tensor_parallel,
+                enforce_eager=True,
+                enable_prefix_caching=True,
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",
+                use_tqdm_on_load=False,
+                **(_cpu_memory(settings) if current_platform.is_cpu() else _gpu_memory(settings)),
+            )
     finally:
         torch.set_num_threads = set_num_threads
 
 
-def _is_plain(settings: EnginePool) -> bool:
-    """Whether the matrices are served as they were loaded."""
+@contextmanager
+def _packing(settings: EnginePool) -> Iterator[None]:
+    """Matrices that vLLM loads inside are packed, or not: note 3."""
+    from vllm import _custom_ops
+
+    supports_onednn = _custom_ops._supports_onednn
+    _custom_ops._supports_onednn = supports_onednn and not _unpacks(settings)
+    try:
+        yield
+    finally:
+        _custom_ops._supports_onednn = supports_onednn
+
+
+def _unpacks(settings: EnginePool) -> bool:
+    """Whether matrices are not to be packed. Tensor-parallel ranks are processes, and those are sent no functions."""
     from vllm.platforms import current_platform
 
-    return current_platform.is_cpu() and settings.dtype == "float32"
+    return current_platform.is_cpu() and settings.dtype == "float32" and settings.tensor_parallel == 1
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether all of a model's layers compute with their weights as they were loaded."""
+    from vllm.model_executor.layers.attention.mla_attention import MLAAttention
+    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    as_loaded = (type(None), UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
+    layers = tuple(module.modules())
+    return not any(isinstance(layer, MLAAttention) for layer in layers) and all(
+        isinstance(getattr(layer, "quant_method", None), as_loaded) for layer in layers
+    )
 
 
 def _cpu_memory(settings: EnginePool) -> dict[str, Any]:

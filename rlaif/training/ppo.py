@@ -59,7 +59,7 @@ from rlaif.training.models import (
 from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
 from rlaif.watch import Watched, boilerplate_rate, watched
 
-NUM_PROBES = 2
+NUM_PROBES = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,16 @@ def scorer(request, preference_model):
     asyncio.run(engine.close())
 
 
+@pytest.fixture(scope="module")
+def packed_generator(language_model):
+    """A vLLM engine that takes new weights as it does on GPUs: through its own reload, not in place."""
+    engine = open_engine(
+        "generator", language_model, EnginePool(max_length=MAX_LENGTH, dtype="bfloat16", kv_cache_gib=0.25)
+    )
+    yield engine
+    asyncio.run(engine.close())
+
+
 def new_weights(model, version: int, sequences) -> Weights:
     from rlaif.engines.hf import probe_of, served_tensors
 
@@ -312,3 +322,12 @@ async def test_stop_strings_and_closing(kind, language_model):
         await waiting
     with pytest.raises(EngineError, match="closed"):
         await engine.generate(PROMPT, sampling())
+
+
+async def test_weights_that_are_reloaded_and_not_copied_in_place_are_served(packed_generator):
+    before = await packed_generator.choice_logprobs(PROMPT, [40, 41])
+    learned = tiny_lm(9, tied=True).to(torch.bfloat16)  # as the trainer of such an engine computes
+    await packed_generator.update_weights(new_weights(learned, 1, [PROMPT]))
+    after = await packed_generator.choice_logprobs(PROMPT, [40, 41])
+    assert packed_generator.policy_version == 1
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 0.05
