@@ -42,7 +42,7 @@ ENGINES = (1, 2, 4)
 REPEATS = 5
 MAKING_TIMEOUT_S = 300.0
 SHRINKING = 0.9  #: of all weights, for the next version: changes every probe by more than the tolerance
-PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120))
+PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120, 160))  #: as many tokens as a run's
 
 
 def make_model(hidden: int, layers: int, path: Path) -> None:

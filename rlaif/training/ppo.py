@@ -60,6 +60,7 @@ from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
 from rlaif.watch import Watched, boilerplate_rate, watched
 
 NUM_PROBES = 4
+PROBE_TOKENS = 8  #: of each: an engine's proof is a forward pass over all of them, whole dialogues cost many copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,10 +344,10 @@ class PPOLearner:
 
 
 def probe_of(sample: ScoredSample) -> tuple[int, ...]:
-    """A dialogue up to the least likely token of its answer: there probabilities move most when weights change, and an
-    engine that still serves the old ones shows. The last token is most often an EOS, whose probability stays near 1."""
+    """What comes before the least likely token of an answer, and that token: there probabilities move most when weights
+    change, and an engine that still serves the old ones shows. An EOS would not do: its probability stays near 1."""
     least = int(np.argmin(sample.logprobs))
-    return (*sample.prompt_ids, *sample.response_ids[: least + 1])
+    return (*sample.prompt_ids, *sample.response_ids[: least + 1])[-PROBE_TOKENS:]
 
 
 def sequence_lengths(samples: Sequence[ScoredSample]) -> list[int]:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlaif.advantage import Normalization
 from rlaif.errors import DataError, ModelError
 from rlaif.training.jobs import Rank
-from rlaif.training.ppo import PPOLearner
+from rlaif.training.ppo import PPOLearner, probe_of
 from rlaif.training.rollouts import micro_batch
 from tests.unit.training.conftest import ppo_job, rollouts
 
@@ -85,6 +85,14 @@ def test_weights_cover_the_model_and_their_probe_is_true(base, scorer):
                 assert value == pytest.approx(stock.item(), abs=1e-4)
         learner.learn(rollouts(8))
     assert weights.version == 1
+
+
+def test_a_probe_ends_with_the_least_likely_token_and_is_short():
+    sample = replace(
+        rollouts(1)[0], prompt_ids=tuple(range(20)), response_ids=(30, 31, 32, 33), logprobs=(-1.0, -0.5, -3.0, -0.1)
+    )
+    assert probe_of(sample) == (15, 16, 17, 18, 19, 30, 31, 32)
+    assert probe_of(replace(sample, prompt_ids=(4,))) == (4, 30, 31, 32)
 
 
 def test_saved_policy_is_the_one_served(base, scorer, tmp_path):
