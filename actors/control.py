@@ -28,7 +28,7 @@ from actors.pool import PoolStats, RayPools
 from actors.trainer import RayTrainers
 from actors.waiting import within
 from actors.whereabouts import Whereabouts
-from rlaif.errors import UserError, WaitTimeoutError
+from rlaif.errors import RunError, UserError, WaitTimeoutError
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +138,22 @@ class Attendant:
             mistake = str(error)
         except Exception as error:
             failure = one_line(error)
+        ranks = await self._ranks()
         pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
+        answer = Answer(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
         try:
-            ranks = await self._trainers.ranks()
-            answer = Answer(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
             sent = self._control.answer.remote(number, answer)
             await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")
         except (RayError, WaitTimeoutError) as error:
             logger.warning("control actor: %s", error)
+
+    async def _ranks(self) -> dict[str, dict[int, Whereabouts]]:
+        """None while a trainer is lost: whoever asks then may still ask about the pools."""
+        try:
+            return await self._trainers.ranks()
+        except RunError as error:
+            logger.warning("trainers: %s", error)
+            return {}
 
     async def _scale(self, order: Scale) -> None:
         pool = self._pools.opened.get(order.role)

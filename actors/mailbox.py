@@ -48,6 +48,14 @@ class Seen:
     idle_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """Since when no order came, no rank started, obeyed or reported; and whether the ranks are only being started."""
+
+    seconds: float
+    starting: bool
+
+
 class Mailbox:
     """The actor. Every method returns soon: what is not there within ``POLL_S`` is answered with None."""
 
@@ -56,10 +64,13 @@ class Mailbox:
         self._orders: list[Order] = []
         self._kept_after = 0  #: orders up to this number are part of the checkpoint
         self._answers: dict[int, Answer] = {}
-        self._answered = 0
+        self._answered = -1
         self._reports: list[Mapping[str, float]] = []
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
         self._asked: dict[int, float] = {}  #: when each rank last did
+        self._done: dict[int, int] = {}  #: the last order that each rank has obeyed
+        self._moved = time.monotonic()
+        self._starting = True
         self._closing = False
         self._changed = asyncio.Condition()
 
@@ -68,17 +79,20 @@ class Mailbox:
         if verb == "learn":  # one copy for all ranks, outside of this process
             payload = ray.put(payload)
         self._orders.append(Order(number=number, verb=verb, payload=payload))
+        self._moved = time.monotonic()
         await self._notify()
 
     async def start_point(self, rank: int, handle: Any, where: Whereabouts) -> tuple[str | None, int]:
         """A rank reports itself, and learns from which checkpoint to go on and after which order."""
         self._ranks[rank] = handle, where
-        self._asked[rank] = time.monotonic()
+        self._asked[rank] = self._moved = time.monotonic()
         return self._checkpoint, self._kept_after
 
     async def next_order(self, rank: int, after: int) -> Order | None:
         """The first order after ``after`` that is unanswered or changes the learner."""
         self._asked[rank] = time.monotonic()
+        if self._done.get(rank) != after:
+            self._done[rank], self._moved = after, self._asked[rank]
 
         def due() -> Order | None:
             orders = (o for o in self._orders if o.number > after)
@@ -88,7 +102,8 @@ class Mailbox:
 
     async def answer(self, answer: Answer) -> None:
         """Rank 0 has obeyed; an answer to an order that was answered before a restart is dropped."""
-        if answer.number and answer.number <= self._answered:
+        self._starting, self._moved = False, time.monotonic()
+        if answer.number <= self._answered:
             return
         self._answers = {answer.number: answer}  # the driver waits for one order at a time
         self._answered = answer.number
@@ -103,6 +118,7 @@ class Mailbox:
 
     async def report(self, metrics: Mapping[str, float]) -> None:
         self._reports.append(metrics)
+        self._starting, self._moved = False, time.monotonic()
         await self._notify()
 
     async def reports(self) -> list[Mapping[str, float]]:
@@ -118,11 +134,16 @@ class Mailbox:
             for rank, (handle, where) in self._ranks.items()
         }
 
+    async def silence(self) -> Silence:
+        return Silence(seconds=time.monotonic() - self._moved, starting=self._starting)
+
     async def close(self) -> None:
         """From now on, failures of ranks are final."""
         self._closing = True
 
-    async def closing(self) -> bool:
+    async def failed(self) -> bool:
+        """Ranks failed. They are started again, unless this says that the trainer is closing."""
+        self._starting, self._moved = True, time.monotonic()
         return self._closing
 
     async def _notify(self) -> None:

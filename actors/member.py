@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -21,7 +21,7 @@ from actors.waiting import within
 from actors.weights import SharedWeights
 from actors.whereabouts import Whereabouts
 from rlaif.config import EnginePool as EngineSettings
-from rlaif.errors import EngineError, RlaifError, WaitTimeoutError, WeightSyncError
+from rlaif.errors import EngineError, RlaifError, TrainerLostError, WaitTimeoutError, WeightSyncError
 
 LOG_LINES = 20  #: of an actor's log in an error message
 LOG_TIMEOUT_S = 20.0
@@ -66,12 +66,17 @@ class Member:
         return time.monotonic() - self.last_return if self.holds else 0.0
 
     async def update_weights(self, weights: SharedWeights) -> None:
-        """Raises WeightSyncError, WaitTimeoutError, or the RayError with which the actor died."""
+        """Raises WeightSyncError when the engine refuses them, TrainerLostError when they are gone with the node that
+        had them; when the engine is of no use, EngineError, WaitTimeoutError or the RayActorError of its death."""
         what = f"{self} to serve weights of version {weights.version}"
         try:
             await within(self._settings.idle_timeout_s, self.handle.update_weights.remote(weights.ref), what)
         except RayTaskError as error:
-            raise WeightSyncError(f"{self}: {cause_of(error)}") from error
+            cause = cause_of(error)
+            if isinstance(cause, ObjectLostError):
+                raise TrainerLostError(f"weights {weights.version} are lost: {death_of(cause)}") from error
+            kind = EngineError if isinstance(cause, EngineError | WaitTimeoutError) else WeightSyncError
+            raise kind(f"{self}: {cause}") from error
 
     async def prefix_hits(self) -> tuple[int, int]:
         """(0, 0) of an engine that has just died."""

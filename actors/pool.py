@@ -6,9 +6,9 @@
 
 - *Dispatch.* The engine that holds fewest rows gets the next ``chunk_rows``; it never holds more than
   ``max_in_flight``. Rows are read only when an engine has room and the consumer keeps up.
-- *Death.* An engine that dies, at work or idle, or holds rows and returns none for ``idle_timeout_s``, is replaced;
-  its unfinished rows travel again. A row that was alone in an engine that died, after an earlier one had died with it,
-  is given back as failed. When a node dies, nobody is suspected.
+- *Death.* An engine that dies, at work or idle, or holds rows and returns none for ``idle_timeout_s``, or takes longer
+  to serve new weights, is replaced; its unfinished rows travel again. A row that was alone in an engine that died,
+  after an earlier one had died with it, is given back as failed. When a node dies, nobody is suspected.
 - *Size.* ``resize`` and, where it is asked for, ``actors.autoscale``; leavers finish their rows first.
 - *Weights.* ``update_weights`` and newcomers take turns, so that whoever serves, serves the latest version.
 
@@ -37,12 +37,13 @@ from actors.weights import SharedWeights, share
 from actors.whereabouts import Whereabouts
 from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
-from rlaif.errors import EngineError, RunError, UserError
+from rlaif.errors import EngineError, RunError, UserError, WaitTimeoutError
 from rlaif.interfaces import Done, Record, Row, Task, Weights
 
 logger = logging.getLogger(__name__)
 
-START_ATTEMPTS = 3  #: at replacing one engine, before the pool goes on without it
+START_ATTEMPTS = 3  #: at replacing one engine, before a pool without any other fails
+RETRY_S, RETRY_MOST_S = 1.0, 60.0  #: pause between such attempts: twice as long each time
 BARREN_DEATHS = 6  #: for each engine: deaths in a row without one good row, before the pool gives up
 SUSPECT_SHARE = 8  #: suspects travel again in groups of ``max_in_flight`` / 8
 UNAVAILABLE_S = 5.0  #: before an engine that could not be reached is asked for again
@@ -81,6 +82,7 @@ class EnginePool:
         self._numbers = numbers or itertools.count()  #: of actors: a replacement gets a name of its own
         self._members: list[Member] = []
         self._starting = 0
+        self._size = settings.min  #: engines that the pool is to have: what is missing is replaced
         self._runs: deque[Run] = deque()
         self._suspects: deque[Shipment] = deque()
         self._weights: SharedWeights | None = None
@@ -102,7 +104,8 @@ class EnginePool:
     async def resize(self, size: int) -> None:
         """Serve with ``size`` engines; returns when newcomers serve and leavers have finished their rows.
 
-        Raises UserError outside ``min`` .. ``max``; EngineError or WaitTimeoutError when newcomers cannot start.
+        Raises UserError outside ``min`` .. ``max``; EngineError or WaitTimeoutError when a newcomer cannot start: then
+        those that serve already stay.
         """
         low, high = self._settings.min, self._settings.max
         if not low <= size <= high:
@@ -111,6 +114,7 @@ class EnginePool:
             missing = size - len(self._members) - self._starting
             if missing > 0:
                 await self._hire_many(missing)
+            self._size = size
             leavers = sorted(self._members, key=lambda member: member.holds)[: max(0, -missing)]
             await asyncio.gather(*(self._retire(member) for member in leavers))
 
@@ -170,7 +174,7 @@ class EnginePool:
         return tuple(self._members)
 
     async def _hire_many(self, count: int) -> None:
-        """Start ``count`` engines at once; when one cannot start, none of them stays."""
+        """Start ``count`` engines at once. When one cannot start, those that do not serve yet are not waited for."""
         hires = [asyncio.create_task(self._hire()) for _ in range(count)]
         self._hires.update(hires)
         try:
@@ -214,21 +218,32 @@ class EnginePool:
         member.draining = True
         while member.holds and member in self._members:  # bounded: the watch kills it when it hangs
             await asyncio.sleep(0.05)
-        if member in self._members:
+        async with self._syncing:  # else weights could be on their way to it
+            if member not in self._members:
+                return
             self._members.remove(member)
-            await member.close()
+        await member.close()
 
     async def _replace(self) -> None:
-        """Start an engine in a dead one's place; without any engine left, the pool fails."""
-        for _ in range(START_ATTEMPTS):
+        """Start an engine in a dead one's place, however long that takes while others serve; without any, the pool
+        fails after ``START_ATTEMPTS``."""
+        attempt = 0
+        while self._is_short:  # else it was resized meanwhile
+            attempt += 1
             try:
-                return await self._hire()
+                await self._hire()
+                return
             except RunError as error:
-                failure = error
                 logger.warning("%s: a replacement could not start: %s", self.role, error)
-        if not self._members:
-            self._fail(failure)
-        return None
+                if attempt >= START_ATTEMPTS and not self._members and not self._starting:
+                    self._fail(error)
+                    return
+            await asyncio.sleep(min(RETRY_MOST_S, RETRY_S * 2**attempt))
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether fewer engines stay or start than the pool is to have."""
+        return sum(not member.draining for member in self._members) + self._starting < self._size
 
     async def prefix_hits(self) -> tuple[int, int]:
         counts = await asyncio.gather(*(member.prefix_hits() for member in tuple(self._members)))
@@ -238,8 +253,9 @@ class EnginePool:
     async def update_weights(self, weights: Weights | SharedWeights) -> None:
         """Give every engine the weights and wait until each has proved that it serves them.
 
-        An engine that dies meanwhile is replaced, and its replacement catches up. Raises WeightSyncError or
-        WaitTimeoutError naming the engine that does not serve them; the pool must not be used afterwards.
+        An engine that dies, fails or hangs meanwhile is replaced, and its replacement catches up. Raises
+        WeightSyncError naming the engine that refuses them, TrainerLostError when they are gone with the node that had
+        them; the pool must not be used afterwards.
         """
         async with self._syncing:
             self._weights = share(weights)
@@ -250,6 +266,8 @@ class EnginePool:
         for member, outcome in zip(members, outcomes, strict=True):
             if isinstance(outcome, RayActorError):
                 self._bury(member, death_of(outcome))
+            elif isinstance(outcome, EngineError | WaitTimeoutError):
+                self._bury(member, str(outcome))
             elif outcome is not None:
                 raise outcome
 
@@ -427,6 +445,7 @@ class EnginePool:
                 if member.idle_s() > self._settings.idle_timeout_s and member.cause is None:
                     member.cause = f"hung: held {member.holds} rows and returned none for {member.idle_s():.0f} s"
                     member.kill()
+                    logger.warning("%s %s%s", member, member.cause, await log_tail(member.where))
 
     def _fail(self, error: RunError) -> None:
         self._failure = self._failure or error

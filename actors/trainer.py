@@ -14,8 +14,7 @@ import contextlib
 import logging
 import os
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.causes import death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
-from actors.mailbox import Mailbox, Seen, Verb
+from actors.mailbox import POLL_S, Mailbox, Seen, Verb
 from actors.member import log_tail
 from actors.placement import rank_resources
 from actors.ranks import learner_rank, preference_rank, supervise_rank, take_weights
@@ -37,14 +36,14 @@ from actors.weights import SharedWeights
 from actors.whereabouts import Whereabouts
 from rlaif.config import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
-from rlaif.training.jobs import PPOJob, PreferenceJob, RefreshJob, SFTJob
+from rlaif.training.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = SFTJob | PreferenceJob | PPOJob | RefreshJob
-Report = Callable[[Mapping[str, float]], None]
 CLOSE_TIMEOUT_S = 30.0
+MAILBOX_TIMEOUT_S = POLL_S + 30.0
 #: What a rank raises when another one died or the network broke: the group is started again.
 PASSING = (RuntimeError, OSError)
 
@@ -90,7 +89,7 @@ class RayTrainers:
         fit = self._fits[name] = Fit(name, learner_rank, job, {}, self._storage_path)
         learner = RayLearner(fit, job.trainer)
         try:
-            await fit.answer_to(0, job.trainer.start_timeout_s, "to load their networks")
+            await fit.answer_to(0, "to load their networks")
         except BaseException:
             await fit.abort()
             raise
@@ -134,7 +133,7 @@ class RayLearner:
         return {rank: seen.where for rank, seen in (await self._fit.ranks()).items()}
 
     async def learn(self, rows: Any) -> Any:
-        """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s``."""
+        """Raises what a rank raises, WaitTimeoutError when nothing moves for ``step_timeout_s``."""
         return await self._order("learn", ray.put(rows))
 
     async def weights(self) -> SharedWeights:
@@ -149,6 +148,8 @@ class RayLearner:
                     return SharedWeights(version=version, ref=weights)
             except RayActorError:
                 self._rank_0 = None
+            except WaitTimeoutError as error:
+                raise WaitTimeoutError(f"{error} {await self._fit.told()}") from None
 
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
@@ -160,14 +161,14 @@ class RayLearner:
     async def close(self) -> None:
         """Let the ranks stop, or stop them."""
         with contextlib.suppress(RlaifError):
-            await self._order("stop", timeout_s=CLOSE_TIMEOUT_S)
+            await within(CLOSE_TIMEOUT_S, self._order("stop"), "the ranks to stop")
         await self._fit.abort()
 
-    async def _order(self, verb: Verb, payload: Any = None, timeout_s: float | None = None) -> Any:
+    async def _order(self, verb: Verb, payload: Any = None) -> Any:
         async with self._turn:
             self._number += 1
             await self._fit.ask(self._fit.mailbox.place.remote(self._number, verb, payload))
-            return await self._fit.answer_to(self._number, timeout_s or self._timeout_s, f"to answer '{verb}'")
+            return await self._fit.answer_to(self._number, f"to answer '{verb}'")
 
 
 class Fit:
@@ -175,6 +176,7 @@ class Fit:
 
     def __init__(self, name: str, rank: Any, job: Job, datasets: dict[str, Any], storage_path: Path) -> None:
         self._name = name
+        self._trainer = job.trainer
         # Beside the driver: it needs no CPU, so Ray would put it on any node, and that node's loss would end the fit.
         beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=beside)
@@ -198,13 +200,16 @@ class Fit:
         return not self._fit.done()
 
     async def result(self, report: Report | None) -> Any:
-        """What rank 0 returned; raises what a rank raised. Metrics go to ``report`` as they come."""
+        """What rank 0 returned. Metrics go to ``report`` as they come. Raises what a rank raised, WaitTimeoutError when
+        nothing moves any more."""
         while not self._fit.done():
             reports = asyncio.ensure_future(self.ask(self.mailbox.reports.remote()))
             await asyncio.wait([self._fit, reports], return_when=asyncio.FIRST_COMPLETED)
             for metrics in await reports:
                 if report is not None:
                     report(metrics)
+            if not self._fit.done():
+                await self._check_that_they_move("to take a step")
         try:
             return self._fit.result().return_value
         except (TrainingFailedError, RayError) as error:
@@ -212,20 +217,19 @@ class Fit:
             raise cause_of_failure(self._name, error) from error
 
     async def ask(self, answer: Awaitable[T]) -> T:
-        """What the mailbox answers. Raises TrainerLostError when it is dead."""
+        """What the mailbox answers. Raises TrainerLostError when it is dead, WaitTimeoutError when it is stuck."""
         try:
-            return await answer
+            return await within(MAILBOX_TIMEOUT_S, answer, f"the mailbox of {self._name}")
         except RayActorError as error:
             raise TrainerLostError(f"{self._name}: its mailbox died: {death_of(error)}") from error
 
     async def check(self) -> None:
         """Raises TrainerLostError when the mailbox is dead."""
-        await within(CLOSE_TIMEOUT_S, self.ask(self.mailbox.closing.remote()), f"the mailbox of {self._name}")
+        await self.ranks()
 
-    async def answer_to(self, number: int, timeout_s: float, what: str) -> Any:
-        """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError after ``timeout_s``."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+    async def answer_to(self, number: int, what: str) -> Any:
+        """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError when nothing moves any more."""
+        while True:
             answer = asyncio.ensure_future(self.ask(self.mailbox.answer_to.remote(number)))
             await asyncio.wait([self._fit, answer], return_when=asyncio.FIRST_COMPLETED)
             if answer.done() and (found := await answer) is not None:
@@ -233,9 +237,17 @@ class Fit:
             if self._fit.done():
                 await self.result(None)
                 raise RunError(f"{self._name}: the ranks ended before they were told to stop")
-        raise WaitTimeoutError(f"waited {timeout_s:g} s for the ranks of {self._name} {what} {await self._told()}")
+            await self._check_that_they_move(what)
 
-    async def _told(self) -> str:
+    async def _check_that_they_move(self, what: str) -> None:
+        """Raises WaitTimeoutError after ``step_timeout_s`` without a sign of the ranks, while they are started or
+        started again after ``start_timeout_s``. Batches that restarted ranks learn again are signs."""
+        silence = await self.ask(self.mailbox.silence.remote())
+        most = self._trainer.start_timeout_s if silence.starting else self._trainer.step_timeout_s
+        if silence.seconds > most:
+            raise WaitTimeoutError(f"waited {most:g} s for the ranks of {self._name} {what} {await self.told()}")
+
+    async def told(self) -> str:
         """Where the ranks are, when each last asked for an order, and the end of the log of the one that is longest
         silent."""
         ranks = await self.ranks()
@@ -247,13 +259,13 @@ class Fit:
 
     async def ranks(self) -> dict[int, Seen]:
         """The ranks that have started."""
-        return await within(CLOSE_TIMEOUT_S, self.ask(self.mailbox.ranks.remote()), f"the mailbox of {self._name}")
+        return await self.ask(self.mailbox.ranks.remote())
 
     async def abort(self) -> None:
         """End the ranks, if they have not ended, and wait for ``fit()``."""
         with contextlib.suppress(RlaifError):  # ranks whose mailbox is dead end by themselves
             if not self._fit.done():
-                await within(CLOSE_TIMEOUT_S, self.ask(self.mailbox.close.remote()), f"the mailbox of {self._name}")
+                await self.ask(self.mailbox.close.remote())
                 for seen in (await self.ranks()).values():
                     ray.kill(seen.handle)
         with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
@@ -268,7 +280,7 @@ class FinalFailures(UserCallback):
         self._mailbox = mailbox
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        if ray.get(self._mailbox.closing.remote()):
+        if ray.get(self._mailbox.failed.remote()):
             raise RunError("the trainer was closed")
         for rank, error in sorted(worker_exceptions.items()):
             if raised(error) is not None and not isinstance(raised(error), PASSING):

@@ -61,6 +61,7 @@ CANDIDATES: Mapping[str, Sequence[Settings]] = {
         {"micro_batch_tokens": 2048, "max_staleness": 0},
         {"micro_batch_tokens": 1024, "max_staleness": 0},
         {"micro_batch_tokens": 2048, "max_staleness": 1},
+        {"micro_batch_tokens": 1024, "max_staleness": 1},
     ),
     "trl": (
         *({"per_device": size, "generated": BATCH_SIZE, "engine": "transformers"} for size in (16, 32, 64)),

@@ -122,7 +122,7 @@ class Trainer(Section):
     dtype: Dtype = "float32"
     micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
     start_timeout_s: Seconds = 600
-    step_timeout_s: Seconds = Field(600, description="longest wait for one batch to be learned")
+    step_timeout_s: Seconds = Field(600, description="longest silence of ranks: a batch, held-out rows, a save")
     max_failures: Annotated[int, Field(ge=0)] = Field(2, description="restarts of the group before the run fails")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
     scripted: ScriptedTrainer = ScriptedTrainer()
@@ -204,7 +204,7 @@ class Refresh(Section):
     max_pairs: Count | None = Field(
         None, description="pairs of one refresh at most: the fresh ones and a random draw of older ones; null: all"
     )
-    probes: Count = Field(64, description="held-out dialogues on which scores are re-centred")
+    probes: Annotated[int, Field(ge=2)] = Field(64, description="held-out dialogues on which scores are re-centred")
     value_warmup_epochs: Annotated[int, Field(ge=0)] = Field(
         1, description="passes over the first batch of a new model that train the value function alone"
     )

@@ -104,7 +104,8 @@ class Journal:
         return self._db.execute("SELECT count(*) FROM records WHERE stage = ?", (stage,)).fetchone()[0]
 
     def num_quarantined(self, stage: str) -> int:
-        return self._db.execute("SELECT count(*) FROM quarantine WHERE stage = ?", (stage,)).fetchone()[0]
+        """Of ``stage``, a GLOB pattern."""
+        return self._db.execute("SELECT count(*) FROM quarantine WHERE stage GLOB ?", (stage,)).fetchone()[0]
 
     def records(self, record_type: type[R], stage: str) -> Iterator[R]:
         """Records of ``stage`` (a GLOB pattern) in the order of their source rows."""
@@ -125,10 +126,12 @@ class Journal:
 
     @_storage
     def forget_from(self, stage: str) -> None:
-        """Drop the stages from ``stage`` on that share its name up to the last slash (batches after a checkpoint)."""
-        self._db.execute(
-            "DELETE FROM records WHERE stage >= ? AND stage GLOB ?", (stage, stage.rsplit("/", 1)[0] + "/*")
-        )
+        """Drop what was recorded or quarantined in the stages from ``stage`` on that share its name up to the last
+        slash (batches after a checkpoint); all or none."""
+        with self._transaction():
+            for table in ("records", "quarantine"):
+                siblings = stage.rsplit("/", 1)[0] + "/*"
+                self._db.execute(f"DELETE FROM {table} WHERE stage >= ? AND stage GLOB ?", (stage, siblings))
 
     @_storage
     def export(self, record_type: type, stage: str, path: Path) -> int:

@@ -106,6 +106,7 @@ class Comparison:
     """A prompt and two answers, not yet judged. Token ids include the EOS where it was sampled.
 
     Pairs that were not sampled here have no token ids. ``gold`` is P(answer_1 better) by those who brought the pair.
+    ``policy_version``: the oldest that had a part in it; weights may change between its tokens, as in any sample.
     """
 
     id: str

@@ -113,7 +113,7 @@ class SamplePair:
             answer_2=second.text.strip(),
             token_ids_1=first.token_ids,
             token_ids_2=second.token_ids,
-            policy_version=second.policy_version_end,
+            policy_version=first.policy_version_start,
             truncated=truncated,
         )
 

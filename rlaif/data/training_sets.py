@@ -174,6 +174,13 @@ def write_pair_rows(path: Path, rows: Iterable[Row]) -> Written:
     return _write(path, rows, PAIR_SCHEMA)
 
 
+def write_pair_table(path: Path, pairs: pa.Table) -> None:
+    """Rows that were written as pairs before, without making Python objects of them."""
+    unfinished = path.with_suffix(".unfinished")
+    pq.write_table(pairs, unfinished, row_group_size=ROW_GROUP)
+    unfinished.replace(path)
+
+
 def _write(path: Path, rows: Iterable[Row | None], schema: pa.Schema) -> Written:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")

@@ -15,7 +15,7 @@ from rlaif.stages.admission import Admission
 from rlaif.stages.checkpoints import Checkpoints, PreferenceCheckpoints
 from rlaif.stages.lag import Refreshed, version_for
 from rlaif.stages.rows import Watched, in_order
-from rlaif.stages.run import Run
+from rlaif.stages.run import Run, failed
 from rlaif.stages.schedule import Schedule, group_of
 from rlaif.stages.waits import Waits
 
@@ -24,10 +24,12 @@ STAGE = "rollouts"
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredBatch:
-    """What the learner gets: samples and their scores, in the order of the schedule."""
+    """What the learner gets: samples and their scores, in the order of the schedule; and the samples that it does not
+    get because another one of their group failed."""
 
     samples: Sequence[RolloutSample]
     scored: Sequence[ScoredSample]
+    left_out: Sequence[RolloutSample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class PolicyLoops:
             for number in self.batches:
                 await self.waits("roll_out", f"admission of batch {number}", self.admission.admits(number))
                 rows = Watched(self.schedule.batch(number))
-                samples = sampling.create_task(in_order(self.run, STAGE, self.generator, task, rows))
+                samples = sampling.create_task(in_order(self.run, batch_stage(number), self.generator, task, rows))
                 await self.waits("roll_out", f"batch {number - 1} to be scored", self.sampled.put(samples))
                 await self.waits("roll_out", f"an engine for the rest of batch {number}", rows.taken.wait())
 
@@ -73,9 +75,11 @@ class PolicyLoops:
             sampling = await self.waits("score", f"batch {number} to start", self.sampled.get())
             samples = await self.waits("score", f"samples of batch {number}", sampling)
             served = await self._swapped(served, number)
-            scores = await in_order(self.run, STAGE, self.scorer, self.score_task, Watched(samples))
+            scores = await in_order(self.run, batch_stage(number), self.scorer, self.score_task, Watched(samples))
             centred = [replace(score, score=score.score - served.offset) for score in scores]
             batch = scored_batch(samples, centred, self.run.config.reinforcement.group_size)
+            for sample in batch.left_out:
+                self.run.quarantine(failed(batch_stage(number), sample, "another sample of its group failed"))
             await self.waits("score", f"batch {number - 1} to be learned", self.scored.put(batch))
 
     async def _swapped(self, served: Refreshed, number: int) -> Refreshed:
@@ -122,7 +126,9 @@ def scored_batch(samples: Sequence[RolloutSample], scores: Sequence[ScoredSample
         groups.setdefault(group_of(sample.id), []).append(sample)
     whole = [g for g in groups.values() if len(g) == group_size and all(s.id in by_id for s in g)]
     kept = [sample for group in whole for sample in group]
-    return ScoredBatch(samples=kept, scored=[by_id[sample.id] for sample in kept])
+    taken = {sample.id for sample in kept}
+    left_out = [sample for sample in samples if sample.id in by_id and sample.id not in taken]
+    return ScoredBatch(samples=kept, scored=[by_id[sample.id] for sample in kept], left_out=left_out)
 
 
 def records(batch: ScoredBatch, learned: Learned) -> list[Rollout]:
@@ -155,5 +161,5 @@ def records(batch: ScoredBatch, learned: Learned) -> list[Rollout]:
 
 
 def batch_stage(batch: int) -> str:
-    """Where a batch's rollouts are journalled, so that batches after a checkpoint can be forgotten."""
+    """Where a batch's rollouts are journalled or quarantined, so that batches after a checkpoint can be forgotten."""
     return f"{STAGE}/{batch:08d}"

@@ -9,10 +9,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.constitution import seed_from
-from rlaif.data.training_sets import PairBuilder, ai_probs, write_pair_rows
+from rlaif.data.training_sets import PairBuilder, Row, ai_probs, write_pair_rows, write_pair_table
 from rlaif.interfaces import Pool, PreferenceLearner, Task
 from rlaif.label_quality import check_gate, measure
 from rlaif.records import Comparison, Preference, Prompt
@@ -23,7 +24,6 @@ from rlaif.stages.lag import Refreshed, num_refreshes, starts_at
 from rlaif.stages.run import Run, journalled
 from rlaif.stages.schedule import Schedule
 from rlaif.stages.waits import Waits
-from rlaif.training.batches import read_rows
 from rlaif.training.jobs import RefreshRows
 
 COMPARISONS, PREFERENCES = "refresh_comparisons", "refresh_preferences"
@@ -80,7 +80,9 @@ class RefreshLoops:
         for version in self.versions:
             await self.waits("refit", f"labels of refresh {version}", self.labelled.get())
             self._check_labels(version)
-            refitted = await self.learner.learn(self._rows(version))
+            fresh = self._fresh(version)
+            rows = await asyncio.to_thread(self._write, version, fresh)  # a large set would hold up the other loops
+            refitted = await self.learner.learn(rows)
             offset = await self.checkpoints.write(refitted, self.learner.save_checkpoint)
             self._forget_training_sets()
             shown = {
@@ -103,20 +105,23 @@ class RefreshLoops:
         self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
         check_gate(quality, self.run.config.labelling.gate)
 
-    def _rows(self, version: int) -> RefreshRows:
+    def _fresh(self, version: int) -> list[Row]:
+        """The pairs that were labelled for this refresh."""
+        journal, stage, config = self.run.run_dir.journal, stage_of(PREFERENCES, version), self.run.config
+        probs = ai_probs(journal.records(Preference, stage), config.preference_model.shuffle_labels, config.seed)
+        return list(self.builder.from_labels(journal.records(Preference, stage), probs))
+
+    def _write(self, version: int, fresh: list[Row]) -> RefreshRows:
         """Write the fresh pairs, and with them those of the fit before, or as many as there is room for."""
-        run_dir, stage = self.run.run_dir, stage_of(PREFERENCES, version)
+        fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
+        write_pair_rows(fresh_path, fresh)
+        older = pq.read_table(self._training_set(version - 1, "fit"))
         config = self.run.config
-        shuffles = config.preference_model.shuffle_labels
-        probs = ai_probs(run_dir.journal.records(Preference, stage), shuffles, config.seed)
-        fresh = list(self.builder.from_labels(run_dir.journal.records(Preference, stage), probs))
-        older = read_rows(str(self._training_set(version - 1, "fit")))
         if (most := config.preference_model.refresh.max_pairs) is not None:
             chance, room = Random(seed_from(config.seed, "refresh", version)), max(0, most - len(fresh))
-            older = chance.sample(older, min(len(older), room))
-        fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
-        write_pair_rows(fit_path, [*older, *fresh])
-        write_pair_rows(fresh_path, fresh)
+            chosen = chance.sample(range(older.num_rows), min(older.num_rows, room))
+            older = older.take(pa.array(chosen, pa.int64()))
+        write_pair_table(fit_path, pa.concat_tables([older, pq.read_table(fresh_path)]))
         return RefreshRows(fit=str(fit_path), fresh=str(fresh_path))
 
     def _training_set(self, version: int, part: str) -> Path:

@@ -260,8 +260,9 @@ def _account(run: Run) -> None:
     """Export what was made, and account for every row of it."""
     journal, run_dir = run.run_dir.journal, run.run_dir
     num = journal.export(Rollout, f"{STAGE}/*", run_dir.path / STAGE / f"{STAGE}.parquet")
-    lost = journal.num_quarantined(STAGE)
-    run_dir.account("reinforce", rows_in=num + lost, rows_out=num, quarantined=lost)
+    drawn = run.config.reinforcement.batches * run.config.reinforcement.batch_size
+    lost = journal.num_quarantined(f"{STAGE}/*")
+    run_dir.account("reinforce", rows_in=drawn, rows_out=num, quarantined=lost)
     if num_refreshed := _refreshes(run):
         rows = num_refreshed * run.config.preference_model.refresh.comparisons
         for kind, record in ((COMPARISONS, Comparison), (PREFERENCES, Preference)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -60,8 +61,12 @@ class Schedule:
     def _at(self, walk: str, prompts: tuple[Prompt, ...], position: int) -> Prompt:
         """The prompt at ``position`` of a walk over all prompts, epoch after epoch."""
         epoch, index = divmod(position, len(prompts))
-        order = np.random.default_rng(seed_from(self.seed, "schedule", walk, epoch)).permutation(len(prompts))
-        return prompts[order[index]]
+        return prompts[_order(self.seed, walk, epoch, len(prompts))[index]]
+
+
+@lru_cache(maxsize=8)  # a batch may cross the ends of all three walks' epochs
+def _order(seed: int, walk: str, epoch: int, num: int) -> np.ndarray:
+    return np.random.default_rng(seed_from(seed, "schedule", walk, epoch)).permutation(num)
 
 
 def group_of(rollout_id: str) -> str:

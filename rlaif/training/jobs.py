@@ -6,9 +6,12 @@ group of ``world_size`` exists already when there is more than one.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rlaif.config import Optimization, PreferenceModel, Reinforcement, Trainer
+
+Report = Callable[[Mapping[str, float]], None]  #: takes metrics of one step
 
 
 @dataclass(frozen=True, kw_only=True)

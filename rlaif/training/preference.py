@@ -14,7 +14,7 @@ Departures from the papers:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,10 +25,8 @@ from rlaif.losses import preference_loss
 from rlaif.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
-from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob
+from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.training.models import load_scorer, load_tokenizer, new_scorer, save_model
-
-Report = Callable[[Mapping[str, float]], None]
 
 
 def run_preference(

@@ -20,7 +20,7 @@ from rlaif.experience import check_samples
 from rlaif.interfaces import Learned, Probe, Refitted, Weights
 from rlaif.records import ScoredSample
 from rlaif.training.batches import Row, read_rows
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, SFTJob
+from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, Report, SFTJob
 
 DIGEST = "scripted_digest.json"
 
@@ -104,9 +104,9 @@ class ScriptedPreferenceLearner:
     save_checkpoint = save
 
 
-def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], _report: object) -> dict[str, float]:
+def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
     """Go through ``batches``, this rank's shares, and save the base; stands where ``sft.run_sft`` does."""
-    num_rows = _spend(batches, job.trainer.scripted.row_s)
+    num_rows = _spend(batches, job.trainer.scripted.row_s, report, "supervise")
     if rank.index == 0:
         Digest(None).save(job.base_model, job.output)
     return {"supervise/data/num_rows": float(num_rows * rank.world_size)}
@@ -118,20 +118,21 @@ def scripted_preference(
     pretraining_batches: Iterable[list[Row]] | None,
     fit_batches: Iterable[list[Row]],
     _heldout_rows: object,
-    _report: object,
+    report: Report,
 ) -> dict[str, float]:
     """As ``scripted_sft``; stands where ``preference.run_preference`` does."""
-    _spend(pretraining_batches or (), job.trainer.scripted.row_s)
-    num_rows = _spend(fit_batches, job.trainer.scripted.row_s)
+    _spend(pretraining_batches or (), job.trainer.scripted.row_s, report, f"{job.name}/pretraining")
+    num_rows = _spend(fit_batches, job.trainer.scripted.row_s, report, f"{job.name}/fit")
     if rank.index == 0:
         for path in (job.unfitted, job.output):
             Digest(None).save(job.base_model, path)
     return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
 
 
-def _spend(batches: Iterable[list[Row]], row_s: float) -> int:
+def _spend(batches: Iterable[list[Row]], row_s: float, report: Report, name: str) -> int:
     num_rows = 0
     for rows in batches:
         time.sleep(row_s * len(rows))
         num_rows += len(rows)
+        report({f"{name}/data/num_rows": float(num_rows)})
     return num_rows

@@ -11,7 +11,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -20,10 +20,8 @@ from rlaif.errors import DataError
 from rlaif.losses import supervised_loss
 from rlaif.training.batches import Row, micro_batches, padded, spans
 from rlaif.training.deepspeed import Engine, largest, start_rank, summed, wait_for_all
-from rlaif.training.jobs import Rank, SFTJob
+from rlaif.training.jobs import Rank, Report, SFTJob
 from rlaif.training.models import PolicyModel, load_policy, load_tokenizer, save_model
-
-Report = Callable[[Mapping[str, float]], None]
 
 
 def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:

@@ -74,6 +74,22 @@ class Version:
 
 
 @dataclass(frozen=True)
+class SpoilSync:
+    """From now on the engine does not take new weights: its thread is found dead, or it takes for ever."""
+
+    name: str = "spoil_sync"
+    hangs: bool = False
+
+    async def __call__(self, engine: Any, row: Row) -> None:
+        async def update_weights(weights: Any) -> None:
+            if self.hangs:
+                await asyncio.sleep(3600)
+            raise EngineError("the engine's thread died")
+
+        engine.update_weights = update_weights
+
+
+@dataclass(frozen=True)
 class Unpicklable:
     name: str = "unpicklable"
 

@@ -8,18 +8,22 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
-from actors.pool import EnginePool, RayPools
+from actors.pool import START_ATTEMPTS, EnginePool, RayPools
+from actors.weights import SharedWeights
 from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
-from rlaif.errors import EngineError, RunError, UserError
+from rlaif.errors import EngineError, RunError, TrainerLostError, UserError
 from rlaif.interfaces import Done, Probe, Weights
-from tests.cluster.tasks import Ask, Double, Row, Unpicklable, Version, rows
+from tests.cluster.tasks import Ask, Double, Row, SpoilSync, Unpicklable, Version, rows
+from tests.tiny_models import saved, tiny_lm
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -242,6 +246,68 @@ async def test_newcomers_and_replacements_serve_the_latest_weights() -> None:
         done = await results(pool, Version(seconds=0.05), rows(40))
         assert {one.record for one in done} == {2}
         assert all(member.where for member in pool.members)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_an_engine_that_fails_or_hangs_at_new_weights_is_replaced(hangs: bool) -> None:
+    async with pool_of(min=2, max=2, idle_timeout_s=3, max_in_flight=8, chunk_rows=2) as pool:
+        await pool.update_weights(weights(1))
+        await results(pool, SpoilSync(hangs=hangs), rows(1))
+        await pool.update_weights(weights(2))
+        async with asyncio.timeout(60):
+            while pool.stats().engines < 2:
+                await asyncio.sleep(0.1)
+        assert pool.stats().restarts == 1
+        done = await results(pool, Version(seconds=0.05), rows(40))
+        assert {one.record for one in done} == {2}
+
+
+async def test_weights_and_a_smaller_pool_do_not_get_into_each_others_way() -> None:
+    async with pool_of(min=1, max=3) as pool:
+        for version in range(1, 4):
+            await pool.resize(3)
+            await asyncio.gather(pool.update_weights(weights(version)), pool.resize(1))
+            assert {one.record for one in await results(pool, Version(), rows(4))} == {version}
+        assert pool.stats().restarts == 0
+
+
+async def test_a_dead_engine_is_replaced_as_soon_as_one_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("actors.pool.RETRY_MOST_S", 0.1)
+    model, away = Path(saved(tiny_lm(0, tied=True), tmp_path / "model")), tmp_path / "away"
+    config = Config(generator={"engine": "scripted", "cpus": 0.5, "min": 2, "max": 2})
+    pool = await RayPools(config).open("generator", str(model))
+    try:
+        model.rename(away)
+        os.kill(pool.members[0].where.pid, signal.SIGKILL)
+        async with asyncio.timeout(120):
+            while caplog.text.count("a replacement could not start") <= START_ATTEMPTS:
+                await asyncio.sleep(0.1)
+            away.rename(model)
+            while pool.stats().engines < 2:
+                await asyncio.sleep(0.1)
+        assert_once(await results(pool, Double(), rows(20)), rows(20))
+    finally:
+        await pool.close()
+
+
+class Owner:
+    """What it puts into the object store is lost with it."""
+
+    def put(self, value: Any) -> list[ray.ObjectRef]:
+        return [ray.put(value)]
+
+
+async def test_weights_that_are_lost_mean_that_their_trainer_is() -> None:
+    async with pool_of(min=1) as pool:
+        owner = ray.remote(Owner).remote()
+        large = replace(weights(1), tensors={"lm_head.weight": np.zeros((512, 512), np.float32)})  # else it is copied
+        [ref] = await owner.put.remote(large)
+        ray.kill(owner)
+        await asyncio.sleep(3)  # Ray gets to know
+        with pytest.raises(TrainerLostError, match="weights 1 are lost"):
+            await pool.update_weights(SharedWeights(version=1, ref=ref))
 
 
 async def test_a_bad_model_is_one_clear_error(tmp_path: Any) -> None:

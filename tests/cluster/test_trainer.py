@@ -15,7 +15,7 @@ import ray
 
 from actors.trainer import RayTrainers
 from rlaif.config import Optimization, Reinforcement, Trainer
-from rlaif.errors import DataError
+from rlaif.errors import DataError, WaitTimeoutError
 from rlaif.records import ScoredSample
 from rlaif.stages.in_process import InProcessLearner
 from rlaif.training.jobs import PPOJob, SFTJob
@@ -79,6 +79,37 @@ async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path
     (tmp_path / "bad.parquet").write_text("not parquet")
     with pytest.raises(DataError, match=r"bad\.parquet: cannot be read as parquet"):
         await RayTrainers(tmp_path).supervise(sft_job(tmp_path, dataset=str(tmp_path / "bad.parquet")))
+
+
+async def test_a_fit_that_stands_still_ends_with_the_ranks_whereabouts(tmp_path: Path) -> None:
+    # The first step ends the start, the second takes too long.
+    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 1.0}, step_timeout_s=2)
+    where = r"rank 0 on .*, asked \d+ s ago"
+    with pytest.raises(WaitTimeoutError, match=rf"waited 2 s for the ranks of supervise to take a step \({where}"):
+        await RayTrainers(tmp_path).supervise(sft_job(tmp_path, trainer=trainer))
+
+
+async def test_batches_that_are_learned_again_may_take_longer_than_one(tmp_path: Path) -> None:
+    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 0.5}, step_timeout_s=7, max_failures=1)
+    learner = await RayTrainers(tmp_path).policy_learner(
+        PPOJob(
+            policy=saved(tiny_lm(0, tied=True), tmp_path / "policy"),
+            preference_model=None,
+            settings=Reinforcement(batch_size=4, minibatch_size=2),
+            temperature=1.0,
+            trainer=trainer,
+            seed=5,
+        )
+    )
+    try:
+        for number in range(5):
+            await learner.learn(batch(number))
+            await learner.weights()
+        os.kill((await learner.whereabouts())[0].pid, signal.SIGKILL)
+        learned = await learner.learn(batch(5))  # 12 s, after a restart
+    finally:
+        await learner.close()
+    assert learned.version == 6
 
 
 def batch(seed: int) -> list[ScoredSample]:

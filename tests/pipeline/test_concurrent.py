@@ -40,6 +40,10 @@ def rollouts(run_dir: Path) -> list[dict]:
     return pq.read_table(run_dir / "rollouts" / "rollouts.parquet").to_pylist()
 
 
+def batch_of(rollout: dict) -> int:
+    return int(rollout["id"].split("@")[1].split(".")[1])
+
+
 def learned(run_dir: Path) -> dict[str, str]:
     return {m: (run_dir / "models" / m / DIGEST).read_text() for m in ("rl_cai", "preference_model_refreshed")}
 
@@ -48,7 +52,7 @@ async def test_a_refreshed_model_scores_from_its_batch_on(tiny_config, tmp_path)
     run_dir = await drive(refreshing(tiny_config, tmp_path / "run"), Silent(), PIPELINE, in_process=True)
     config = refreshing(tiny_config, tmp_path / "run")
     for row in rollouts(run_dir):
-        batch = int(row["id"].split("@")[1].split(".")[1])
+        batch = batch_of(row)
         assert row["preference_model_version"] == version_for(config.preference_model.refresh, batch)
         assert row["policy_version_start"] == batch
     manifest = json.loads((run_dir / "manifest.json").read_text())
@@ -103,8 +107,9 @@ async def test_what_is_learned_does_not_depend_on_what_is_done_at_once(scripted_
         )
         run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
         ends.append(learned(run_dir))
-        ages = [row["policy_version_start"] for row in rollouts(run_dir)]
+        ages = [batch_of(row) - row["policy_version_start"] for row in rollouts(run_dir)]
         assert len(ages) == BATCHES * scripted_config.reinforcement.batch_size
+        assert (max(ages) > 0) == (max_staleness > 0), "batches are sampled ahead when they may be"
     assert ends[0] == ends[1]
 
 
@@ -113,7 +118,29 @@ async def test_a_lag_lets_the_older_model_score_meanwhile(scripted_config, tmp_p
     run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
     versions = {}
     for row in rollouts(run_dir):
-        batch = int(row["id"].split("@")[1].split(".")[1])
+        batch = batch_of(row)
         versions.setdefault(batch, set()).add(row["preference_model_version"])
         assert batch - row["policy_version_start"] <= 2
     assert versions == {0: {0}, 1: {0}, 2: {0}, 3: {0}, 4: {0}, 5: {1}, 6: {1}, 7: {2}}
+
+
+async def test_a_rollout_that_fails_and_its_group_are_quarantined_and_counted(scripted_config, tmp_path):
+    config = changed(
+        refreshing(scripted_config, tmp_path / "run"),
+        scorer={"scripted": {"failure_rate": 0.2}},
+        reinforcement={"algorithm": "rloo", "group_size": 2},
+    )
+    run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
+    counts = json.loads((run_dir / "manifest.json").read_text())["stages"]["reinforce"]
+    drawn = BATCHES * config.reinforcement.batch_size
+    assert counts["rows_in"] == drawn == counts["rows_out"] + counts["quarantined"]
+    quarantined = [json.loads(line) for line in (run_dir / "quarantine.jsonl").read_text().splitlines()]
+    causes = {row["id"]: row["cause"] for row in quarantined if row["stage"].startswith("rollouts/")}
+    kept = {row["id"] for row in rollouts(run_dir)}
+    assert len(causes) == counts["quarantined"] > 0
+    assert not kept & causes.keys()
+    for id, cause in causes.items():
+        group, member = id.split("#")
+        other = f"{group}#{1 - int(member)}"
+        assert cause == "another sample of its group failed" or "scripted failure" in cause
+        assert "scripted failure" in cause + causes[other], "a group without a failure was left out"

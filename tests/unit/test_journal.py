@@ -79,9 +79,14 @@ def test_export_to_parquet(journal, tmp_path):
 def test_batches_after_a_checkpoint_are_forgotten(journal):
     for batch in range(4):
         journal.add_all(f"rollouts/{batch:08d}", [chain(batch)])
+        bad = Quarantined(id=f"f:bad{batch}", file="f", row=9, stage=f"rollouts/{batch:08d}", cause="x")
+        journal.quarantine(bad)
     journal.add("revisions", chain(9))
+    journal.quarantine(Quarantined(id="f:8", file="f", row=8, stage="revisions", cause="x"))
     journal.forget_from("rollouts/00000002")
     assert [r.source_row for r in journal.records(RevisionChain, "rollouts/*")] == [0, 1]
+    assert [row.id for row in journal.quarantined()] == ["f:8", "f:bad0", "f:bad1"]
+    assert journal.num_quarantined("rollouts/*") == 2
     assert journal.count("revisions") == 1
 
 
