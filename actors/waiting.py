@@ -1,4 +1,4 @@
-"""Bounded waits: every wait of the driver for an actor goes through here and says what it waited for."""
+"""Bounded waits: whatever the driver waits for from an actor, and no watch bounds, goes through here and is named."""
 
 from __future__ import annotations
 

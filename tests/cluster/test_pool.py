@@ -264,7 +264,7 @@ async def test_an_engine_that_fails_or_hangs_at_new_weights_is_replaced(hangs: b
 
 async def test_weights_and_a_smaller_pool_do_not_get_into_each_others_way() -> None:
     async with pool_of(min=1, max=3) as pool:
-        for version in range(1, 4):
+        for version in (1, 2):
             await pool.resize(3)
             await asyncio.gather(pool.update_weights(weights(version)), pool.resize(1))
             assert {one.record for one in await results(pool, Version(), rows(4))} == {version}

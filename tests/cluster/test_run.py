@@ -173,15 +173,6 @@ def test_a_data_file_of_bad_rows_alone_is_named(scripted, tmp_path):
     assert "bad.jsonl" in result.stderr and "prompt" in result.stderr and "row 1" in result.stderr
 
 
-def test_plan_starts_nothing_and_holds_for_every_shipped_configuration():
-    for config in sorted(Path("configs").glob("*.yaml")):
-        result = rlaif("plan", str(config))
-        assert result.returncode == 0, (config, result.stderr)
-        assert "generator" in result.stdout
-    short = rlaif("plan", "configs/multi_node.yaml", "resources.gpus=8")
-    assert short.returncode == 2 and "gpus" in short.stderr.lower()
-
-
 def test_the_whole_method_on_ray_with_vllm(tiny_config, tmp_path):
     """Every stage on actors: vLLM engines, Ray Train ranks; the saved models are what stock libraries load."""
     changes = {role: {"engine": "vllm", "kv_cache_gib": 0.25} for role in ("generator", "labeller", "scorer")}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import ray
 from rich.console import Console
 
+from actors.cli import main
 from actors.placement import check, check_nodes, declared, phases_of, plan, table
 from rlaif.config import Config
 from rlaif.errors import PlacementError
@@ -73,3 +77,22 @@ def test_every_engine_and_rank_must_find_a_node_that_has_all_of_it() -> None:
 def test_a_cluster_that_lacks_a_resource_altogether_is_told_in_sums() -> None:
     with pytest.raises(PlacementError, match="judge: 'label' needs 1 at once, 0 available\n  labeller: 1 x 1 = 1"):
         check_nodes(plan(CONFIG, phases_of(CONFIG)), [{"CPU": 15, "GPU": 6}, {"CPU": 15, "GPU": 6}])
+
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_can_be_planned_without_starting_anything(path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["plan", str(path)])
+    assert leaving.value.code == 0
+    assert "generator" in capsys.readouterr().out
+    assert not ray.is_initialized()
+
+
+def test_a_shipped_configuration_that_is_given_too_little_is_refused(capsys) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["plan", str(CONFIGS / "multi_node.yaml"), "resources.gpus=8"])
+    assert leaving.value.code == 2
+    assert "gpus" in capsys.readouterr().err.lower()
