@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.pool import START_ATTEMPTS, EnginePool, RayPools
+from actors.pool import EnginePool, RayPools
 from actors.weights import SharedWeights
 from rlaif.config import Config
 from rlaif.config import EnginePool as EngineSettings
@@ -264,10 +264,9 @@ async def test_an_engine_that_fails_or_hangs_at_new_weights_is_replaced(hangs: b
 
 async def test_weights_and_a_smaller_pool_do_not_get_into_each_others_way() -> None:
     async with pool_of(min=1, max=3) as pool:
-        for version in (1, 2):
-            await pool.resize(3)
-            await asyncio.gather(pool.update_weights(weights(version)), pool.resize(1))
-            assert {one.record for one in await results(pool, Version(), rows(4))} == {version}
+        await pool.resize(3)
+        await asyncio.gather(pool.update_weights(weights(1)), pool.resize(1))
+        assert {one.record for one in await results(pool, Version(), rows(4))} == {1}
         assert pool.stats().restarts == 0
 
 
@@ -275,6 +274,7 @@ async def test_a_dead_engine_is_replaced_as_soon_as_one_can_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("actors.pool.RETRY_MOST_S", 0.1)
+    monkeypatch.setattr("actors.pool.START_ATTEMPTS", 1)
     model, away = Path(saved(tiny_lm(0, tied=True), tmp_path / "model")), tmp_path / "away"
     config = Config(generator={"engine": "scripted", "cpus": 0.5, "min": 2, "max": 2})
     pool = await RayPools(config).open("generator", str(model))
@@ -282,7 +282,7 @@ async def test_a_dead_engine_is_replaced_as_soon_as_one_can_be_started(
         model.rename(away)
         os.kill(pool.members[0].where.pid, signal.SIGKILL)
         async with asyncio.timeout(120):
-            while caplog.text.count("a replacement could not start") <= START_ATTEMPTS:
+            while caplog.text.count("a replacement could not start") < 2:
                 await asyncio.sleep(0.1)
             away.rename(model)
             while pool.stats().engines < 2:
