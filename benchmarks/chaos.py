@@ -88,12 +88,14 @@ def join(run_dir: Path, process: subprocess.Popen) -> Watch:
     raise SystemExit(f"the run ended with {process.returncode} before it could be joined")
 
 
-def kills(watch: Watch, process: subprocess.Popen, every_s: float, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Kill until the run ends; each kill with the time until its victim was replaced. When that takes longer than
-    ``every_s``, the next one waits for it: two actors of a role may not be told apart before."""
+def kills(
+    watch: Watch, process: subprocess.Popen, every_s: float, most: int, chance: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Kill ``most`` times, or until the run ends; each kill with the time until its victim was replaced. When that
+    takes longer than ``every_s``, the next one waits for it: two actors of a role may not be told apart before."""
     done: Counter[str] = Counter()
     due = time.monotonic() + every_s
-    while process.poll() is None:
+    while process.poll() is None and done.total() < most:
         time.sleep(LOOK_S)
         if time.monotonic() < due or not (found := all_roles(watch)):
             continue
@@ -148,6 +150,7 @@ def main() -> None:
     parser.add_argument("--calm", type=Path, help="the result of benchmarks.refresh")
     parser.add_argument("--from", type=Path, dest="base", help="a finished run to branch off before reinforcement")
     parser.add_argument("--every-s", type=float, default=20.0)
+    parser.add_argument("--kills", type=int, default=30, help="at most: on a slow machine a run under fire hardly ends")
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
@@ -159,7 +162,8 @@ def main() -> None:
         process = subprocess.Popen([sys.executable, "-m", "actors.cli", "run", str(CONCURRENT), *settings])
         watch = join(run_dir, process)
         done = []
-        for kill in kills(watch, process, arguments.every_s, random.Random(arguments.seed)):
+        chance = random.Random(arguments.seed)
+        for kill in kills(watch, process, arguments.every_s, arguments.kills, chance):
             print(kill, flush=True)
             done.append(kill)
         watch.close()
