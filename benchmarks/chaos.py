@@ -152,10 +152,11 @@ def main() -> None:
     parser.add_argument("--every-s", type=float, default=20.0)
     parser.add_argument("--kills", type=int, default=30, help="at most: on a slow machine a run under fire hardly ends")
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
+    parser.add_argument("--keep", type=Path, help="a new directory for the run, to look into it afterwards")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        run_dir, started = Path(temporary) / "run", time.monotonic()
+        run_dir, started = arguments.keep or Path(temporary) / "run", time.monotonic()
         settings = [f"run_dir={run_dir}", *SETTINGS, *arguments.overrides]
         if arguments.base:
             branch(arguments.base, run_dir, load_config(CONCURRENT, settings))

@@ -16,7 +16,9 @@ across prompts, so prompts may differ). ``by_seed`` has its means over the batch
 first fit on the answers of the sequential run, whose policy learned from it. ``gain`` is refreshed minus either, with
 its 95% interval (Student's t over the seeds). ``fresh_pairs`` tells what refreshes have to learn from: of the fresh
 pairs of which one answer is truly better, the share that the *labeller* ranked right, and both PMs, before the served
-one saw them; a PM can gain only where the labeller is more often right. ``--from`` names finished run directories to
+one saw them; a PM can gain only where the labeller is more often right. ``labels`` tells of the first labels and of
+each refresh's in turn what the judge did (flips, slot bias, order correlation), the share of pairs that the truth
+``tells_apart``, and of those the share that the judge ranked ``right``. ``--from`` names finished run directories to
 branch off, one for each seed.
 """
 
@@ -47,11 +49,15 @@ from rlaif.data.prompts import read_prompts
 from rlaif.data.tokenization import load_tokenizer
 from rlaif.evaluation import plots
 from rlaif.evaluation.answers import true_class
+from rlaif.journal import Journal
+from rlaif.label_quality import measure
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.paths import miniature_paths
 from rlaif.miniature.truth import Class, better
+from rlaif.records import Preference
 from rlaif.sampling import terminated
 from rlaif.stages.lag import num_refreshes, version_for
+from rlaif.stages.refresh import PREFERENCES, stage_of
 from rlaif.training.batches import padded
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -142,15 +148,13 @@ def red_team_requests(config: Config) -> dict[int, str]:
 
 def fresh_pairs(run_dir: Path, config: Config) -> dict[str, float]:
     """Of the pairs labelled for refreshes: how many have a true preference, and how often each judge finds it."""
-    lexicon, requests = load_lexicon(config.miniature.lexicon), red_team_requests(config)
+    winner_of = Winner(config)
     right: dict[str, list[bool]] = {"labeller": [], "frozen": [], "served": []}
     models = {version: Scorer(path) for version, path in enumerate(model_paths(run_dir, config))}
     eos = load_tokenizer(run_dir / "models" / "preference_model").eos_token_id
     for row in pq.read_table(run_dir / "preferences" / "refresh.parquet").to_pylist():
         version = int(row["id"].split("@refresh.")[1].split(".")[0])
-        request = requests[row["source_row"]]
-        kind_1, kind_2 = (true_class(lexicon, "red_team", request, row[f"answer_{place}"]) for place in (1, 2))
-        winner = better("red_team", kind_1, kind_2) if kind_1 and kind_2 else None
+        winner = winner_of(row["source_row"], row["answer_1"], row["answer_2"])
         if winner is None or row["prob"] is None:
             continue
         ids = [[*row["prompt_ids"], *terminated(tuple(row[f"token_ids_{place}"]), eos)] for place in (1, 2)]
@@ -159,6 +163,32 @@ def fresh_pairs(run_dir: Path, config: Config) -> dict[str, float]:
             score_1, score_2 = model(ids)
             right[name].append((score_1 > score_2) == (winner == 1))
     return {"num_pairs": len(right["labeller"]), **{name: fmean(found) for name, found in right.items()}}
+
+
+def labels(run_dir: Path, config: Config) -> list[dict[str, float | None]]:
+    """Of the first labels, and of each refresh's in turn: what the judge did, and what the truth says of the pairs."""
+    journal, winner_of, found = Journal(run_dir / "journal.sqlite"), Winner(config), []
+    refreshes = range(1, num_refreshes(config.reinforcement, config.preference_model.refresh) + 1)
+    for stage in ("preferences", *(stage_of(PREFERENCES, version) for version in refreshes)):
+        made = [(label, label.prob) for label in journal.records(Preference, stage) if label.prob is not None]
+        winners = [winner_of(label.source_row, label.answer_1, label.answer_2) for label, _ in made]
+        right = [(prob > 0.5) == (winner == 1) for (_, prob), winner in zip(made, winners, strict=True) if winner]
+        quality = measure(label for label, _ in made).measures()
+        shown = {name: quality[name].value for name in ("flip_rate", "slot_bias", "order_correlation")}
+        found.append({**shown, "tells_apart": len(right) / len(made), "right": fmean(right) if right else None})
+    return found
+
+
+class Winner:
+    """Which of two answers to a red-team prompt is truly better: 1, 2, or None."""
+
+    def __init__(self, config: Config) -> None:
+        self._lexicon, self._requests = load_lexicon(config.miniature.lexicon), red_team_requests(config)
+
+    def __call__(self, source_row: int, *answers: str) -> int | None:
+        request = self._requests[source_row]
+        kind_1, kind_2 = (true_class(self._lexicon, "red_team", request, answer) for answer in answers)
+        return better("red_team", kind_1, kind_2) if kind_1 and kind_2 else None
 
 
 def model_paths(run_dir: Path, config: Config) -> list[Path]:
@@ -254,7 +284,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs: dict[str, dict[int, Any]] = {way: {} for way in arguments.ways}
     points: dict[str, list[Points]] = {way: [] for way in WAYS}
-    fresh = {}
+    fresh, labelled = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
@@ -272,12 +302,12 @@ def main() -> None:
                 points[way].append(accuracies(run_dir, config))
                 print(way, seed, runs[way][seed], points[way][-1], flush=True)
                 if way == "concurrent":
-                    fresh[seed] = fresh_pairs(run_dir, config)
-                    print(fresh[seed], flush=True)
+                    fresh[seed], labelled[seed] = fresh_pairs(run_dir, config), labels(run_dir, config)
+                    print(fresh[seed], labelled[seed], flush=True)
     accuracy = None
     if points["concurrent"]:
         found = summary(points["concurrent"], points["sequential"])
-        accuracy = {**found, "fresh_pairs": fresh, "batches": points}
+        accuracy = {**found, "fresh_pairs": fresh, "labels": labelled, "batches": points}
     red_team = None if arguments.bases else arguments.red_team
     publish({"red_team": red_team, "runs": runs, "accuracy": accuracy}, arguments.json)
     if arguments.plot and points["concurrent"]:

@@ -161,10 +161,13 @@ class Supervision(Section):
 class Gate(Section):
     """Limits that labels must meet before a preference model is fitted on them."""
 
-    max_flip_rate: Fraction = Field(0.6, description="share of pairs whose winner changes with the order")
+    max_flip_rate: Fraction = Field(0.6, description="of the first labels, those whose winner changes with the order")
+    min_order_correlation: Fraction = Field(
+        0.3, description="of both orders' log-odds; below, more than half of an averaged label's variance is noise"
+    )
     max_invalid_rate: Fraction = 0.05
     min_gold_accuracy: Fraction = Field(0.5, description="agreement with labels that the pairs came with, if any did")
-    override: tuple[Literal["flip_rate", "invalid_rate", "gold_accuracy"], ...] = Field(
+    override: tuple[Literal["flip_rate", "order_correlation", "invalid_rate", "gold_accuracy"], ...] = Field(
         (), description="limits to pass by, by name"
     )
 

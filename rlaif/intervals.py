@@ -1,4 +1,4 @@
-"""Confidence intervals of rates and means."""
+"""Confidence intervals of rates, means and correlations."""
 
 from __future__ import annotations
 
@@ -30,3 +30,16 @@ def mean_interval(total: float, total_squares: float, count: int, z: float = Z_9
     variance = max(0.0, total_squares / count - mean * mean) * count / max(count - 1, 1)
     half = z * math.sqrt(variance / count)
     return mean - half, mean + half
+
+
+def correlation_interval(correlation: float, num_pairs: int, z: float = Z_95) -> tuple[float, float]:
+    """Fisher's interval of a correlation over ``num_pairs``. Three pairs or fewer say nothing: (-1, 1).
+
+    Source: Fisher, Metron 1 (1921).
+    """
+    if num_pairs <= 3:
+        return -1.0, 1.0
+    if abs(correlation) >= 1:
+        return correlation, correlation
+    middle, half = math.atanh(correlation), z / math.sqrt(num_pairs - 3)
+    return math.tanh(middle - half), math.tanh(middle + half)

@@ -16,11 +16,14 @@ TITLES = {
     "flips_to_slot_a": "... in favour of slot A",
     "slot_bias": "slot bias, log-odds to A",
     "order_gap": "|p1 - p2|",
+    "order_correlation": "correlation of both orders",
     "longer_preferred": "longer answer preferred",
     "gold_accuracy_first": "right by the file, first order alone",
     "gold_accuracy_second": "right by the file, second order alone",
     "gold_accuracy": "right by the file, both orders",
 }
+
+FORMS = {"slot_bias": "{:+.2f}", "order_correlation": "{:.2f}"}
 
 
 def label_table(run_dir: Path) -> Table:
@@ -42,5 +45,5 @@ def label_table(run_dir: Path) -> Table:
 
 
 def _shown(name: str, measure: dict[str, Any]) -> tuple[str, str]:
-    form = "{:+.2f}" if name == "slot_bias" else "{:.1%}"
+    form = FORMS.get(name, "{:.1%}")
     return form.format(measure["value"]), f"{form.format(measure['low'])} to {form.format(measure['high'])}"

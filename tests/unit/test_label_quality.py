@@ -1,4 +1,5 @@
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,29 @@ def test_an_unbiased_judge_does_not_flip():
     assert metrics["label/quality/order_gap"] == pytest.approx(0)
 
 
+def judged(spread: float, bias: float, noise: float, num: int = 400) -> list[Preference]:
+    """Labels of a judge with a bias, and noise of its own in each order; ``spread``: of the pairs' true log-odds."""
+    chance = random.Random(0)
+    made = []
+    for _ in range(num):
+        q = chance.gauss(0, spread)
+        made.append(label(q + bias + chance.gauss(0, noise), q - bias + chance.gauss(0, noise)))
+    return made
+
+
+def test_the_order_correlation_is_that_of_both_orders_without_the_bias():
+    """Variance 4 in common and 1 of each order's own: 0.8, whatever the bias."""
+    found = [measure(judged(spread=2, bias=bias, noise=1)).measures()["order_correlation"] for bias in (0, 3)]
+    assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
+    assert found[0].low < 0.8 < found[0].high and found[0].high - found[0].low < 0.1
+    assert measure(judged(spread=1, bias=3, noise=0)).measures()["order_correlation"].value == pytest.approx(1)
+
+
+def test_votes_that_are_all_alike_have_no_order_correlation():
+    assert "order_correlation" not in measure([label(1, 1)]).measures()
+    assert "order_correlation" not in measure([label(2, -2)] * 10).measures()
+
+
 def test_longer_preferred_counts_probability():
     quality = measure([label(1, 1, answer_1="a longer one", answer_2="short")])
     assert quality.metrics()["label/quality/longer_preferred"] == pytest.approx(0.75)
@@ -67,7 +91,7 @@ def test_longer_preferred_counts_probability():
 def test_every_measure_has_an_interval_that_shrinks():
     few, many = (measure(label(q, q + 1) for q in (1, -0.5) * n).measures() for n in (5, 500))
     assert few["flip_rate"].value == many["flip_rate"].value == 0.5
-    for name in ("flip_rate", "slot_bias", "order_gap"):
+    for name in ("flip_rate", "slot_bias", "order_gap", "order_correlation"):
         widths = [m[name].high - m[name].low for m in (few, many)]
         assert few[name].low <= few[name].value <= few[name].high
         assert widths[1] <= widths[0]
@@ -101,7 +125,7 @@ def test_which_answer_is_called_the_first_changes_nothing():
     labels = [label(0.3 * i - 1, 0.2 * i + 0.05, prob=0.1 + 0.08 * i, gold=float(i % 3 > 0)) for i in range(10)]
     one, other = measure(labels), measure(map(mirrored, labels))
     assert one.calibration.error == pytest.approx(other.calibration.error)
-    for name in ("flip_rate", "slot_bias", "order_gap", "gold_accuracy", "agreement"):
+    for name in ("flip_rate", "slot_bias", "order_gap", "order_correlation", "gold_accuracy", "agreement"):
         assert one.measures()[name].value == pytest.approx(other.measures()[name].value)
 
 
@@ -131,3 +155,20 @@ def test_the_gate_minds_gold_labels_where_there_are_some():
     with pytest.raises(GateError, match=r"gold_accuracy is 0\.000, below .*override=\[gold_accuracy\]"):
         check_gate(wrong, Gate())
     check_gate(measure([label(1, 1)]).metrics(), Gate())
+
+
+def test_fresh_answers_that_are_alike_pass_the_gate_though_a_biased_judge_flips_them():
+    alike = measure(judged(spread=0.5, bias=2, noise=0.1)).metrics()
+    assert alike["label/quality/flip_rate"] > 0.99
+    check_gate(alike, Gate(), fresh=True)
+    with pytest.raises(GateError, match=r"flip_rate is .*override=\[flip_rate\]"):
+        check_gate(alike, Gate())
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_the_gate_stops_labels_that_the_slot_decides_and_not_the_answers(fresh):
+    blind = measure(judged(spread=0, bias=0, noise=2)).metrics()
+    assert blind["label/quality/flip_rate"] < 0.6
+    with pytest.raises(GateError, match=r"order_correlation is .*, below .*override=\[order_correlation\]"):
+        check_gate(blind, Gate(), fresh=fresh)
+    check_gate(blind, Gate(override=("order_correlation",)), fresh=fresh)
