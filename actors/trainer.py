@@ -213,7 +213,7 @@ class Fit:
         try:
             return self._fit.result().return_value
         except (TrainingFailedError, RayError) as error:
-            await self.check()  # ranks fail, too, when their mailbox dies
+            await self.ranks()  # raises TrainerLostError when their mailbox is dead: ranks fail with it
             raise cause_of_failure(self._name, error) from error
 
     async def ask(self, answer: Awaitable[T]) -> T:
@@ -222,10 +222,6 @@ class Fit:
             return await within(MAILBOX_TIMEOUT_S, answer, f"the mailbox of {self._name}")
         except RayActorError as error:
             raise TrainerLostError(f"{self._name}: its mailbox died: {death_of(error)}") from error
-
-    async def check(self) -> None:
-        """Raises TrainerLostError when the mailbox is dead."""
-        await self.ranks()
 
     async def answer_to(self, number: int, what: str) -> Any:
         """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError when nothing moves any more."""

@@ -96,7 +96,10 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
             "labeller": {**engine, "model": tiny_world["feedback"]},
             "scorer": engine,
             "supervision": {"base_model": tiny_world["base"], "max_length": MAX_LENGTH, "optimization": optimization},
-            "labelling": {"min_letter_mass": 0.0, "gate": {"override": ["flip_rate", "invalid_rate"]}},
+            "labelling": {
+                "min_letter_mass": 0.0,
+                "gate": {"override": ["flip_rate", "order_correlation", "invalid_rate"]},  # a random judge meets none
+            },
             "preference_model": {
                 "base_model": tiny_world["base"],
                 "max_length": MAX_LENGTH,
