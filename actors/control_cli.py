@@ -92,6 +92,7 @@ def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout
     from ray.exceptions import GetTimeoutError, RayError
 
     from actors.announcement import ended
+    from actors.causes import death_of
     from actors.control import Scale
     from actors.ray_start import joined
 
@@ -106,7 +107,8 @@ def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout
         except GetTimeoutError:
             raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} (driver: pid {run.pid} on {run.host})") from None
         except RayError as error:
-            raise RunError(f"{run_dir}: ended, or lost its control actor, before it answered: {error}") from error
+            why = death_of(error)
+            raise RunError(f"{run_dir}: ended, or lost its control actor, before it answered: {why}") from error
 
 
 # --------------------------------------------------------------------------------------------------------- tables

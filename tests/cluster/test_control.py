@@ -13,10 +13,10 @@ from tests.cluster.test_run import NUM_ROWS, recorded, rlaif, scripted, start, w
 
 __all__ = ["scripted"]
 
-#: A row asks its engine five times: one row a second of one engine, which holds 8 of them.
+#: A row asks its engine five times: 4 rows in 3 seconds of one engine, which holds 8 of them.
 SLOW = tuple(
     f"generator.{setting}"
-    for setting in ("scripted.concurrency=1", "scripted.latency_s=0.2", "max=4", "cpus=0.5", "max_in_flight=8")
+    for setting in ("scripted.concurrency=1", "scripted.latency_s=0.15", "max=4", "cpus=0.5", "max_in_flight=8")
 )
 MISTAKES = {
     ("generator", "5"): "generator: 5 engines asked for; generator.min=1 and max=4",
@@ -28,7 +28,7 @@ MISTAKES = {
 
 @pytest.fixture
 def going(scripted):
-    """A run that is in its second stage, and would be for five minutes: on a busy machine a command takes long."""
+    """A run that is in its second stage, and would be for four minutes: on a busy machine a command takes long."""
     config, run_dir = scripted
     assert rlaif("stage", "read", config, *SLOW, "--in-process").returncode == 0
     process = start("stage", "revise", config, *SLOW)
