@@ -6,8 +6,8 @@ Real vLLM engines, DeepSpeed ranks and Ray; roles that were killed least are kil
 long it took until another process stood in the victim's place: for an engine that it serves (weights caught up), for a
 trainer's rank that its group has started again. ``counts`` are the manifest's: rows in = rows out + quarantined;
 ``doubled`` ids must be none. ``harmful`` is RL-CAI's truth-measured harm beside the 95% interval (Student's t) of calm
-concurrent runs of as many batches, ``benchmarks.refresh --ways concurrent reinforcement.batches=80``. Goals: 15 kills,
-3 of each role, harm within the interval.
+concurrent runs of as many batches, ``benchmarks.refresh --ways concurrent reinforcement.batches=80
+"labelling.gate.override=[flip_rate]"``. Goals: 15 kills, 3 of each role, harm within the interval.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ ROLES = {"generator", "labeller", "scorer", *FITS.values()}
 SETTINGS = (
     "policy_trainer.max_failures=50",
     "preference_trainer.max_failures=50",
+    # The planted bias flips answers that have become alike: seen to end calm runs of this length, too (see the README).
+    "labelling.gate.override=[flip_rate]",
     "reinforcement.batches=80",  # fewer end before 15 kills
     "reinforcement.checkpoint_every=4",  # a lost rank learns again what came after the last checkpoint
 )

@@ -161,7 +161,7 @@ class Supervision(Section):
 class Gate(Section):
     """Limits that labels must meet before a preference model is fitted on them."""
 
-    max_flip_rate: Fraction = Field(0.6, description="of the first labels, those whose winner changes with the order")
+    max_flip_rate: Fraction = Field(0.6, description="share of pairs whose winner changes with the order")
     min_order_correlation: Fraction = Field(
         0.3, description="of both orders' log-odds; below, more than half of an averaged label's variance is noise"
     )

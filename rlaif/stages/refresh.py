@@ -100,10 +100,10 @@ class RefreshLoops:
             pass
 
     def _check_labels(self, version: int) -> None:
-        """The gate of the first fit holds for every refresh, but for flips. Raises GateError."""
+        """The gate of the first fit holds for every refresh. Raises GateError."""
         quality = measure(self.run.run_dir.journal.records(Preference, stage_of(PREFERENCES, version))).metrics()
         self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
-        check_gate(quality, self.run.config.labelling.gate, fresh=True)
+        check_gate(quality, self.run.config.labelling.gate)
 
     def _fresh(self, version: int) -> list[Row]:
         """The pairs that were labelled for this refresh."""
