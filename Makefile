@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-cluster chaos soak lint clean
+.PHONY: demo test unit contract parity pipeline test-cluster chaos soak lint clean
 
 # The whole method on this machine: make the miniature, run all stages, leave everything in runs/quickstart.
 demo: .venv/ready
@@ -12,10 +12,18 @@ demo: .venv/ready
 
 # Unit, contract, parity, pipeline and single-host Ray tests, vLLM and DeepSpeed included. A process for each suite:
 # vLLM takes torch's process groups down with it when its last engine closes, which DeepSpeed's ranks would miss.
+# The quick ones run side by side, as each keeps one core busy; they share the miniature. The Ray tests have the
+# machine to themselves, because they wait for real processes.
+QUICK := unit contract parity pipeline
 test: .venv/ready
-	failed=""; for suite in unit contract parity pipeline cluster; do \
-	  $(BIN)/python -m pytest tests/$$suite || failed="$$failed $$suite"; \
-	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+	$(BIN)/python -m rlaif.miniature.make
+	failed=""; \
+	$(MAKE) --jobs=2 --keep-going --output-sync=target $(QUICK) || failed=yes; \
+	$(BIN)/python -m pytest tests/cluster || failed=yes; \
+	test -z "$$failed"
+
+$(QUICK): .venv/ready
+	$(BIN)/python -m pytest tests/$@
 
 # A real cluster of two hosts on this machine (network namespaces, so it needs root): submit, stop, a cut link.
 test-cluster: .venv/ready

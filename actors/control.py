@@ -4,15 +4,15 @@
        ▲                │ ▲                     │
        └─────answer─────┘ └───────answer────────┘
 
-The actor holds what was asked and is not yet answered, nothing else: Ray starts it again when it dies, whoever asked is
-told, and the run does not notice.
+The actor holds what was asked and is not yet answered, nothing else. When it dies, Ray starts it again and asks it anew
+what was not answered: neither the run nor whoever asked notices. To ask twice for a size is to ask once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,23 +60,22 @@ class Control:
     """The actor."""
 
     def __init__(self) -> None:
-        self._numbers = itertools.count()
-        self._new: dict[int, Scale | None] = {}
-        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._new: dict[str, Scale | None] = {}
+        self._asked: dict[str, asyncio.Future[Answer]] = {}
         self._changed = asyncio.Event()
 
     async def ask(self, order: Scale | None) -> Answer:
         """What the driver answers to ``order`` (None: only how its pools are). Whoever asks bounds the wait."""
-        number = next(self._numbers)
-        self._new[number] = order
-        self._asked[number] = asyncio.get_running_loop().create_future()
+        name = secrets.token_hex(8)  # no count: an answer to what was asked before this actor's death is no answer now
+        self._new[name] = order
+        self._asked[name] = asyncio.get_running_loop().create_future()
         self._changed.set()
         try:
-            return await self._asked[number]
+            return await self._asked[name]
         finally:
-            del self._asked[number]
+            del self._asked[name]
 
-    async def next_orders(self) -> dict[int, Scale | None]:
+    async def next_orders(self) -> dict[str, Scale | None]:
         """What was asked since the last call; empty when nothing was for ``POLL_S``."""
         try:
             await asyncio.wait_for(self._changed.wait(), POLL_S)
@@ -86,9 +85,9 @@ class Control:
         orders, self._new = self._new, {}
         return orders
 
-    async def answer(self, number: int, answer: Answer) -> None:
+    async def answer(self, name: str, answer: Answer) -> None:
         """An answer that nobody waits for is dropped."""
-        waiting = self._asked.get(number)
+        waiting = self._asked.get(name)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
@@ -97,7 +96,8 @@ class Control:
 async def controlled(pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[str]:
     """Do what other commands ask while the ``async with`` block runs; yields the name of the control actor."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = ray.remote(Control).options(name=NAME, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    actor = ray.remote(Control).options(name=NAME, num_cpus=0, scheduling_strategy=here, **lasting)
     attending = asyncio.create_task(Attendant(actor.remote(), pools, trainers, phases).attend())
     try:
         yield NAME
@@ -118,10 +118,10 @@ class Attendant:
     async def attend(self) -> None:
         async with asyncio.TaskGroup() as answers:  # what is still being done when the run ends is cancelled
             while True:
-                for number, order in (await self._next_orders()).items():
-                    answers.create_task(self._answer(number, order))
+                for name, order in (await self._next_orders()).items():
+                    answers.create_task(self._answer(name, order))
 
-    async def _next_orders(self) -> dict[int, Scale | None]:
+    async def _next_orders(self) -> dict[str, Scale | None]:
         try:
             return await within(POLL_TIMEOUT_S, self._control.next_orders.remote(), "the control actor")
         except (RayError, WaitTimeoutError) as error:
@@ -129,7 +129,7 @@ class Attendant:
             await asyncio.sleep(RETRY_S)
             return {}
 
-    async def _answer(self, number: int, order: Scale | None) -> None:
+    async def _answer(self, name: str, order: Scale | None) -> None:
         mistake = failure = None
         try:
             if order is not None:
@@ -142,7 +142,7 @@ class Attendant:
         pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
         answer = Answer(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
         try:
-            sent = self._control.answer.remote(number, answer)
+            sent = self._control.answer.remote(name, answer)
             await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")
         except (RayError, WaitTimeoutError) as error:
             logger.warning("control actor: %s", error)

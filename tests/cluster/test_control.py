@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.cluster.test_lost_trainer import processes, wait_until
 from tests.cluster.test_run import NUM_ROWS, recorded, rlaif, scripted, start, wait_for_rows
 
 __all__ = ["scripted"]
@@ -40,19 +42,22 @@ def going(scripted):
         process.communicate()
 
 
-def test_a_running_job_is_scaled_up_and_down_and_loses_no_row(going):
+def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
+    """One run, because each start takes long."""
     process, run_dir = going
-    shown = rlaif("status", str(run_dir))
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stderr == "", "no noise of Ray"
-    assert f"pid {process.pid}" in shown.stdout and "revise" in shown.stdout and "generator" in shown.stdout
-    up = rlaif("scale", str(run_dir), "generator", "4")
-    assert (up.returncode, up.stderr) == (0, "")
-    assert "generator: 4 engines serve" in up.stdout
+    check_status(process, run_dir)
+    for (role, size), told in MISTAKES.items():
+        check_mistake(rlaif("scale", str(run_dir), role, size), told)
+    growing = start("scale", str(run_dir), "generator", "4")
+    wait_until(lambda: len(processes(psutil.Process(process.pid), "ray::EngineActor")) > 1, process)
+    (control,) = processes(psutil.Process(process.pid), "ray::Control")
+    control.kill()  # it is started again and asked anew
+    check_scaled(*growing.communicate(timeout=300), 4)
     down = rlaif("scale", str(run_dir), "generator", "1")
-    assert "generator: 1 engines serve" in down.stdout, down.stderr
+    check_scaled(down.stdout, down.stderr, 1)
     assert len(recorded(run_dir)) < NUM_ROWS, "all this while it ran"
-    assert rlaif("scale", str(run_dir), "generator", "4").returncode == 0
+    again = rlaif("scale", str(run_dir), "generator", "4")
+    check_scaled(again.stdout, again.stderr, 4)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert len(recorded(run_dir)) == NUM_ROWS
@@ -62,26 +67,22 @@ def test_a_running_job_is_scaled_up_and_down_and_loses_no_row(going):
     assert shown.returncode == 0 and "not running" in shown.stdout and "revisions" in shown.stdout
 
 
-def test_what_cannot_be_scaled_is_said_in_one_line(going):
-    for (role, size), told in MISTAKES.items():
-        result = rlaif("scale", str(going[1]), role, size)
-        assert result.returncode == 2
-        assert told in result.stderr.replace("\n", " ")
-        assert "Traceback" not in result.stderr
+def check_status(process: subprocess.Popen, run_dir: Path) -> None:
+    shown = rlaif("status", str(run_dir))
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr == "", "no noise of Ray"
+    assert f"pid {process.pid}" in shown.stdout and "revise" in shown.stdout and "generator" in shown.stdout
 
 
-def test_a_control_actor_that_dies_is_started_again_and_a_driver_that_dies_runs_no_more(going):
-    process, run_dir = going
-    (control,) = (p for p in psutil.Process(process.pid).children(recursive=True) if "Control" in p.name())
-    control.kill()
-    assert rlaif("scale", str(run_dir), "generator", "2").returncode == 0
-    assert process.poll() is None
-    process.kill()
-    process.wait()
-    result = rlaif("scale", str(run_dir), "generator", "2")
+def check_mistake(result: subprocess.CompletedProcess, told: str) -> None:
     assert result.returncode == 2
-    assert f"its driver (pid {process.pid} on " in result.stderr
-    assert rlaif("status", str(run_dir)).returncode == 0
+    assert told in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+
+
+def check_scaled(stdout: str, stderr: str, size: int) -> None:
+    assert stderr == ""
+    assert f"generator: {size} engines serve" in stdout
 
 
 def test_a_directory_without_a_run(tmp_path: Path, scripted):

@@ -99,25 +99,25 @@ def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
     return alive
 
 
-def test_a_killed_driver_loses_and_repeats_nothing(scripted):
+def test_whatever_ends_a_driver_the_same_command_goes_on_and_repeats_no_row(scripted):
+    """One run, because each start takes long: killed, stopped by Ctrl-C, then by whoever stops a job."""
     config, run_dir = scripted
-    process = start("stage", "read", config)
-    assert process.wait(120) == 0
-    process = start("stage", "revise", config)
-    wait_for_rows(process, run_dir, 60)
-    actors = actors_of(process)
-    assert actors
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not still_running(actors), "Ray outlived its driver"
-    before = recorded(run_dir)
-    assert 60 <= len(before) < NUM_ROWS
-    again = rlaif("stage", "revise", config)
-    assert again.returncode == 0, again.stderr
-    after = recorded(run_dir)
-    assert len(after) == NUM_ROWS
-    # A row that was recorded is not computed again: its record, seconds included, is the very same.
-    assert {id: after[id] for id in before} == before
+    assert rlaif("stage", "read", config, "--in-process").returncode == 0
+    before: dict[str, float] = {}
+    for sent, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 130)):
+        process = start("stage", "revise", config)
+        wait_for_rows(process, run_dir, len(before) + 30)
+        actors = actors_of(process)
+        assert actors
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == code, stderr
+        assert not still_running(actors), "Ray outlived its driver"
+        check_last_words(process, run_dir, stderr)
+        before = recorded_again(before, run_dir)
+        assert len(before) < NUM_ROWS
+    assert rlaif("stage", "revise", config).returncode == 0
+    assert len(recorded_again(before, run_dir)) == NUM_ROWS
     manifest = json.loads((run_dir / "manifest.json").read_text())
     assert manifest["stages"]["revisions"] == {
         "state": "done",
@@ -127,22 +127,24 @@ def test_a_killed_driver_loses_and_repeats_nothing(scripted):
     }
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])  # of Ctrl-C, and of whoever stops a job
-def test_an_interruption_stops_the_actors_and_can_be_resumed(scripted, sent):
-    config, run_dir = scripted
-    assert rlaif("stage", "read", config).returncode == 0
-    process = start("stage", "revise", config)
-    wait_for_rows(process, run_dir, 20)
-    actors = actors_of(process)
-    assert actors
-    process.send_signal(sent)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    assert "same command" in stderr and "Traceback" not in stderr
-    assert not still_running(actors)
-    assert not (run_dir / "driver.json").exists()
-    assert rlaif("stage", "revise", config).returncode == 0
-    assert len(recorded(run_dir)) == NUM_ROWS
+def check_last_words(process: subprocess.Popen, run_dir: Path, stderr: str) -> None:
+    """Who is interrupted says how to go on; who is killed cannot, and whoever asks for it is told."""
+    assert "Traceback" not in stderr
+    if process.returncode == 130:
+        assert "same command" in stderr
+        assert not (run_dir / "driver.json").exists()
+        return
+    assert rlaif("status", str(run_dir)).returncode == 0
+    scaled = rlaif("scale", str(run_dir), "generator", "2")
+    assert scaled.returncode == 2
+    assert f"its driver (pid {process.pid} on " in scaled.stderr
+
+
+def recorded_again(before: dict[str, float], run_dir: Path) -> dict[str, float]:
+    """What is recorded now. A row of ``before`` was not computed again: its record, seconds included, is the same."""
+    after = recorded(run_dir)
+    assert {id: after[id] for id in before} == before
+    return after
 
 
 @pytest.mark.parametrize(
