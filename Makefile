@@ -12,13 +12,13 @@ demo: .venv/ready
 
 # Unit, contract, parity, pipeline and single-host Ray tests, vLLM and DeepSpeed included. A process for each suite:
 # vLLM takes torch's process groups down with it when its last engine closes, which DeepSpeed's ranks would miss.
-# The quick ones run side by side, as each keeps one core busy; they share the miniature. The Ray tests have the
-# machine to themselves, because they wait for real processes.
+# The quick ones run side by side on one core each (threads that wait for a core spin) and share the miniature. The Ray
+# tests have the machine to themselves, because they wait for real processes.
 QUICK := unit contract parity pipeline
 test: .venv/ready
 	$(BIN)/python -m rlaif.miniature.make
 	failed=""; \
-	$(MAKE) --jobs=2 --keep-going --output-sync=target $(QUICK) || failed=yes; \
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --keep-going --output-sync=target $(QUICK) || failed=yes; \
 	$(BIN)/python -m pytest tests/cluster || failed=yes; \
 	test -z "$$failed"
 

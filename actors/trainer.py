@@ -22,10 +22,10 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, RayTrainError, TrainingFailedError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.causes import death_of
+from actors.causes import cause_of, death_of
 from actors.feeding import EveryRowToEveryRank, count_rows, epochs_of
 from actors.mailbox import POLL_S, Mailbox, Seen, Verb
 from actors.member import log_tail
@@ -44,8 +44,8 @@ T = TypeVar("T")
 Job = SFTJob | PreferenceJob | PPOJob | RefreshJob
 CLOSE_TIMEOUT_S = 30.0
 MAILBOX_TIMEOUT_S = POLL_S + 30.0
-#: What a rank raises when another one died or the network broke: the group is started again.
-PASSING = (RuntimeError, OSError)
+#: What a rank raises when another process died or the network broke: the group is started again.
+PASSING = (RuntimeError, OSError, RayError)
 
 
 class RayTrainers:
@@ -270,7 +270,10 @@ class Fit:
 
 
 class FinalFailures(UserCallback):
-    """In Ray Train's controller: raises for failures that a restart cannot mend, which ends the fit."""
+    """In Ray Train's controller: raises for failures that a restart cannot mend, which ends the fit.
+
+    An error of Ray Train's own says that a rank's process died or is silent; any other was raised in it.
+    """
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
@@ -279,18 +282,13 @@ class FinalFailures(UserCallback):
         if ray.get(self._mailbox.failed.remote()):
             raise RunError("the trainer was closed")
         for rank, error in sorted(worker_exceptions.items()):
-            if raised(error) is not None and not isinstance(raised(error), PASSING):
+            if not isinstance(cause_of(error), (RayTrainError, *PASSING)):
                 raise named(f"rank {rank}", error)
-
-
-def raised(error: BaseException) -> BaseException | None:
-    """What a rank's own code raised; None when its process died."""
-    return getattr(error, "_base_exc", None)
 
 
 def named(where: str, error: BaseException) -> RlaifError:
     """``error`` as one of ours that says where it came from; user mistakes stay what they are."""
-    cause = raised(error) or getattr(error, "health_check_failure", error)
+    cause = getattr(error, "health_check_failure", error)
     if isinstance(cause, RlaifError):
         return type(cause)(f"{where}: {cause}")
     said = death_of(cause) if isinstance(cause, RayError) else f"{type(cause).__name__}: {cause}"
@@ -305,7 +303,7 @@ def cause_of_failure(name: str, error: BaseException) -> RlaifError:
     if isinstance(error, ControllerError):
         return named(name, error.controller_failure)
     if isinstance(error, WorkerGroupError) and error.worker_failures:
-        failures = sorted(error.worker_failures.items(), key=lambda item: isinstance(raised(item[1]), PASSING))
+        failures = sorted(error.worker_failures.items(), key=lambda item: isinstance(item[1], PASSING))
         rank, failure = failures[0]
         return named(f"{name}: rank {rank}", failure)
     return named(name, error)

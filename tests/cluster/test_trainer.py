@@ -71,8 +71,15 @@ async def test_two_ranks_see_every_row_although_actors_hold_all_other_cpus(
 
 async def test_the_cause_of_a_rank_that_fails_surfaces_without_a_restart(tmp_path: Path) -> None:
     job = sft_job(tmp_path, max_length=2, trainer=Trainer(ranks=1, cpus=0.5, max_failures=2))
+    before = num_ranks_started()
     with pytest.raises(DataError, match=r"supervise: rank 0: .*: no row has an answer within max_length=2"):
         await RayTrainers(tmp_path).supervise(job)
+    assert num_ranks_started() == before + 1
+
+
+def num_ranks_started() -> int:
+    """Ever, on this cluster."""
+    return sum(actor["ActorClassName"] == "RayTrainWorker" for actor in ray._private.state.actors().values())
 
 
 async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path) -> None:
