@@ -4,8 +4,8 @@
        ▲                │ ▲                     │
        └─────answer─────┘ └───────answer────────┘
 
-The actor holds what was asked and is not yet answered, nothing else. When it dies, Ray starts it again and asks it anew
-what was not answered: neither the run nor whoever asked notices. To ask twice for a size is to ask once.
+The actor holds what was asked and is not yet answered, nothing else. When it dies, Ray starts it again, a command asks
+again (to ask twice for a size is to ask once), and the run does not notice.
 """
 
 from __future__ import annotations
@@ -96,8 +96,7 @@ class Control:
 async def controlled(pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[str]:
     """Do what other commands ask while the ``async with`` block runs; yields the name of the control actor."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    lasting = {"max_restarts": -1, "max_task_retries": -1}
-    actor = ray.remote(Control).options(name=NAME, num_cpus=0, scheduling_strategy=here, **lasting)
+    actor = ray.remote(Control).options(name=NAME, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
     attending = asyncio.create_task(Attendant(actor.remote(), pools, trainers, phases).attend())
     try:
         yield NAME

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STATUS_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 30.0  #: of a driver that has other things to do
+RETRY_S = 0.5  #: while the control actor is started again
 
 RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
 
@@ -89,26 +90,40 @@ def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout
     if run.auth_mode is not None:  # read when Ray is imported; a Ray started for one run asks for the user's token
         os.environ.setdefault("RAY_AUTH_MODE", run.auth_mode)
     import ray
-    from ray.exceptions import GetTimeoutError, RayError
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-    from actors.announcement import ended
+    from actors.announcement import find_run
     from actors.causes import death_of
     from actors.control import Scale
     from actors.ray_start import joined
 
     order = Scale(role=size[0], size=size[1]) if size else None
+    deadline = time.monotonic() + timeout_s
     with joined(run_dir, run):
-        try:
-            control = ray.get_actor(run.control)
-        except ValueError:
-            raise ended(run_dir, run) from None
-        try:
-            return ray.get(control.ask.remote(order), timeout=timeout_s)
-        except GetTimeoutError:
-            raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} (driver: pid {run.pid} on {run.host})") from None
-        except RayError as error:
-            why = death_of(error)
-            raise RunError(f"{run_dir}: ended, or lost its control actor, before it answered: {why}") from error
+        while True:
+            answer = _control(run_dir, run).ask.remote(order)
+            try:
+                return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+            except GetTimeoutError:
+                driver = f"(driver: pid {run.pid} on {run.host})"
+                raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} {driver}") from None
+            except RayActorError:  # Ray starts the control actor again, unless the run is over
+                find_run(run_dir)
+                time.sleep(RETRY_S)
+            except RayError as error:
+                raise RunError(f"{run_dir}: {what}: {death_of(error)}") from error
+
+
+def _control(run_dir: Path, run: Announcement) -> Any:
+    """The run's control actor, in the cluster that this process has joined. Raises UserError when there is none."""
+    import ray
+
+    from actors.announcement import ended
+
+    try:
+        return ray.get_actor(run.control)
+    except ValueError:
+        raise ended(run_dir, run) from None
 
 
 # --------------------------------------------------------------------------------------------------------- tables
