@@ -66,14 +66,14 @@ class Control:
 
     async def ask(self, order: Scale | None) -> Answer:
         """What the driver answers to ``order`` (None: only how its pools are). Whoever asks bounds the wait."""
-        name = secrets.token_hex(8)  # no count: an answer to what was asked before this actor's death is no answer now
-        self._new[name] = order
-        self._asked[name] = asyncio.get_running_loop().create_future()
+        key = secrets.token_hex(8)  # a count would begin again with the actor, and late answers go to who asked anew
+        self._new[key] = order
+        self._asked[key] = asyncio.get_running_loop().create_future()
         self._changed.set()
         try:
-            return await self._asked[name]
+            return await self._asked[key]
         finally:
-            del self._asked[name]
+            del self._asked[key]
 
     async def next_orders(self) -> dict[str, Scale | None]:
         """What was asked since the last call; empty when nothing was for ``POLL_S``."""
@@ -85,9 +85,9 @@ class Control:
         orders, self._new = self._new, {}
         return orders
 
-    async def answer(self, name: str, answer: Answer) -> None:
+    async def answer(self, key: str, answer: Answer) -> None:
         """An answer that nobody waits for is dropped."""
-        waiting = self._asked.get(name)
+        waiting = self._asked.get(key)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
@@ -117,8 +117,8 @@ class Attendant:
     async def attend(self) -> None:
         async with asyncio.TaskGroup() as answers:  # what is still being done when the run ends is cancelled
             while True:
-                for name, order in (await self._next_orders()).items():
-                    answers.create_task(self._answer(name, order))
+                for key, order in (await self._next_orders()).items():
+                    answers.create_task(self._answer(key, order))
 
     async def _next_orders(self) -> dict[str, Scale | None]:
         try:
@@ -128,7 +128,7 @@ class Attendant:
             await asyncio.sleep(RETRY_S)
             return {}
 
-    async def _answer(self, name: str, order: Scale | None) -> None:
+    async def _answer(self, key: str, order: Scale | None) -> None:
         mistake = failure = None
         try:
             if order is not None:
@@ -141,7 +141,7 @@ class Attendant:
         pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
         answer = Answer(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
         try:
-            sent = self._control.answer.remote(name, answer)
+            sent = self._control.answer.remote(key, answer)
             await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")
         except (RayError, WaitTimeoutError) as error:
             logger.warning("control actor: %s", error)

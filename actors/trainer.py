@@ -282,13 +282,18 @@ class FinalFailures(UserCallback):
         if ray.get(self._mailbox.failed.remote()):
             raise RunError("the trainer was closed")
         for rank, error in sorted(worker_exceptions.items()):
-            if not isinstance(cause_of(error), (RayTrainError, *PASSING)):
+            if not isinstance(error, RayTrainError) and not may_pass(error):
                 raise named(f"rank {rank}", error)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a rank raised it because something else died, so that a restart may mend it."""
+    return isinstance(cause_of(error), PASSING)
 
 
 def named(where: str, error: BaseException) -> RlaifError:
     """``error`` as one of ours that says where it came from; user mistakes stay what they are."""
-    cause = getattr(error, "health_check_failure", error)
+    cause = cause_of(getattr(error, "health_check_failure", error))
     if isinstance(cause, RlaifError):
         return type(cause)(f"{where}: {cause}")
     said = death_of(cause) if isinstance(cause, RayError) else f"{type(cause).__name__}: {cause}"
@@ -303,7 +308,7 @@ def cause_of_failure(name: str, error: BaseException) -> RlaifError:
     if isinstance(error, ControllerError):
         return named(name, error.controller_failure)
     if isinstance(error, WorkerGroupError) and error.worker_failures:
-        failures = sorted(error.worker_failures.items(), key=lambda item: isinstance(item[1], PASSING))
+        failures = sorted(error.worker_failures.items(), key=lambda item: may_pass(item[1]))
         rank, failure = failures[0]
         return named(f"{name}: rank {rank}", failure)
     return named(name, error)
