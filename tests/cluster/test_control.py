@@ -51,13 +51,13 @@ def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
     growing = start("scale", str(run_dir), "generator", "4")
     wait_until(lambda: len(processes(psutil.Process(process.pid), "ray::EngineActor")) > 1, process)
     (control,) = processes(psutil.Process(process.pid), "ray::Control")
-    control.kill()  # it is started again and asked anew
-    check_scaled(*growing.communicate(timeout=300), 4)
-    down = rlaif("scale", str(run_dir), "generator", "1")
-    check_scaled(down.stdout, down.stderr, 1)
+    control.kill()  # it is started again, and asked again
+    stdout, stderr = growing.communicate(timeout=300)
+    check_scaled(subprocess.CompletedProcess(growing.args, growing.returncode, stdout, stderr), 4)
+    assert process.poll() is None
+    check_scaled(rlaif("scale", str(run_dir), "generator", "1"), 1)
     assert len(recorded(run_dir)) < NUM_ROWS, "all this while it ran"
-    again = rlaif("scale", str(run_dir), "generator", "4")
-    check_scaled(again.stdout, again.stderr, 4)
+    check_scaled(rlaif("scale", str(run_dir), "generator", "4"), 4)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert len(recorded(run_dir)) == NUM_ROWS
@@ -80,9 +80,9 @@ def check_mistake(result: subprocess.CompletedProcess, told: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def check_scaled(stdout: str, stderr: str, size: int) -> None:
-    assert stderr == ""
-    assert f"generator: {size} engines serve" in stdout
+def check_scaled(result: subprocess.CompletedProcess, size: int) -> None:
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"generator: {size} engines serve" in result.stdout
 
 
 def test_a_directory_without_a_run(tmp_path: Path, scripted):
