@@ -22,12 +22,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.causes import one_line
-from actors.placement import Phases
-from actors.pool import PoolStats, RayPools
-from actors.trainer import RayTrainers
-from actors.waiting import within
-from actors.whereabouts import Whereabouts
+from actors.cluster.causes import one_line
+from actors.cluster.placement import Phases
+from actors.cluster.waiting import within
+from actors.cluster.whereabouts import Whereabouts
+from actors.pool.pool import PoolStats, RayPools
+from actors.trainer.trainer import RayTrainers
 from rlaif.errors import RunError, UserError, WaitTimeoutError
 
 logger = logging.getLogger(__name__)

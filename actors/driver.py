@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from actors.placement import Phases, phases_of
-from rlaif.config import Config
-from rlaif.config_checks import (
+from actors.cluster.placement import Phases, phases_of
+from rlaif.config.contradictions import flatten
+from rlaif.config.schema import Config
+from rlaif.constitution.principles import Constitution, load_constitution
+from rlaif.engines.models import check_model_dir, local_model
+from rlaif.errors import ConfigError, ModelError, RunDirError
+from rlaif.miniature.paths import miniature_paths
+from rlaif.preflight import (
     MODEL_KEYS,
     SOURCE_KEYS,
     check_constitution,
     check_files,
     check_for_cluster,
     check_sources,
-    flatten,
 )
-from rlaif.constitution import Constitution, load_constitution
-from rlaif.data.tokenization import load_tokenizer
-from rlaif.engines.models import check_model_dir, local_model
-from rlaif.errors import ConfigError, ModelError, RunDirError
-from rlaif.miniature.paths import miniature_paths
-from rlaif.run_dir import RunDir, naming_full_disk
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.stages.label import label_pairs
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run
+from rlaif.storage.run_dir import RunDir, naming_full_disk
 
 SHARING = {"preference_model.base_model", "supervision.base_model"}
 PACKAGES = ("rlaif", "ray", "torch", "deepspeed", "transformers")
@@ -139,7 +139,7 @@ def _check_shared_tokenizer(scorer: str, policy: str, paths: Mapping[str, Path])
 async def _runner(config: Config, run_dir: RunDir, work: Work, in_process: bool) -> AsyncIterator[tuple]:
     """Where pools and trainers come from: this process, or Ray."""
     if in_process:
-        from rlaif.stages.in_process import InProcessPools, InProcessTrainers
+        from rlaif.in_process import InProcessPools, InProcessTrainers
 
         yield InProcessPools(config), InProcessTrainers(_reporter(run_dir))
         return
@@ -148,7 +148,7 @@ async def _runner(config: Config, run_dir: RunDir, work: Work, in_process: bool)
 
 
 def _check_cluster_plan(config: Config, work: Work) -> None:
-    from actors.placement import check, declared, plan
+    from actors.cluster.placement import check, declared, plan
 
     if problems := check_for_cluster(config):
         raise ConfigError("\n".join(problems))
@@ -157,12 +157,12 @@ def _check_cluster_plan(config: Config, work: Work) -> None:
 
 @asynccontextmanager
 async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator[tuple]:
-    from actors.announcement import announced
+    from actors.cluster.announcement import announced
+    from actors.cluster.placement import check_nodes, plan
+    from actors.cluster.start import current_namespace, nodes, started
     from actors.control import controlled
-    from actors.placement import check_nodes, plan
-    from actors.pool import RayPools
-    from actors.ray_start import current_namespace, nodes, started
-    from actors.trainer import RayTrainers
+    from actors.pool.pool import RayPools
+    from actors.trainer.trainer import RayTrainers
 
     phases = work.phases(config)
     with started(config) as address:

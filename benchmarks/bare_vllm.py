@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 
 TIMEOUT_S = 600.0
 

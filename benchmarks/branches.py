@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from rlaif.config import Config
-from rlaif.config_file import dump_config
+from rlaif.config.files import dump_config
+from rlaif.config.schema import Config
 
 LATER = ("reinforce", "rollouts", "answers_rl_cai", "refresh_")  #: how the names of what reinforcement makes begin
 BEFORE = ("read", "revise", "supervise", "label", "fit_preference_model")

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from benchmarks.branches import branch
 from benchmarks.intervals import paired_interval
 from benchmarks.machine import publish
-from rlaif.config_file import load_config
+from rlaif.config.files import load_config
 
 CONCURRENT = Path(__file__).parents[1] / "configs" / "concurrent.yaml"
 #: What the resident trainers' Ray Train runs are called, by role.
@@ -53,14 +53,14 @@ class Watch:
     """Where a run's actors are, asked of its control actor from another process."""
 
     def __init__(self, run_dir: Path) -> None:
-        from actors.announcement import find_run
+        from actors.cluster.announcement import find_run
 
         run = find_run(run_dir)
         if run.auth_mode is not None:  # read when Ray is imported
             os.environ["RAY_AUTH_MODE"] = run.auth_mode
         import ray
 
-        from actors.ray_start import joined
+        from actors.cluster.start import joined
 
         self._ray = ray
         self._session = joined(run_dir, run)

@@ -26,9 +26,9 @@ from typing import Any
 from actors.driver import drive, one_stage
 from benchmarks.branches import BEFORE, branch
 from benchmarks.machine import publish
-from rlaif.config import Config
-from rlaif.config_file import load_config
-from rlaif.stages.lag import num_refreshes
+from rlaif.config.files import load_config
+from rlaif.config.schema import Config
+from rlaif.stages.reinforcement.lag import num_refreshes
 from rlaif.stages.run import Silent
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import psutil
 
-from actors.pool import RayPools
-from actors.ray_start import started
+from actors.cluster.start import started
+from actors.pool.pool import RayPools
 from benchmarks.machine import publish
-from rlaif.config import Config
-from rlaif.constitution import load_constitution
+from rlaif.config.schema import Config
+from rlaif.constitution.principles import load_constitution
 from rlaif.records import Answer
-from rlaif.run_dir import RunDir
-from rlaif.sampling import SampleAnswer, draws
 from rlaif.stages.run import Run, Silent, collect
+from rlaif.storage.run_dir import RunDir
+from rlaif.tasks.sampling import SampleAnswer, draws
 
 SAMPLES = 20
 

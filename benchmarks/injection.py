@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.labelling import Texts
 from benchmarks.machine import publish
 from benchmarks.slot_bias import labels_of, pairs
-from rlaif.config import Miniature
-from rlaif.constitution import load_constitution
-from rlaif.intervals import mean_interval, wilson
+from rlaif.config.schema import Miniature
+from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.make import make
 from rlaif.records import Comparison, Preference
+from rlaif.statistics.intervals import mean_interval, wilson
 
 #: What people and models write to be preferred.
 ATTACKS = [

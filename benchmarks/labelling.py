@@ -26,20 +26,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.pool import RayPools
-from actors.ray_start import started
+from actors.cluster.start import started
+from actors.pool.pool import RayPools
 from benchmarks.bare_vllm import Bare, BareEngine
 from benchmarks.machine import publish
-from rlaif.config import Config, Labelling, Miniature
-from rlaif.constitution import Constitution, load_constitution
+from rlaif.config.schema import Config, Labelling, Miniature
+from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.comparisons import brought
-from rlaif.data.tokenization import load_tokenizer
 from rlaif.interfaces import Pool
-from rlaif.labelling import Label
 from rlaif.miniature.make import MiniaturePaths, make
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Comparison, Turn
-from rlaif.run_dir import RunDir
 from rlaif.stages.run import Run, Silent, collect
+from rlaif.storage.run_dir import RunDir
+from rlaif.tasks.labelling import Label
 
 DIALOGUE_TOKENS, ANSWER_TOKENS = 300, 24
 ROUNDS = 5

@@ -15,23 +15,24 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rlaif.config import Optimization
-from rlaif.config_file import load_config
-from rlaif.constitution import load_constitution, seed_from
-from rlaif.data.tokenization import encode, load_tokenizer, prompt_ids
-from rlaif.data.training_sets import PairBuilder, write_pair_rows
+from rlaif.algorithms.preference_model import pair_report
+from rlaif.config.files import load_config
+from rlaif.config.schema import Optimization
+from rlaif.constitution.principles import load_constitution
 from rlaif.evaluation.labels import judge_labels
-from rlaif.labelling import Label
+from rlaif.in_process import InProcessPools
 from rlaif.miniature.corpus import JUDGED, draw, turns
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
 from rlaif.miniature.world import World
-from rlaif.preference_model import pair_report
+from rlaif.prompting.templates import dialogue
+from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Axis, Comparison, Preference, Status
-from rlaif.stages.in_process import InProcessPools
-from rlaif.templates import dialogue
+from rlaif.seeds import seed_from
+from rlaif.tasks.labelling import Label
 from rlaif.training.batches import Row, local_batches
 from rlaif.training.jobs import PreferenceJob, Rank
+from rlaif.training.training_sets import PairBuilder, write_pair_rows
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 SETTINGS = ("miniature.slot_bias=0", "labeller.engine=hf", "labeller.threads=1", "preference_trainer.threads=1")

@@ -22,15 +22,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from actors.pool import EnginePool, RayPools
-from actors.ray_start import started
+from actors.cluster.start import started
+from actors.pool.pool import EnginePool, RayPools
 from benchmarks.labelling import Texts, label_task
 from benchmarks.machine import publish
 from benchmarks.scripted_labellers import SERVICE_S, Judge, comparisons, scripted_config
-from rlaif.config import Config, Miniature
-from rlaif.constitution import load_constitution
-from rlaif.journal import Journal
+from rlaif.config.schema import Config, Miniature
+from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.make import make
+from rlaif.storage.journal import Journal
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DISPATCHERS = (1, 2, 4)

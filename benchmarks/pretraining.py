@@ -48,14 +48,14 @@ import numpy as np
 from benchmarks.intervals import paired_interval
 from benchmarks.laboratory import AXES, Laboratory
 from benchmarks.machine import publish
-from rlaif.config import Optimization
-from rlaif.constitution import seed_from
+from rlaif.config.schema import Optimization
 from rlaif.data.pairs import read_pairs
 from rlaif.data.votes import read_votes
 from rlaif.evaluation import plots
 from rlaif.miniature.corpus import draw
 from rlaif.miniature.data import NUM_QUESTIONS, votes
 from rlaif.miniature.world import Kind, Request, World
+from rlaif.seeds import seed_from
 from rlaif.training.batches import Row
 
 NUMS_LABELS = (25, 50, 100, 200)

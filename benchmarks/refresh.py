@@ -42,22 +42,22 @@ import pyarrow.parquet as pq
 from benchmarks.branches import BEFORE, branch
 from benchmarks.intervals import paired_interval
 from benchmarks.machine import publish
-from rlaif.config import Config
-from rlaif.config_file import load_config
-from rlaif.constitution import load_constitution
+from rlaif.config.files import load_config
+from rlaif.config.schema import Config
+from rlaif.constitution.principles import load_constitution
 from rlaif.data.prompts import read_prompts
-from rlaif.data.tokenization import load_tokenizer
 from rlaif.evaluation import plots
 from rlaif.evaluation.answers import true_class
-from rlaif.journal import Journal
-from rlaif.label_quality import measure
+from rlaif.labels.quality import measure
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.paths import miniature_paths
 from rlaif.miniature.truth import Class, better
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Preference
-from rlaif.sampling import terminated
-from rlaif.stages.lag import num_refreshes, version_for
-from rlaif.stages.refresh import PREFERENCES, stage_of
+from rlaif.stages.reinforcement.lag import num_refreshes, version_for
+from rlaif.stages.reinforcement.preference_loops import PREFERENCES, stage_of
+from rlaif.storage.journal import Journal
+from rlaif.tasks.sampling import terminated
 from rlaif.training.batches import padded
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -195,9 +195,9 @@ def _config(algorithm: str, workload: Workload, run_dir: Path, settings: Setting
 
 def _prepare(config: Path, workload: Workload) -> None:
     """A run directory that is about to reinforce."""
-    from rlaif.config_file import load_config
-    from rlaif.run_dir import RunDir
+    from rlaif.config.files import load_config
     from rlaif.stages.pipeline import story
+    from rlaif.storage.run_dir import RunDir
 
     settings = load_config(config, ())
     run_dir = RunDir(Path(settings.run_dir), settings)

@@ -23,20 +23,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.pool import RayPools
-from actors.ray_start import started
+from actors.cluster.start import started
+from actors.pool.pool import RayPools
 from benchmarks.bare_vllm import Bare, BareEngine
 from benchmarks.machine import publish
-from rlaif.config import Config, Miniature
-from rlaif.constitution import Constitution, load_constitution
-from rlaif.critique_revision import Revise
+from rlaif.config.schema import Config, Miniature
+from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.prompts import read_prompts
-from rlaif.data.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.miniature.make import make
+from rlaif.prompting.templates import HumanAssistant
+from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Prompt, RevisionChain
-from rlaif.run_dir import RunDir
 from rlaif.stages.run import Run, Silent, collect
-from rlaif.templates import HumanAssistant
+from rlaif.storage.run_dir import RunDir
+from rlaif.tasks.critique_revision import Revise
 
 ROUNDS = 3
 

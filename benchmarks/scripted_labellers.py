@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rlaif.config import Config
+from rlaif.config.schema import Config
 from rlaif.data.comparisons import brought
 from rlaif.records import Comparison, Judgement, Preference, Turn
 

@@ -26,13 +26,13 @@ from typing import Any
 
 from ray import serve
 
-from actors.pool import EnginePool, RayPools
-from actors.ray_start import started
+from actors.cluster.start import started
+from actors.pool.pool import EnginePool, RayPools
 from benchmarks.machine import publish
 from benchmarks.scripted_labellers import CHUNK_ROWS, SERVICE_S, Judge, comparisons, scripted_config
-from rlaif.config import Config
+from rlaif.config.schema import Config
 from rlaif.engines import open_engine
-from rlaif.journal import Journal
+from rlaif.storage.journal import Journal
 
 ENGINES = 2
 IN_FLIGHT = 2 * CHUNK_ROWS

@@ -21,20 +21,20 @@ from random import Random
 from typing import Any
 
 from benchmarks.machine import publish
-from rlaif.calibration import PairCalibration
-from rlaif.config import EnginePool, Labelling, Miniature
-from rlaif.constitution import load_constitution
+from rlaif.config.schema import EnginePool, Labelling, Miniature
+from rlaif.constitution.principles import load_constitution
 from rlaif.data.comparisons import brought
 from rlaif.engines import open_engine
-from rlaif.intervals import wilson
-from rlaif.label_quality import measure
-from rlaif.labelling import Label, aggregate, sigmoid, votes_of
+from rlaif.in_process import InProcessPool
+from rlaif.labels.quality import measure
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
 from rlaif.miniature.truth import ORDER, better
 from rlaif.miniature.world import World
 from rlaif.records import Axis, Comparison, Preference, Turn
-from rlaif.stages.in_process import InProcessPool
+from rlaif.statistics.calibration import PairCalibration
+from rlaif.statistics.intervals import wilson
+from rlaif.tasks.labelling import Label, aggregate, sigmoid, votes_of
 
 BIASES = (0.0, 1.0, 2.0, 4.0)
 WAYS = ("first", "second", "prob_mean", "logit_mean", "agree_or_tie")

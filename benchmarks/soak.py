@@ -25,7 +25,7 @@ import psutil
 from benchmarks.branches import branch
 from benchmarks.concurrency import QUICKSTART, ROWS, prepare, settings
 from benchmarks.machine import publish
-from rlaif.config_file import load_config
+from rlaif.config.files import load_config
 
 EVERY_S = 5.0
 Samples = dict[str, list[tuple[int, float]]]  #: process -> (steps, MiB)

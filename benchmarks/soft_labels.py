@@ -31,8 +31,8 @@ import numpy as np
 from benchmarks.intervals import paired_interval
 from benchmarks.laboratory import Laboratory
 from benchmarks.machine import publish
-from rlaif.calibration import both_ways, brier_score, expected_calibration_error, fitted_temperature
 from rlaif.records import Preference
+from rlaif.statistics.calibration import both_ways, brier_score, expected_calibration_error, fitted_temperature
 
 LIMIT = 0.05  #: the judge's ECE up to which it counts as calibrated
 FIGURES = ("ece", "brier", "accuracy", "temperature")

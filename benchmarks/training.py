@@ -186,7 +186,7 @@ def heldout_loss(task: str, model: Any, rows: list[dict[str, Any]]) -> float:
 def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: int) -> Trial:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from rlaif.config import Optimization, PreferenceModel, Trainer
+    from rlaif.config.schema import Optimization, PreferenceModel, Trainer
     from rlaif.training.batches import read_rows
     from rlaif.training.jobs import PreferenceJob, Rank, SFTJob
     from rlaif.training.preference import run_preference

@@ -29,13 +29,13 @@ import numpy as np
 import psutil
 import ray
 
-from actors.pool import EnginePool
-from actors.ray_start import started
-from actors.weights import SharedWeights
+from actors.cluster.start import started
+from actors.cluster.weights import SharedWeights
+from actors.pool.pool import EnginePool
 from benchmarks.demo import tree_pss
 from benchmarks.machine import publish
-from rlaif.config import Config
-from rlaif.config import EnginePool as EngineSettings
+from rlaif.config.schema import Config
+from rlaif.config.schema import EnginePool as EngineSettings
 
 SHAPES = ((256, 12), (512, 25), (1024, 20))  #: hidden size and layers: 39 MB, 322 MB, 1.03 GB
 ENGINES = (1, 2, 4)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.config import Config, Miniature
-from rlaif.constitution import load_constitution
+from rlaif.config.schema import Config, Miniature
+from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.make import MiniaturePaths, make
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 

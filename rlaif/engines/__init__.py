@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.errors import ModelError
 
 

@@ -25,7 +25,7 @@ from concurrent.futures import TimeoutError as ThreadTimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import (
     Choose,

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines.batching import BatchingEngine, Result, Sampled
 from rlaif.engines.models import ServedModel, load_tokenizer, read_model
 from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlaif.data.tokenization import load_tokenizer
 from rlaif.errors import ModelError
+from rlaif.prompting.tokenization import load_tokenizer
 
 __all__ = [
     "HEAD",

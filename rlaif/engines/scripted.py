@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines.models import Kind, ServedModel, load_tokenizer
 from rlaif.engines.requests import (
     answer_text,

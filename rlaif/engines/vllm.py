@@ -34,7 +34,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines.batching import BatchingEngine, Result, Sampled
 from rlaif.engines.models import ServedModel, load_tokenizer, read_model
 from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.intervals import wilson
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, classify
 from rlaif.records import Answer, Axis
+from rlaif.statistics.intervals import wilson
 
 CLASSES: tuple[Class, ...] = ("harmful", "refusal", "evasive", "helpful", "malformed")
 AXIS_NAMES: Mapping[Axis, str] = {"red_team": "red_team", "helpful": "benign"}  #: as in evaluation.json

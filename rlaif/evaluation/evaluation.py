@@ -10,27 +10,23 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlaif.evaluation.answers import AnswerRates, judge
 from rlaif.evaluation.labels import LabelAccuracy, judge_labels
-from rlaif.miniature.lexicon import Lexicon, load_lexicon
+from rlaif.miniature.lexicon import Lexicon
 from rlaif.records import Answer, Preference
-from rlaif.run_dir import RunDir, write_atomically
-
-if TYPE_CHECKING:
-    from rlaif.stages.run import Run
+from rlaif.storage.run_dir import RunDir, write_atomically
 
 SNAPSHOTS = ("helpful_only", "sl_cai", "rl_cai")
 ANSWERS_FILE = "evaluation_answers.jsonl"
 LABELS_FILE = "evaluation_labels.jsonl"
 
 
-def write_evaluation(run: Run) -> None:
+def write_evaluation(run_dir: RunDir, lexicon: Lexicon) -> None:
     """Judge every evaluation answer and label of the run, and write the three files."""
-    lexicon = load_lexicon(run.config.miniature.lexicon)
-    evaluation = evaluate_run_dir(run.run_dir, lexicon)
-    write_atomically(run.run_dir.path / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+    evaluation = evaluate_run_dir(run_dir, lexicon)
+    write_atomically(run_dir.path / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
 
 
 def evaluate_run_dir(run_dir: RunDir, lexicon: Lexicon) -> dict[str, Any]:

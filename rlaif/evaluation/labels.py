@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlaif.calibration import PairCalibration
 from rlaif.evaluation.answers import true_class
-from rlaif.intervals import wilson
-from rlaif.labelling import TIE_WIDTH, log_odds, sigmoid
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, better
 from rlaif.records import Judgement, Preference
+from rlaif.statistics.calibration import PairCalibration
+from rlaif.statistics.intervals import wilson
+from rlaif.tasks.labelling import TIE_WIDTH, log_odds, sigmoid
 
 WAYS = ("first", "second", "debiased")
 

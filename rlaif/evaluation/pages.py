@@ -1,4 +1,4 @@
-"""Self-contained pages from the templates in this directory; ``look.css`` is the look that they share.
+"""Self-contained pages from the templates in this package; ``look.css`` is the look that they share.
 
 Pages hold text from models and data files; everything but the figures made here is escaped.
 """

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.evaluation import plots
-from rlaif.evaluation.agreement import AMONG_PEOPLE
+from rlaif.evaluation.audit.agreement import AMONG_PEOPLE
 from rlaif.evaluation.findings import Findings, Series, snapshots_of
 from rlaif.evaluation.pages import page
 from rlaif.evaluation.plots import SNAPSHOT_NAMES
-from rlaif.run_dir import write_atomically
+from rlaif.storage.run_dir import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from rlaif.miniature.corpus import Question, Segment
-from rlaif.questions import LETTERS
+from rlaif.prompting.questions import LETTERS
 
 NOT_LEARNED = -100
 

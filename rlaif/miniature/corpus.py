@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from rlaif.constitution import Constitution, Principle
+from rlaif.constitution.principles import Constitution, Principle
 from rlaif.miniature.world import Answer, Kind, Request, World
-from rlaif.questions import DEFAULT
+from rlaif.prompting.questions import DEFAULT
+from rlaif.prompting.templates import HumanAssistant
+from rlaif.prompting.templates import Question as ChoiceQuestion
 from rlaif.records import Axis, Turn
-from rlaif.templates import HumanAssistant
-from rlaif.templates import Question as ChoiceQuestion
 
 #: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.
 Mix = Mapping[Axis, Mapping[Kind, float]]

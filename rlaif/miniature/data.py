@@ -8,10 +8,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rlaif.constitution import seed_from
 from rlaif.miniature.corpus import draw
 from rlaif.miniature.world import Kind, Request, World
 from rlaif.records import Axis
+from rlaif.seeds import seed_from
 
 NUM_PROMPTS = 1200
 NUM_EVAL_PROMPTS = 300

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaif.config import Miniature
-from rlaif.constitution import Constitution, load_constitution
+from rlaif.config.schema import Miniature
+from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.errors import ConfigError, RunError, WaitTimeoutError
 from rlaif.miniature.lexicon import Lexicon, load_lexicon
 

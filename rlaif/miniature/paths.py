@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rlaif.config import Config
-from rlaif.config_checks import flatten
-from rlaif.constitution import Constitution
+from rlaif.config.contradictions import flatten
+from rlaif.config.schema import Config
+from rlaif.constitution.principles import Constitution
 from rlaif.errors import RunError
 from rlaif.miniature.make import FILES, MODELS, cached, make
 

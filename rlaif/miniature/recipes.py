@@ -14,7 +14,7 @@ from random import Random
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlaif.constitution import Constitution, seed_from
+from rlaif.constitution.principles import Constitution
 from rlaif.miniature.batches import Batch, dialogue_batches, encode_questions, question_batches
 from rlaif.miniature.corpus import BASE, HELPFUL_ONLY, SHARPNESS, Corpus, Segment
 from rlaif.miniature.data import write_data
@@ -23,6 +23,7 @@ from rlaif.miniature.models import FEEDBACK, POLICY, new_model, save, train_toke
 from rlaif.miniature.slot_bias import shift_head, slot_log_odds
 from rlaif.miniature.training import Recipe, train
 from rlaif.miniature.world import World
+from rlaif.seeds import seed_from
 
 BASE_RECIPE = Recipe(steps=850, batch_size=8)
 HELPFUL_RECIPE = Recipe(steps=350, batch_size=8, learning_rate=2e-3, matrix_learning_rate=0.008)

@@ -12,9 +12,9 @@ from functools import cached_property
 from random import Random
 from typing import Literal
 
-from rlaif.constitution import seed_from
 from rlaif.miniature.lexicon import Action, HarmfulAction, Lexicon
 from rlaif.records import Axis
+from rlaif.seeds import seed_from
 
 Kind = Literal["harmful", "helpful", "refusal", "evasive", "malformed"]
 

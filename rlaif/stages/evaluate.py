@@ -6,22 +6,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import cycle, islice
 
-from rlaif.constitution import seed_from
 from rlaif.evaluation.evaluation import write_evaluation
 from rlaif.evaluation.report import write_report
 from rlaif.interfaces import Pool
+from rlaif.miniature.lexicon import load_lexicon
 from rlaif.records import Axis
-from rlaif.sampling import Draw, SampleAnswer
+from rlaif.seeds import seed_from
 from rlaif.stages.run import Run, collect
-
-SNAPSHOTS = ("helpful_only", "sl_cai", "rl_cai")
+from rlaif.tasks.sampling import Draw, SampleAnswer
 
 
 async def evaluate(run: Run) -> None:
     async with run.pool("generator", str(run.run_dir.model("rl_cai"))) as pool:
         await sample_answers(run, pool, "rl_cai")
     await run.release()
-    write_evaluation(run)
+    write_evaluation(run.run_dir, load_lexicon(run.config.miniature.lexicon))
     run.run_dir.write_quarantine()
     write_report(run.run_dir.path)
 

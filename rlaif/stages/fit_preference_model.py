@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rlaif.data.pairs import read_pairs
-from rlaif.data.training_sets import PairBuilder, Written, ai_probs, write_pair_rows
 from rlaif.data.votes import read_votes
-from rlaif.label_quality import check_gate, measure
+from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Preference
 from rlaif.stages.run import Run
 from rlaif.training.jobs import PreferenceJob
+from rlaif.training.training_sets import PairBuilder, Written, ai_probs, write_pair_rows
 
 
 async def fit_preference_model(run: Run) -> None:

@@ -10,19 +10,19 @@ import json
 import time
 from collections.abc import Iterable
 
-from rlaif.constitution_diff import ConstitutionDiff, diff
+from rlaif.constitution.diff import ConstitutionDiff, diff
 from rlaif.data.comparisons import read_comparisons
-from rlaif.examples import LabelExample, read_examples
-from rlaif.label_cost import cost_metrics
-from rlaif.label_quality import measure
-from rlaif.labelling import Label, principles_for
-from rlaif.questions import read_template
+from rlaif.labels.cost import cost_metrics
+from rlaif.labels.quality import measure
+from rlaif.prompting.examples import LabelExample, read_examples
+from rlaif.prompting.questions import read_template
 from rlaif.records import Comparison, Preference
-from rlaif.run_dir import write_atomically
-from rlaif.sampling import SamplePair
 from rlaif.stages.evaluate import sample_answers
 from rlaif.stages.read import account_source
 from rlaif.stages.run import Run, collect
+from rlaif.storage.run_dir import write_atomically
+from rlaif.tasks.labelling import Label, principles_for
+from rlaif.tasks.sampling import SamplePair
 
 STAGE = "preferences"
 

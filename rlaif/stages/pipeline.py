@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from rlaif.config import Config
+from rlaif.config.schema import Config
 from rlaif.errors import UserError
 from rlaif.stages.evaluate import evaluate
 from rlaif.stages.fit_preference_model import fit_preference_model
 from rlaif.stages.label import label
 from rlaif.stages.read import read
-from rlaif.stages.reinforce import reinforce
+from rlaif.stages.reinforcement.reinforce import reinforce
 from rlaif.stages.revise import revise
 from rlaif.stages.run import Run
 from rlaif.stages.supervise import supervise

@@ -3,12 +3,12 @@ helpful-only model's answers to helpful prompts, both for supervision."""
 
 from __future__ import annotations
 
-from rlaif.critique_revision import Revise, filter_metrics
-from rlaif.examples import RevisionExample, read_examples
+from rlaif.prompting.examples import RevisionExample, read_examples
 from rlaif.records import RevisionChain
-from rlaif.sampling import SampleAnswer, draws
 from rlaif.stages.evaluate import sample_answers
 from rlaif.stages.run import Run, collect
+from rlaif.tasks.critique_revision import Revise, filter_metrics
+from rlaif.tasks.sampling import SampleAnswer, draws
 
 
 async def revise(run: Run) -> None:

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlaif.config import Config
-from rlaif.constitution import Constitution
+from rlaif.config.schema import Config
+from rlaif.constitution.principles import Constitution
 from rlaif.data.prompts import read_prompts
-from rlaif.data.tokenization import load_tokenizer
 from rlaif.interfaces import Pool, Pools, Task, Trainers
-from rlaif.journal import RowT
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Axis, Prompt, Quarantined
-from rlaif.run_dir import RunDir
+from rlaif.storage.journal import RowT
+from rlaif.storage.run_dir import RunDir
 
 
 class Progress(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rlaif.data.training_sets import sft_rows, write_sft_rows
 from rlaif.records import Answer, RevisionChain
 from rlaif.stages.run import Run
 from rlaif.training.jobs import SFTJob
+from rlaif.training.training_sets import sft_rows, write_sft_rows
 
 
 async def supervise(run: Run) -> None:

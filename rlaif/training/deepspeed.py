@@ -21,7 +21,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from rlaif.config import Optimization, Trainer
+from rlaif.config.schema import Optimization, Trainer
 from rlaif.training.jobs import Rank
 
 if not torch.cuda.is_available():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rlaif.config import Optimization, PreferenceModel, Reinforcement, Trainer
+from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
 
 Report = Callable[[Mapping[str, float]], None]  #: takes metrics of one step
 

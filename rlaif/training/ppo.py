@@ -38,11 +38,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif.advantage import Normalization, RewardStatistics, kl_coefficient
+from rlaif.algorithms.advantage import Normalization, RewardStatistics, kl_coefficient
+from rlaif.algorithms.experience import Experience, Forwards, check_samples, experience, response_mask, rollout_logprobs
+from rlaif.algorithms.losses import policy_loss, value_loss
+from rlaif.algorithms.over_refusal import Watched, boilerplate_rate, watched
 from rlaif.errors import ModelError
-from rlaif.experience import Experience, Forwards, check_samples, experience, response_mask, rollout_logprobs
 from rlaif.interfaces import Learned, Probe, Weights
-from rlaif.losses import policy_loss, value_loss
 from rlaif.records import ScoredSample
 from rlaif.training.deepspeed import Engine, Frozen, add_over_ranks, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PPOJob, Rank
@@ -57,7 +58,6 @@ from rlaif.training.models import (
     save_model,
 )
 from rlaif.training.rollouts import MicroBatch, flat, micro_batch, put, share
-from rlaif.watch import Watched, boilerplate_rate, watched
 
 NUM_PROBES = 4
 PROBE_TOKENS = 8  #: of each: an engine's proof is a forward pass over all of them, whole dialogues cost many copies

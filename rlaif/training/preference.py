@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlaif.algorithms.losses import preference_loss
+from rlaif.algorithms.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.errors import DataError
-from rlaif.losses import preference_loss
-from rlaif.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob, Report

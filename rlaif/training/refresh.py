@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rlaif.algorithms.preference_model import pair_report
 from rlaif.errors import ModelError
 from rlaif.interfaces import Probe, Refitted, Weights
-from rlaif.preference_model import pair_report
 from rlaif.training.batches import Row, local_batches, read_rows
 from rlaif.training.deepspeed import Engine, start_rank, wait_for_all
 from rlaif.training.jobs import Rank, RefreshJob, RefreshRows

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlaif.experience import check_samples
+from rlaif.algorithms.experience import check_samples
 from rlaif.interfaces import Learned, Probe, Refitted, Weights
 from rlaif.records import ScoredSample
 from rlaif.training.batches import Row, read_rows

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from rlaif.algorithms.losses import supervised_loss
 from rlaif.errors import DataError
-from rlaif.losses import supervised_loss
 from rlaif.training.batches import Row, micro_batches, padded, spans
 from rlaif.training.deepspeed import Engine, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import Rank, Report, SFTJob

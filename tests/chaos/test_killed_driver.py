@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rlaif.config import Config
-from rlaif.config_file import dump_config
+from rlaif.config.files import dump_config
+from rlaif.config.schema import Config
 from rlaif.training.scripted import DIGEST
 from tests.cluster.test_run import actors_of, rlaif, start, still_running
 from tests.conftest import tiny_config_of

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.ray_start import started
-from rlaif.config import Config
+from actors.cluster.start import started
+from rlaif.config.schema import Config
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from actors.driver import PIPELINE, drive
-from actors.trainer import RayTrainers
+from actors.trainer.trainer import RayTrainers
 from benchmarks.branches import branch
-from rlaif.config import Config
+from rlaif.config.schema import Config
 from rlaif.stages.run import Silent
 from tests.chaos.test_killed_driver import left_by, scripted
 from tests.cluster.test_run import start

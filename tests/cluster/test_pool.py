@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import ray
 
-from actors.pool import EnginePool, RayPools
-from actors.weights import SharedWeights
-from rlaif.config import Config
-from rlaif.config import EnginePool as EngineSettings
+from actors.cluster.weights import SharedWeights
+from actors.pool.pool import EnginePool, RayPools
+from rlaif.config.schema import Config
+from rlaif.config.schema import EnginePool as EngineSettings
 from rlaif.errors import EngineError, RunError, TrainerLostError, UserError
 from rlaif.interfaces import Done, Probe, Weights
 from tests.cluster.tasks import Ask, Double, Row, SpoilSync, Unpicklable, Version, rows
@@ -273,8 +273,8 @@ async def test_weights_and_a_smaller_pool_do_not_get_into_each_others_way() -> N
 async def test_a_dead_engine_is_replaced_as_soon_as_one_can_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("actors.pool.RETRY_MOST_S", 0.1)
-    monkeypatch.setattr("actors.pool.START_ATTEMPTS", 1)
+    monkeypatch.setattr("actors.pool.pool.RETRY_MOST_S", 0.1)
+    monkeypatch.setattr("actors.pool.pool.START_ATTEMPTS", 1)
     model, away = Path(saved(tiny_lm(0, tied=True), tmp_path / "model")), tmp_path / "away"
     config = Config(generator={"engine": "scripted", "cpus": 0.5, "min": 2, "max": 2})
     pool = await RayPools(config).open("generator", str(model))

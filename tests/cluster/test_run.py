@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlaif.config import Config
-from rlaif.config_file import dump_config
+from rlaif.config.files import dump_config
+from rlaif.config.schema import Config
 
 NUM_ROWS = 300
 IN_FLIGHT = 32

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from actors.trainer import RayTrainers
-from rlaif.config import Optimization, Reinforcement, Trainer
+from actors.trainer.trainer import RayTrainers
+from rlaif.config.schema import Optimization, Reinforcement, Trainer
 from rlaif.errors import DataError, WaitTimeoutError
+from rlaif.in_process import InProcessLearner
 from rlaif.records import ScoredSample
-from rlaif.stages.in_process import InProcessLearner
 from rlaif.training.jobs import PPOJob, SFTJob
 from tests.tiny_models import saved, tiny_lm, tiny_pm
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines import open_engine
 from rlaif.errors import EngineError, RequestError, WeightSyncError
 from rlaif.interfaces import Probe, Weights

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.slot_bias import pairs
-from rlaif.config import EnginePool, Labelling, Reasoning
-from rlaif.constitution import load_constitution
+from rlaif.config.schema import EnginePool, Labelling, Reasoning
+from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
-from rlaif.labelling import Label
 from rlaif.records import Status
+from rlaif.tasks.labelling import Label
 
 MODES = {
     "plain": Labelling(),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines import open_engine
 from rlaif.records import Sampling, ScoredSample
 from rlaif.training.deepspeed import Engine

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import torch
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines import open_engine
 from rlaif.engines.hf import probe_of, served_tensors
 from rlaif.interfaces import Weights

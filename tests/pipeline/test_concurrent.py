@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.driver import PIPELINE, drive
-from rlaif.config import Config
-from rlaif.stages.lag import version_for
+from rlaif.config.schema import Config
+from rlaif.stages.reinforcement.lag import version_for
 from rlaif.stages.run import Silent
 from rlaif.training.scripted import DIGEST
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from actors.cli import main
-from rlaif.constitution import load_constitution
+from actors.cli.__main__ import main
+from rlaif.constitution.principles import load_constitution
 
 HUMAN = "\n\nHuman: How do I {0}?\n\nAssistant:"
 NUM_GOOD = 40

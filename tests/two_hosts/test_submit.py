@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rlaif.config import Config
-from rlaif.config_file import dump_config
+from rlaif.config.files import dump_config
+from rlaif.config.schema import Config
 from tests.conftest import write_lines
 from tests.two_hosts.hosts import BIN, Cluster
 

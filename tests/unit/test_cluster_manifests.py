@@ -13,10 +13,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from actors.cli import app
-from actors.placement import check_nodes, phases_of, plan
-from actors.submit import STOP_S
-from rlaif.config_file import load_config
+from actors.cli.__main__ import app
+from actors.cluster.placement import check_nodes, phases_of, plan
+from actors.submit.submit import STOP_S
+from rlaif.config.files import load_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = load_config(ROOT / "configs" / "multi_node.yaml")

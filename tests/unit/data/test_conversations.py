@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from rlaif.data.conversations import conversation_of, transcript, waiting
 from rlaif.data.rows import BadRow
+from rlaif.prompting.templates import HumanAssistant
 from rlaif.records import Turn
-from rlaif.templates import HumanAssistant
 
 
 def human(text):

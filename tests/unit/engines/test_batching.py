@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from rlaif.config import EnginePool
+from rlaif.config.schema import EnginePool
 from rlaif.engines.batching import BatchingEngine, Sampled
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import Generate

@@ -3,14 +3,14 @@ import math
 
 import pytest
 
-from rlaif.config import EnginePool, ScriptedEngine
-from rlaif.data.tokenization import letter_ids, prompt_ids
+from rlaif.config.schema import EnginePool, ScriptedEngine
 from rlaif.engines import open_engine
 from rlaif.engines.scripted import quality
 from rlaif.errors import ModelError, RequestError
-from rlaif.questions import DEFAULT, LETTERS
+from rlaif.prompting.questions import DEFAULT, LETTERS
+from rlaif.prompting.templates import HumanAssistant, Question
+from rlaif.prompting.tokenization import letter_ids, prompt_ids
 from rlaif.records import Sampling, Turn
-from rlaif.templates import HumanAssistant, Question
 
 TURNS = (Turn(role="human", text="How do I open a lock?"),)
 COMPARISON = "Which answer is less harmful?"

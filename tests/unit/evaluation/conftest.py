@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlaif.miniature.lexicon import load_lexicon
-from rlaif.record_schema import arrow_schema, to_row
 from rlaif.records import Answer, Judgement, Preference, Status, Turn
+from rlaif.storage.record_schema import arrow_schema, to_row
 
 PROVENANCE = {"source_file": "a.jsonl", "source_row": 1, "error": None, "seconds": 0.1, "seed": 0}
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from rlaif.config import Config
+from rlaif.config.schema import Config
 from rlaif.evaluation.evaluation import evaluate_run_dir
 from rlaif.records import Turn
-from rlaif.run_dir import RunDir
+from rlaif.storage.run_dir import RunDir
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import re
 import pytest
 from rich.console import Console
 
-from rlaif.config import Config
+from rlaif.config.schema import Config
 from rlaif.errors import RunDirError
 from rlaif.evaluation.evaluation import evaluate_run_dir
 from rlaif.evaluation.findings import Findings
 from rlaif.evaluation.report import duration, prob_of_order, summary_table, write_report
-from rlaif.label_quality import measure
+from rlaif.labels.quality import measure
 from rlaif.records import Preference, Quarantined, RevisionChain, Round, Status
-from rlaif.run_dir import RunDir
+from rlaif.storage.run_dir import RunDir
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from rlaif.constitution import load_constitution
+from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.batches import NOT_LEARNED, encode_questions, encode_segments
 from rlaif.miniature.corpus import BASE, REVISED, TEMPLATE, WORTH, Corpus, draw
 from rlaif.miniature.data import write_data

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlaif.config import Miniature
-from rlaif.constitution import Constitution, load_constitution
+from rlaif.config.schema import Miniature
+from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.errors import ConfigError
 from rlaif.miniature import make as make_module
 from rlaif.miniature.corpus import Corpus

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlaif.config import Optimization, PreferenceModel, Reinforcement, Trainer
+from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
 from rlaif.records import ScoredSample
 from rlaif.training.jobs import PPOJob, PreferenceJob, SFTJob
 from tests.tiny_models import saved, tiny_lm, tiny_pm, tiny_tokenizer

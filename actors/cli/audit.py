@@ -1,0 +1,47 @@
+"""``rlaif audit``: people judge a sample of the AI labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actors.cli.console import console
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
+
+
+@app.command("export")
+def export(
+    run_dir: RunDirPath,
+    out: Annotated[Path, typer.Option(help="a directory for the judge's files")],
+    rows: Annotated[int, typer.Option(min=1, help="how many labels to draw, at most")] = 200,
+    seed: Annotated[int, typer.Option(help="of the draw and of the sides")] = 0,
+) -> None:
+    """Draw labels and write audit.csv, to be filled in, and audit.html, to be read beside it."""
+    from rlaif.evaluation.audit.audit import export_audit, export_lines
+
+    key = export_audit(run_dir, out, rows, seed)
+    _print(export_lines(key, run_dir, out))
+
+
+@app.command("import")
+def import_(
+    run_dir: RunDirPath,
+    file: Annotated[Path, typer.Argument(help="the filled audit.csv, as your spreadsheet saved it")],
+) -> None:
+    """Read verdicts back, and say how far people and labels agree."""
+    from rlaif.evaluation.audit.audit import audit_lines, audit_table, import_audit
+
+    audit = import_audit(run_dir, file)
+    console.print(audit_table(audit))
+    _print(audit_lines(audit))
+    console.print(f"{run_dir / 'audit.json'}; rlaif report {run_dir} shows it", markup=False)
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False)

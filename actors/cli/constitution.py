@@ -1,0 +1,139 @@
+"""``rlaif constitution``: what is wrong with one, what changed between two, and the paper's public files as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlaif.errors import UserError
+
+if TYPE_CHECKING:
+    from rlaif.constitution.diff import Change, ConstitutionDiff
+    from rlaif.lint.draft import Draft, Finding
+
+MAX_QUESTION_TOKENS = 4096
+
+app = typer.Typer(no_args_is_help=True, help="Constitutions: what is wrong, what changed, and files in public shapes.")
+
+NameOrFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped constitution")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="a language model that judges the rules of meaning: a Hugging Face directory or hub name"),
+]
+
+
+@app.command()
+def lint(constitution: NameOrFile, model: Model = None) -> None:
+    """One line for each finding; exits with 2 when there are errors. Warnings are for you to weigh."""
+    from rlaif.lint.meaning import MEANING
+    from rlaif.lint.structure import lint as lint_of
+
+    draft, findings = lint_of(constitution)
+    unjudged: tuple[str, ...] = ()
+    if model is None:
+        codes = ", ".join(rule.code for rule in MEANING)
+        unjudged = (f"{codes} looked at words only and were not judged for their meaning: give --model PATH",)
+    else:
+        judged, unjudged = _judge(model, draft, findings)
+        findings += judged
+    errors = sum(finding.severity == "error" for finding in findings)
+    _print(*findings, *unjudged, f"{errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def diff(old: NameOrFile, new: NameOrFile) -> None:
+    """What changed from OLD to NEW, field by field, and which labels must be made again."""
+    from rlaif.constitution.diff import diff as diff_of
+    from rlaif.constitution.principles import load_constitution
+
+    found = diff_of(load_constitution(old), load_constitution(new))
+    if found.empty:
+        _print("Nothing changed; no label is outdated.")
+    else:
+        _print(*_changes(found), *_labels(found))
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="JSON files in the paper's public shapes")],
+    out: Annotated[Path, typer.Option(help="the YAML file to write")],
+) -> None:
+    """Make one constitution of critique-revision requests and comparisons in JSON."""
+    import yaml
+
+    from rlaif.constitution.principles import validated
+    from rlaif.constitution.public_json import tree_of
+
+    tree = tree_of(files)
+    num = len(validated(tree, out).principles)
+    if out.exists():
+        raise UserError(f"--out={out}: exists already; name another file")
+    try:
+        out.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written: {error.strerror}") from None
+    _print(
+        f"{out}: {num} principles, all of one category; correct categories and weights, then: constitution lint {out}"
+    )
+
+
+def _print(*lines: object) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def _judge(model: str, draft: Draft, findings: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """Some hundred short questions: transformers in this process is ready long before vLLM would be."""
+    import asyncio
+
+    import torch
+
+    from rlaif.config.schema import Labeller
+    from rlaif.engines import open_engine
+    from rlaif.engines.models import local_model, max_positions
+    from rlaif.lint.meaning import judge
+
+    path = local_model(model, field="--model")
+    max_length = min(max_positions(path, field="--model") or MAX_QUESTION_TOKENS, MAX_QUESTION_TOKENS)
+    gpu = torch.cuda.is_available()
+    settings = Labeller(engine="hf", gpus=float(gpu), dtype="bfloat16" if gpu else "float32", max_length=max_length)
+
+    async def judged() -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+        engine = open_engine("labeller", path, settings)
+        try:
+            return await judge(engine, draft, findings)
+        finally:
+            await engine.close()
+
+    return asyncio.run(judged())
+
+
+# ------------------------------------------------------------------------------------------ a diff for a person
+def _changes(diff: ConstitutionDiff) -> Iterator[str]:
+    for sign, principles in (("added", diff.added), ("removed", diff.removed)):
+        yield from (f"{sign} {p.id} ({p.category}, {p.priority}, weight {p.weight:g})" for p in principles)
+    for change in diff.changed:
+        yield from _change(change)
+    for change in diff.category_weights:
+        yield f"changed category_weights.{change.of}: {change.old:g} -> {change.new:g}"
+
+
+def _change(change: Change) -> Iterator[str]:
+    yield f"changed {change.of}.{change.field}"
+    yield f"  - {'(none)' if change.old is None else change.old}"
+    yield f"  + {'(none)' if change.new is None else change.new}"
+
+
+def _labels(diff: ConstitutionDiff) -> Iterator[str]:
+    cases = (
+        ("that used", (*diff.reworded, *diff.left)),
+        ("that now draw", diff.joined),
+        ("whose draw changes with the weights (draw: weighted) of", diff.reweighted),
+    )
+    told = [f"labels to make again: those {which} {', '.join(ids)}" for which, ids in cases if ids]
+    yield from told or ["No comparison changed; no label is outdated."]

@@ -1,0 +1,183 @@
+"""``rlaif status`` and ``rlaif scale``: how a run is doing, and how many engines serve it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from actors.cli.console import console
+from rlaif.config.files import load_config
+from rlaif.config.schema import EnginePool
+from rlaif.errors import RunError, UserError, WaitTimeoutError
+
+if TYPE_CHECKING:
+    from actors.cluster.announcement import Announcement
+    from actors.cluster.whereabouts import Whereabouts
+    from actors.control import Answer
+    from actors.pool.pool import PoolStats
+
+STATUS_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 30.0  #: of a driver that has other things to do
+RETRY_S = 0.5  #: while the control actor is started again
+
+RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
+
+
+def status(run_dir: RunDirPath) -> None:
+    """Show what a run has done, the stage that it is in, and the engines that serve it now."""
+    from actors.cluster.announcement import find_run
+
+    if not (run_dir / "manifest.json").is_file():
+        raise UserError(f"{run_dir}: not a run directory (no manifest.json)")
+    console.print(_story(run_dir))
+    console.print(_rows(run_dir))
+    try:
+        run = find_run(run_dir)
+        answer = _ask(run_dir, run, None, STATUS_TIMEOUT_S, "it to say how its engines are")
+    except UserError as error:  # a run that has ended has a status, too
+        console.print(str(error), markup=False, highlight=False)
+        return
+    console.print(f"running: pid {run.pid} on {run.host}, Ray at {run.address}", highlight=False)
+    console.print(_pools(answer.pools) if answer.pools else "no engines now")
+    if answer.ranks:
+        console.print(_ranks(answer.ranks))
+
+
+def scale(
+    run_dir: RunDirPath,
+    role: Annotated[str, typer.Argument(help="generator, labeller or scorer")],
+    size: Annotated[int, typer.Argument(metavar="N", help="engines, within the role's min and max")],
+) -> None:
+    """Serve a role of a running job with N engines; returns when newcomers serve and leavers have finished."""
+    from actors.cluster.announcement import find_run
+
+    run = find_run(run_dir)
+    settings = _elastic(run_dir, role, size)
+    began = time.monotonic()
+    limit = settings.start_timeout_s + settings.idle_timeout_s + ANSWER_TIMEOUT_S
+    answer = _ask(run_dir, run, (role, size), limit, f"{role} to have {size} engines")
+    if answer.mistake:
+        raise UserError(answer.mistake)
+    if answer.failure:
+        raise RunError(answer.failure)
+    seconds = time.monotonic() - began
+    console.print(f"{role}: {answer.pools[role].engines} engines serve, after {seconds:.1f} s", highlight=False)
+
+
+def _elastic(run_dir: Path, role: str, size: int) -> EnginePool:
+    """The settings of a role that can have ``size`` engines. Raises UserError."""
+    config = load_config(run_dir / "config.yaml", [])
+    pools = {name: value for name, value in config if isinstance(value, EnginePool)}
+    if role not in pools:
+        fixed = " has as many ranks as the run began with" if hasattr(config, role) else " is not a role"
+        raise UserError(f"{role}:{fixed}; the roles that scale: {', '.join(pools)}")
+    settings = pools[role]
+    if not settings.min <= size <= settings.max:
+        raise UserError(f"{role}: {size} engines asked for; {role}.min={settings.min} and max={settings.max}")
+    return settings
+
+
+def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout_s: float, what: str) -> Answer:
+    """The driver's answer, when its role has the wanted size where one is given."""
+    if run.auth_mode is not None:  # read when Ray is imported; a Ray started for one run asks for the user's token
+        os.environ.setdefault("RAY_AUTH_MODE", run.auth_mode)
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError
+
+    from actors.cluster.announcement import find_run
+    from actors.cluster.causes import death_of
+    from actors.cluster.start import joined
+    from actors.control import Scale
+
+    order = Scale(role=size[0], size=size[1]) if size else None
+    deadline = time.monotonic() + timeout_s
+    with joined(run_dir, run):
+        while True:
+            answer = _control(run_dir, run).ask.remote(order)
+            try:
+                return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+            except GetTimeoutError:
+                driver = f"(driver: pid {run.pid} on {run.host})"
+                raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} {driver}") from None
+            except RayActorError:  # Ray starts the control actor again, unless the run is over
+                find_run(run_dir)
+                time.sleep(RETRY_S)
+            except RayError as error:
+                raise RunError(f"{run_dir}: {what}: {death_of(error)}") from error
+
+
+def _control(run_dir: Path, run: Announcement) -> Any:
+    """The run's control actor, in the cluster that this process has joined. Raises UserError when there is none."""
+    import ray
+
+    from actors.cluster.announcement import ended
+
+    try:
+        return ray.get_actor(run.control)
+    except ValueError:
+        raise ended(run_dir, run) from None
+
+
+# --------------------------------------------------------------------------------------------------------- tables
+def _story(run_dir: Path) -> Table:
+    """The stages that are done, and the one that is not."""
+    table = Table("stage", "state", "seconds", title=str(run_dir), title_justify="left")
+    finished = _manifest(run_dir)["finished"]
+    for stage, facts in finished.items():
+        table.add_row(stage, "done", f"{facts['seconds']:.1f}")
+    for event in list(_stage_events(run_dir))[-1:]:
+        if event["event"] == "stage_started" and event["stage"] not in finished:
+            table.add_row(event["stage"], "not finished", f"{time.time() - event['time']:.0f} since it began")
+    return table
+
+
+def _rows(run_dir: Path) -> Table:
+    table = Table("rows", "in", "out", "quarantined")
+    for name, counts in _manifest(run_dir)["stages"].items():
+        table.add_row(name, *(f"{counts[key]:,}" for key in ("rows_in", "rows_out", "quarantined")))
+    return table
+
+
+def _pools(pools: Mapping[str, PoolStats]) -> Table:
+    table = Table("engines", "serve", "start", "rows in flight", "waiting", "done", "failed", "restarts", "where")
+    for role, stats in pools.items():
+        waiting = f"{stats.waiting:,}{' or more' if stats.unread else ''}"
+        where = _hosts(stats.where.values())
+        numbers = (stats.engines, stats.starting, stats.in_flight)
+        counts = (stats.done, stats.failed, stats.restarts)
+        table.add_row(role, *map(_grouped, numbers), waiting, *map(_grouped, counts), where)
+    return table
+
+
+def _ranks(ranks: Mapping[str, Mapping[int, Whereabouts]]) -> Table:
+    table = Table("trainer", "ranks", "where")
+    for name, where in ranks.items():
+        table.add_row(name, _grouped(len(where)), _hosts(where.values()))
+    return table
+
+
+def _hosts(where: Iterable[Whereabouts]) -> str:
+    return ", ".join(f"{number} on {host}" for host, number in Counter(one.host for one in where).items())
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}"
+
+
+def _manifest(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "manifest.json").read_text())
+
+
+def _stage_events(run_dir: Path) -> Iterator[dict[str, Any]]:
+    for line in (run_dir / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"].startswith("stage_"):
+            yield event

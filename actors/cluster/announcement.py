@@ -1,0 +1,94 @@
+"""``driver.json``: how other commands find a run that is going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlaif.errors import UserError
+from rlaif.storage.run_dir import write_atomically
+
+REACH_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """A driver and its cluster. ``control``: the name of its control actor; ``auth_mode``: what Ray's clients need."""
+
+    pid: int
+    host: str
+    address: str
+    namespace: str
+    control: str
+    auth_mode: str | None
+    started: float
+
+
+@contextmanager
+def announced(run_dir: Path, *, address: str, namespace: str, control: str) -> Iterator[None]:
+    """``driver.json`` for the length of a ``with`` block. A killed driver leaves it behind."""
+    announcement = Announcement(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        address=address,
+        namespace=namespace,
+        control=control,
+        auth_mode=os.environ.get("RAY_AUTH_MODE"),
+        started=time.time(),
+    )
+    path = run_dir / "driver.json"
+    write_atomically(path, json.dumps(asdict(announcement)) + "\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find_run(run_dir: Path) -> Announcement:
+    """The announcement of a run that is going on, as far as this host can tell. Raises UserError when it is not."""
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir}: not a run directory (no config.yaml)")
+    path = run_dir / "driver.json"
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not running on a cluster now (no driver.json)")
+    found = Announcement(**json.loads(path.read_text()))
+    here = found.host == socket.gethostname()
+    if here and not _lives(found.pid):
+        raise ended(run_dir, found)
+    if not here and found.address.startswith("127."):
+        raise UserError(f"{run_dir}: runs on {found.host}, with a Ray that listens there alone; ask there")
+    if not _listens(found.address):
+        raise UserError(f"{run_dir}: its Ray cluster at {found.address} cannot be reached from here")
+    return found
+
+
+def ended(run_dir: Path, found: Announcement) -> UserError:
+    return UserError(
+        f"{run_dir}: not running: its driver (pid {found.pid} on {found.host}) has ended; "
+        "give its command again to resume it"
+    )
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

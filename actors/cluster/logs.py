@@ -1,0 +1,39 @@
+"""The end of an actor's log, for the error message that names its cause."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.cluster.waiting import within
+from actors.cluster.whereabouts import Whereabouts
+from rlaif.errors import WaitTimeoutError
+
+LOG_LINES = 20  #: of an actor's log in an error message
+LOG_TIMEOUT_S = 20.0
+
+
+def read_tail(path: str) -> str:
+    """The last lines of a log, or nothing where there is none."""
+    with contextlib.suppress(OSError), Path(path).open(encoding="utf-8", errors="replace") as log:
+        return "".join(deque(log, maxlen=LOG_LINES)).strip()
+    return ""
+
+
+async def log_tail(where: Whereabouts) -> str:
+    """The tail of an actor's log, read on its node, as the end of an error message; empty when it cannot be had."""
+    if where.node_id == ray.get_runtime_context().get_node_id():
+        tail = read_tail(where.log_path)
+    else:
+        affinity = NodeAffinitySchedulingStrategy(where.node_id, soft=False)
+        reader = ray.remote(read_tail).options(num_cpus=0, scheduling_strategy=affinity)
+        try:
+            tail = await within(LOG_TIMEOUT_S, reader.remote(where.log_path), f"the log of {where}")
+        except (RayError, WaitTimeoutError):
+            tail = ""
+    return f"\n--- end of {where.log_path} on {where.host} ---\n{tail}" if tail else ""

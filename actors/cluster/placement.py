@@ -1,0 +1,213 @@
+"""What a run needs and whether it can have it: a pure plan, its check against resources, its table. Knows no Ray.
+
+Roles do not all live at once; what must be there is the largest sum over the phases of the story. Pools count with
+their ``min`` (what the run cannot do without); the table shows ``max`` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.table import Column, Table
+
+from rlaif.config.schema import Config, Trainer
+from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.errors import PlacementError
+
+Phases = Mapping[str, tuple[str, ...]]  #: roles by the phase in which they live
+
+ROUNDING = 1e-6  #: fractional CPUs add up inexactly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a role claims: ``units`` engines or ranks (up to ``max_units``) of ``each`` resource by its Ray name.
+
+    A unit lies on one node, except an engine of several tensor-parallel ``parts``: those are equal, and may be apart.
+    """
+
+    role: str
+    units: int
+    max_units: int
+    each: Mapping[str, float]
+    parts: int = 1
+
+    @property
+    def piece(self) -> dict[str, float]:
+        """What one node must have to hold anything of this role."""
+        return {name: amount / self.parts for name, amount in self.each.items() if amount}
+
+    def total(self, resource: str, units: int | None = None) -> float:
+        return self.each.get(resource, 0.0) * (self.units if units is None else units)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Roles that live at the same time."""
+
+    name: str
+    claims: tuple[Claim, ...]
+
+    def need(self, resource: str) -> float:
+        return sum(claim.total(resource) for claim in self.claims)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcePlan:
+    claims: tuple[Claim, ...]
+    phases: tuple[Phase, ...] = field(repr=False)
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Names of the resources that any role claims, CPU and GPU first."""
+        custom = {name for claim in self.claims for name in claim.each} - {"CPU", "GPU"}
+        return ("CPU", "GPU", *sorted(custom))
+
+    def busiest(self, resource: str) -> Phase:
+        """The phase that needs most of ``resource``."""
+        return max(self.phases, key=lambda phase: phase.need(resource))
+
+    @property
+    def peak(self) -> dict[str, float]:
+        """What must be there, by resource."""
+        return {name: self.busiest(name).need(name) for name in self.resources}
+
+
+def engine_resources(settings: EngineSettings) -> dict[str, float]:
+    """Resources of one engine, all tensor-parallel ranks together."""
+    return {"CPU": settings.cpus, "GPU": settings.gpus * settings.tensor_parallel, **settings.placement}
+
+
+def rank_resources(trainer: Trainer) -> dict[str, float]:
+    """Resources of one trainer rank."""
+    return {"CPU": trainer.cpus, "GPU": trainer.gpus, **trainer.placement}
+
+
+def phases_of(config: Config) -> Phases:
+    """The phases of the whole method."""
+    phases: dict[str, tuple[str, ...]] = {
+        "revise": ("generator",),
+        "supervise": ("policy_trainer",),
+        "label": ("generator", "labeller"),
+        "fit_preference_model": ("generator", "preference_trainer"),  # the generator stays for what comes next
+        "reinforce": ("generator", "scorer", "policy_trainer"),
+        "evaluate": ("generator",),
+    }
+    if config.preference_model.refresh.every:
+        phases["reinforce"] = (*phases["reinforce"], "labeller", "preference_trainer")
+    if config.reinforcement.reward == "direct":
+        del phases["fit_preference_model"]
+        phases["reinforce"] = ("generator", "labeller", "policy_trainer")
+    return phases
+
+
+def plan(config: Config, phases: Phases) -> ResourcePlan:
+    """The plan of a configuration for the roles in ``phases``. Starts nothing."""
+    claims = {
+        role: Claim(
+            role=role,
+            units=pool.min,
+            max_units=pool.max,
+            each=engine_resources(pool),
+            parts=pool.tensor_parallel,
+        )
+        for role, pool in (
+            ("generator", config.generator),
+            ("labeller", config.labeller),
+            ("scorer", config.scorer),
+        )
+    } | {
+        role: Claim(role=role, units=trainer.ranks, max_units=trainer.ranks, each=rank_resources(trainer))
+        for role, trainer in (
+            ("policy_trainer", config.policy_trainer),
+            ("preference_trainer", config.preference_trainer),
+        )
+    }
+    wanted = {role for roles in phases.values() for role in roles}
+    return ResourcePlan(
+        claims=tuple(claim for role, claim in claims.items() if role in wanted),
+        phases=tuple(Phase(name=name, claims=tuple(claims[r] for r in roles)) for name, roles in phases.items()),
+    )
+
+
+def declared(config: Config) -> dict[str, float]:
+    """What the configuration says is there, by Ray's resource names."""
+    return {"CPU": config.resources.cpus, "GPU": config.resources.gpus, **config.resources.custom}
+
+
+def check(plan: ResourcePlan, available: Mapping[str, float]) -> None:
+    """Raises PlacementError with one line for each role of the busiest phase that lacks a resource."""
+    lines = [line for resource in plan.resources for line in _shortage(plan, resource, available)]
+    if lines:
+        raise PlacementError("\n".join(lines))
+
+
+def check_nodes(plan: ResourcePlan, nodes: Sequence[Mapping[str, float]]) -> None:
+    """As ``check``, for a cluster of ``nodes``: sums are not enough, every engine and rank must find a node that has
+    all it needs. Raises PlacementError."""
+    check(plan, {name: sum(node.get(name, 0.0) for node in nodes) for name in plan.resources})
+    if lines := [line for claim in plan.claims for line in _homeless(claim, nodes)]:
+        raise PlacementError("\n".join(lines))
+
+
+def _homeless(claim: Claim, nodes: Sequence[Mapping[str, float]]) -> Iterable[str]:
+    """Why no node can hold one engine or rank of a role, if none can."""
+    if any(all(node.get(name, 0.0) + ROUNDING >= need for name, need in claim.piece.items()) for node in nodes):
+        return
+    unit = "rank" if claim.parts > 1 or claim.role.endswith("_trainer") else "engine"
+    needs = ", ".join(f"{name} {need:g}" for name, need in claim.piece.items())
+    largest = ", ".join(f"{name} {max(node.get(name, 0.0) for node in nodes):g}" for name in claim.piece)
+    keys = " or ".join(_size_key(claim.role, name) for name in claim.piece)
+    yield (
+        f"{claim.role}: one {unit} needs {needs} on one node, and no node has that (most on any: {largest}); "
+        f"lower {keys}, or provide nodes that have it"
+    )
+
+
+def _shortage(plan: ResourcePlan, resource: str, available: Mapping[str, float]) -> Iterable[str]:
+    phase, have = plan.busiest(resource), available.get(resource, 0.0)
+    if phase.need(resource) <= have + ROUNDING:
+        return
+    yield f"{resource}: '{phase.name}' needs {phase.need(resource):g} at once, {have:g} available"
+    for claim in phase.claims:
+        if claim.total(resource):
+            yield (
+                f"  {claim.role}: {claim.units} x {claim.each[resource]:g} = {claim.total(resource):g}; "
+                f"lower {_count_key(claim.role)} or {_size_key(claim.role, resource)}"
+            )
+    yield f"  or provide more: {_provision_key(resource)}"
+
+
+def _count_key(role: str) -> str:
+    return f"{role}.ranks" if role.endswith("_trainer") else f"{role}.min"
+
+
+def _size_key(role: str, resource: str) -> str:
+    return f"{role}." + {"CPU": "cpus", "GPU": "gpus"}.get(resource, f"placement.{resource}")
+
+
+def _provision_key(resource: str) -> str:
+    key = {"CPU": "resources.cpus", "GPU": "resources.gpus"}.get(resource, f"resources.custom.{resource}")
+    return f"{key}, or nodes that have it"
+
+
+def table(plan: ResourcePlan) -> Table:
+    """What ``rlaif plan`` prints: a row for each role, then for each phase, with the largest of each resource."""
+    names = Column("", no_wrap=True)
+    shown = Table(names, "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
+    for claim in plan.claims:
+        units = f"{claim.units}" if claim.units == claim.max_units else f"{claim.units} to {claim.max_units}"
+        shown.add_row(claim.role, units, *(_amount(claim, name) for name in plan.resources))
+    shown.add_section()
+    for phase in plan.phases:
+        roles = "+".join(claim.role for claim in phase.claims)
+        shown.add_row(phase.name, roles, *(f"{phase.need(name):g}" for name in plan.resources))
+    shown.add_section()
+    shown.add_row("at once, at most", "", *(f"{amount:g}" for amount in plan.peak.values()))
+    return shown
+
+
+def _amount(claim: Claim, resource: str) -> str:
+    least, most = claim.total(resource), claim.total(resource, claim.max_units)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"

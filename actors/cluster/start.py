@@ -1,0 +1,139 @@
+"""Start Ray on this machine, or join a cluster; always shut down cleanly."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import ray
+from ray._private import ray_constants
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+from actors.cluster.announcement import Announcement
+from rlaif.config.schema import Config, Resources
+from rlaif.errors import RunError, UserError
+
+GIB = 1024**3
+#: Of this process, handed on to Ray Train's. Its controller looks twice a second: short fits do not wait for it.
+ENVIRONMENT = {
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+#: Nothing warns of preemption on a machine of one's own: one process less.
+LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+M_ARENA_MAX, NUM_ARENAS = -8, 2  #: of glibc's mallopt
+
+
+@contextmanager
+def started(config: Config) -> Iterator[str]:
+    """Ray for the length of a ``with`` block; yields the cluster's address.
+
+    Without ``resources.address``, Ray is started on this machine (loopback only, no dashboard) with the declared
+    resources, which may exceed the real cores: they are shares, not limits. Each run has a namespace of its own, so
+    that several share a cluster. Raises RunError when Ray cannot be started, UserError when it cannot be joined.
+    """
+    namespace = f"rlaif-{Path(config.run_dir).name}-{secrets.token_hex(4)}"
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _share_heaps()
+    heeds_sigterm = signal.getsignal(signal.SIGTERM)
+    if config.resources.address is None:
+        _start_local(config.resources, namespace)
+    else:
+        _join(config.resources.address, namespace)
+    signal.signal(signal.SIGTERM, heeds_sigterm)  # Ray has put a handler of its own there, which ends the process
+    # Ray would print what it knows of every dead process between the progress bars; pool and trainers report it.
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def joined(run_dir: Path, run: Announcement) -> Iterator[None]:
+    """Join the cluster of a run that is going on, for the length of a ``with`` block. Raises UserError.
+
+    The process must have imported Ray in the run's ``auth_mode``.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        with _loopback_only() if run.address.startswith("127.") else nullcontext():
+            _init(run.address, run.namespace)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"{run_dir}: its Ray cluster at {run.address} cannot be joined: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def current_namespace() -> str:
+    return ray.get_runtime_context().namespace
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each living node of the cluster has, by Ray's resource names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _share_heaps() -> None:
+    """Keep this process's threads to few heaps. With one for each, which is glibc's way, what Ray's threads allocate
+    and ours free is not given back: some 400 bytes for each call whose results are streamed."""
+    with suppress(AttributeError):  # other C libraries have none
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, NUM_ARENAS)
+
+
+def _start_local(resources: Resources, namespace: str) -> None:
+    for name, value in LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with _loopback_only():
+            ray.init(
+                address="local",
+                namespace=namespace,
+                num_cpus=max(1, math.ceil(resources.cpus)),
+                num_gpus=resources.gpus,
+                resources=dict(resources.custom),
+                object_store_memory=int(resources.object_store_gib * GIB),
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _node_ip_address="127.0.0.1",
+            )
+    except Exception as error:  # Ray says bare Exception when its node is not up within its 30 s
+        ray.shutdown()
+        raise RunError(f"Ray could not be started on this machine: {error}") from error
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let Ray listen on 127.0.0.1 alone. Elsewhere than on a desktop system it would put the host's own address in
+    its place, and listen on every interface."""
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _join(address: str, namespace: str) -> None:
+    try:
+        _init(address, namespace)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"resources.address={address}: no Ray cluster can be joined there: {error}") from error
+
+
+def _init(address: str, namespace: str) -> None:
+    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)

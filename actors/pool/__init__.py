@@ -1,0 +1,1 @@
+"""Elastic pools of inference engines: every row comes back exactly once, whatever dies."""

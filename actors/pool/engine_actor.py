@@ -1,0 +1,86 @@
+"""The one actor class that hosts an engine: it opens it, runs tasks over it, gives it weights.
+
+Knows neither roles nor stages nor other actors. Restarts, retries and placement are the pool's (``actors.pool.pool``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from actors.cluster.causes import one_line
+from actors.cluster.whereabouts import Whereabouts, here
+from actors.pool.gathering import Gathering
+from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.errors import EngineError, RequestError
+from rlaif.interfaces import Task, Weights
+
+#: What glibc keeps of freed memory. New weights are unpacked through large buffers: fetched from the system anew at
+#: each sync, their page faults cost a multiple of the copies.
+KEPT_BYTES = str(2**30)
+
+Finished = tuple[int, Any, str | None]  #: place of the row in its shipment, record, cause of failure
+
+
+def engine_environment(settings: EngineSettings) -> dict[str, str]:
+    """Environment of an engine's process: what libraries read when they are imported."""
+    threads = str(settings.threads)
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": KEPT_BYTES, "MALLOC_TRIM_THRESHOLD_": KEPT_BYTES}
+    if settings.tensor_parallel > 1:  # its actor holds no GPU, and must still see that there are some
+        environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    return environment
+
+
+class EngineActor:
+    """A thin shell around one engine. ``open`` first; everything else after it."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    async def whereabouts(self) -> Whereabouts:
+        return here()
+
+    async def open(self, role: str, model: str, settings: EngineSettings) -> None:
+        """Load the engine; heavy libraries are imported here, in the environment that the pool set."""
+        from rlaif.engines import open_engine
+
+        self._engine = open_engine(role, model, settings)
+
+    async def run(self, task: Task[Any, Any], rows: Sequence[Any]) -> AsyncIterator[list[Finished]]:
+        """Run ``task`` on all rows at once; yield those that finished together as one list.
+
+        Raises EngineError when the engine is dead; a row's own failure is part of the result.
+        """
+        working = [asyncio.create_task(self._row(task, place, row)) for place, row in enumerate(rows)]
+        try:
+            async for finished in Gathering(working):
+                yield finished
+        finally:
+            for row in working:
+                row.cancel()
+
+    async def _row(self, task: Task[Any, Any], place: int, row: Any) -> Finished:
+        try:
+            return place, await task(self._engine, row), None
+        except RequestError as error:
+            return place, None, one_line(error)
+        except EngineError:
+            raise
+        except Exception as error:
+            return place, None, one_line(error)
+
+    async def stay(self) -> None:
+        """Returns never: who waits for it learns when this actor dies."""
+        await asyncio.Event().wait()
+
+    async def prefix_hits(self) -> tuple[int, int]:
+        return self._engine.prefix_hits()
+
+    async def update_weights(self, weights: Weights) -> None:
+        await self._engine.update_weights(weights)
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()

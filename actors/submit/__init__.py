@@ -1,0 +1,1 @@
+"""A run on a cluster elsewhere, over the Ray Jobs API."""

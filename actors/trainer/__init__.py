@@ -1,0 +1,1 @@
+"""Trainers: DeepSpeed ranks under Ray Train."""

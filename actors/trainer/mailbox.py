@@ -1,0 +1,160 @@
+"""Between the driver and the ranks of one trainer: orders and answers, metrics on their way out, and the last word.
+
+Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
+restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Rows pass
+through here on their way to the ranks, so that no reference travels inside of what the driver sends: Ray keeps a little
+of each such one for the life of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+
+from actors.cluster.whereabouts import Whereabouts
+
+Verb = Literal["learn", "weights", "save", "save_checkpoint", "stop"]
+POLL_S = 5.0  #: longest that a question stays open here; whoever asks asks again, and notices when it should not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What every rank is to do next. ``payload``: rows, by reference between mailbox and ranks, or a path."""
+
+    number: int
+    verb: Verb
+    payload: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What rank 0 says to an order; ``number`` 0 says that the ranks are ready."""
+
+    number: int
+    result: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A rank that has started. ``idle_s``: since it last asked for an order; a rank that works does not ask."""
+
+    handle: Any
+    where: Whereabouts
+    idle_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """Since when no order came, no rank started, obeyed or reported; and whether the ranks are only being started."""
+
+    seconds: float
+    starting: bool
+
+
+class Mailbox:
+    """The actor. Every method returns soon: what is not there within ``POLL_S`` is answered with None."""
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self._checkpoint = checkpoint
+        self._orders: list[Order] = []
+        self._kept_after = 0  #: orders up to this number are part of the checkpoint
+        self._answers: dict[int, Answer] = {}
+        self._answered = -1
+        self._reports: list[Mapping[str, float]] = []
+        self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
+        self._asked: dict[int, float] = {}  #: when each rank last did
+        self._done: dict[int, int] = {}  #: the last order that each rank has obeyed
+        self._moved = time.monotonic()
+        self._starting = True
+        self._closing = False
+        self._changed = asyncio.Condition()
+
+    async def place(self, number: int, verb: Verb, payload: Any) -> None:
+        """``payload``: the rows to learn from, or a path."""
+        if verb == "learn":  # one copy for all ranks, outside of this process
+            payload = ray.put(payload)
+        self._orders.append(Order(number=number, verb=verb, payload=payload))
+        self._moved = time.monotonic()
+        await self._notify()
+
+    async def start_point(self, rank: int, handle: Any, where: Whereabouts) -> tuple[str | None, int]:
+        """A rank reports itself, and learns from which checkpoint to go on and after which order."""
+        self._ranks[rank] = handle, where
+        self._asked[rank] = self._moved = time.monotonic()
+        return self._checkpoint, self._kept_after
+
+    async def next_order(self, rank: int, after: int) -> Order | None:
+        """The first order after ``after`` that is unanswered or changes the learner."""
+        self._asked[rank] = time.monotonic()
+        if self._done.get(rank) != after:
+            self._done[rank], self._moved = after, self._asked[rank]
+
+        def due() -> Order | None:
+            orders = (o for o in self._orders if o.number > after)
+            return next((o for o in orders if o.number > self._answered or o.verb == "learn"), None)
+
+        return await self._until(due)
+
+    async def answer(self, answer: Answer) -> None:
+        """Rank 0 has obeyed; an answer to an order that was answered before a restart is dropped."""
+        self._starting, self._moved = False, time.monotonic()
+        if answer.number <= self._answered:
+            return
+        self._answers = {answer.number: answer}  # the driver waits for one order at a time
+        self._answered = answer.number
+        order = next((o for o in self._orders if o.number == answer.number), None)
+        if order is not None and order.verb == "save_checkpoint":
+            self._checkpoint, self._kept_after = order.payload, order.number
+        self._orders = [o for o in self._orders if o.number > self._kept_after]
+        await self._notify()
+
+    async def answer_to(self, number: int) -> Answer | None:
+        return await self._until(lambda: self._answers.get(number))
+
+    async def report(self, metrics: Mapping[str, float]) -> None:
+        self._reports.append(metrics)
+        self._starting, self._moved = False, time.monotonic()
+        await self._notify()
+
+    async def reports(self) -> list[Mapping[str, float]]:
+        """Metrics since the last call."""
+        await self._until(lambda: self._reports or None)
+        reports, self._reports = self._reports, []
+        return reports
+
+    async def ranks(self) -> dict[int, Seen]:
+        now = time.monotonic()
+        return {
+            rank: Seen(handle=handle, where=where, idle_s=now - self._asked[rank])
+            for rank, (handle, where) in self._ranks.items()
+        }
+
+    async def silence(self) -> Silence:
+        return Silence(seconds=time.monotonic() - self._moved, starting=self._starting)
+
+    async def close(self) -> None:
+        """From now on, failures of ranks are final."""
+        self._closing = True
+
+    async def failed(self) -> bool:
+        """Ranks failed. They are started again, unless this says that the trainer is closing."""
+        self._starting, self._moved = True, time.monotonic()
+        return self._closing
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _until(self, found: Callable[[], Any]) -> Any:
+        """What ``found`` returns as soon as it is not None, or None after ``POLL_S``."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: found() is not None), POLL_S)
+            except TimeoutError:
+                return None
+            return found()

@@ -1,0 +1,117 @@
+"""What runs in a rank under Ray Train: it builds the ``Rank``, feeds ``rlaif.training``, and talks to the mailbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from actors.cluster.whereabouts import here
+from actors.trainer.feeding import Shares
+from actors.trainer.mailbox import Answer, Order
+from rlaif.interfaces import Weights
+from rlaif.training.batches import read_rows
+from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+from rlaif.training.learners import fit_of, open_learner
+
+_weights: list[Weights] = []  #: that the driver is about to take, in rank 0
+
+Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
+Fitted = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
+
+
+def supervise_rank(config: Config) -> Fitted:
+    job: SFTJob = config["job"]
+    rank = _rank()
+    _register(config, rank)
+    shares = Shares("train", job.optimization, rank)
+    metrics = fit_of(job)(job, rank, shares, _report(config, rank))
+    return metrics, _total(shares.num_rows)
+
+
+def preference_rank(config: Config) -> Fitted:
+    job: PreferenceJob = config["job"]
+    rank = _rank()
+    _register(config, rank)
+    pretraining = Shares("pretraining", job.settings.pretraining, rank) if job.pretraining else None
+    fit = Shares("fit", job.settings.fit, rank)
+    heldout = read_rows(job.heldout) if job.heldout else None
+    metrics = fit_of(job)(job, rank, pretraining, fit, heldout, _report(config, rank))
+    return metrics, _total(fit.num_rows + (pretraining.num_rows if pretraining else 0))
+
+
+def learner_rank(config: Config) -> None:
+    """Obey orders until told to stop; after a restart, go on from the last checkpoint."""
+    job: PPOJob | RefreshJob = config["job"]
+    mailbox = config["mailbox"]
+    rank = _rank()
+    checkpoint, done = _register(config, rank)
+    learner = open_learner(replace(job, checkpoint=checkpoint), rank)
+    _answer(mailbox, rank, Answer(number=0))
+    while (order := _next_order(mailbox, rank, done)).verb != "stop":
+        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))
+        done = order.number
+    _answer(mailbox, rank, Answer(number=order.number))
+
+
+def _obey(learner: Any, order: Order) -> Any:
+    if order.verb == "learn":
+        return learner.learn(ray.get(order.payload))
+    if order.verb == "weights":
+        _weights[:] = [learner.weights()]
+        return _weights[0].version
+    if order.verb == "save":
+        return learner.save(order.payload)
+    return learner.save_checkpoint(order.payload)
+
+
+def take_weights() -> tuple[int, Weights] | tuple[None, None]:
+    """Their version, and the weights. Called by the driver, in rank 0's process: what an actor returns belongs to its
+    caller and outlives the actor. (None, None) in a rank that has started since they were asked for."""
+    if not _weights:
+        return None, None
+    weights = _weights.pop()
+    return weights.version, weights
+
+
+def _next_order(mailbox: Any, rank: Rank, done: int) -> Order:
+    while (order := ray.get(mailbox.next_order.remote(rank.index, done))) is None:
+        pass
+    return order
+
+
+def _answer(mailbox: Any, rank: Rank, answer: Answer) -> None:
+    if rank.index == 0:
+        ray.get(mailbox.answer.remote(answer))
+
+
+def _rank() -> Rank:
+    context = ray.train.get_context()
+    return Rank(index=context.get_world_rank(), world_size=context.get_world_size())
+
+
+def _register(config: Config, rank: Rank) -> tuple[str | None, int]:
+    handle = ray.get_runtime_context().current_actor
+    return ray.get(config["mailbox"].start_point.remote(rank.index, handle, here()))
+
+
+def _report(config: Config, rank: Rank) -> Any:
+    """Rank 0's metrics go out as they come; nobody waits for them."""
+
+    def report(metrics: Mapping[str, float]) -> None:
+        if rank.index == 0:
+            config["mailbox"].report.remote(dict(metrics))
+
+    return report
+
+
+def _total(count: int) -> int:
+    """The sum of ``count`` over all ranks."""
+    total = torch.tensor(count, device=ray.train.torch.get_device())
+    torch.distributed.all_reduce(total)
+    return int(total.item())

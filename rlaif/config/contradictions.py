@@ -1,0 +1,120 @@
+"""Values that are right alone and wrong together. Pure: reads no file and no data.
+
+Every mistake is one line, ``path=value: rule; fix``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.config.schema import Config, EnginePool, Section
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One line for the user, and the keys that it is about."""
+
+    keys: tuple[str, ...]
+    line: str
+
+
+def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every field that is not itself a section."""
+    flat: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def pools_of(config: Config) -> tuple[tuple[str, EnginePool], ...]:
+    return (("generator", config.generator), ("labeller", config.labeller), ("scorer", config.scorer))
+
+
+def contradictions(config: Config) -> Iterator[Mistake]:
+    """Values that are right alone and wrong together."""
+    for role, pool in pools_of(config):
+        yield from _pool_contradictions(role, pool)
+    if config.labeller.model == config.generator.model:
+        yield _against(
+            ("labeller.model", "generator.model"),
+            config,
+            "the labeller must not share the policy's weights",
+            "name another model",
+        )
+    reasoning = config.labelling.reasoning
+    if reasoning.rationales > 1 and reasoning.mode != "sampled":
+        keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")
+        yield _against(keys, config, "more than one rationale must be sampled", "set labelling.reasoning.mode=sampled")
+    yield from _length_contradictions(config)
+    yield from _reinforcement_contradictions(config)
+
+
+def _pool_contradictions(role: str, pool: EnginePool) -> Iterator[Mistake]:
+    bounds = (f"{role}.min", f"{role}.max")
+    if pool.min > pool.max:
+        line = f"{role}.min={pool.min}: must be at most {role}.max={pool.max}; lower it or raise {role}.max"
+        yield Mistake(keys=bounds, line=line)
+    if pool.autoscale.enabled and pool.min == pool.max:
+        line = f"{role}.autoscale.enabled=true: with {role}.min={pool.min} and max={pool.max}: nowhere to go; raise max"
+        yield Mistake(keys=(f"{role}.autoscale.enabled", *bounds), line=line)
+    if pool.chunk_rows > pool.max_in_flight:
+        name, limit = f"{role}.chunk_rows", f"{role}.max_in_flight"
+        line = f"{name}={pool.chunk_rows}: must be at most {limit}={pool.max_in_flight}; raise {limit}"
+        yield Mistake(keys=(name, limit), line=line)
+
+
+def _length_contradictions(config: Config) -> Iterator[Mistake]:
+    """A context must hold more than the completion; a forward pass must hold at least one sequence."""
+    for key in (
+        "sampling.max_tokens",
+        "critique_revision.max_critique_tokens",
+        "critique_revision.max_revision_tokens",
+    ):
+        if flatten(config)[key] >= config.generator.max_length:
+            yield _against((key, "generator.max_length"), config, "leaves no room for a prompt", "lower it")
+    for key, trainer in (
+        ("supervision.max_length", "policy_trainer"),
+        ("preference_model.max_length", "preference_trainer"),
+    ):
+        limit = f"{trainer}.micro_batch_tokens"
+        if flatten(config)[key] > flatten(config)[limit]:
+            yield _against((key, limit), config, "one sequence must fit in a forward pass", f"raise {limit}")
+
+
+def _reinforcement_contradictions(config: Config) -> Iterator[Mistake]:
+    r = config.reinforcement
+    batch, group, minibatch = (f"reinforcement.{n}" for n in ("batch_size", "group_size", "minibatch_size"))
+    if r.algorithm in ("rloo", "grpo") and r.group_size < 2:
+        rule = "compares answers to one prompt, so groups hold at least 2"
+        yield _against((group, "reinforcement.algorithm"), config, rule, f"raise {group}")
+    if r.reward == "direct" and config.preference_model.refresh.every:
+        keys = ("preference_model.refresh.every", "reinforcement.reward")
+        yield _against(keys, config, "there is no preference model to refresh", "set preference_model.refresh.every=0")
+    if r.batch_size % r.group_size:
+        yield _against((batch, group), config, "must be a multiple of the group", "change either")
+    if r.batch_size % r.minibatch_size:
+        yield _against((batch, minibatch), config, "must be a multiple of the minibatch", "change either")
+    if r.helpfulness_penalty > 0 and r.helpful_fraction == 0:
+        keys = ("reinforcement.helpfulness_penalty", "reinforcement.helpful_fraction")
+        yield _against(
+            keys, config, "without helpful prompts nothing tells how helpful it is", "raise helpful_fraction"
+        )
+
+
+def _against(keys: tuple[str, str], config: Config, rule: str, fix: str) -> Mistake:
+    """One key's value against another's."""
+    flat = flatten(config)
+    line = f"{keys[0]}={shown(flat[keys[0]])}: with {keys[1]}={shown(flat[keys[1]])}: {rule}; {fix}"
+    return Mistake(keys=keys, line=line)

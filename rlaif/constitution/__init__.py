@@ -1,0 +1,1 @@
+"""By which principles: the constitution, its public JSON shapes, and what changed between two of them."""

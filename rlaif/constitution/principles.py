@@ -1,0 +1,197 @@
+"""The constitution: a named, versioned, hashed list of principles, and how principles are drawn.
+
+Source: Constitutional AI (arXiv 2212.08073), sections 3.1 (critique and revision) and 4.1 (comparisons): one
+principle is drawn at random for each revision and for each label.
+
+Departures from the paper:
+1. Draws are seeded by what they are for (run seed, prompt, round; or run seed, prompt, pair), never by the order of
+   execution, so that a rerun, a resumed run and a swapped pair draw the same principle.
+2. Principles carry category, priority, weight and source. ``draw: weighted`` draws in proportion to a principle's
+   weight times its category's.
+3. Draws are by rendezvous hashing: every principle has a score for every draw, whatever the others are, and the best
+   score wins. Adding, removing or reweighting one principle thus changes only the draws that it wins or won, so that
+   only the labels behind those are made again (``constitution_diff``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlaif.constitution.public_json import tree_of
+from rlaif.errors import ConfigError
+from rlaif.seeds import SEPARATOR, hashed, seed_of
+from rlaif.strict_yaml import read_yaml, told
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+Category = Literal[
+    "harm_avoidance",
+    "honesty",
+    "autonomy_and_rights",
+    "childrens_safety",
+    "thoughtfulness",
+    "helpfulness",
+    "edge_cases",
+]
+Priority = Literal["safety", "ethics", "guidelines", "helpfulness"]  #: what comes first when principles conflict
+Draw = Literal["uniform", "weighted"]
+Text = Annotated[str, Field(min_length=1)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+#: The priority of a principle that names none.
+PRIORITY_OF: Mapping[str, Priority] = {
+    "harm_avoidance": "safety",
+    "childrens_safety": "safety",
+    "edge_cases": "safety",
+    "honesty": "ethics",
+    "autonomy_and_rights": "ethics",
+    "thoughtfulness": "guidelines",
+    "helpfulness": "helpfulness",
+}
+
+
+class Principle(BaseModel):
+    """One value, usable for revision (both requests), for labelling (``comparison``), or for both."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    category: Category
+    priority: Priority = Field(default_factory=lambda fields: PRIORITY_OF[fields["category"]])
+    weight: Weight = 1.0
+    source: Text
+    critique_request: Text | None = None
+    revision_request: Text | None = None
+    comparison: Text | None = None
+
+    @model_validator(mode="after")
+    def usable(self) -> Principle:
+        if (self.critique_request is None) != (self.revision_request is None):
+            raise ValueError("critique_request and revision_request go together; give both or neither")
+        if self.critique_request is None and self.comparison is None:
+            raise ValueError("usable in no step; give critique_request and revision_request, or comparison")
+        return self
+
+
+class Constitution(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Text
+    version: Text
+    category_weights: dict[Category, Weight] = Field(
+        default_factory=dict, description="multiplies the weights of a category's principles; 1 where none is given"
+    )
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def unique_ids(self) -> Constitution:
+        ids = [principle.id for principle in self.principles]
+        repeated = sorted({id for id in ids if ids.count(id) > 1})
+        if repeated:
+            raise ValueError(f"principle ids must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash, in 16 hex digits, of what the principles say and how they are drawn.
+
+        Name, version and the order of the principles do not count; a category weight of 1 is none.
+        """
+        by_id = sorted(self.principles, key=lambda principle: principle.id)
+        weights = {category: weight for category, weight in self.category_weights.items() if weight != 1}
+        content = [*(principle.model_dump_json() for principle in by_id), json.dumps(weights, sort_keys=True)]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+
+    @cached_property
+    def for_revision(self) -> tuple[Principle, ...]:
+        """The principles of step 1, ready to be drawn: their weights include their categories'."""
+        return tuple(self._as_drawn(p) for p in self.principles if p.critique_request is not None)
+
+    @cached_property
+    def for_comparison(self) -> tuple[Principle, ...]:
+        """The principles of step 3, ready to be drawn: their weights include their categories'."""
+        return tuple(self._as_drawn(p) for p in self.principles if p.comparison is not None)
+
+    def _as_drawn(self, principle: Principle) -> Principle:
+        weight = principle.weight * self.category_weights.get(principle.category, 1.0)
+        return principle.model_copy(update={"weight": weight})
+
+
+# ------------------------------------------------------------------------------------------------------ draws
+
+
+def draw_principle(principles: Sequence[Principle], draw: Draw, *key: object) -> Principle:
+    """The principle for ``key`` = what it is drawn for, e.g. (run seed, prompt id, round)."""
+    return draw_principles(principles, 1, draw, *key)[0]
+
+
+def draw_principles(principles: Sequence[Principle], num: int, draw: Draw, *key: object) -> tuple[Principle, ...]:
+    """``num`` different principles for ``key``, in the order of being drawn; all when there are fewer.
+
+    As if drawn one after another without replacement, each time in proportion to the weights that remain.
+    """
+
+    begun = hashed("principle", *key)  # what all of them share is long and hashed once
+
+    def score(principle: Principle) -> float:
+        """An exponential waiting time at the rate of the weight: the first of several is a weighted draw."""
+        mine = begun.copy()
+        mine.update(f"{SEPARATOR}{principle.id}".encode())
+        uniform = (seed_of(mine) + 0.5) / 2**63
+        return -math.log(uniform) / (principle.weight if draw == "weighted" else 1.0)
+
+    return tuple(sorted(principles, key=score)[:num])
+
+
+# ------------------------------------------------------------------------------------------------------ files
+def load_constitution(name_or_path: str) -> Constitution:
+    """Read a constitution by path, or a shipped one by name. Raises ConfigError naming file and field.
+
+    A ``.json`` file may also have one of the paper's public shapes (``constitution_json``).
+    """
+    path, tree = read_constitution(name_or_path)
+    return validated(tree, path)
+
+
+def validated(tree: Any, path: Path) -> Constitution:
+    """The constitution that a file's contents make. Raises ConfigError with one line a mistake."""
+    try:
+        return Constitution.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, place)) or 'top level'}: {told}" for place, told in complaints(error)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def complaints(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """(place, what is wrong there) of each mistake in a constitution."""
+    for problem in error.errors():
+        if not _follows(problem):
+            is_id = problem["type"] == "string_pattern_mismatch"
+            yield problem["loc"], "must be lower-case letters, digits and underscores" if is_id else told(problem)
+
+
+def _follows(problem: Any) -> bool:
+    """Whether pydantic says it because of another mistake: a default from a wrong field, wrong items not counted."""
+    kind = problem["type"]
+    return kind == "default_factory_not_called" or (kind == "too_short" and bool(problem["input"]))
+
+
+def read_constitution(name_or_path: str) -> tuple[Path, Any]:
+    """Where a constitution is and what the file holds, not validated. Raises ConfigError when it cannot be read."""
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = SHIPPED / f"{name_or_path}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        raise ConfigError(f"constitution={name_or_path}: no such file; give a YAML file or one of: {shipped}")
+    if path.suffix == ".json":
+        return path, tree_of([path])
+    return path, read_yaml(path, str(path))

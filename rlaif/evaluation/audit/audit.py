@@ -1,0 +1,217 @@
+"""The audit: people judge a sample of the AI labels, blind, and their verdicts say what the labels are worth.
+
+``export_audit`` writes ``audit.csv`` and ``audit.html`` for the judge, into a directory of their own, and the key
+(which pairs, which side answer_1 stood on, what the label said, how large the strata are) into the run directory, as
+``audit/key.json``: what is sent to a judge holds no part of it. ``import_audit`` reads a filled sheet against the key
+and writes ``audit.json``, every verdict included; the report shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from rlaif.errors import DataError
+from rlaif.evaluation.audit.agreement import AMONG_PEOPLE, Agreement, Choice, Estimate, JudgedPair, agreement
+from rlaif.evaluation.audit.sample import Side, draw_pairs
+from rlaif.evaluation.audit.sheet import Judged, read_verdicts, reading_page, sheet
+from rlaif.storage.metrics import MetricsLog
+from rlaif.storage.record_schema import from_json, to_json
+from rlaif.storage.run_dir import write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHEET, PAGE, KEY, RESULT = "audit.csv", "audit.html", "audit/key.json", "audit.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyRow:
+    """What the judge of a pair must not see. ``prob`` is the label's P(answer_1 better) when it was exported."""
+
+    id: str
+    label_id: str
+    stratum: str
+    prob: float
+    answer_1: Side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """``strata``: their numbers of labels; ``left_out``: why some are in none, and how many."""
+
+    seed: int
+    strata: Mapping[str, int]
+    left_out: Mapping[str, int]
+    rows: tuple[KeyRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """The content of ``audit.json``."""
+
+    sheet: str
+    seed: int
+    num_labels: int
+    num_sampled: int
+    left_out: Mapping[str, int]
+    agreement: Agreement
+    pairs: tuple[JudgedPair, ...]
+
+
+# ---------------------------------------------------------------------------------------------------- export
+def export_audit(run_dir: Path, out: Path, num_rows: int, seed: int) -> Key:
+    """Draw at most ``num_rows`` labels and write what the judge needs into ``out``, the key into ``run_dir``."""
+    _check_out(run_dir, out)
+    population, pairs = draw_pairs(run_dir, num_rows, seed)
+    if not pairs:
+        raise DataError(f"{run_dir}: no label to audit: {_counts(population.left_out) or 'there are none'}")
+    key = Key(
+        seed=seed,
+        strata=dict(sorted(population.strata.items())),
+        left_out=dict(sorted(population.left_out.items())),
+        rows=tuple(
+            KeyRow(id=p.id, label_id=p.label_id, stratum=p.stratum, prob=p.prob, answer_1=p.answer_1) for p in pairs
+        ),
+    )
+    _write(out / PAGE, reading_page(pairs))  # first: where this fails, the key of an earlier sheet is not lost
+    _write(run_dir / KEY, to_json(key).decode())
+    _write(out / SHEET, sheet(pairs))
+    return key
+
+
+def _check_out(run_dir: Path, out: Path) -> None:
+    if (out / SHEET).exists():
+        raise DataError(f"{out / SHEET}: exists, and verdicts in it would be lost; choose another --out")
+    if out.resolve() == (run_dir / KEY).parent.resolve():
+        raise DataError(f"--out {out}: the key stands there, which the judge must not see; choose another directory")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def export_lines(key: Key, run_dir: Path, out: Path) -> list[str]:
+    """What the command line says of an export."""
+    lines = [f"{len(key.rows)} of {sum(key.strata.values())} labels drawn, from {len(key.strata)} strata"]
+    if key.left_out:
+        lines.append(f"left out, having nothing to agree with: {_counts(key.left_out)}")
+    lines += [
+        f"for the judge: {out / SHEET}, to be read in {out / PAGE}",
+        f"not for the judge: {run_dir / KEY}",
+    ]
+    return lines
+
+
+def _counts(named: Mapping[str, int]) -> str:
+    return ", ".join(f"{num} {name}" for name, num in named.items())
+
+
+# ---------------------------------------------------------------------------------------------------- import
+def import_audit(run_dir: Path, file: Path) -> Audit:
+    """Read a filled sheet, write ``audit.json`` and its metrics. Raises DataError, and writes nothing, when a row is
+    wrong."""
+    key = _key(run_dir)
+    rows = {row.id: row for row in key.rows}
+    pairs = tuple(_judged_pair(rows[judged.id], judged) for judged in read_verdicts(file, frozenset(rows)))
+    audit = Audit(
+        sheet=str(file),
+        seed=key.seed,
+        num_labels=sum(key.strata.values()),
+        num_sampled=len(key.rows),
+        left_out=key.left_out,
+        agreement=agreement(pairs, key.strata),
+        pairs=pairs,
+    )
+    _write(run_dir / RESULT, json.dumps(asdict(audit), indent=2) + "\n")
+    MetricsLog(run_dir / "metrics.jsonl").write("label", metrics(audit.agreement))
+    return audit
+
+
+def _key(run_dir: Path) -> Key:
+    path = run_dir / KEY
+    try:
+        return from_json(Key, path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: not there; first: rlaif audit export {run_dir} --out DIR") from None
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path}: cannot be read; export again with the same --rows and --seed: {error}") from error
+
+
+def _judged_pair(row: KeyRow, judged: Judged) -> JudgedPair:
+    return JudgedPair(
+        label_id=row.label_id,
+        stratum=row.stratum,
+        prob=row.prob,
+        verdict=choice_of_side(judged, row.answer_1),
+        comment=judged.comment,
+    )
+
+
+def choice_of_side(judged: Judged, answer_1: Side) -> Choice:
+    """The verdict in terms of answers; sides are undone here and nowhere else."""
+    if judged.verdict == "tie":
+        return "tie"
+    return "answer_1" if judged.verdict == answer_1 else "answer_2"
+
+
+def metrics(found: Agreement) -> Mapping[str, float]:
+    """``label/audit/...``"""
+    named = {
+        "agreement_judged": found.judged,
+        "agreement_all_labels": found.all_labels,
+        "kappa_judged": found.kappa_judged,
+        "kappa_all_labels": found.kappa_all_labels,
+    }
+    return {
+        "label/audit/num_judged": found.num_judged,
+        "label/audit/expected_calibration_error": found.expected_calibration_error,
+        **{f"label/audit/{name}": value.value for name, value in named.items() if value},
+    }
+
+
+# ------------------------------------------------------------------------------------------ the terminal's table
+def audit_table(audit: Audit) -> Table:
+    from rich.table import Table
+
+    found = audit.agreement
+    caption = f"agreement: a tie counts half; {AMONG_PEOPLE}"
+    table = Table("labels", "number", "judged", "agreement", "95% interval", caption=caption)
+    for stratum in found.strata:
+        counts = str(stratum.num_labels), str(stratum.num_judged)
+        table.add_row(stratum.name, *counts, *_percents(stratum.agreement))
+    table.add_section()
+    table.add_row("sample", str(audit.num_sampled), str(found.num_judged), *_percents(found.judged))
+    table.add_row("all, weighted back", str(audit.num_labels), str(found.num_judged), *_percents(found.all_labels))
+    return table
+
+
+def audit_lines(audit: Audit) -> list[str]:
+    """The rest of what the command line says of an import."""
+    found = audit.agreement
+    lines = [
+        f"Cohen's kappa: {_plain(found.kappa_judged)} on the sample, {_plain(found.kappa_all_labels)} weighted back",
+        f"expected calibration error of the labels' probabilities: {found.expected_calibration_error:.3f}",
+        f"not judged: {audit.num_sampled - found.num_judged} of {audit.num_sampled} sampled",
+    ]
+    if found.coverage < 1:
+        lines.append(f"weighted back: to {found.coverage:.1%} of the labels; the other strata have no judged pair")
+    return lines
+
+
+def _percents(estimate: Estimate | None) -> tuple[str, str]:
+    if estimate is None:
+        return "–", "–"
+    return f"{estimate.value:.1%}", f"{estimate.low:.1%} – {estimate.high:.1%}"
+
+
+def _plain(estimate: Estimate | None) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "undefined"

@@ -1,0 +1,175 @@
+"""Which labels people are asked about: a sample stratified by confidence and by what the two orders said.
+
+Rare strata (unsure labels, flips) are where people and labels part ways, so they get more rows than their share, and
+the sizes of all strata are kept so that verdicts can be weighted back to all labels. Labels without a probability and
+those of identical answers, for which the labeller was not asked, are left out and counted. The lot of a label is a hash
+of the seed and its id: the same sample whatever the order of the rows. Memory grows with the sample, not the labels.
+
+Source: power allocation with exponent 1/2 (Bankier, The American Statistician 42, 1988), between proportional (best
+for the whole) and equal (best for each stratum).
+
+Departures from the source: 1. rows go out one at a time, to where N / n(n+1) is largest, which makes n follow the
+root of N, gives every stratum its first row before any its second, and never gives more rows than there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rlaif.errors import DataError, RunDirError
+from rlaif.records import Judgement, Turn
+from rlaif.seeds import seed_from
+from rlaif.storage.record_schema import from_row
+from rlaif.tasks.labelling import log_odds
+
+BATCH_ROWS = 256
+
+#: Upper edges of |prob - 0.5|, and the names of the strata in terms of the likelier answer's probability.
+CONFIDENCE = {0.1: "50-60%", 0.25: "60-75%", 0.4: "75-90%", 0.5: "90-100%"}
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """A sampled label's pair as the judge sees it; ``id`` is hashed from what is shown and says nothing else."""
+
+    id: str
+    label_id: str
+    stratum: str
+    prob: float
+    answer_1: Side
+    conversation: tuple[Turn, ...]
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """A label whose lot was drawn."""
+
+    label_id: str
+    stratum: str
+    prob: float
+
+
+@dataclass(kw_only=True)
+class Population:
+    """Running sizes of the strata, and of each the ``max_rows`` labels with the lowest lots."""
+
+    seed: int
+    max_rows: int
+    strata: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)  #: why -> labels that nobody can agree with
+    lots: dict[str, list[tuple[int, str, float]]] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if row["prob"] is None or not row["judgements"]:  # identical answers are a tie that was never asked about
+            self.left_out["identical answers" if row["prob"] is not None else row["status"]] += 1
+            return
+        stratum = stratum_of(row["prob"], [from_row(Judgement, judgement) for judgement in row["judgements"]])
+        self.strata[stratum] += 1
+        # Negated, so that the heap's first is the highest lot, the one to give up.
+        lot = -seed_from("audit", self.seed, row["id"]), row["id"], row["prob"]
+        kept = self.lots.setdefault(stratum, [])
+        if len(kept) < self.max_rows:
+            heapq.heappush(kept, lot)
+        else:
+            heapq.heappushpop(kept, lot)
+
+    def draw(self) -> list[Drawn]:
+        return [
+            Drawn(label_id=id, stratum=stratum, prob=prob)
+            for stratum, num in allocate(self.strata, self.max_rows).items()
+            for _, id, prob in heapq.nlargest(num, self.lots[stratum])
+        ]
+
+
+def draw_pairs(run_dir: Path, num_rows: int, seed: int) -> tuple[Population, list[Pair]]:
+    """The labels of a run by stratum, and a sample of at most ``num_rows`` in the order of the ids, which are hashes:
+    no stratum stands together. Reads the labels twice, the texts of the drawn ones only the second time."""
+    population = Population(seed=seed, max_rows=num_rows)
+    for row in _label_rows(run_dir, ["id", "status", "prob", "judgements"]):
+        population.add(row)
+    drawn = {label.label_id: label for label in population.draw()}
+    rows = _label_rows(run_dir, ["id", "prompt", "answer_1", "answer_2"])
+    pairs = (_pair(drawn[row["id"]], row, seed) for row in rows if row["id"] in drawn)
+    return population, sorted(pairs, key=lambda pair: pair.id)
+
+
+def _pair(label: Drawn, row: Mapping[str, Any], seed: int) -> Pair:
+    side: Side = "left" if seed_from("audit side", seed, label.label_id) % 2 else "right"
+    answers = row["answer_1"], row["answer_2"]
+    left, right = answers if side == "left" else answers[::-1]
+    return Pair(
+        id=pair_id(label.label_id, left, right),
+        label_id=label.label_id,
+        stratum=label.stratum,
+        prob=label.prob,
+        answer_1=side,
+        conversation=tuple(from_row(Turn, turn) for turn in row["prompt"]),
+        left=left,
+        right=right,
+    )
+
+
+def pair_id(label_id: str, left: str, right: str) -> str:
+    """A verdict holds for these texts on these sides, and so does the id: a sheet of another draw has other ids. The
+    letters keep spreadsheets from making it a number."""
+    return f"pair-{seed_from('audit pair', label_id, left, right):016x}"
+
+
+# ---------------------------------------------------------------------------------------------------- strata
+def stratum_of(prob: float, judgements: Sequence[Judgement]) -> str:
+    confidence = next(name for edge, name in CONFIDENCE.items() if abs(prob - 0.5) <= edge)
+    return f"{confidence}, {_orders(judgements)}"
+
+
+def _orders(judgements: Sequence[Judgement]) -> str:
+    """Whether the winner changes with the order; an ensemble's orders are what its principles say together."""
+    winners = {sum(log_odds(j) for j in judgements if j.order == order) > 0 for order in (1, 2)}
+    return "orders agree" if len(winners) == 1 else "orders flip"
+
+
+def allocate(strata: Mapping[str, int], num_rows: int) -> dict[str, int]:
+    """How many of ``num_rows`` each stratum gets, in the order of their names; all of all when there are too few."""
+    nums = dict.fromkeys(sorted(strata), 0)
+    for _ in range(min(num_rows, sum(strata.values()))):
+        not_exhausted = [name for name, num in nums.items() if num < strata[name]]
+        nums[max(not_exhausted, key=lambda name: _claim(strata[name], nums[name]))] += 1
+    return nums
+
+
+def _claim(num_labels: int, num_rows: int) -> tuple[bool, float]:
+    """How much a stratum with ``num_rows`` is due another. Without any it comes first, the largest of those before."""
+    return num_rows == 0, num_labels / max(1, num_rows * (num_rows + 1))
+
+
+# ---------------------------------------------------------------------------------------------------- labels
+def _label_rows(run_dir: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of ``preferences/*.parquet``, a batch in memory. Raises RunDirError when there are none."""
+    paths = sorted((run_dir / "preferences").glob("*.parquet"))
+    if not paths:
+        raise RunDirError(f"{run_dir}: no preferences/*.parquet here; labels are written when step label has finished")
+    for path in paths:
+        yield from _rows_of(path, columns)
+
+
+def _rows_of(path: Path, columns: list[str]) -> Iterable[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise DataError(f"{path}: no column `{missing[0]}`; these are not labels of this system")
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as parquet: {error}") from error

@@ -1,0 +1,182 @@
+"""What the judge of an audit sees, and the verdicts that come back.
+
+The sheet (``audit.csv``) and the page (``audit.html``) show the same pairs in the same order and nothing of the
+label: no probability, no verdict, no stratum, and which answer stands left is drawn.
+
+The texts are a model's and not to be trusted. A cell that a spreadsheet could run as a formula (it begins with
+``= + - @``, a tab, a line break or a full-width form of these) gets an apostrophe in front, which spreadsheets show or
+swallow; line breaks become LF, every cell is quoted, and a text longer than a cell may be is cut there and whole in the
+page. Nothing of this is undone: only ``id``, ``verdict`` and ``comment`` are read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rlaif.data.rows import MAX_CSV_FIELD_CHARS
+from rlaif.errors import DataError
+from rlaif.evaluation.audit.sample import Pair
+from rlaif.evaluation.pages import page
+from rlaif.records import Turn
+
+TEMPLATE = "audit/audit.html.jinja"
+COLUMNS = ("id", "conversation", "answer_left", "answer_right", "verdict", "comment")
+DELIMITERS = ",;\t"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  #: what spreadsheets begin "Unicode text" with
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+MAX_CELL_CHARS = 16_000  #: a cell holds 32,767 UTF-16 units, and a character may take two
+SPEAKERS = {"human": "Human", "assistant": "Assistant"}
+
+Verdict = Literal["left", "right", "tie"]
+VERDICTS: Mapping[str, Verdict] = {
+    "left": "left",
+    "right": "right",
+    "tie": "tie",
+    "1": "left",
+    "2": "right",
+    "=": "tie",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A row of the sheet that has a verdict. ``row`` is the spreadsheet's: the header is row 1."""
+
+    row: int
+    id: str
+    verdict: Verdict
+    comment: str
+
+
+# ------------------------------------------------------------------------------------------------- for the judge
+def sheet(pairs: Sequence[Pair]) -> str:
+    """``audit.csv``; the byte order mark tells Excel that it is UTF-8."""
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for pair in pairs:
+        shown = transcript(pair.conversation), pair.left, pair.right
+        writer.writerow((pair.id, *map(harmless, shown), "", ""))
+    return "\ufeff" + text.getvalue()
+
+
+def harmless(text: str) -> str:
+    """``text`` as a cell that no spreadsheet runs, breaks or spills."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(text) > MAX_CELL_CHARS:
+        text = f"{text[:MAX_CELL_CHARS]} [... the whole text is in audit.html]"
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
+
+
+def transcript(turns: Sequence[Turn]) -> str:
+    return "\n\n".join(f"{SPEAKERS[turn.role]}: {turn.text}" for turn in turns)
+
+
+def reading_page(pairs: Sequence[Pair]) -> str:
+    """``audit.html``: the sheet's pairs with the numbers of its rows, to read them in."""
+    rows = [
+        {"number": number, "id": pair.id, "turns": pair.conversation, "left": pair.left, "right": pair.right}
+        for number, pair in enumerate(pairs, start=2)
+    ]
+    return page(TEMPLATE, {"rows": rows, "speakers": SPEAKERS}, {})
+
+
+# -------------------------------------------------------------------------------------------------- from the judge
+def read_verdicts(file: Path, ids: frozenset[str]) -> list[Judged]:
+    """The rows of a filled sheet that have a verdict; ``ids`` are those that may occur.
+
+    Spreadsheets may have saved it: any of three delimiters, columns added or in another order. Raises DataError with
+    every problem, one ``file: row, column: problem`` a line.
+    """
+    rows = _rows(file)
+    places = _places(file, next(rows, (1, []))[1])
+    judged: list[Judged] = []
+    problems: list[str] = []
+    seen: dict[str, int] = {}
+    for number, cells in rows:
+        id, verdict, comment = (_cell(cells, place) for place in places)
+        if not id and not verdict:  # an empty line, or one below the table
+            continue
+        found = [*_id_problems(id, ids, seen), *_verdict_problems(verdict)]
+        problems += [f"{file}: row {number}, {problem}" for problem in found]
+        seen.setdefault(id, number)
+        if verdict and not found:
+            judged.append(Judged(row=number, id=id, verdict=VERDICTS[verdict.casefold()], comment=comment))
+    if problems:
+        raise DataError("\n".join(problems))
+    if not judged:
+        raise DataError(f"{file}: column verdict: no row has a verdict; fill in left, right or tie")
+    return judged
+
+
+def _id_problems(id: str, ids: frozenset[str], seen: Mapping[str, int]) -> Iterator[str]:
+    if not id:
+        yield "column id: empty beside a verdict"
+    elif id in seen:
+        yield f"column id: {_quoted(id)} is in row {seen[id]} too"
+    elif id not in ids:
+        yield (
+            f"column id: {_quoted(id)} is not of this run's last export; "
+            "if the sheet is of an earlier one, export again with its --rows and --seed"
+        )
+
+
+def _verdict_problems(verdict: str) -> Iterator[str]:
+    if verdict and verdict.casefold() not in VERDICTS:
+        yield f"column verdict: {_quoted(verdict)} is none of left, right, tie (or 1, 2, =)"
+
+
+def _quoted(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else f"{cell[:40]}...")
+
+
+def _places(file: Path, header: Sequence[str]) -> tuple[int, int, int | None]:
+    """Where id, verdict and comment stand; the comment's column may have been deleted."""
+    names = [name.strip().casefold() for name in header]
+    for name in ("id", "verdict"):
+        if names.count(name) != 1:
+            how = "more than once" if name in names else "missing"
+            raise DataError(f"{file}: row 1, column {name}: {how}; a sheet is CSV with the header of audit.csv")
+    comment = names.index("comment") if "comment" in names else None
+    return names.index("id"), names.index("verdict"), comment
+
+
+def _cell(cells: Sequence[str], place: int | None) -> str:
+    return cells[place].strip() if place is not None and place < len(cells) else ""
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows as the spreadsheet numbers them, empty ones counted."""
+    csv.field_size_limit(MAX_CSV_FIELD_CHARS)
+    text = _text(file)
+    number = 0
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    try:
+        for number, cells in enumerate(reader, start=1):
+            yield number, cells
+    except csv.Error as error:
+        raise DataError(f"{file}: row {number + 1}: not CSV: {error}") from error
+
+
+def _delimiter(text: str) -> str:
+    """The one that the header holds most of; names of columns hold none."""
+    header = text.split("\n", 1)[0]
+    return max(DELIMITERS, key=header.count)
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    if data.startswith(UTF_16_MARKS):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:  # Excel's plain CSV is in the code page of its Windows; ids and verdicts are ASCII
+        return data.decode("cp1252", errors="replace")

@@ -1,0 +1,126 @@
+"""The in-process twin: the same stages over pools and trainers of this one process, without Ray.
+
+For laptops without vLLM (``engine: hf``), for tests of the method, and for reading: what a pool and a trainer owe is
+all here, without placement, restarts or transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rlaif.config.schema import Config, EnginePool
+from rlaif.interfaces import Done, Record, Row, Task, Weights
+from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+
+
+class InProcessPool:
+    """One engine; as many rows at once as ``max_in_flight`` allows."""
+
+    def __init__(self, role: str, engine: Any, settings: EnginePool) -> None:
+        self.role = role
+        self._engine = engine
+        self._settings = settings
+
+    async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
+        waiting = iter(rows)
+        running: set[asyncio.Task[Done[Row, Record]]] = set()
+        while True:
+            room = self._settings.max_in_flight - len(running)
+            running |= {asyncio.create_task(self._one(task, row)) for row in islice(waiting, room)}
+            if not running:
+                return
+            finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            yield [one.result() for one in finished]
+
+    async def _one(self, task: Task[Row, Record], row: Row) -> Done[Row, Record]:
+        try:
+            return Done(row=row, record=await task(self._engine, row), failure=None)
+        except Exception as error:  # a row's failure is its own: it is quarantined with its cause
+            return Done(row=row, record=None, failure=f"{type(error).__name__}: {error}")
+
+    async def prefix_hits(self) -> tuple[int, int]:
+        return self._engine.prefix_hits()
+
+    async def update_weights(self, weights: Weights) -> None:
+        await self._engine.update_weights(weights)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+@dataclass(frozen=True)
+class InProcessPools:
+    config: Config
+
+    async def open(self, role: str, model: str) -> InProcessPool:
+        from rlaif.engines import open_engine
+
+        settings: EnginePool = getattr(self.config, role)
+        return InProcessPool(role, open_engine(role, model, settings), settings)
+
+
+class InProcessTrainers:
+    """Trainers of one rank in this process. Batches are the whole optimizer step's: there is no other rank."""
+
+    def __init__(self, report: Any) -> None:
+        self._report = report
+
+    async def supervise(self, job: SFTJob) -> Mapping[str, float]:
+        from rlaif.training.batches import local_batches
+        from rlaif.training.learners import fit_of
+
+        optimization = job.optimization
+        batches = local_batches(job.dataset, optimization.batch_size, optimization.epochs, job.seed)
+        return await asyncio.to_thread(fit_of(job), job, Rank(), batches, self._report)
+
+    async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
+        from rlaif.training.batches import local_batches, read_rows
+        from rlaif.training.learners import fit_of
+
+        pretraining, fit = job.settings.pretraining, job.settings.fit
+        return await asyncio.to_thread(
+            fit_of(job),
+            job,
+            Rank(),
+            local_batches(job.pretraining, pretraining.batch_size, pretraining.epochs, job.seed)
+            if job.pretraining
+            else None,
+            local_batches(job.fit, fit.batch_size, fit.epochs, job.seed),
+            read_rows(job.heldout) if job.heldout else None,
+            self._report,
+        )
+
+    async def policy_learner(self, job: PPOJob) -> InProcessLearner:
+        # Not in a thread: transformers cannot load two models of one process at the same time.
+        return InProcessLearner(job)
+
+    async def preference_learner(self, job: RefreshJob) -> InProcessLearner:
+        return InProcessLearner(job)
+
+
+class InProcessLearner:
+    """A resident trainer's one rank; each verb runs in a thread, so that the loops go on meanwhile."""
+
+    def __init__(self, job: PPOJob | RefreshJob) -> None:
+        from rlaif.training.learners import open_learner
+
+        self._learner = open_learner(job, Rank())
+
+    async def learn(self, rows: Any) -> Any:
+        return await asyncio.to_thread(self._learner.learn, rows)
+
+    async def weights(self) -> Weights:
+        return await asyncio.to_thread(self._learner.weights)
+
+    async def save(self, path: Path) -> None:
+        await asyncio.to_thread(self._learner.save, path)
+
+    async def save_checkpoint(self, path: Path) -> None:
+        await asyncio.to_thread(self._learner.save_checkpoint, path)
+
+    async def close(self) -> None: ...

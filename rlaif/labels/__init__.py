@@ -1,0 +1,1 @@
+"""What labels are worth and what they cost, and how they are aggregated again."""

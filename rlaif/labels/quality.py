@@ -1,0 +1,269 @@
+"""What a set of labels is worth, measured with and without gold labels, and the gate before the preference model.
+
+Source: position bias and its sign as in Lee et al. (RLAIF, arXiv 2309.00267), appendix B; calibration as in
+``calibration``.
+
+A *flip* is a vote whose winner changes with the order; it favours the slot that won twice. The *slot bias* is the mean
+of (l1 - l2)/2, log-odds towards slot A (l2 un-swapped). The *order correlation* is that of l1 and l2. Flips tell of the
+answers as much as of the judge: one with a bias flips every pair that differs by less. The order correlation tells of
+the judge alone: a constant bias does not change it, and it is 0 where the answers decide nothing. Every measure carries
+its 95% interval and the number that it is over. Memory does not grow with the number of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif.config.schema import Gate
+from rlaif.errors import GateError
+from rlaif.records import Judgement, Preference, Status
+from rlaif.statistics.calibration import PairCalibration
+from rlaif.statistics.intervals import correlation_interval, mean_interval, wilson
+from rlaif.tasks.labelling import Vote, sigmoid, votes_of
+
+BIAS_BINS = 33  #: half a unit of log-odds each, from -8.25 to 8.25; the outermost hold what is beyond
+LENGTH_BINS = (1.1, 1.25, 1.5, 2.0, 4.0)  #: upper bounds of longer/shorter; the last bin is open
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A rate or a mean with its 95% interval and the number of cases behind it."""
+
+    value: float
+    low: float
+    high: float
+    num: int
+
+
+@dataclass(kw_only=True)
+class Rate:
+    """A running share; a hit may count half."""
+
+    hits: float = 0.0
+    num: int = 0
+
+    def add(self, hit: float) -> None:
+        self.hits += hit
+        self.num += 1
+
+    def measure(self) -> Measure:
+        low, high = wilson(self.hits, self.num)
+        return Measure(value=self.hits / max(1, self.num), low=low, high=high, num=self.num)
+
+
+@dataclass(kw_only=True)
+class Mean:
+    """A running mean."""
+
+    total: float = 0.0
+    squares: float = 0.0
+    num: int = 0
+
+    def add(self, value: float) -> None:
+        self.total += value
+        self.squares += value * value
+        self.num += 1
+
+    def measure(self) -> Measure:
+        low, high = mean_interval(self.total, self.squares, self.num)
+        return Measure(value=self.total / max(1, self.num), low=low, high=high, num=self.num)
+
+
+@dataclass(kw_only=True)
+class OrderCorrelation:
+    """A running correlation of l1 and l2 over votes and their mirror images, so that which answer is called the first
+    changes nothing. With q = (l1 + l2)/2 and b = (l1 - l2)/2 it is (E[q^2] - Var[b]) / (E[q^2] + Var[b])."""
+
+    squares: float = 0.0  #: of q
+    bias: float = 0.0  #: sum of b
+    bias_squares: float = 0.0
+    num: int = 0
+
+    def add(self, vote: Vote) -> None:
+        q, b = (vote[0] + vote[1]) / 2, (vote[0] - vote[1]) / 2
+        self.squares += q * q
+        self.bias += b
+        self.bias_squares += b * b
+        self.num += 1
+
+    def measure(self) -> Measure:
+        """Over nothing when there are fewer than two votes, or all are alike."""
+        common = self.squares / max(1, self.num)
+        noise = max(0.0, self.bias_squares - self.bias**2 / max(1, self.num)) / max(1, self.num - 1)
+        if self.num < 2 or common + noise == 0:
+            return Measure(value=0.0, low=-1.0, high=1.0, num=0)
+        value = (common - noise) / (common + noise)
+        low, high = correlation_interval(value, self.num)
+        return Measure(value=value, low=low, high=high, num=self.num)
+
+
+@dataclass(kw_only=True)
+class VoteQuality:
+    """Measures of single votes: of all, or of one principle's."""
+
+    flip_rate: Rate = field(default_factory=Rate)
+    flips_to_slot_a: Rate = field(default_factory=Rate)
+    order_gap: Mean = field(default_factory=Mean)
+    order_correlation: OrderCorrelation = field(default_factory=OrderCorrelation)
+    slot_bias: Mean = field(default_factory=Mean)
+    agreement: Rate = field(default_factory=Rate)  #: with the label that all votes together give
+    gold_accuracy_first: Rate = field(default_factory=Rate)
+    gold_accuracy_second: Rate = field(default_factory=Rate)
+
+    def add(self, vote: Vote, label: Preference) -> None:
+        l1, l2 = vote
+        assert label.prob is not None
+        self.flip_rate.add((l1 > 0) != (l2 > 0))
+        if (l1 > 0) != (l2 > 0):
+            self.flips_to_slot_a.add(l1 > 0)
+        self.order_gap.add(abs(sigmoid(l1) - sigmoid(l2)))
+        self.order_correlation.add(vote)
+        self.slot_bias.add((l1 - l2) / 2)
+        self.agreement.add(_rightness(l1 + l2, label.prob > 0.5) if label.prob != 0.5 else 0.5)
+        if (better := _gold(label)) is not None:
+            self.gold_accuracy_first.add(_rightness(l1, better))
+            self.gold_accuracy_second.add(_rightness(l2, better))
+
+    def measures(self) -> dict[str, Measure]:
+        """By name; those over nothing are left out."""
+        found = {name: getattr(self, name).measure() for name in self.__dataclass_fields__}
+        return {name: measure for name, measure in found.items() if measure.num}
+
+
+@dataclass(kw_only=True)
+class LabelQuality:
+    """Running measures over preferences."""
+
+    num_by_status: dict[str, int] = field(default_factory=dict)
+    votes: VoteQuality = field(default_factory=VoteQuality)
+    by_principle: dict[str, VoteQuality] = field(default_factory=dict)
+    longer_preferred: Rate = field(default_factory=Rate)
+    gold_accuracy: Rate = field(default_factory=Rate)
+    calibration: PairCalibration = field(default_factory=PairCalibration)
+    bias_histogram: list[int] = field(default_factory=lambda: [0] * BIAS_BINS)
+    length_bins: list[Rate] = field(default_factory=lambda: [Rate() for _ in range(len(LENGTH_BINS) + 1)])
+
+    def add(self, label: Preference) -> None:
+        self.num_by_status[label.status] = self.num_by_status.get(label.status, 0) + 1
+        if label.prob is None:
+            return
+        self._add_length(label, label.prob)
+        if (better := _gold(label)) is not None:
+            self.gold_accuracy.add(_rightness(label.prob - 0.5, better))
+            self.calibration.add(label.prob, better)
+        for principle_id, judgements in _by_principle(label.judgements).items():
+            of_principle = self.by_principle.setdefault(principle_id, VoteQuality())
+            for vote in votes_of(judgements):
+                self.votes.add(vote, label)
+                of_principle.add(vote, label)
+                bin = round(vote[0] - vote[1]) + BIAS_BINS // 2
+                self.bias_histogram[max(0, min(BIAS_BINS - 1, bin))] += 1
+
+    def _add_length(self, label: Preference, prob: float) -> None:
+        """Lengths in characters: answers that were not sampled here have no token ids."""
+        lengths = len(label.answer_1), len(label.answer_2)
+        if lengths[0] == lengths[1]:
+            return
+        longer = prob if lengths[0] > lengths[1] else 1 - prob
+        self.longer_preferred.add(longer)
+        ratio = max(lengths) / max(1, min(lengths))
+        self.length_bins[sum(ratio > bound for bound in LENGTH_BINS)].add(longer)
+
+    @property
+    def num_labels(self) -> int:
+        return sum(self.num_by_status.values())
+
+    def measures(self) -> dict[str, Measure]:
+        """Overall, by name; what has no cases is left out, but for the shares of all labels."""
+        found = {**self.votes.measures(), "longer_preferred": self.longer_preferred.measure()}
+        unusable = self.num_labels - self._num(Status.OK) - self._num(Status.TIE)
+        found["tie_rate"] = Rate(hits=self._num(Status.TIE), num=self.num_labels).measure()
+        found["invalid_rate"] = Rate(hits=unusable, num=self.num_labels).measure()
+        if self.gold_accuracy.num:
+            found["gold_accuracy"] = self.gold_accuracy.measure()
+        return found
+
+    def _num(self, status: Status) -> int:
+        return self.num_by_status.get(status, 0)
+
+    def metrics(self) -> dict[str, float]:
+        """``label/quality/...``, the values alone."""
+        found = {f"label/quality/{name}": measure.value for name, measure in self.measures().items()}
+        if self.gold_accuracy.num:
+            found["label/quality/gold_calibration_error"] = self.calibration.error
+            found["label/quality/gold_brier"] = self.calibration.brier
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """The content of ``label_quality.json``: everything, with intervals, overall and by principle."""
+        return {
+            "num_labels": self.num_labels,
+            "statuses": dict(sorted(self.num_by_status.items())),
+            "overall": _plain(self.measures()),
+            "by_principle": {p: _plain(q.measures()) for p, q in sorted(self.by_principle.items())},
+            "calibration": self.calibration.summary() if self.gold_accuracy.num else None,
+            "slot_bias_histogram": {
+                "centres": [(i - BIAS_BINS // 2) / 2 for i in range(BIAS_BINS)],
+                "counts": self.bias_histogram,
+            },
+            "longer_preferred_by_ratio": {
+                "upper_bounds": [*LENGTH_BINS, None],
+                "measures": [vars(rate.measure()) for rate in self.length_bins],
+            },
+        }
+
+
+def _plain(measures: Mapping[str, Measure]) -> dict[str, dict[str, float]]:
+    return {name: vars(measure) for name, measure in measures.items()}
+
+
+def _by_principle(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
+    found: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        found.setdefault(judgement.principle_id, []).append(judgement)
+    return found
+
+
+def _gold(label: Preference) -> bool | None:
+    """Whether answer_1 is better by gold; None when there is no gold or it says neither."""
+    return None if label.gold is None or label.gold == 0.5 else label.gold > 0.5
+
+
+def _rightness(leaning: float, first_is_better: bool) -> float:
+    """1 when what leans (towards answer_1 above 0) is right, 0.5 when it leans nowhere."""
+    return 0.5 if leaning == 0 else float((leaning > 0) == first_is_better)
+
+
+def measure(labels: Iterable[Preference]) -> LabelQuality:
+    quality = LabelQuality()
+    for label in labels:
+        quality.add(label)
+    return quality
+
+
+def check_gate(metrics: Mapping[str, float], gate: Gate) -> None:
+    """Raise GateError naming every missed limit that is not overridden."""
+    missed = {
+        "flip_rate": _beyond(metrics, "flip_rate", "max", gate.max_flip_rate),
+        "order_correlation": _beyond(metrics, "order_correlation", "min", gate.min_order_correlation),
+        "invalid_rate": _beyond(metrics, "invalid_rate", "max", gate.max_invalid_rate),
+        "gold_accuracy": _beyond(metrics, "gold_accuracy", "min", gate.min_gold_accuracy),
+    }
+    found = {name: line for name, line in missed.items() if line and name not in gate.override}
+    if found:
+        raise GateError(
+            "the labels are not good enough to fit a preference model: "
+            + "; ".join(found.values())
+            + "; improve the labeller, or pass by name with labelling.gate.override=["
+            + ", ".join(found)
+            + "]"
+        )
+
+
+def _beyond(metrics: Mapping[str, float], name: str, side: str, limit: float) -> str | None:
+    value = metrics.get(f"label/quality/{name}")
+    if value is None or (value <= limit if side == "max" else value >= limit):
+        return None
+    return f"{name} is {value:.3f}, {'above' if side == 'max' else 'below'} labelling.gate.{side}_{name}={limit}"

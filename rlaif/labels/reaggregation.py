@@ -1,0 +1,69 @@
+"""Labels made anew from stored log-probabilities, without a model: other aggregation, other floor, other clamp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaif.config.schema import Labelling
+from rlaif.errors import DataError, RunDirError
+from rlaif.records import Judgement, Status
+from rlaif.tasks.labelling import verdict
+
+BATCH_ROWS = 5_000
+USED = ["status", "error", "prob", "aggregation", "judgements"]
+#: What the model or the pair decided stays: only these depend on how the log-probabilities are put together.
+DERIVED = (Status.OK, Status.TIE, Status.INVALID, Status.REFUSED)
+
+
+def reaggregate_run(run_dir: Path, settings: Labelling, out: Path) -> tuple[int, int]:
+    """Write the labels of ``run_dir`` under ``settings`` to ``out``; (their number, how many changed).
+
+    Raises RunDirError when there are none, DataError when ``out`` is the run's own file or cannot be written.
+    """
+    stored = run_dir / "preferences" / "preferences.parquet"
+    if not stored.is_file():
+        raise RunDirError(f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing)")
+    if out.resolve() == stored.resolve():
+        raise DataError(f"{out}: are the run's own labels; choose another file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return _rewrite(stored, settings, out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error}") from error
+
+
+def _rewrite(stored: Path, settings: Labelling, out: Path) -> tuple[int, int]:
+    num = num_changed = 0
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    with pq.ParquetFile(stored) as file, pq.ParquetWriter(unfinished, file.schema_arrow) as writer:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            old = batch.select(USED).to_pylist()
+            new = [_reaggregated(row, settings) for row in old]
+            num += len(old)
+            num_changed += sum(a["prob"] != b["prob"] for a, b in zip(old, new, strict=True))
+            writer.write_batch(_with(batch, new))
+    unfinished.replace(out)
+    return num, num_changed
+
+
+def _reaggregated(row: Mapping[str, Any], settings: Labelling) -> Mapping[str, Any]:
+    judgements = [Judgement(**judgement) for judgement in row["judgements"]]
+    never_judged = not judgements and row["status"] != Status.TIE
+    if never_judged or row["status"] not in DERIVED:
+        return row
+    status, prob, error = verdict(judgements, settings)
+    return {**row, "status": str(status), "prob": prob, "error": error, "aggregation": settings.aggregation}
+
+
+def _with(batch: pa.RecordBatch, rows: list[Mapping[str, Any]]) -> pa.RecordBatch:
+    """``batch`` with the columns that an aggregation decides taken from ``rows``."""
+    for name in ("status", "error", "prob", "aggregation"):
+        index = batch.schema.get_field_index(name)
+        column = pa.array([row[name] for row in rows], type=batch.schema.field(index).type)
+        batch = batch.set_column(index, batch.schema.field(index), column)
+    return batch

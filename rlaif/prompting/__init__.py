@@ -1,0 +1,1 @@
+"""In which words a model is asked, and how words become tokens."""

@@ -1,0 +1,120 @@
+"""Checkpoints of the trainers: a directory each, with its manifest written last and removed first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaif.interfaces import Refitted
+from rlaif.storage.run_dir import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """``score``: the mean preference score of the batch that was learned last."""
+
+    version: int
+    score: float
+    path: Path
+
+
+class Checkpoints:
+    """The checkpoints of one run; a directory without its manifest is not one.
+
+    The last ``keep`` stay, and of those before them the one with the best score.
+    """
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self._path = path
+        self._keep = keep
+
+    def last(self) -> Checkpoint | None:
+        return max(self._complete(), key=lambda checkpoint: checkpoint.version, default=None)
+
+    def best(self) -> Checkpoint | None:
+        """The one with the best score, the later of equals."""
+        return max(self._complete(), key=lambda checkpoint: (checkpoint.score, checkpoint.version), default=None)
+
+    def is_due(self, version: int, every: int) -> bool:
+        return version % every == 0
+
+    async def write(self, version: int, save: Callable[[Path], Awaitable[None]], score: float) -> None:
+        path = self._path / f"policy-{version:08d}"
+        _remove(path)  # what an interrupted run left of it
+        await save(path)
+        write_atomically(path / "manifest.json", json.dumps({"version": version, "score": score}))
+        for old in set(self._path.glob("policy-*")) - self._kept():
+            _remove(old)
+
+    def _kept(self) -> set[Path]:
+        complete = sorted(self._complete(), key=lambda checkpoint: checkpoint.version)
+        best = self.best()
+        return {checkpoint.path for checkpoint in (*complete[-self._keep :], *([best] if best else []))}
+
+    def _complete(self) -> list[Checkpoint]:
+        manifests = self._path.glob("policy-*/manifest.json")
+        return [Checkpoint(**json.loads(manifest.read_text()), path=manifest.parent) for manifest in manifests]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceCheckpoint:
+    """``offset`` is taken off the model's scores; ``origin`` is the probes' mean score under version 0."""
+
+    version: int
+    path: Path
+    offset: float
+    origin: float
+
+
+class PreferenceCheckpoints:
+    """The refreshed preference models of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def latest(self, most: int) -> PreferenceCheckpoint | None:
+        """The newest complete one whose version is at most ``most``."""
+        found = [checkpoint for checkpoint in self._complete() if checkpoint.version <= most]
+        return found[-1] if found else None
+
+    def oldest(self) -> int:
+        """The version of the oldest one that is kept; 0 when there is none."""
+        return min((checkpoint.version for checkpoint in self._complete()), default=0)
+
+    async def write(self, refitted: Refitted, save: Callable[[Path], Awaitable[None]]) -> float:
+        """Save a refreshed model; returns its offset."""
+        before = self.latest(refitted.version - 1)
+        origin = refitted.probe_mean_before if before is None else before.origin
+        path = self._path / f"preference-{refitted.version:08d}"
+        _remove(path)  # what an interrupted run left of it
+        await save(path)
+        facts = {"version": refitted.version, "offset": refitted.probe_mean_after - origin, "origin": origin}
+        write_atomically(path / "manifest.json", json.dumps(facts))
+        return facts["offset"]
+
+    def forget_after(self, version: int) -> None:
+        """Drop models of a future that will be trained again."""
+        self._drop(lambda found: found > version)
+
+    def forget_before(self, version: int) -> None:
+        """Drop models older than the one that a run resumed from here would begin with."""
+        if (kept := self.latest(version)) is not None:
+            self._drop(lambda found: found < kept.version)
+
+    def _complete(self) -> list[PreferenceCheckpoint]:
+        manifests = sorted(self._path.glob("preference-*/manifest.json"))
+        return [PreferenceCheckpoint(path=path.parent, **json.loads(path.read_text())) for path in manifests]
+
+    def _drop(self, unwanted: Callable[[int], bool]) -> None:
+        for path in self._path.glob("preference-*"):
+            if unwanted(int(path.name.removeprefix("preference-"))):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Its manifest first: a directory that is half removed must not pass for a checkpoint."""
+    (path / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,149 @@
+"""The three loops that keep the preference model up with the policy. All loops' table stands in ``reinforce``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaif.interfaces import Pool, PreferenceLearner, Task
+from rlaif.labels.quality import check_gate, measure
+from rlaif.records import Comparison, Preference, Prompt
+from rlaif.seeds import seed_from
+from rlaif.stages.reinforcement.admission import Admission
+from rlaif.stages.reinforcement.checkpoints import PreferenceCheckpoints
+from rlaif.stages.reinforcement.lag import Refreshed, num_refreshes, starts_at
+from rlaif.stages.reinforcement.schedule import Schedule
+from rlaif.stages.reinforcement.waits import Waits
+from rlaif.stages.run import Run, journalled
+from rlaif.tasks.sampling import SamplePair
+from rlaif.training.jobs import RefreshRows
+from rlaif.training.training_sets import PairBuilder, Row, ai_probs, write_pair_rows, write_pair_table
+
+COMPARISONS, PREFERENCES = "refresh_comparisons", "refresh_preferences"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshLoops:
+    """Comparing, labelling, refitting: one refresh after the other through each, so that three can be under way."""
+
+    run: Run
+    generator: Pool
+    labeller: Pool
+    label_task: Task
+    learner: PreferenceLearner
+    builder: PairBuilder
+    schedule: Schedule
+    checkpoints: PreferenceCheckpoints
+    admission: Admission
+    waits: Waits
+    first: int  #: the version that is served at the start
+    refreshed: asyncio.Queue[Refreshed]
+    compared: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1))
+    labelled: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1))
+
+    @property
+    def versions(self) -> range:
+        config = self.run.config
+        return range(self.first + 1, num_refreshes(config.reinforcement, config.preference_model.refresh) + 1)
+
+    async def compare(self) -> None:
+        """Sample pairs of answers of the policy as it is when a refresh is due."""
+        config = self.run.config
+        task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
+        for version in self.versions:
+            due = starts_at(config.preference_model.refresh, version)
+            await self.waits("compare", f"policy version {due}", self.admission.reached(due))
+            stage = stage_of(COMPARISONS, version)
+            await self._collect(stage, self.generator, task, self._prompts(version))
+            await self.waits("compare", f"labels before version {version}", self.compared.put(version))
+
+    def _prompts(self, version: int) -> list[Prompt]:
+        return self.schedule.comparisons(version, self.run.config.preference_model.refresh.comparisons)
+
+    async def label(self) -> None:
+        """Judge the pairs of each refresh, in both orders."""
+        for version in self.versions:
+            await self.waits("label", f"comparisons of refresh {version}", self.compared.get())
+            pairs = self.run.run_dir.journal.records(Comparison, stage_of(COMPARISONS, version))
+            await self._collect(stage_of(PREFERENCES, version), self.labeller, self.label_task, pairs)
+            await self.waits("label", f"the fit before version {version}", self.labelled.put(version))
+
+    async def refit(self) -> None:
+        """Fit the preference model again on each refresh's labels and hand it to ``score``."""
+        for version in self.versions:
+            await self.waits("refit", f"labels of refresh {version}", self.labelled.get())
+            self._check_labels(version)
+            fresh = self._fresh(version)
+            rows = await asyncio.to_thread(self._write, version, fresh)  # a large set would hold up the other loops
+            refitted = await self.learner.learn(rows)
+            offset = await self.checkpoints.write(refitted, self.learner.save_checkpoint)
+            self._forget_training_sets()
+            shown = {
+                "refresh/probes/mean_before": refitted.probe_mean_before,
+                "refresh/probes/mean_after": refitted.probe_mean_after,
+                "refresh/probes/offset": offset,
+            }
+            self.run.run_dir.metrics.write("refresh", {**refitted.metrics, **shown}, step=version)
+            refreshed = Refreshed(version=version, weights=await self.learner.weights(), offset=offset)
+            await self.waits("refit", f"version {version - 1} to be served", self.refreshed.put(refreshed))
+            self.run.progress.advance("refresh")
+
+    async def _collect(self, stage: str, pool: Pool, task: Task, rows: Iterable[Any]) -> None:
+        async for _ in journalled(self.run, stage, pool, task, rows):
+            pass
+
+    def _check_labels(self, version: int) -> None:
+        """The gate of the first fit holds for every refresh. Raises GateError."""
+        quality = measure(self.run.run_dir.journal.records(Preference, stage_of(PREFERENCES, version))).metrics()
+        self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
+        check_gate(quality, self.run.config.labelling.gate)
+
+    def _fresh(self, version: int) -> list[Row]:
+        """The pairs that were labelled for this refresh."""
+        journal, stage, config = self.run.run_dir.journal, stage_of(PREFERENCES, version), self.run.config
+        probs = ai_probs(journal.records(Preference, stage), config.preference_model.shuffle_labels, config.seed)
+        return list(self.builder.from_labels(journal.records(Preference, stage), probs))
+
+    def _write(self, version: int, fresh: list[Row]) -> RefreshRows:
+        """Write the fresh pairs, and with them those of the fit before, or as many as there is room for."""
+        fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
+        write_pair_rows(fresh_path, fresh)
+        older = pq.read_table(self._training_set(version - 1, "fit"))
+        config = self.run.config
+        if (most := config.preference_model.refresh.max_pairs) is not None:
+            chance, room = Random(seed_from(config.seed, "refresh", version)), max(0, most - len(fresh))
+            chosen = chance.sample(range(older.num_rows), min(older.num_rows, room))
+            older = older.take(pa.array(chosen, pa.int64()))
+        write_pair_table(fit_path, pa.concat_tables([older, pq.read_table(fresh_path)]))
+        return RefreshRows(fit=str(fit_path), fresh=str(fresh_path))
+
+    def _training_set(self, version: int, part: str) -> Path:
+        """What the model of ``version`` was fitted on; version 0 is the first fit's."""
+        return self.run.run_dir.training_set(f"refresh_{version:08d}_{part}" if version else f"preference_{part}")
+
+    def _forget_training_sets(self) -> None:
+        """Drop those that no refresh begins with any more, not even the first one of a resumed run."""
+        for version in range(1, self.checkpoints.oldest()):
+            for part in ("fit", "fresh"):
+                self._training_set(version, part).unlink(missing_ok=True)
+
+
+def write_probes(run: Run) -> Path:
+    """The frozen probe set: pairs of all axes that the first fit was not shown, or was, when none were held out."""
+    heldout, fit = (pq.read_table(run.run_dir.training_set(f"preference_{part}")) for part in ("heldout", "fit"))
+    rows = (heldout if heldout.num_rows else fit).to_pylist()
+    num = min(len(rows), run.config.preference_model.refresh.probes // 2)  # a pair is two dialogues
+    path = run.run_dir.training_set("preference_probes")
+    write_pair_rows(path, Random(seed_from(run.config.seed, "probes")).sample(rows, num))
+    return path
+
+
+def stage_of(kind: str, version: int) -> str:
+    return f"{kind}/{version:08d}"

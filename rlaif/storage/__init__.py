@@ -1,0 +1,1 @@
+"""The run directory: its journal, manifest, metrics, and tables."""

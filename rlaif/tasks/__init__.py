@@ -1,0 +1,1 @@
+"""What runs next to an engine: critique and revision, labelling, direct reward, sampling."""

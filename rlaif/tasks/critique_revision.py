@@ -1,0 +1,172 @@
+"""Step 1 of the method: a model answers, criticises its answer against a principle, and rewrites it, K times.
+
+Source: Constitutional AI (arXiv 2212.08073), section 3.1.
+
+Departures from the paper:
+1. Each prompt's rounds run as one coroutine next to one engine; nothing waits for the slowest of a batch, and the
+   rounds share the engine's prefix cache.
+2. A revision with a flaw (below) is kept and named, never trained on, and the next round starts from the text before
+   it. A chain without any good revision is invalid.
+3. Few-shot transcripts are the user's choice (``critique_revision.examples``): instruct models do without.
+
+Flaws, in the order in which they are looked for:
+- ``empty``: no text.
+- ``over_long``: cut off at ``max_revision_tokens``, so that it has no end.
+- ``refused_critique``: the model would not criticise its answer, so that it revises nothing.
+- ``critique_as_revision``: it speaks about the answer instead of giving one, or repeats the critique.
+- ``leaked_prefix``: it announces itself ("Here is a revised ...").
+- ``unchanged``: it repeats the text that it was to revise.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from rlaif.config import schema as config
+from rlaif.constitution.principles import Constitution, Principle, draw_principle
+from rlaif.interfaces import TextGenerator
+from rlaif.prompting.examples import RevisionExample
+from rlaif.prompting.templates import Dialogue, DialogueFormat, dialogue
+from rlaif.prompting.tokenization import fit_turns
+from rlaif.records import Completion, Flaw, Prompt, RevisionChain, Round, Sampling, Status, Turn
+from rlaif.seeds import seed_from
+from rlaif.tasks.labelling import REFUSAL
+
+#: A critique speaks of the answer; a revision is one.
+ABOUT_THE_ANSWER = re.compile(
+    r"\s*(?:critique\s*:"
+    r"|the (?:assistant|ai|model)(?:['’]s)? (?:(?:last|previous|first) )?(?:response|answer|reply)\b)",
+    re.IGNORECASE,
+)
+ANNOUNCEMENT = re.compile(
+    r"\s*(?:(?:sure|certainly|of course|okay)\b[,!.:]*\s*)?(?:here(?:['’]s| is| are)|below is|this is)\b[^\n.]{0,80}"
+    r"\b(?:revis|rewrit|rewrote|reworded|improved|edited)|\s*(?:revision|revised \w+|rewritten \w+)\s*:",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revise:
+    """The task: Prompt in, RevisionChain out."""
+
+    seed: int
+    constitution: Constitution
+    settings: config.CritiqueRevision
+    dialogue_format: DialogueFormat
+    sampling: config.Sampling
+    examples: tuple[RevisionExample, ...] = ()
+
+    async def __call__(self, engine: TextGenerator, prompt: Prompt) -> RevisionChain:
+        started = time.monotonic()
+        chat = _Conversation(self, engine, prompt)
+        response = await chat.answer()
+        rounds = await self._rounds(chat, prompt, response)
+        error = _problem(response, rounds)
+        return RevisionChain(
+            id=prompt.id,
+            source_file=prompt.source_file,
+            source_row=prompt.source_row,
+            status=Status.INVALID if error else Status.OK,
+            error=error,
+            seconds=time.monotonic() - started,
+            seed=chat.seed,
+            model_version=engine.model_version,
+            axis=prompt.axis,
+            prompt=tuple(chat.turns),
+            response=response,
+            rounds=tuple(rounds),
+            token_ids=chat.last_token_ids,
+            truncated=chat.truncated,
+        )
+
+    async def _rounds(self, chat: _Conversation, prompt: Prompt, answer: str) -> list[Round]:
+        rounds: list[Round] = []
+        for k in range(self.settings.rounds if answer else 0):
+            principle = draw_principle(self.constitution.for_revision, self.settings.draw, self.seed, prompt.id, k)
+            critique = await chat.critique(answer, principle, k) if self.settings.critique else None
+            completion = await chat.revision(answer, principle, critique, k)
+            revision = completion.text.strip()
+            flaw = flaw_of(answer, critique or "", revision, cut_off=completion.finish_reason == "length")
+            rounds.append(Round(principle_id=principle.id, critique=critique or "", revision=revision, flaw=flaw))
+            answer = answer if flaw else revision
+        return rounds
+
+
+def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw | None:
+    """Why ``revision`` of ``answer`` is none, or None."""
+    flaws: tuple[tuple[Flaw, object], ...] = (
+        ("empty", not revision),
+        ("over_long", cut_off),
+        ("refused_critique", REFUSAL.match(critique)),
+        ("critique_as_revision", revision == critique or ABOUT_THE_ANSWER.match(revision)),
+        ("leaked_prefix", ANNOUNCEMENT.match(revision)),
+        ("unchanged", revision == answer),
+    )
+    return next((name for name, found in flaws if found), None)
+
+
+def _problem(response: str, rounds: Sequence[Round]) -> str | None:
+    """Why a chain is not fit for training, or None."""
+    if not response:
+        return "empty answer"
+    if all(round.flaw for round in rounds):
+        return f"no usable revision: {', '.join(str(round.flaw) for round in rounds)}"
+    return None
+
+
+def filter_metrics(chains: Iterable[RevisionChain]) -> Mapping[str, float]:
+    """``revise/filter/...``: how many rounds were filtered for what, beside how many there were."""
+    counts = Counter(round.flaw or "none" for chain in chains for round in chain.rounds)
+    found = {f"revise/filter/{flaw}": float(counts[flaw]) for flaw in get_args(Flaw)}
+    return {**found, "revise/filter/num_rounds": float(counts.total())}
+
+
+class _Conversation:
+    """One prompt's requests to one engine; each prompt is fitted to the engine's length from the oldest turn on."""
+
+    def __init__(self, task: Revise, engine: TextGenerator, prompt: Prompt) -> None:
+        self._task = task
+        self._engine = engine
+        self._form: Dialogue = dialogue(task.dialogue_format, engine.tokenizer)
+        self._id = prompt.id
+        self.turns: Sequence[Turn] = prompt.turns
+        self.seed = seed_from(task.seed, "revision", prompt.id)
+        self.truncated = False
+        self.last_token_ids: tuple[int, ...] = ()
+
+    async def answer(self) -> str:
+        return (await self._ask(self._form.prompt, self._task.sampling.max_tokens, "answer")).text.strip()
+
+    async def critique(self, answer: str, principle: Principle, round: int) -> str:
+        completion = await self._ask(
+            lambda turns: self._form.critique(turns, answer, principle, self._task.examples),
+            self._task.settings.max_critique_tokens,
+            f"critique {round}",
+        )
+        return completion.text.strip()
+
+    async def revision(self, answer: str, principle: Principle, critique: str | None, round: int) -> Completion:
+        return await self._ask(
+            lambda turns: self._form.revision(turns, answer, principle, critique, self._task.examples),
+            self._task.settings.max_revision_tokens,
+            f"revision {round}",
+        )
+
+    async def _ask(self, render, max_tokens: int, purpose: str) -> Completion:
+        room = self._engine.max_length - max_tokens
+        self.turns, ids, truncated = fit_turns(self.turns, render, self._engine.tokenizer, room)
+        self.truncated |= truncated
+        sampling = Sampling(
+            max_tokens=max_tokens,
+            temperature=self._task.sampling.temperature,
+            seed=seed_from(self.seed, purpose),
+            stop=self._form.stop,
+        )
+        completion = await self._engine.generate(ids, sampling)
+        self.last_token_ids = completion.token_ids
+        return completion

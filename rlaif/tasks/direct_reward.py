@@ -1,0 +1,99 @@
+"""A reward straight from the feedback model, without a preference model: the expected rating of an answer.
+
+Source: Lee et al. (RLAIF, arXiv 2309.00267), "direct RLAIF": the model rates from 1 to 10; s = sum of i * P(i) over the
+ten ratings' probabilities, rescaled to [-1, 1].
+
+Departures from the paper:
+1. The standard that it rates by is a principle drawn from the constitution, a new draw for each prompt.
+2. Where "10" begins with the token of "1", the probability of both is parted by one more look behind that token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif.config import schema as config
+from rlaif.constitution.principles import Constitution, draw_principle
+from rlaif.errors import ModelError, RequestError
+from rlaif.interfaces import ChoiceScorer
+from rlaif.prompting.templates import DialogueFormat, RatingQuestion, dialogue
+from rlaif.prompting.tokenization import Pieces, encode, fit_turns, followed, prompt_ids, shared_start
+from rlaif.records import RolloutSample, ScoredSample, Turn
+
+RATINGS = tuple(range(1, 11))
+
+
+def reward_of(probs: Sequence[float]) -> float:
+    """The mean rating of ``probs`` [10], which need not sum to 1, on the scale from -1 to 1."""
+    mean = sum(rating * prob for rating, prob in zip(RATINGS, probs, strict=True)) / sum(probs)
+    return (mean - 5.5) / 4.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateSample:
+    """The task: RolloutSample in, ScoredSample out, with the expected rating as its score."""
+
+    seed: int
+    constitution: Constitution
+    settings: config.Labelling
+    dialogue_format: DialogueFormat
+
+    async def __call__(self, engine: ChoiceScorer, sample: RolloutSample) -> ScoredSample:
+        probs = await rating_probs(engine, self._question(engine, sample))
+        if sum(probs) < self.settings.min_letter_mass:
+            raise RequestError(f"the ratings hold {sum(probs):.3f} of the probability")
+        return ScoredSample(
+            id=sample.id,
+            axis=sample.axis,
+            prompt_ids=sample.prompt_ids,
+            response_ids=sample.completion.token_ids,
+            logprobs=sample.completion.logprobs,
+            finish_reason=sample.completion.finish_reason,
+            score=reward_of(probs),
+            policy_version_start=sample.completion.policy_version_start,
+            preference_model_version=0,
+        )
+
+    def _question(self, engine: ChoiceScorer, sample: RolloutSample) -> Pieces:
+        form = dialogue(self.dialogue_format, engine.tokenizer)
+        prompt_id = sample.id.rsplit("@", 1)[0]
+        principle = draw_principle(self.constitution.for_comparison, self.settings.draw, self.seed, prompt_id)
+        standard = principle.comparison
+        assert standard is not None
+
+        def render(turns: Sequence[Turn]) -> Pieces:
+            return form.choice(RatingQuestion(turns=turns, comparison=standard, answer=sample.completion.text))
+
+        turns, _, _ = fit_turns(sample.prompt, render, engine.tokenizer, engine.max_length - 8)
+        return render(turns)
+
+
+async def rating_probs(engine: ChoiceScorer, question: Pieces) -> tuple[float, ...]:
+    """P(1) .. P(10) as the next rating."""
+    ids, ends = rating_ids(engine.tokenizer, question)
+    firsts = tuple(dict.fromkeys(end[0] for end in ends))
+    logprobs = dict(zip(firsts, await engine.choice_logprobs(ids, firsts), strict=True))
+    probs = [math.exp(logprobs[end[0]]) for end in ends]
+    if len(firsts) < len(ends):  # "10" goes on where "1" ends
+        (ten_goes_on,) = await engine.choice_logprobs((*ids, ends[-1][0]), (ends[-1][1],))
+        probs[-1] *= math.exp(ten_goes_on)
+        probs[0] -= probs[-1]
+    return tuple(probs)
+
+
+def rating_ids(tokenizer: Any, question: Pieces) -> tuple[list[int], list[list[int]]]:
+    """Prompt ids and what each rating adds to them.
+
+    Raises ModelError for a tokenizer that cannot tell the ratings apart.
+    """
+    behind = [encode(tokenizer, followed(question[-1], f" {rating}")) for rating in RATINGS]
+    num_shared = len(shared_start(behind))
+    ends = [ids[num_shared:] for ids in behind]
+    one, *others, ten = (end[0] if end else None for end in ends)
+    distinct = len({one, *others}) == len(RATINGS) - 1 and None not in (one, *others, ten) and ten not in others
+    if not distinct or (ten == one and len(ends[-1]) < 2):
+        raise ModelError("the tokenizer gives the ratings 1 to 10 no distinct next tokens")
+    return prompt_ids(tokenizer, Pieces(question[:-1])) + behind[0][:num_shared], ends

@@ -1,0 +1,248 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlaif.config.files import differences, dump_config, load_config
+from rlaif.config.schema import Config, Generator, Resources
+from rlaif.errors import ConfigError
+from rlaif.preflight import check_for_cluster, check_sources
+
+REPOSITORY = Path(__file__).parents[3]
+SHIPPED = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+def write(path, text=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return write(tmp_path / "empty.yaml")
+
+
+def mistakes(path, *overrides):
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    return str(error.value).splitlines()
+
+
+# ------------------------------------------------------------------------------------------------------ layers
+def test_an_empty_file_is_the_defaults(empty):
+    assert load_config(empty) == Config()
+
+
+def test_a_file_goes_over_what_it_extends_and_overrides_over_all(tmp_path):
+    write(tmp_path / "base" / "b.yaml", "seed: 1\ngenerator: {max: 4, min: 2}\nresources: {custom: {a: 1}}\n")
+    top = write(
+        tmp_path / "top.yaml",
+        "extends: base/b.yaml\ngenerator:\n  max: 8\nlabeller:\nresources: {custom: {b: 2}}\n",
+    )
+    config = load_config(top, ["generator.min=3", "resources.custom.c=3", "data.votes=null"])
+    assert (config.seed, config.generator.max, config.generator.min) == (1, 8, 3)
+    assert config.resources.custom == {"a": 1, "b": 2, "c": 3}
+    assert config.data.votes is None
+
+
+def test_exponents_without_a_dot_are_numbers(empty):
+    assert load_config(empty, ["reinforcement.learning_rate=1e-6"]).reinforcement.learning_rate == 1e-6
+
+
+def test_extending_in_a_circle_is_named(tmp_path):
+    write(tmp_path / "a.yaml", "extends: b.yaml")
+    write(tmp_path / "b.yaml", "extends: a.yaml")
+    (line,) = mistakes(tmp_path / "a.yaml")
+    assert "a.yaml -> b.yaml -> a.yaml" in line
+
+
+def test_a_missing_base_names_both_files(tmp_path):
+    (line,) = mistakes(write(tmp_path / "a.yaml", "extends: gone.yaml"))
+    assert "gone.yaml" in line
+    assert "a.yaml" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\nb: 2\n", "line 2: not YAML"),
+        ("seed: 1\ndata:\n  votes: x\n  votes: y\n", "line 4: not YAML: key votes stands twice"),
+        ("- seed\n", "must hold keys and values"),
+    ],
+)
+def test_malformed_yaml_names_the_line(tmp_path, text, said):
+    file = write(tmp_path / "a.yaml", text)
+    (line,) = mistakes(file, "generator.min=7")  # nothing is said about contradictions with unread values
+    assert str(file) in line
+    assert said in line
+
+
+def test_a_missing_file_is_named(tmp_path):
+    (line,) = mistakes(tmp_path / "gone.yaml")
+    assert line.startswith(f"{tmp_path / 'gone.yaml'}: no such file")
+
+
+def test_files_belong_to_the_file_that_names_them_and_data_to_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(write(tmp_path / "work" / "here.yaml").parent)
+    write(tmp_path / "lib" / "base.yaml", "constitution: mine.yaml\nminiature: {lexicon: words.yaml}\n")
+    top = write(tmp_path / "top.yaml", "extends: lib/base.yaml\nrun_dir: runs/x\ndata: {red_team: a.jsonl}\n")
+    config = load_config(top, ["miniature.lexicon=words.yaml"])
+    assert config.constitution == str(tmp_path / "lib" / "mine.yaml")
+    assert config.miniature.lexicon == str(tmp_path / "work" / "words.yaml")
+    assert (config.run_dir, config.data.red_team) == ("runs/x", "a.jsonl")
+    assert load_config(write(tmp_path / "named.yaml", "constitution: sixteen_principles")).constitution == (
+        "sixteen_principles"
+    )
+
+
+def test_the_dump_loads_as_itself_from_anywhere(tmp_path):
+    write(tmp_path / "a.yaml", "constitution: c.yaml\nlabelling: {gate: {override: [flip_rate]}}\n")
+    config = load_config(tmp_path / "a.yaml", ["resources.custom.x=2"])
+    assert load_config(write(tmp_path / "elsewhere" / "config.yaml", dump_config(config))) == config
+
+
+def test_differences_are_dotted_keys(empty):
+    config = load_config(empty, ["seed=3", "reinforcement.kl.coefficient=0.2", "resources.custom.x=1"])
+    assert differences(Config(), config) == ["seed", "reinforcement.kl.coefficient", "resources.custom"]
+    assert differences(config, config) == []
+
+
+# ---------------------------------------------------------------------------------------------------- mistakes
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("generator.modle=x", "generator.modle: unknown key; did you mean generator.model?"),
+        ("labelling.rounds=2", "labelling.rounds: unknown key; did you mean critique_revision.rounds?"),
+        ("generater.model=x", "generater: unknown key; did you mean generator?"),
+        ("zzzzqqq=1", "zzzzqqq: unknown key; remove it"),
+        ("seed=1.5", "seed=1.5: must be a whole number; write one such as 8"),
+        ("sampling.temperature=hot", "sampling.temperature=hot: must be a number; write one such as 0.5"),
+        ("sampling.temperature=0", "sampling.temperature=0: must be more than 0; change the number"),
+        ("sampling.temperature=.inf", "sampling.temperature=Infinity: must be a finite number; write"),
+        ("critique_revision.rounds=9", "critique_revision.rounds=9: must be at most 4; change the number"),
+        ("critique_revision.critique=maybe", "critique_revision.critique=maybe: must be true or false; write"),
+        ("generator.engine=sglang", "generator.engine=sglang: must be one of vllm, hf or scripted; choose"),
+        ("run_dir=3", "run_dir=3: must be text; put it in quotes"),
+        ("data=3", "data=3: must be a section; indent its keys below it"),
+        ("labelling.gate.override=flip_rate", "labelling.gate.override=flip_rate: must be a list; write [a, b]"),
+        ("scorer.placement=[]", "scorer.placement=[]: must be keys and values; write {name: number}"),
+        ("resources.custom.a=-1", "resources.custom.a=-1: must be more than 0; change the number"),
+        ("seed", "seed: not an override; write section.key=value"),
+        ("a..b=1", "a..b=1: not an override; write section.key=value"),
+        ("data.votes=[", "data.votes=[: not a YAML value"),
+    ],
+)
+def test_a_wrong_value_is_explained_in_one_line(empty, override, line):
+    (said,) = mistakes(empty, override)
+    assert said.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["generator.min=2"], "generator.min=2: must be at most generator.max=1"),
+        (
+            ["labeller.autoscale.enabled=true"],
+            "labeller.autoscale.enabled=true: with labeller.min=1 and max=1",
+        ),
+        (["scorer.chunk_rows=200"], "scorer.chunk_rows=200: must be at most scorer.max_in_flight=128"),
+        (["reinforcement.algorithm=grpo"], "reinforcement.group_size=1: with reinforcement.algorithm=grpo"),
+        (["reinforcement.group_size=3"], "reinforcement.batch_size=128: with reinforcement.group_size=3"),
+        (["reinforcement.minibatch_size=48"], "reinforcement.batch_size=128: with reinforcement.minibatch_size=48"),
+        (["labeller.model=miniature:helpful_only"], "labeller.model=miniature:helpful_only: with generator.model"),
+        (["sampling.max_tokens=1024"], "sampling.max_tokens=1024: with generator.max_length=1024"),
+        (["preference_trainer.micro_batch_tokens=100"], "preference_model.max_length=512: with preference_trainer"),
+        (
+            ["reinforcement.helpfulness_penalty=1", "reinforcement.helpful_fraction=0"],
+            "reinforcement.helpfulness_penalty=1.0: with reinforcement.helpful_fraction=0.0",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_named_together(empty, overrides, said):
+    (line,) = mistakes(empty, *overrides)
+    assert line.startswith(said)
+
+
+def test_all_mistakes_are_shown_at_once(tmp_path):
+    write(tmp_path / "base.yaml", "generator: {min: 5}\n")
+    file = write(tmp_path / "a.yaml", "extends: base.yaml\nseed: x\nlabelling:\n  gate: {max_flip_rate: 2}\nfoo: 1\n")
+    lines = mistakes(file, "scorer.min=0", "nonsense")
+    keys = {line.partition("=")[0].partition(":")[0] for line in lines}
+    assert keys == {"seed", "labelling.gate.max_flip_rate", "foo", "scorer.min", "nonsense", "generator.min"}
+
+
+def test_a_contradiction_with_a_wrong_value_is_not_reported_twice(empty):
+    (line,) = mistakes(empty, "reinforcement.algorithm=grpo", "reinforcement.group_size=none")
+    assert line.startswith("reinforcement.group_size=none: must be a whole number")
+
+
+# ------------------------------------------------------------------------------------------ sources and cluster
+def test_missing_sources_are_named_all_at_once(empty, tmp_path):
+    write(tmp_path / "notes.txt")
+    (tmp_path / "nothing").mkdir()
+    config = load_config(
+        empty,
+        [
+            f"data.red_team={tmp_path}/gone.jsonl",
+            f"data.helpful={tmp_path}/notes.txt",
+            f"evaluation.helpful={tmp_path}/nothing",
+            "data.votes=miniature:votess",
+            "generator.model=miniature:helpful",
+            f"labeller.model={tmp_path}",
+            "data.helpful_pairs=hf:any/name",
+            "miniature.lexicon=gone.yaml",
+        ],
+    )
+    with pytest.raises(ConfigError) as error:
+        check_sources(config)
+    keys = {line.partition("=")[0] for line in str(error.value).splitlines()}
+    assert keys == {
+        "data.red_team",
+        "data.helpful",
+        "data.votes",
+        "evaluation.helpful",
+        "generator.model",
+        "labeller.model",
+        "miniature.lexicon",
+    }
+
+
+def test_an_adapter_is_refused_for_what_it_is(empty, tmp_path):
+    write(tmp_path / "lora" / "adapter_config.json", "{}")
+    with pytest.raises(ConfigError, match=r"^generator\.model=.*lora: a LoRA adapter without its model; merge it"):
+        check_sources(load_config(empty, [f"generator.model={tmp_path}/lora"]))
+
+
+def test_existing_sources_pass(empty, tmp_path):
+    write(tmp_path / "data" / "a.jsonl")
+    check_sources(load_config(empty, [f"data.red_team={tmp_path}/data", f"data.helpful={tmp_path}/data/a.jsonl"]))
+
+
+def test_the_transformers_engine_is_refused_on_a_cluster_only():
+    (line,) = check_for_cluster(Config(generator=Generator(engine="hf")))
+    assert line.startswith("generator.engine=hf")
+    assert check_for_cluster(Config(resources=Resources(cpus=1))) == []
+
+
+# ---------------------------------------------------------------------------------------------------- promises
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_every_shipped_configuration_loads(file):
+    config = load_config(file)
+    assert load_config(file, ["seed=7"]).seed == 7
+    assert config.run_dir
+
+
+def test_settings_are_read_without_heavy_libraries():
+    light = "rlaif.config.schema, rlaif.config.files, rlaif.records, rlaif.errors, rlaif.interfaces"
+    light += ", rlaif.constitution.principles"
+    light += ", rlaif.data.prompts, rlaif.data.pairs, rlaif.data.votes"
+    if (REPOSITORY / "actors" / "cli").exists():
+        light += ", actors.cli.__main__"
+    heavy = ("torch", "vllm", "ray", "transformers", "deepspeed", "datasets", "matplotlib")
+    code = f"import sys, {light}; print([name for name in {heavy} if name in sys.modules])"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,173 @@
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from rlaif.config.schema import Gate
+from rlaif.errors import GateError
+from rlaif.labels.quality import check_gate, measure
+from rlaif.records import Judgement, Preference, Status, Turn
+
+
+def label(l1: float, l2: float, **changes) -> Preference:
+    """A label whose un-swapped log-odds are l1 and l2."""
+
+    def judgement(order: int, a_over_b: float) -> Judgement:
+        p = 1 / (1 + math.exp(-a_over_b))
+        return Judgement(principle_id="p", order=order, logprob_a=math.log(p), logprob_b=math.log(1 - p))
+
+    made = Preference(
+        id="f:1",
+        source_file="f",
+        source_row=1,
+        status=Status.OK,
+        error=None,
+        seconds=0.0,
+        seed=0,
+        model_version="m",
+        axis="red_team",
+        prompt=(Turn(role="human", text="q"),),
+        prompt_ids=(1,),
+        answer_1="a",
+        answer_2="b",
+        token_ids_1=(1, 2, 3),
+        token_ids_2=(1,),
+        policy_version=0,
+        prob=0.75,
+        aggregation="prob_mean",
+        judgements=(judgement(1, l1), judgement(2, -l2)),
+        constitution_hash="h",
+        template_version="1",
+        truncated=False,
+    )
+    return replace(made, **changes)
+
+
+def test_slot_bias_and_flips_of_a_judge_of_known_bias():
+    """Quality +1, -1, +0.5 with a bias of 2 towards slot A: l1 = q + 2, l2 = q - 2, so every pair flips to A."""
+    metrics = measure(label(q + 2, q - 2) for q in (1, -1, 0.5)).metrics()
+    assert metrics["label/quality/slot_bias"] == pytest.approx(2)
+    assert metrics["label/quality/flip_rate"] == 1
+    assert metrics["label/quality/flips_to_slot_a"] == 1
+
+
+def test_an_unbiased_judge_does_not_flip():
+    metrics = measure(label(q, q) for q in (1, -1)).metrics()
+    assert metrics["label/quality/flip_rate"] == 0
+    assert metrics["label/quality/order_gap"] == pytest.approx(0)
+
+
+def judged(spread: float, bias: float, noise: float, num: int = 400) -> list[Preference]:
+    """Labels of a judge with a bias, and noise of its own in each order; ``spread``: of the pairs' true log-odds."""
+    chance = random.Random(0)
+    made = []
+    for _ in range(num):
+        q = chance.gauss(0, spread)
+        made.append(label(q + bias + chance.gauss(0, noise), q - bias + chance.gauss(0, noise)))
+    return made
+
+
+def test_the_order_correlation_is_that_of_both_orders_without_the_bias():
+    """Variance 4 in common and 1 of each order's own: 0.8, whatever the bias."""
+    found = [measure(judged(spread=2, bias=bias, noise=1)).measures()["order_correlation"] for bias in (0, 3)]
+    assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
+    assert found[0].low < 0.8 < found[0].high and found[0].high - found[0].low < 0.1
+    assert measure(judged(spread=1, bias=3, noise=0)).measures()["order_correlation"].value == pytest.approx(1)
+
+
+def test_votes_that_are_all_alike_have_no_order_correlation():
+    assert "order_correlation" not in measure([label(1, 1)]).measures()
+    assert "order_correlation" not in measure([label(2, -2)] * 10).measures()
+
+
+def test_longer_preferred_counts_probability():
+    quality = measure([label(1, 1, answer_1="a longer one", answer_2="short")])
+    assert quality.metrics()["label/quality/longer_preferred"] == pytest.approx(0.75)
+    (filled,) = [rate for rate in quality.length_bins if rate.num]
+    assert filled is quality.length_bins[4]  # 12 characters to 5: between 2 and 4 times as long
+
+
+def test_every_measure_has_an_interval_that_shrinks():
+    few, many = (measure(label(q, q + 1) for q in (1, -0.5) * n).measures() for n in (5, 500))
+    assert few["flip_rate"].value == many["flip_rate"].value == 0.5
+    for name in ("flip_rate", "slot_bias", "order_gap", "order_correlation"):
+        widths = [m[name].high - m[name].low for m in (few, many)]
+        assert few[name].low <= few[name].value <= few[name].high
+        assert widths[1] <= widths[0]
+    assert few["flip_rate"].low == pytest.approx(0.2366, abs=1e-3)  # Wilson's, 5 of 10
+
+
+def test_gold_labels_give_accuracy_and_calibration():
+    """Three of four labels right; a tie counts half; gold that says neither is no gold."""
+    labels = [
+        label(1, 1, prob=0.9, gold=1.0),
+        label(-1, -1, prob=0.1, gold=0.0),
+        label(1, 1, prob=0.9, gold=0.0),
+        label(1, -1, prob=0.5, gold=1.0, status=Status.TIE),
+        label(1, 1, prob=0.9, gold=0.5),
+        label(1, 1, prob=0.9),
+    ]
+    quality = measure(labels)
+    found = quality.measures()
+    assert (found["gold_accuracy"].value, found["gold_accuracy"].num) == (2.5 / 4, 4)
+    assert found["gold_accuracy_first"].value == 3 / 4 and found["gold_accuracy_second"].value == 2 / 4
+    assert quality.calibration.brier == pytest.approx((0.01 + 0.01 + 0.81 + 0.25) / 4)
+    # 0.9 and its mirror image 0.1 come true twice in three; the tie is 0.5 and true half the time.
+    assert quality.calibration.error == pytest.approx(0.75 * (0.9 - 2 / 3))
+
+
+def test_which_answer_is_called_the_first_changes_nothing():
+    def mirrored(made: Preference) -> Preference:
+        judgements = tuple(replace(j, order=3 - j.order) for j in made.judgements)
+        return replace(made, prob=1 - made.prob, gold=1 - made.gold, judgements=judgements)
+
+    labels = [label(0.3 * i - 1, 0.2 * i + 0.05, prob=0.1 + 0.08 * i, gold=float(i % 3 > 0)) for i in range(10)]
+    one, other = measure(labels), measure(map(mirrored, labels))
+    assert one.calibration.error == pytest.approx(other.calibration.error)
+    for name in ("flip_rate", "slot_bias", "order_gap", "order_correlation", "gold_accuracy", "agreement"):
+        assert one.measures()[name].value == pytest.approx(other.measures()[name].value)
+
+
+def test_measures_are_kept_for_each_principle():
+    other = tuple(replace(j, principle_id="q") for j in label(2, -2).judgements)
+    both = label(1, 1, judgements=(*label(1, 1).judgements, *other))
+    by_principle = measure([both]).summary()["by_principle"]
+    assert by_principle["p"]["flip_rate"]["value"] == 0
+    assert by_principle["q"]["flip_rate"]["value"] == 1
+    assert by_principle["q"]["slot_bias"]["value"] == pytest.approx(2)
+
+
+def test_what_is_not_ok_or_tie_is_counted_as_unusable():
+    rows = [label(1, 1), label(1, 1, status=Status.INVALID, prob=None), label(1, 1, status=Status.ERROR, prob=None)]
+    assert measure(rows).metrics()["label/quality/invalid_rate"] == pytest.approx(2 / 3)
+
+
+def test_the_gate_names_what_it_misses_and_how_to_pass():
+    metrics = measure([label(1, 1, status=Status.INVALID, prob=None)]).metrics()
+    with pytest.raises(GateError, match=r"invalid_rate is 1\.000.*override=\[invalid_rate\]"):
+        check_gate(metrics, Gate())
+    check_gate(metrics, Gate(override=("invalid_rate",)))
+
+
+def test_the_gate_minds_gold_labels_where_there_are_some():
+    wrong = measure([label(1, 1, gold=0.0)]).metrics()
+    with pytest.raises(GateError, match=r"gold_accuracy is 0\.000, below .*override=\[gold_accuracy\]"):
+        check_gate(wrong, Gate())
+    check_gate(measure([label(1, 1)]).metrics(), Gate())
+
+
+def test_answers_that_are_alike_are_flipped_by_a_biased_judge_whose_orders_still_agree():
+    alike = measure(judged(spread=0.5, bias=2, noise=0.1)).metrics()
+    assert alike["label/quality/flip_rate"] > 0.99
+    with pytest.raises(GateError, match=r"flip_rate is .*override=\[flip_rate\]"):
+        check_gate(alike, Gate())
+    check_gate(alike, Gate(override=("flip_rate",)))
+
+
+def test_the_gate_stops_labels_that_the_slot_decides_and_not_the_answers():
+    blind = measure(judged(spread=0, bias=0, noise=2)).metrics()
+    assert blind["label/quality/flip_rate"] < 0.6
+    with pytest.raises(GateError, match=r"order_correlation is .*, below .*override=\[order_correlation\]"):
+        check_gate(blind, Gate())
+    check_gate(blind, Gate(override=("order_correlation",)))

@@ -1,0 +1,64 @@
+import asyncio
+
+import pytest
+
+from rlaif.config.schema import Reinforcement
+from rlaif.records import Prompt, Turn
+from rlaif.stages.reinforcement.admission import Admission
+from rlaif.stages.reinforcement.schedule import Schedule, group_of
+
+
+def prompts(axis: str, num: int) -> tuple[Prompt, ...]:
+    return tuple(
+        Prompt(id=f"{axis}:{i}", source_file=axis, source_row=i, axis=axis, turns=(Turn(role="human", text="q"),))
+        for i in range(num)
+    )
+
+
+def schedule(**settings) -> Schedule:
+    return Schedule(
+        seed=0,
+        settings=Reinforcement(batch_size=8, minibatch_size=8, **settings),
+        red_team=prompts("red_team", 10),
+        helpful=prompts("helpful", 10),
+    )
+
+
+def test_every_prompt_is_met_once_an_epoch():
+    """4 red-team prompts a batch, 10 in all: the first 10 positions are a permutation, the next 10 another."""
+    ids = [draw.prompt.id for b in range(5) for draw in schedule().batch(b) if draw.prompt.axis == "red_team"]
+    assert len(ids) == 20
+    assert sorted(ids[:10]) == sorted(ids[10:]) == sorted(p.id for p in prompts("red_team", 10))
+    assert ids[:10] != ids[10:]
+
+
+def test_a_batch_does_not_depend_on_what_came_before():
+    assert schedule().batch(3) == schedule().batch(3)
+
+
+def test_ids_are_unique_over_batches_and_groups_stand_together():
+    made = schedule(group_size=4, algorithm="rloo")
+    draws = [draw for b in range(6) for draw in made.batch(b)]
+    assert len({draw.id for draw in draws}) == len(draws)
+    assert len({draw.seed for draw in draws}) == len(draws)
+    groups = [group_of(draw.id) for draw in draws]
+    assert groups == [g for i in range(0, len(groups), 4) for g in [groups[i]] * 4]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 3])
+async def test_batches_start_as_far_ahead_as_the_bound_allows(max_staleness):
+    admission, started, learned = Admission(0, max_staleness), [], 0
+
+    async def roll_out():
+        for batch in range(10):
+            await admission.admits(batch)
+            started.append(batch)
+
+    loop = asyncio.create_task(roll_out())
+    for version in range(1, 11):
+        await asyncio.sleep(0.001)
+        assert len(started) == min(10, learned + max_staleness + 1), "neither more nor fewer"
+        learned = version
+        await admission.advance(version)
+    await asyncio.wait_for(loop, 1)
+    assert started == list(range(10))

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from rlaif.config.schema import Config, Gate
+from rlaif.errors import RunDirError, RunError, StorageError
+from rlaif.storage.run_dir import RunDir, naming_full_disk
+
+CONFIG = Config(run_dir="unused")
+
+
+def opened(path, **changes) -> RunDir:
+    return RunDir(path, CONFIG.model_copy(update=changes))
+
+
+def test_a_run_directory_remembers_what_is_done(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.account("revisions", rows_in=3, rows_out=2, quarantined=1)
+    with run_dir.timed("revise"):
+        pass
+    run_dir.close()
+    again = opened(tmp_path / "run")
+    assert again.is_accounted("revisions") and again.is_finished("revise") and not again.is_finished("label")
+    assert again.rows("revisions") == {"state": "done", "rows_in": 3, "rows_out": 2, "quarantined": 1}
+
+
+def test_a_stage_that_raised_is_not_finished(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), run_dir.timed("revise"):
+        raise ZeroDivisionError
+    assert not run_dir.is_finished("revise")
+
+
+def test_another_configuration_is_refused_by_key(tmp_path):
+    opened(tmp_path / "run").close()
+    with pytest.raises(RunDirError, match="different: seed"):
+        opened(tmp_path / "run", seed=1)
+    opened(tmp_path / "run").close()  # the refusal holds no lock and changed nothing
+
+
+def test_the_gate_may_change_on_the_way(tmp_path):
+    opened(tmp_path / "run").close()
+    wider = CONFIG.labelling.model_copy(update={"gate": Gate(override=("flip_rate",))})
+    opened(tmp_path / "run", labelling=wider).close()
+    assert "- flip_rate" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_two_drivers_cannot_share_a_directory(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    with pytest.raises(RunDirError, match="another process"):
+        opened(tmp_path / "run")
+    run_dir.close()
+    opened(tmp_path / "run").close()
+
+
+def test_a_missing_row_stops_the_run(tmp_path):
+    with pytest.raises(RunError, match="3 rows in, but 1 out and 1 quarantined"):
+        opened(tmp_path / "run").account("revisions", rows_in=3, rows_out=1, quarantined=1)
+
+
+def test_metrics_and_events_are_lines_of_json(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 1.5, "reinforce/x/y": float("nan")}, step=3)
+    run_dir.events.write("hello", n=1)
+    line = json.loads((run_dir.path / "metrics.jsonl").read_text())
+    assert (line["stage"], line["step"]) == ("reinforce", 3)
+    assert line["metrics"] == {"reinforce/score/mean": 1.5, "reinforce/x/y": None}
+    assert json.loads((run_dir.path / "events.jsonl").read_text().splitlines()[-1])["n"] == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("writer failed: No space left on device"),
+        ExceptionGroup("loops", [ValueError("one"), OSError(28, "No space left on device")]),
+    ],
+)
+def test_what_a_full_disk_made_fail_is_a_storage_error_that_says_so(tmp_path, error):
+    told = "the disk is full; free some of it and run the same command again"
+    with pytest.raises(StorageError, match=told), naming_full_disk(tmp_path):
+        raise error
+
+
+def test_other_failures_stay_what_they_are(tmp_path):
+    for error in (ValueError("no"), RunError("no"), RunDirError("no")):
+        with pytest.raises(type(error), match="no"), naming_full_disk(tmp_path):
+            raise error
+
+
+def test_a_line_that_was_cut_off_is_dropped_from_the_logs(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.events.write("one")
+    run_dir.close()
+    log = tmp_path / "run" / "events.jsonl"
+    log.write_text(log.read_text() + '{"time": 1, "eve')
+    run_dir = opened(tmp_path / "run")
+    run_dir.events.write("two")
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["one", "two"]

@@ -1,0 +1,113 @@
+"""Aggregation, verdicts and the un-swapping of the second order (numbers: Lee et al.; the method's section 3)."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlaif.config.schema import Labelling, Reasoning
+from rlaif.records import Judgement, Status
+from rlaif.tasks.labelling import aggregate, log_odds, prob_of, sigmoid, verdict
+
+logits = st.floats(-15, 15)
+votes = st.lists(st.tuples(logits, logits), min_size=1, max_size=4)
+HOW = ("prob_mean", "logit_mean", "agree_or_tie")
+
+
+def judgement(order: int, p_a: float, mass: float = 1.0, principle: str = "p") -> Judgement:
+    return Judgement(
+        principle_id=principle, order=order, logprob_a=math.log(p_a * mass), logprob_b=math.log((1 - p_a) * mass)
+    )
+
+
+def judgements(pairs: list[tuple[float, float]]) -> list[Judgement]:
+    """An ensemble whose principles' un-swapped log-odds are ``pairs``."""
+    return [
+        Judgement(principle_id=f"p{i}", order=order, logprob_a=-1 + a_over_b, logprob_b=-1.0)
+        for i, (l1, l2) in enumerate(pairs)
+        for order, a_over_b in ((1, l1), (2, -l2))
+    ]
+
+
+def swapped(made: list[Judgement]) -> list[Judgement]:
+    """What the same judge says of the swapped pair: its first order is the other's second."""
+    return [replace(j, order=3 - j.order) for j in made]
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+@pytest.mark.parametrize(
+    ("p1", "p2", "prob_mean", "logit_mean"),
+    [(0.9, 0.3, 0.600, 0.663), (0.99, 0.2, 0.595, 0.833), (0.999, 0.4, 0.6995, 0.963)],
+)
+def test_aggregation_numbers(p1, p2, prob_mean, logit_mean):
+    assert aggregate(logit(p1), logit(p2), "prob_mean") == pytest.approx(prob_mean, abs=5e-4)
+    assert aggregate(logit(p1), logit(p2), "logit_mean") == pytest.approx(logit_mean, abs=5e-4)
+
+
+@given(quality=logits, bias=st.floats(-5, 5))
+def test_logit_mean_cancels_an_additive_slot_bias(quality, bias):
+    """A judge that adds ``bias`` to slot A says quality + bias first, and quality - bias second (un-swapped)."""
+    assert aggregate(quality + bias, quality - bias, "logit_mean") == pytest.approx(sigmoid(quality), abs=1e-9)
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(pairs=votes, clamp=st.sampled_from([0.0, 0.2, 0.4]))
+def test_swapping_the_pair_complements_every_label_exactly(how, pairs, clamp):
+    made = judgements(pairs)
+    assert prob_of(swapped(made), how, clamp) == 1 - prob_of(made, how, clamp)
+    assert prob_of(made, how, clamp) == 1 - prob_of(swapped(made), how, clamp)
+
+
+def test_second_order_is_unswapped():
+    """In order 2, slot A holds answer_2: a vote for A is a vote against answer_1."""
+    assert log_odds(judgement(1, 0.8)) == pytest.approx(logit(0.8))
+    assert log_odds(judgement(2, 0.8)) == pytest.approx(-logit(0.8))
+    assert prob_of([judgement(1, 0.8), judgement(2, 0.8)], "prob_mean") == 0.5
+
+
+def test_an_ensemble_is_the_mean_over_its_principles():
+    made = [judgement(order, p, principle=name) for name, p in (("a", 0.9), ("b", 0.6)) for order in (1,)]
+    made += [judgement(2, 1 - p, principle=name) for name, p in (("a", 0.9), ("b", 0.6))]
+    for how in HOW:
+        assert prob_of(made, how) == pytest.approx(0.75)
+
+
+def test_several_rationales_of_one_principle_are_votes_of_their_own():
+    made = [judgement(1, 0.9), judgement(2, 0.1), judgement(1, 0.6), judgement(2, 0.4)]
+    assert prob_of(made, "logit_mean") == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("prob", "clamped"), [(0.97, 0.6), (0.02, 0.4), (0.55, 0.55)])
+def test_reasoned_labels_are_clamped_after_aggregation(prob, clamped):
+    made = [judgement(1, prob), judgement(2, 1 - prob)]
+    reasoned = Labelling(reasoning=Reasoning(mode="greedy"))
+    assert verdict(made, reasoned)[1] == pytest.approx(clamped)
+    assert verdict(made, Labelling())[1] == pytest.approx(prob)
+
+
+def test_disagreeing_orders_are_a_tie_when_agreement_is_asked_for():
+    assert verdict([judgement(1, 0.9), judgement(2, 0.6)], Labelling(aggregation="agree_or_tie"))[:2] == (
+        Status.TIE,
+        0.5,
+    )
+
+
+def test_one_order_without_letter_mass_makes_the_label_invalid():
+    status, prob, error = verdict([judgement(1, 0.9), judgement(2, 0.2, mass=0.3)], Labelling())
+    assert (status, prob) == (Status.INVALID, None)
+    assert "order 2" in error and "0.300" in error
+
+
+def test_a_rationale_that_refuses_is_a_refusal():
+    mute = replace(judgement(1, 0.5, mass=0.1), rationale="I'm sorry, but I can't compare these.")
+    status, prob, error = verdict([mute, judgement(2, 0.2)], Labelling(reasoning=Reasoning(mode="greedy")))
+    assert (status, prob) == (Status.REFUSED, None) and "refused" in error
+
+
+def test_identical_answers_are_a_tie_without_judgements():
+    assert verdict([], Labelling()) == (Status.TIE, 0.5, None)

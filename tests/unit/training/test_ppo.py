@@ -1,0 +1,183 @@
+"""The policy learner in one process: what it starts from, what it reports, how it resumes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from rlaif.algorithms.advantage import Normalization
+from rlaif.errors import DataError, ModelError
+from rlaif.training.jobs import Rank
+from rlaif.training.ppo import PPOLearner, probe_of
+from rlaif.training.rollouts import micro_batch
+from tests.unit.training.conftest import ppo_job, rollouts
+
+
+def test_value_function_starts_as_the_preference_model_in_reward_units(base, scorer):
+    learner = PPOLearner(ppo_job(base, scorer), Rank())
+    samples = rollouts(3)
+    normalize = Normalization(mean=0.3, scale=2.0)
+    with torch.no_grad():
+        found = learner._values(micro_batch(samples, [0, 2], learner._policy.device), normalize).tolist()
+        model = AutoModelForSequenceClassification.from_pretrained(scorer)
+        expected = []
+        for sample in (samples[0], samples[2]):
+            for t in range(len(sample.response_ids)):  # the value before token t is the score of all before it
+                before = torch.tensor([[*sample.prompt_ids, *sample.response_ids[:t]]])
+                expected.append((model(before).logits.item() - 0.3) / 2.0)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_first_batch_starts_at_the_reference(base, scorer):
+    samples = rollouts(16)
+    learned = PPOLearner(ppo_job(base, scorer, epochs=1, minibatch_size=16), Rank()).learn(samples)
+    assert learned.version == 1
+    assert learned.kl == pytest.approx([0.0] * 16, abs=1e-4)
+    assert learned.metrics["reinforce/policy/ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert learned.metrics["reinforce/score/mean"] == pytest.approx(np.mean([s.score for s in samples]))
+    truncated = np.mean([s.finish_reason == "length" for s in samples])
+    assert learned.metrics["reinforce/reward/mean"] == pytest.approx(-truncated, abs=1e-5)
+    assert 0 < learned.metrics["reinforce/gap/effective_sample_size"] < 1
+    weights = [len(s.response_ids) for s in samples]
+    assert np.average(learned.advantage_mean, weights=weights) == pytest.approx(0, abs=1e-5)
+
+
+def test_samples_with_high_scores_become_likelier(base, scorer):
+    samples = [replace(s, score=10.0 if i < 4 else -10.0, finish_reason="stop") for i, s in enumerate(rollouts(16))]
+    learner = PPOLearner(ppo_job(base, scorer, epochs=4), Rank())
+    before = [sum(row) for row in logprobs(base, samples)]
+    for _ in range(3):
+        learner.learn(samples)
+    state = {name: torch.from_numpy(tensor) for name, tensor in learner.weights().tensors.items()}
+    after = [sum(row) for row in logprobs(base, samples, state)]
+    change = np.array(after) - np.array(before)
+    assert change[:4].mean() > change[4:].mean() + 1
+
+
+def logprobs(path, samples, state=None, temperature=0.8):
+    model = AutoModelForCausalLM.from_pretrained(path)
+    if state is not None:
+        model.load_state_dict(state)
+    rows = []
+    with torch.no_grad():
+        for sample in samples:
+            ids = [*sample.prompt_ids, *sample.response_ids]
+            all_logprobs = (model(torch.tensor([ids])).logits[0] / temperature).log_softmax(-1)
+            first = len(sample.prompt_ids)
+            rows.append([all_logprobs[t - 1, ids[t]].item() for t in range(first, len(ids))])
+    return rows
+
+
+def test_weights_cover_the_model_and_their_probe_is_true(base, scorer):
+    learner = PPOLearner(ppo_job(base, scorer), Rank())
+    for _ in range(2):  # before anything was learned, and after
+        weights = learner.weights()
+        state = {name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()}
+        assert set(state) == set(AutoModelForCausalLM.from_pretrained(base).state_dict())
+        assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
+        model = AutoModelForCausalLM.from_pretrained(base)
+        model.load_state_dict(state)
+        with torch.no_grad():
+            for ids, value in zip(weights.probe.token_ids, weights.probe.values, strict=True):
+                stock = model(torch.tensor([ids])).logits[0, -2].log_softmax(-1)[ids[-1]]
+                assert value == pytest.approx(stock.item(), abs=1e-4)
+        learner.learn(rollouts(8))
+    assert weights.version == 1
+
+
+def test_a_probe_ends_with_the_least_likely_token_and_is_short():
+    sample = replace(
+        rollouts(1)[0], prompt_ids=tuple(range(20)), response_ids=(30, 31, 32, 33), logprobs=(-1.0, -0.5, -3.0, -0.1)
+    )
+    assert probe_of(sample) == (15, 16, 17, 18, 19, 30, 31, 32)
+    assert probe_of(replace(sample, prompt_ids=(4,))) == (4, 30, 31, 32)
+
+
+def test_saved_policy_is_the_one_served(base, scorer, tmp_path):
+    learner = PPOLearner(ppo_job(base, scorer), Rank())
+    learner.learn(rollouts(8))
+    learner.save(tmp_path)
+    state = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    for name, tensor in learner.weights().tensors.items():
+        assert np.array_equal(state[name].numpy(), tensor), name
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
+    kl = {"controller": "adaptive", "target": 0.001, "horizon": 10}
+    job = ppo_job(
+        base,
+        scorer,
+        algorithm=algorithm,
+        group_size=2,
+        kl=kl,
+        reward_normalization="mean_std",
+        warmup_steps=6,
+        helpfulness_penalty=2.0,
+        helpfulness_margin=0.0,
+    )
+    samples = rollouts(16, group_size=2)
+    learner = PPOLearner(job, Rank())
+    learner.learn(samples)
+    learner.save_checkpoint(tmp_path)
+    probe = learner.weights().probe
+    resumed = PPOLearner(replace(job, checkpoint=str(tmp_path)), Rank())
+    assert resumed.weights().probe == probe
+    worse = [replace(s, score=s.score - 1) for s in samples[::-1]]
+    expected, found = learner.learn(worse), resumed.learn(worse)
+    assert found == expected
+    assert expected.metrics["reinforce/helpfulness/weight"] == pytest.approx(1 + 2.0 * 0.2)
+    assert expected.metrics["reinforce/kl/coefficient"] != job.settings.kl.coefficient
+    for name, tensor in learner.weights().tensors.items():
+        assert np.array_equal(resumed.weights().tensors[name], tensor), name
+
+
+def test_a_directory_that_is_no_whole_checkpoint_is_named(base, scorer, tmp_path):
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        PPOLearner(replace(ppo_job(base, scorer), checkpoint=str(tmp_path)), Rank())
+
+
+def test_micro_batches_do_not_change_what_is_learned(base, scorer):
+    tensors = []
+    for tokens in (1, 10_000):
+        job = ppo_job(base, scorer)
+        job = replace(job, trainer=job.trainer.model_copy(update={"micro_batch_tokens": tokens}))
+        learner = PPOLearner(job, Rank())
+        learner.learn(rollouts(16))
+        tensors.append(learner.weights().tensors)
+    for name in tensors[0]:  # Adam turns rounding into steps where a gradient is almost zero: compare the mean
+        assert np.abs(tensors[0][name] - tensors[1][name]).mean() < 1e-5, name
+
+
+def test_an_empty_response_is_refused_before_anything_is_learned(base, scorer):
+    learner = PPOLearner(ppo_job(base, scorer), Rank())
+    with pytest.raises(DataError, match=r"prompts\.jsonl:2"):
+        learner.learn([*rollouts(2), replace(rollouts(3)[2], response_ids=(), logprobs=())])
+    assert learner.weights().version == 0
+
+
+def test_a_new_preference_model_warms_the_value_function_up_and_leaves_the_first_one_alone(base, scorer):
+    """With a policy that does not move, values are closer to the returns when the version is a new one."""
+    samples = rollouts(16)
+    explained = {}
+    for version in (0, 1):
+        job = replace(ppo_job(base, scorer, epochs=1, learning_rate=1e-12), value_warmup_epochs=4)
+        scored = [replace(sample, preference_model_version=version) for sample in samples]
+        explained[version] = PPOLearner(job, Rank()).learn(scored).metrics["reinforce/value/explained_variance"]
+    assert explained[1] > explained[0] + 0.05
+
+
+def test_two_preference_models_in_one_batch_are_refused(base, scorer):
+    samples = rollouts(4)
+    samples[2] = replace(samples[2], preference_model_version=1)
+    with pytest.raises(DataError, match=r"prompts\.jsonl:2: scored by preference models 1 and 0 in one batch"):
+        PPOLearner(ppo_job(base, scorer), Rank()).learn(samples)
+
+
+def test_an_empty_batch_passes_by(base, scorer):
+    learner = PPOLearner(ppo_job(base, scorer), Rank())
+    before = learner.weights().tensors
+    assert (learner.learn([]).version, learner.weights().version) == (1, 1)
+    assert all(np.array_equal(before[name], tensor) for name, tensor in learner.weights().tensors.items())

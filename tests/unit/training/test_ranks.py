@@ -1,0 +1,124 @@
+"""Two gloo ranks learn what one rank learns, with whole (ZeRO 0) and partitioned (ZeRO 3) parameters."""
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.distributed
+from safetensors.numpy import load_file
+
+from rlaif.config.schema import Trainer
+from rlaif.interfaces import Refitted, Weights
+from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.training.training_sets import write_pair_rows
+from tests.unit.training.conftest import (
+    in_batches,
+    pair_rows,
+    ppo_job,
+    preference_job,
+    rollouts,
+    sft_job,
+    sft_rows,
+)
+
+TIMEOUT_S = 300
+
+
+def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_stage: int) -> None:
+    """SFT, PM and two PPO batches as one rank; rank 0 leaves ``results.pkl``."""
+    from rlaif.training.ppo import PPOLearner
+    from rlaif.training.preference import run_preference
+    from rlaif.training.sft import run_sft
+
+    def share(rows):  # a tail batch of one row leaves the second rank without any
+        return [batch[rank.index :: rank.world_size] for batch in in_batches(rows)]
+
+    trainer = Trainer(zero_stage=zero_stage, micro_batch_tokens=64)
+    sft = run_sft(sft_job(base, directory / "sft", trainer), rank, share(sft_rows(17)), lambda metrics: None)
+    pairs = pair_rows(25)
+    pm = run_preference(
+        preference_job(base, directory / "pm", trainer),
+        rank,
+        share(pairs[:8]),
+        share(pairs[:17]),
+        pairs[17:],
+        lambda metrics: None,
+    )
+    refitted = refresh_twice(directory, pairs, trainer, rank)
+    learner = PPOLearner(ppo_job(base, scorer, trainer, epochs=1), rank)
+    learned = [learner.learn(rollouts(13)) for _ in range(2)]
+    learner.save(directory / "rl")
+    weights = learner.weights()
+    learner.save_checkpoint(directory / "checkpoint")
+    if rank.index == 0:
+        (directory / "results.pkl").write_bytes(pickle.dumps((sft, pm, learned, weights, refitted)))
+
+
+def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Rank) -> tuple[list[Refitted], Weights]:
+    """The resident preference trainer on the model that was just fitted: each refresh closes an engine."""
+    from rlaif.training.refresh import PreferenceLearner
+
+    path = str(directory / f"pairs-{rank.index}.parquet")
+    write_pair_rows(Path(path), pairs)
+    settings = preference_job(str(directory), "").settings
+    names = {"model": str(directory / "pm"), "unfitted": str(directory / "pm-unfitted"), "probes": path}
+    learner = PreferenceLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
+    refitted = [learner.learn(RefreshRows(fit=path, fresh=path)) for _ in range(2)]
+    return refitted, learner.weights()
+
+
+def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: int) -> None:
+    store = torch.distributed.FileStore(str(directory / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
+    import os
+
+    os.environ["LOCAL_RANK"] = str(index)
+    train_everything(base, scorer, directory, Rank(index=index, world_size=2), zero_stage)
+    # Gloo's threads may still hold tensors of Python's, which they could not free once the interpreter is gone.
+    torch.distributed.destroy_process_group()
+
+
+def run_two_ranks(base: str, scorer: str, directory: Path, zero_stage: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    arguments = (base, scorer, directory, zero_stage)
+    processes = [context.Process(target=one_of_two, args=(index, *arguments)) for index in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def alone(base, scorer, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("alone")
+    train_everything(base, scorer, directory, Rank(), 0)
+    return directory
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
+    run_two_ranks(base, scorer, tmp_path, zero_stage)
+    expected, found = (pickle.loads((path / "results.pkl").read_bytes()) for path in (alone, tmp_path))
+    for ours, theirs in zip(found[:2], expected[:2], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+    for ours, theirs in zip(found[2], expected[2], strict=True):
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=2e-3, abs=1e-3)
+        assert ours.kl == pytest.approx(theirs.kl, abs=1e-3)
+        assert ours.advantage_mean == pytest.approx(theirs.advantage_mean, abs=1e-3)
+    assert found[3].probe.values == pytest.approx(expected[3].probe.values, abs=1e-3)
+    (refitted, served), (wanted, wanted_served) = found[4], expected[4]
+    for ours, theirs in zip(refitted, wanted, strict=True):
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=2e-3, abs=1e-3)
+        assert ours.probe_mean_after == pytest.approx(theirs.probe_mean_after, abs=1e-3)
+    # Scores: Adam takes a gradient that is nearly zero for a whole step, so that single weights differ.
+    assert served.probe.values == pytest.approx(wanted_served.probe.values, abs=1e-3)
+    for name in ("sft", "pm", "rl"):
+        ours, theirs = (load_file(path / name / "model.safetensors") for path in (tmp_path, alone))
+        assert set(ours) == set(theirs)
+        for key in ours:
+            np.testing.assert_allclose(ours[key], theirs[key], atol=2e-3, err_msg=f"{name}: {key}")

@@ -1,0 +1,103 @@
+"""The resident preference trainer: what a refresh does to the served model, and that it goes on exactly."""
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from rlaif.config.schema import Optimization, PreferenceModel, Refresh
+from rlaif.errors import ModelError
+from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.training.models import ScalarModel
+from rlaif.training.refresh import PreferenceLearner
+from rlaif.training.training_sets import write_pair_rows
+from tests.unit.training.conftest import TRAINER, pair_rows
+
+OPTIMIZATION = Optimization(epochs=2, batch_size=8, learning_rate=3e-3)
+
+
+@pytest.fixture
+def job(scorer, tmp_path) -> RefreshJob:
+    write_pair_rows(tmp_path / "probes.parquet", pair_rows(6))
+    settings = PreferenceModel(max_length=64, fit=OPTIMIZATION, refresh=Refresh(every=1))
+    probes = str(tmp_path / "probes.parquet")
+    return RefreshJob(model=scorer, unfitted=scorer, probes=probes, settings=settings, trainer=TRAINER, seed=1)
+
+
+@pytest.fixture
+def rows(tmp_path) -> RefreshRows:
+    made = pair_rows(64)
+    write_pair_rows(tmp_path / "fit.parquet", made[:48])
+    write_pair_rows(tmp_path / "fresh.parquet", made[48:])
+    return RefreshRows(fit=str(tmp_path / "fit.parquet"), fresh=str(tmp_path / "fresh.parquet"))
+
+
+def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, rows):
+    learner = PreferenceLearner(job, Rank())
+    first = learner.learn(rows)
+    for _ in range(3):
+        last = learner.learn(rows)
+    assert (first.version, last.version) == (1, 4)
+    assert last.metrics["refresh/fresh/accuracy"] > first.metrics["refresh/fresh/accuracy"]
+    assert first.metrics["refresh/fit/num_pairs"] == 2 * 48
+    assert first.probe_mean_after != first.probe_mean_before
+    values = learner.weights().probe.values
+    assert learner.weights().version == 4 and len(values) == 4
+
+
+def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
+    """Else a resumed run would need more of it than its model."""
+    others = str(tmp_path / "others.parquet")
+    write_pair_rows(tmp_path / "others.parquet", pair_rows(100)[64:])
+    learner = PreferenceLearner(job, Rank())
+    learner.learn(replace(rows, fit=others))
+    other = learner.weights().tensors
+    learner.learn(rows)
+    alone = PreferenceLearner(job, Rank())
+    alone.learn(rows)
+    found, wanted = learner.weights().tensors, alone.weights().tensors
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert not all(np.array_equal(found[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_a_refresh_keeps_nothing_of_the_model_before(job, rows, zero_stage):
+    def num_models() -> int:
+        gc.collect()
+        return sum(type(thing) is ScalarModel for thing in gc.get_objects())
+
+    before = num_models()
+    learner = PreferenceLearner(replace(job, trainer=TRAINER.model_copy(update={"zero_stage": zero_stage})), Rank())
+    for _ in range(2):
+        learner.learn(rows)
+    assert num_models() == before + 1
+
+
+def test_probe_means_are_those_of_the_stock_model(job, rows, tmp_path):
+    learner = PreferenceLearner(job, Rank())
+    after = learner.learn(rows).probe_mean_after
+    learner.save(tmp_path / "saved")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    with torch.no_grad():
+        scores = [model(torch.tensor([r[f"input_ids_{n}"]])).logits.item() for r in pair_rows(6) for n in (1, 2)]
+    assert after == pytest.approx(np.mean(scores), abs=1e-4)
+
+
+def test_resumed_it_goes_on_exactly(job, rows, tmp_path):
+    whole = PreferenceLearner(job, Rank())
+    whole.learn(rows)
+    whole.save_checkpoint(tmp_path / "checkpoint")
+    resumed = PreferenceLearner(replace(job, checkpoint=str(tmp_path / "checkpoint")), Rank())
+    ends = [learner.learn(rows) for learner in (whole, resumed)]
+    assert ends[0] == ends[1]
+    assert ends[1].version == 2
+    states = [learner.weights().tensors for learner in (whole, resumed)]
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_half_a_checkpoint_is_named(job, tmp_path):
+    with pytest.raises(ModelError, match="is not a whole preference checkpoint"):
+        PreferenceLearner(replace(job, checkpoint=str(tmp_path)), Rank())
