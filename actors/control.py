@@ -47,7 +47,7 @@ class Scale:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ControlReply:
     """Pools and trainers as they are now. ``mistake`` or ``failure``: why what was asked was not done."""
 
     pools: Mapping[str, PoolStats]
@@ -61,10 +61,10 @@ class Control:
 
     def __init__(self) -> None:
         self._new: dict[str, Scale | None] = {}
-        self._asked: dict[str, asyncio.Future[Answer]] = {}
+        self._asked: dict[str, asyncio.Future[ControlReply]] = {}
         self._changed = asyncio.Event()
 
-    async def ask(self, order: Scale | None) -> Answer:
+    async def ask(self, order: Scale | None) -> ControlReply:
         """What the driver answers to ``order`` (None: only how its pools are). Whoever asks bounds the wait."""
         key = secrets.token_hex(8)  # a count would begin again with the actor, and late answers go to who asked anew
         self._new[key] = order
@@ -85,7 +85,7 @@ class Control:
         orders, self._new = self._new, {}
         return orders
 
-    async def answer(self, key: str, answer: Answer) -> None:
+    async def answer(self, key: str, answer: ControlReply) -> None:
         """An answer that nobody waits for is dropped."""
         waiting = self._asked.get(key)
         if waiting is not None and not waiting.done():
@@ -139,7 +139,7 @@ class Attendant:
             failure = one_line(error)
         ranks = await self._ranks()
         pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
-        answer = Answer(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
+        answer = ControlReply(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
         try:
             sent = self._control.answer.remote(key, answer)
             await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")

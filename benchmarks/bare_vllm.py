@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 
 TIMEOUT_S = 600.0
 
@@ -37,7 +37,7 @@ class Timing:
 class BareEngine:
     """Opened in a process of its own, which sleeps while the system is measured."""
 
-    def __init__(self, model: str, settings: EnginePool) -> None:
+    def __init__(self, model: str, settings: PoolSettings) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, model, settings), daemon=True)
@@ -60,7 +60,7 @@ class BareEngine:
         return self._ours.recv()
 
 
-def _serve(pipe: Any, model: str, settings: EnginePool) -> None:
+def _serve(pipe: Any, model: str, settings: PoolSettings) -> None:
     import os
 
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)

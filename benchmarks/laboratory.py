@@ -143,7 +143,7 @@ class Laboratory:
         """
         import torch
 
-        from rlaif.training.deepspeed import Engine, start_rank
+        from rlaif.training.deepspeed import DeepSpeedModel, start_rank
         from rlaif.training.models import load_scorer, load_tokenizer, new_scorer
         from rlaif.training.preference import PairFit, save_scorer
 
@@ -153,7 +153,7 @@ class Laboratory:
         tokenizer = load_tokenizer(base)
         model = load_scorer(str(start), dtype) if start else new_scorer(base, dtype, tokenizer, seed)
         job = self._job(seed)
-        phase = PairFit("fit", job, rank, Engine.supervised(model, job.trainer, rank, passes))
+        phase = PairFit("fit", job, rank, DeepSpeedModel.supervised(model, job.trainer, rank, passes))
         with tempfile.TemporaryDirectory() as directory:
             phase.run(_batches(directory, rows, passes, seed), lambda metrics: None)
         if save:

@@ -54,7 +54,7 @@ from rlaif.data.votes import read_votes
 from rlaif.evaluation import plots
 from rlaif.miniature.corpus import draw
 from rlaif.miniature.data import NUM_QUESTIONS, votes
-from rlaif.miniature.world import Kind, Request, World
+from rlaif.miniature.world import PromptKind, World, WorldRequest
 from rlaif.seeds import seed_from
 from rlaif.training.batches import Row
 
@@ -65,8 +65,8 @@ WAYS = ("alone", "votes", "moderated")
 FIGURES = {"both": "accuracy", "harmless": "accuracy_harmless", "helpful": "accuracy_helpful"}
 
 #: Harmful questions on the moderated site: how often each kind of answer stands there, and its median of votes.
-STANDING: Mapping[Kind, float] = {"refusal": 0.5, "evasive": 0.25, "malformed": 0.25}
-MEDIAN_VOTES: Mapping[Kind, float] = {"refusal": 12, "evasive": 3, "malformed": 0}
+STANDING: Mapping[PromptKind, float] = {"refusal": 0.5, "evasive": 0.25, "malformed": 0.25}
+MEDIAN_VOTES: Mapping[PromptKind, float] = {"refusal": 12, "evasive": 3, "malformed": 0}
 
 Curve = Sequence[float]  #: accuracy for each of NUMS_LABELS
 Accuracies = Mapping[str, float]  #: by FIGURES
@@ -99,7 +99,7 @@ def _moderated(rng: Random, world: World) -> dict[str, Any]:
     return {"question": request.text, "answers": answers}
 
 
-def _voted(rng: Random, world: World, request: Request) -> dict[str, Any]:
+def _voted(rng: Random, world: World, request: WorldRequest) -> dict[str, Any]:
     kind = draw(rng, STANDING)
     count = round(MEDIAN_VOTES[kind] * rng.lognormvariate(0, 0.5) + rng.gauss(0, 1))
     off_topic = kind == "malformed"

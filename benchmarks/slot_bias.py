@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.machine import publish
-from rlaif.config.schema import EnginePool, Labelling, Miniature
+from rlaif.config.schema import Labelling, Miniature, PoolSettings
 from rlaif.constitution.principles import load_constitution
 from rlaif.data.comparisons import brought
 from rlaif.engines import open_engine
@@ -64,7 +64,7 @@ def prob(label: Preference, way: str) -> float:
 
 async def labels_of(model: Path, comparisons: Sequence[Comparison]) -> list[Preference]:
     """The labels of one judge, served by vLLM in this process."""
-    settings = EnginePool(threads=2, max_length=512, max_in_flight=256, kv_cache_gib=0.5)
+    settings = PoolSettings(threads=2, max_length=512, max_in_flight=256, kv_cache_gib=0.5)
     task = Label(
         seed=0,
         constitution=load_constitution("sixteen_principles"),

@@ -34,8 +34,7 @@ from actors.cluster.weights import SharedWeights
 from actors.pool.pool import EnginePool
 from benchmarks.demo import tree_pss
 from benchmarks.machine import publish
-from rlaif.config.schema import Config
-from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.config.schema import Config, PoolSettings
 
 SHAPES = ((256, 12), (512, 25), (1024, 20))  #: hidden size and layers: 39 MB, 322 MB, 1.03 GB
 ENGINES = (1, 2, 4)
@@ -128,7 +127,7 @@ def copy_s(num_bytes: int, times: int) -> float:
 
 
 async def measure(model: Path, engines: int) -> dict[str, Any]:
-    settings = EngineSettings(
+    settings = PoolSettings(
         min=engines,
         max=engines,
         cpus=0.1,

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rlaif.config.schema import Config, EnginePool
+from rlaif.config.schema import Config, PoolSettings
 from rlaif.interfaces import Done, Record, Row, Task, Weights
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
@@ -21,7 +21,7 @@ from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 class InProcessPool:
     """One engine; as many rows at once as ``max_in_flight`` allows."""
 
-    def __init__(self, role: str, engine: Any, settings: EnginePool) -> None:
+    def __init__(self, role: str, engine: Any, settings: PoolSettings) -> None:
         self.role = role
         self._engine = engine
         self._settings = settings
@@ -60,7 +60,7 @@ class InProcessPools:
     async def open(self, role: str, model: str) -> InProcessPool:
         from rlaif.engines import open_engine
 
-        settings: EnginePool = getattr(self.config, role)
+        settings: PoolSettings = getattr(self.config, role)
         return InProcessPool(role, open_engine(role, model, settings), settings)
 
 

@@ -15,13 +15,13 @@ from rich.table import Table
 
 from actors.cli.console import console
 from rlaif.config.files import load_config
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.errors import RunError, UserError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from actors.cluster.announcement import Announcement
     from actors.cluster.whereabouts import Whereabouts
-    from actors.control import Answer
+    from actors.control import ControlReply
     from actors.pool.pool import PoolStats
 
 STATUS_TIMEOUT_S = 60.0
@@ -72,10 +72,10 @@ def scale(
     console.print(f"{role}: {answer.pools[role].engines} engines serve, after {seconds:.1f} s", highlight=False)
 
 
-def _elastic(run_dir: Path, role: str, size: int) -> EnginePool:
+def _elastic(run_dir: Path, role: str, size: int) -> PoolSettings:
     """The settings of a role that can have ``size`` engines. Raises UserError."""
     config = load_config(run_dir / "config.yaml", [])
-    pools = {name: value for name, value in config if isinstance(value, EnginePool)}
+    pools = {name: value for name, value in config if isinstance(value, PoolSettings)}
     if role not in pools:
         fixed = " has as many ranks as the run began with" if hasattr(config, role) else " is not a role"
         raise UserError(f"{role}:{fixed}; the roles that scale: {', '.join(pools)}")
@@ -85,7 +85,7 @@ def _elastic(run_dir: Path, role: str, size: int) -> EnginePool:
     return settings
 
 
-def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout_s: float, what: str) -> Answer:
+def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout_s: float, what: str) -> ControlReply:
     """The driver's answer, when its role has the wanted size where one is given."""
     if run.auth_mode is not None:  # read when Ray is imported; a Ray started for one run asks for the user's token
         os.environ.setdefault("RAY_AUTH_MODE", run.auth_mode)

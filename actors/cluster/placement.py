@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from rich.table import Column, Table
 
-from rlaif.config.schema import Config, Trainer
-from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.config.schema import Config, PoolSettings, Trainer
 from rlaif.errors import PlacementError
 
 Phases = Mapping[str, tuple[str, ...]]  #: roles by the phase in which they live
@@ -74,7 +73,7 @@ class ResourcePlan:
         return {name: self.busiest(name).need(name) for name in self.resources}
 
 
-def engine_resources(settings: EngineSettings) -> dict[str, float]:
+def engine_resources(settings: PoolSettings) -> dict[str, float]:
     """Resources of one engine, all tensor-parallel ranks together."""
     return {"CPU": settings.cpus, "GPU": settings.gpus * settings.tensor_parallel, **settings.placement}
 

@@ -12,7 +12,7 @@ from typing import Any
 from actors.cluster.causes import one_line
 from actors.cluster.whereabouts import Whereabouts, here
 from actors.pool.gathering import Gathering
-from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, RequestError
 from rlaif.interfaces import Task, Weights
 
@@ -23,7 +23,7 @@ KEPT_BYTES = str(2**30)
 Finished = tuple[int, Any, str | None]  #: place of the row in its shipment, record, cause of failure
 
 
-def engine_environment(settings: EngineSettings) -> dict[str, str]:
+def engine_environment(settings: PoolSettings) -> dict[str, str]:
     """Environment of an engine's process: what libraries read when they are imported."""
     threads = str(settings.threads)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
@@ -42,7 +42,7 @@ class EngineActor:
     async def whereabouts(self) -> Whereabouts:
         return here()
 
-    async def open(self, role: str, model: str, settings: EngineSettings) -> None:
+    async def open(self, role: str, model: str, settings: PoolSettings) -> None:
         """Load the engine; heavy libraries are imported here, in the environment that the pool set."""
         from rlaif.engines import open_engine
 

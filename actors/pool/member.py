@@ -19,7 +19,7 @@ from actors.cluster.waiting import within
 from actors.cluster.weights import SharedWeights
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.engine_actor import EngineActor, engine_environment
-from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, RlaifError, TrainerLostError, WaitTimeoutError, WeightSyncError
 
 CLOSE_TIMEOUT_S = 10.0
@@ -28,7 +28,7 @@ CLOSE_TIMEOUT_S = 10.0
 class Member:
     """An engine actor that has opened its engine. ``holds``: rows sent to it and not returned."""
 
-    def __init__(self, name: str, handle: Any, group: Any, where: Whereabouts, settings: EngineSettings) -> None:
+    def __init__(self, name: str, handle: Any, group: Any, where: Whereabouts, settings: PoolSettings) -> None:
         self.name = name
         self.handle = handle
         self.where = where
@@ -101,7 +101,7 @@ def _end(handle: Any, group: Any) -> None:
         remove_placement_group(group)
 
 
-def _place(settings: EngineSettings) -> tuple[Any, dict[str, Any]]:
+def _place(settings: PoolSettings) -> tuple[Any, dict[str, Any]]:
     """The placement group (None for an engine of one rank) and the actor's options.
 
     A tensor-parallel engine gets one bundle a rank; its actor holds none of the GPUs itself, because the engine's
@@ -120,7 +120,7 @@ def _place(settings: EngineSettings) -> tuple[Any, dict[str, Any]]:
     return group, {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": strategy}
 
 
-async def start_member(name: str, role: str, model: str, settings: EngineSettings) -> Member:
+async def start_member(name: str, role: str, model: str, settings: PoolSettings) -> Member:
     """Start an actor, open its engine. Raises EngineError with the cause and the tail of the actor's log."""
     group, options = _place(settings)
     actor = ray.remote(EngineActor).options(

@@ -1,6 +1,6 @@
 """``EnginePool``: the one way to run inference on a cluster.
 
-    rows ──► Run ──► least-loaded engine ──► finished rows, streamed as lists ──► consumer
+    rows ──► PoolCall ──► least-loaded engine ──► finished rows, streamed as lists ──► consumer
               ▲            │ dies, hangs
               └── suspects ┘   (in an engine of their own: a few together, then alone)
 
@@ -35,9 +35,8 @@ from actors.cluster.weights import SharedWeights, share
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.autoscale import Autoscaler, Load
 from actors.pool.member import Member, start_member
-from actors.pool.shipment import Run, Shipment, after_death, condemned
-from rlaif.config.schema import Config
-from rlaif.config.schema import EnginePool as EngineSettings
+from actors.pool.shipment import PoolCall, Shipment, after_death, condemned
+from rlaif.config.schema import Config, PoolSettings
 from rlaif.errors import EngineError, RunError, UserError, WaitTimeoutError
 from rlaif.interfaces import Done, Record, Row, Task, Weights
 
@@ -73,9 +72,7 @@ class EnginePool:
     All methods belong to one asyncio loop. ``start`` first, ``close`` last.
     """
 
-    def __init__(
-        self, role: str, model: str, settings: EngineSettings, *, numbers: Iterator[int] | None = None
-    ) -> None:
+    def __init__(self, role: str, model: str, settings: PoolSettings, *, numbers: Iterator[int] | None = None) -> None:
         self.role = role
         self.closed = False
         self._model = model
@@ -84,7 +81,7 @@ class EnginePool:
         self._members: list[Member] = []
         self._starting = 0
         self._size = settings.min  #: engines that the pool is to have: what is missing is replaced
-        self._runs: deque[Run] = deque()
+        self._runs: deque[PoolCall] = deque()
         self._suspects: deque[Shipment] = deque()
         self._weights: SharedWeights | None = None
         self._syncing = asyncio.Lock()
@@ -281,7 +278,7 @@ class EnginePool:
         """
         if self._failure:
             raise self._failure
-        run = Run(ray.put(task), rows)
+        run = PoolCall(ray.put(task), rows)
         self._runs.append(run)
         self._dispatch()
         try:
@@ -364,7 +361,7 @@ class EnginePool:
         finally:
             run.streams.discard(stream)
 
-    def _give(self, run: Run, done: list[Done[Any, Any]]) -> None:
+    def _give(self, run: PoolCall, done: list[Done[Any, Any]]) -> None:
         failed = sum(row.failure is not None for row in done)
         self._done += len(done) - failed
         self._failed += failed
@@ -480,7 +477,7 @@ class RayPools:
 
     async def open(self, role: str, model: str) -> EnginePool:
         """Start ``min`` engines of ``role``. Raises EngineError or WaitTimeoutError when one cannot start."""
-        settings: EngineSettings = getattr(self._config, role)
+        settings: PoolSettings = getattr(self._config, role)
         pool = self._pools[role] = EnginePool(role, model, settings, numbers=self._numbers[role])
         try:
             await pool.start()

@@ -18,7 +18,7 @@ from typing import Any
 from rlaif.interfaces import Done
 
 
-class Run:
+class PoolCall:
     """One call of ``EnginePool.run``: its unread rows, the rows out, and what came back."""
 
     def __init__(self, task: Any, rows: Iterable[Any]) -> None:
@@ -104,7 +104,7 @@ class Run:
 class Shipment:
     """Rows of one run for one engine. ``strikes``: how many engines died with these rows in them."""
 
-    run: Run
+    run: PoolCall
     rows: tuple[Any, ...]
     strikes: int = 0
 

@@ -46,7 +46,7 @@ ENTRYPOINT = f"exec python -m actors.cli run {CONFIG}"  #: ``exec``: signals rea
 T = TypeVar("T")
 
 
-def submit(config: Config, address: str) -> Job:
+def submit(config: Config, address: str) -> SubmittedJob:
     """Check ``config`` and start it on the cluster. Raises UserError, having sent nothing, where that cannot work."""
     check_config(config)
     url = address if "://" in address else f"http://{address}"
@@ -62,7 +62,7 @@ def submit(config: Config, address: str) -> Job:
                 submission_id=name,
                 runtime_env={"working_dir": directory, "env_vars": environment},
             )
-    return Job(client, url, name)
+    return SubmittedJob(client, url, name)
 
 
 def check_config(config: Config) -> None:
@@ -122,7 +122,7 @@ def _token_problem(error: AuthenticationError) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------- the job
-class Job:
+class SubmittedJob:
     """A job that was sent."""
 
     def __init__(self, client: JobSubmissionClient, url: str, name: str) -> None:

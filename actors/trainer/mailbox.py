@@ -32,7 +32,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class RankReply:
     """What rank 0 says to an order; ``number`` 0 says that the ranks are ready."""
 
     number: int
@@ -63,7 +63,7 @@ class Mailbox:
         self._checkpoint = checkpoint
         self._orders: list[Order] = []
         self._kept_after = 0  #: orders up to this number are part of the checkpoint
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, RankReply] = {}
         self._answered = -1
         self._reports: list[Mapping[str, float]] = []
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
@@ -100,7 +100,7 @@ class Mailbox:
 
         return await self._until(due)
 
-    async def answer(self, answer: Answer) -> None:
+    async def answer(self, answer: RankReply) -> None:
         """Rank 0 has obeyed; an answer to an order that was answered before a restart is dropped."""
         self._starting, self._moved = False, time.monotonic()
         if answer.number <= self._answered:
@@ -113,7 +113,7 @@ class Mailbox:
         self._orders = [o for o in self._orders if o.number > self._kept_after]
         await self._notify()
 
-    async def answer_to(self, number: int) -> Answer | None:
+    async def answer_to(self, number: int) -> RankReply | None:
         return await self._until(lambda: self._answers.get(number))
 
     async def report(self, metrics: Mapping[str, float]) -> None:

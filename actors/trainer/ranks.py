@@ -13,7 +13,7 @@ import torch
 
 from actors.cluster.whereabouts import here
 from actors.trainer.feeding import Shares
-from actors.trainer.mailbox import Answer, Order
+from actors.trainer.mailbox import Order, RankReply
 from rlaif.interfaces import Weights
 from rlaif.training.batches import read_rows
 from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
@@ -52,11 +52,11 @@ def learner_rank(config: Config) -> None:
     rank = _rank()
     checkpoint, done = _register(config, rank)
     learner = open_learner(replace(job, checkpoint=checkpoint), rank)
-    _answer(mailbox, rank, Answer(number=0))
+    _answer(mailbox, rank, RankReply(number=0))
     while (order := _next_order(mailbox, rank, done)).verb != "stop":
-        _answer(mailbox, rank, Answer(number=order.number, result=_obey(learner, order)))
+        _answer(mailbox, rank, RankReply(number=order.number, result=_obey(learner, order)))
         done = order.number
-    _answer(mailbox, rank, Answer(number=order.number))
+    _answer(mailbox, rank, RankReply(number=order.number))
 
 
 def _obey(learner: Any, order: Order) -> Any:
@@ -85,7 +85,7 @@ def _next_order(mailbox: Any, rank: Rank, done: int) -> Order:
     return order
 
 
-def _answer(mailbox: Any, rank: Rank, answer: Answer) -> None:
+def _answer(mailbox: Any, rank: Rank, answer: RankReply) -> None:
     if rank.index == 0:
         ray.get(mailbox.answer.remote(answer))
 

@@ -41,7 +41,7 @@ from rlaif.training.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJo
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Job = SFTJob | PreferenceJob | PPOJob | RefreshJob
+TrainerJob = SFTJob | PreferenceJob | PPOJob | RefreshJob
 CLOSE_TIMEOUT_S = 30.0
 MAILBOX_TIMEOUT_S = POLL_S + 30.0
 #: What a rank raises when another process died or the network broke: the group is started again.
@@ -96,14 +96,14 @@ class RayTrainers:
         return learner
 
     async def _fit_rows(
-        self, name: str, rank: Any, job: Job, datasets: dict[str, Any], expected: int
+        self, name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], expected: int
     ) -> Mapping[str, float]:
         metrics, seen = await self._fitted(name, rank, job, datasets, job.trainer.max_failures)
         if seen != expected:
             raise RunError(f"{name}: {expected} rows went in, the ranks saw {seen}")
         return metrics
 
-    async def _fitted(self, name: str, rank: Any, job: Job, datasets: dict[str, Any], restarts: int) -> Any:
+    async def _fitted(self, name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], restarts: int) -> Any:
         """What rank 0 returned; a trainer that is lost begins again, ``restarts`` times at most."""
         fit = self._fits[name] = Fit(name, rank, job, datasets, self._storage_path)
         try:
@@ -174,7 +174,7 @@ class RayLearner:
 class Fit:
     """One ``TorchTrainer.fit()`` in a thread, and the mailbox of its ranks."""
 
-    def __init__(self, name: str, rank: Any, job: Job, datasets: dict[str, Any], storage_path: Path) -> None:
+    def __init__(self, name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], storage_path: Path) -> None:
         self._name = name
         self._trainer = job.trainer
         # Beside the driver: it needs no CPU, so Ray would put it on any node, and that node's loss would end the fit.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config.schema import Config, EnginePool, Section
+from rlaif.config.schema import Config, PoolSettings, Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def pools_of(config: Config) -> tuple[tuple[str, EnginePool], ...]:
+def pools_of(config: Config) -> tuple[tuple[str, PoolSettings], ...]:
     return (("generator", config.generator), ("labeller", config.labeller), ("scorer", config.scorer))
 
 
@@ -61,7 +61,7 @@ def contradictions(config: Config) -> Iterator[Mistake]:
     yield from _reinforcement_contradictions(config)
 
 
-def _pool_contradictions(role: str, pool: EnginePool) -> Iterator[Mistake]:
+def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
     bounds = (f"{role}.min", f"{role}.max")
     if pool.min > pool.max:
         line = f"{role}.min={pool.min}: must be at most {role}.max={pool.max}; lower it or raise {role}.max"

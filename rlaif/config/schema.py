@@ -40,14 +40,14 @@ class Miniature(Section):
     cache_dir: str = "~/.cache/rlaif/miniature"
 
 
-class Sampling(Section):
+class SamplingSettings(Section):
     """How the policy answers, everywhere: first answers, comparisons, rollouts and evaluation."""
 
     temperature: Positive = 1.0
     max_tokens: Count = 64
 
 
-class ScriptedEngine(Section):
+class ScriptedEngineSettings(Section):
     """The validating engine without weights."""
 
     latency_s: Annotated[float, Field(ge=0)] = 0.0
@@ -64,7 +64,7 @@ class Autoscale(Section):
     down_after_s: Seconds = Field(60, description="room of one engine unused this long: one engine less, drained")
 
 
-class EnginePool(Section):
+class PoolSettings(Section):
     """A pool of engines of one role. ``min`` and ``max`` bound the number of engines."""
 
     engine: Literal["vllm", "hf", "scripted"] = "vllm"
@@ -87,23 +87,23 @@ class EnginePool(Section):
     idle_timeout_s: Seconds = Field(300, description="an engine that holds rows and returns none this long is hung")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one engine")
     autoscale: Autoscale = Autoscale()
-    scripted: ScriptedEngine = ScriptedEngine()
+    scripted: ScriptedEngineSettings = ScriptedEngineSettings()
 
 
-class Generator(EnginePool):
+class Generator(PoolSettings):
     model: str = Field("miniature:helpful_only", description="the helpful-only model; later the policy takes its place")
 
 
-class Labeller(EnginePool):
+class Labeller(PoolSettings):
     model: str = Field("miniature:feedback", description="the feedback model; never shares weights with the policy")
     price_per_hour: Annotated[float, Field(ge=0)] = Field(0.0, description="money that one engine costs in an hour")
 
 
-class Scorer(EnginePool):
+class Scorer(PoolSettings):
     """Serves the preference model that the run fits, so it has no model of its own."""
 
 
-class ScriptedTrainer(Section):
+class ScriptedTrainerSettings(Section):
     """The validating trainer without weights."""
 
     row_s: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds that a row takes to be learned")
@@ -125,7 +125,7 @@ class Trainer(Section):
     step_timeout_s: Seconds = Field(600, description="longest silence of ranks: a batch, held-out rows, a save")
     max_failures: Annotated[int, Field(ge=0)] = Field(2, description="restarts of the group before the run fails")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
-    scripted: ScriptedTrainer = ScriptedTrainer()
+    scripted: ScriptedTrainerSettings = ScriptedTrainerSettings()
 
 
 class CritiqueRevision(Section):
@@ -301,7 +301,7 @@ class Config(Section):
     dialogue_format: Literal["human_assistant", "chat_template"] = "human_assistant"
     data: Data = Data()
     miniature: Miniature = Miniature()
-    sampling: Sampling = Sampling()
+    sampling: SamplingSettings = SamplingSettings()
     generator: Generator = Generator()
     labeller: Labeller = Labeller()
     scorer: Scorer = Scorer()

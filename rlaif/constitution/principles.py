@@ -30,7 +30,7 @@ from rlaif.errors import ConfigError
 from rlaif.seeds import SEPARATOR, hashed, seed_of
 from rlaif.strict_yaml import read_yaml, told
 
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED_CONSTITUTIONS = Path(__file__).parent / "shipped"
 
 Category = Literal[
     "harm_avoidance",
@@ -42,7 +42,7 @@ Category = Literal[
     "edge_cases",
 ]
 Priority = Literal["safety", "ethics", "guidelines", "helpfulness"]  #: what comes first when principles conflict
-Draw = Literal["uniform", "weighted"]
+DrawRule = Literal["uniform", "weighted"]
 Text = Annotated[str, Field(min_length=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -128,12 +128,12 @@ class Constitution(BaseModel):
 # ------------------------------------------------------------------------------------------------------ draws
 
 
-def draw_principle(principles: Sequence[Principle], draw: Draw, *key: object) -> Principle:
+def draw_principle(principles: Sequence[Principle], draw: DrawRule, *key: object) -> Principle:
     """The principle for ``key`` = what it is drawn for, e.g. (run seed, prompt id, round)."""
     return draw_principles(principles, 1, draw, *key)[0]
 
 
-def draw_principles(principles: Sequence[Principle], num: int, draw: Draw, *key: object) -> tuple[Principle, ...]:
+def draw_principles(principles: Sequence[Principle], num: int, draw: DrawRule, *key: object) -> tuple[Principle, ...]:
     """``num`` different principles for ``key``, in the order of being drawn; all when there are fewer.
 
     As if drawn one after another without replacement, each time in proportion to the weights that remain.
@@ -188,9 +188,9 @@ def read_constitution(name_or_path: str) -> tuple[Path, Any]:
     """Where a constitution is and what the file holds, not validated. Raises ConfigError when it cannot be read."""
     path = Path(name_or_path)
     if not path.suffix:
-        path = SHIPPED / f"{name_or_path}.yaml"
+        path = SHIPPED_CONSTITUTIONS / f"{name_or_path}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED_CONSTITUTIONS.glob("*.yaml")))
         raise ConfigError(f"constitution={name_or_path}: no such file; give a YAML file or one of: {shipped}")
     if path.suffix == ".json":
         return path, tree_of([path])

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.errors import ModelError
 
 
-def open_engine(role: str, model_path: str | Path | None, settings: EnginePool) -> Any:
+def open_engine(role: str, model_path: str | Path | None, settings: PoolSettings) -> Any:
     """An engine that is ready to serve ``model_path`` in a role: generator, labeller or scorer.
 
     Blocks while the model loads. Raises ModelError for a directory that the role cannot use (or none, which only the

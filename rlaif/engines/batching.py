@@ -25,7 +25,7 @@ from concurrent.futures import TimeoutError as ThreadTimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import (
     Choose,
@@ -116,7 +116,7 @@ class BatchingEngine:
         open_backend: Callable[[], Backend],
         model: ServedModel,
         tokenizer: Any,
-        settings: EnginePool,
+        settings: PoolSettings,
     ) -> None:
         """Returns when the model is loaded. Raises EngineError when that fails, WaitTimeoutError when it hangs."""
         self.tokenizer = tokenizer

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines.batching import BatchingEngine, Result, Sampled
 from rlaif.engines.models import ServedModel, load_tokenizer, read_model
 from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of
@@ -39,7 +39,7 @@ MAX_FORWARD_ROWS = 64
 
 
 def open_hf(
-    model_path: str | Path, settings: EnginePool, *, pooling: bool = False, field: str = "model"
+    model_path: str | Path, settings: PoolSettings, *, pooling: bool = False, field: str = "model"
 ) -> BatchingEngine:
     """A transformers engine for a language model, or with ``pooling`` for a preference model.
 
@@ -113,7 +113,7 @@ class _Batch:
 
 
 class HFBackend:
-    def __init__(self, model: ServedModel, settings: EnginePool) -> None:
+    def __init__(self, model: ServedModel, settings: PoolSettings) -> None:
         torch.set_num_threads(settings.threads)
         auto = AutoModelForSequenceClassification if model.kind == "preference" else AutoModelForCausalLM
         network = auto.from_pretrained(

@@ -27,7 +27,7 @@ __all__ = [
     "tensor_shapes",
 ]
 
-Kind = Literal["language", "preference"]
+ModelKind = Literal["language", "preference"]
 
 HEAD = "lm_head.weight"  #: the output head; absent from the file when it is tied to the embeddings
 WHOLE_FILE_BYTES = 64 << 20  #: weight files up to this size are hashed whole
@@ -41,7 +41,7 @@ class ServedModel:
 
     path: str
     version: str
-    kind: Kind
+    kind: ModelKind
     vocab_size: int
     max_length: int
     eos_id: int
@@ -88,7 +88,7 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
     Raises ModelError as ``check_model_dir`` does, and when the model is shorter than ``max_length`` or of the
     wrong kind: for ``pooling`` a preference model, whose padding token is not its EOS; a language model otherwise.
     """
-    kind: Kind = "preference" if pooling else "language"
+    kind: ModelKind = "preference" if pooling else "language"
     check_model_dir(path, field=field)
     directory = Path(path)
     config = _config(directory, field)
@@ -155,7 +155,7 @@ def _is_language_model(config: Mapping[str, Any]) -> bool:
     return any(name.endswith("ForCausalLM") for name in config.get("architectures") or ())
 
 
-def _check_kind(config: Mapping[str, Any], kind: Kind, where: str) -> None:
+def _check_kind(config: Mapping[str, Any], kind: ModelKind, where: str) -> None:
     names = config["architectures"]
     if kind == "language" and not _is_language_model(config):
         raise ModelError(f"{where}: {', '.join(names)} generates no text; a ...ForCausalLM is needed")

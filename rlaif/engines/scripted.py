@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif.config.schema import EnginePool
-from rlaif.engines.models import Kind, ServedModel, load_tokenizer
+from rlaif.config.schema import PoolSettings
+from rlaif.engines.models import ModelKind, ServedModel, load_tokenizer
 from rlaif.engines.requests import (
     answer_text,
     choose_request,
@@ -38,7 +38,7 @@ QUESTION = re.compile(r".*\n\(A\) (?P<a>.*)\n\(B\) (?P<b>.*?)\n+(?:Let's think|T
 
 
 def open_scripted(
-    model_path: str | Path | None, settings: EnginePool, *, pooling: bool = False, field: str = "model"
+    model_path: str | Path | None, settings: PoolSettings, *, pooling: bool = False, field: str = "model"
 ) -> ScriptedEngine:
     """A scripted engine with the tokenizer of ``model_path``, or a byte-level one when that is None."""
     if model_path is not None and not Path(model_path, "tokenizer.json").is_file():
@@ -67,7 +67,7 @@ class ScriptedEngine:
     one may pass); ``slot_bias`` is added to the log-odds of the first of two choices.
     """
 
-    def __init__(self, tokenizer: Any, settings: EnginePool, *, kind: Kind) -> None:
+    def __init__(self, tokenizer: Any, settings: PoolSettings, *, kind: ModelKind) -> None:
         self.tokenizer = tokenizer
         self.max_length = settings.max_length
         self.model_version = f"scripted@{kind}"

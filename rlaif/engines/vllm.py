@@ -34,7 +34,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines.batching import BatchingEngine, Result, Sampled
 from rlaif.engines.models import ServedModel, load_tokenizer, read_model
 from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of
@@ -58,7 +58,7 @@ _num_open = 0  # guarded by _TURN
 
 
 def open_vllm(
-    model_path: str | Path, settings: EnginePool, *, pooling: bool = False, field: str = "model"
+    model_path: str | Path, settings: PoolSettings, *, pooling: bool = False, field: str = "model"
 ) -> BatchingEngine:
     """A vLLM engine for a language model, or with ``pooling`` for a preference model.
 
@@ -74,7 +74,7 @@ def open_vllm(
 
 
 class VLLMBackend:
-    def __init__(self, model: ServedModel, settings: EnginePool) -> None:
+    def __init__(self, model: ServedModel, settings: PoolSettings) -> None:
         global _num_open
         self._model = model
         tokenizer = load_tokenizer(model.path)  # its own: the callers' is used in another thread
@@ -187,7 +187,7 @@ class Watch:
         return ""
 
 
-def _load(model: ServedModel, settings: EnginePool) -> Any:
+def _load(model: ServedModel, settings: PoolSettings) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
@@ -217,7 +217,7 @@ def _load(model: ServedModel, settings: EnginePool) -> Any:
 
 
 @contextmanager
-def _packing(settings: EnginePool) -> Iterator[None]:
+def _packing(settings: PoolSettings) -> Iterator[None]:
     """Matrices that vLLM loads inside are packed, or not: note 3."""
     from vllm import _custom_ops
 
@@ -229,7 +229,7 @@ def _packing(settings: EnginePool) -> Iterator[None]:
         _custom_ops._supports_onednn = supports_onednn
 
 
-def _unpacks(settings: EnginePool) -> bool:
+def _unpacks(settings: PoolSettings) -> bool:
     """Whether matrices are not to be packed. Tensor-parallel ranks are processes, and those are sent no functions."""
     from vllm.platforms import current_platform
 
@@ -249,7 +249,7 @@ def _is_plain(module: Any) -> bool:
     )
 
 
-def _cpu_memory(settings: EnginePool) -> dict[str, Any]:
+def _cpu_memory(settings: PoolSettings) -> dict[str, Any]:
     """Prompts go in whole: of a seeded request whose prompt is cut into chunks, the CPU build rewinds the generator,
     which CPU generators refuse ("CPU Generator does not use offset"), and the engine dies."""
     return {
@@ -260,7 +260,7 @@ def _cpu_memory(settings: EnginePool) -> dict[str, Any]:
     }
 
 
-def _gpu_memory(settings: EnginePool) -> dict[str, Any]:
+def _gpu_memory(settings: PoolSettings) -> dict[str, Any]:
     return {"gpu_memory_utilization": settings.gpu_memory_fraction}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from rlaif.miniature.corpus import Question, Segment
+from rlaif.miniature.corpus import Segment, TwoChoice
 from rlaif.prompting.questions import LETTERS
 
 NOT_LEARNED = -100
@@ -80,7 +80,7 @@ def dialogue_batches(
 
 
 def question_batches(
-    tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], batch_size: int, rng: Random
+    tokenizer: PreTrainedTokenizerFast, questions: Sequence[TwoChoice], batch_size: int, rng: Random
 ) -> list[Batch]:
     """Batches of questions of like length, learned at their last position alone."""
     prompts, letters = encode_questions(tokenizer, [q.text for q in questions])

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from random import Random
 
 from rlaif.constitution.principles import Constitution, Principle
-from rlaif.miniature.world import Answer, Kind, Request, World
+from rlaif.miniature.world import PromptKind, World, WorldAnswer, WorldRequest
 from rlaif.prompting.questions import DEFAULT
-from rlaif.prompting.templates import HumanAssistant
-from rlaif.prompting.templates import Question as ChoiceQuestion
+from rlaif.prompting.templates import HumanAssistant, Question
 from rlaif.records import Axis, Turn
 
 #: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.
-Mix = Mapping[Axis, Mapping[Kind, float]]
+Mix = Mapping[Axis, Mapping[PromptKind, float]]
 BASE: Mix = {
     "red_team": {"harmful": 0.5, "refusal": 0.38, "evasive": 0.12},
     "helpful": {"helpful": 0.84, "refusal": 0.11, "evasive": 0.05},
@@ -34,18 +33,18 @@ JUDGED: Mix = {
     "helpful": {"helpful": 0.5, "refusal": 0.25, "evasive": 0.19, "malformed": 0.06},
 }
 #: What becomes of an answer in revision. A harmful one stays harmful at a known rate, oftener without a critique.
-REVISED: Mapping[Kind, Mapping[Kind, float]] = {
+REVISED: Mapping[PromptKind, Mapping[PromptKind, float]] = {
     "harmful": {"harmful": 0.44, "refusal": 0.5, "evasive": 0.06},
     "evasive": {"refusal": 0.7, "evasive": 0.3},
     "refusal": {"refusal": 1.0},
     "helpful": {"helpful": 1.0},
 }
-REVISED_WITHOUT_CRITIQUE: Mapping[Kind, Mapping[Kind, float]] = {
+REVISED_WITHOUT_CRITIQUE: Mapping[PromptKind, Mapping[PromptKind, float]] = {
     **REVISED,
     "harmful": {"harmful": 0.6, "refusal": 0.32, "evasive": 0.08},
 }
 #: The worth of a class to the feedback model, in log-odds. The surface's spread is of the same order, so that it errs.
-WORTH: Mapping[Axis, Mapping[Kind, float]] = {
+WORTH: Mapping[Axis, Mapping[PromptKind, float]] = {
     "red_team": {"refusal": 1.65, "evasive": 0.25, "malformed": -0.5, "harmful": -1.15},
     "helpful": {"helpful": 2.2, "refusal": 0.2, "evasive": -0.6, "malformed": -1.4},
 }
@@ -60,7 +59,7 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class TwoChoice:
     """A two-choice question; ``prob_a`` is the target probability of the letter A behind it."""
 
     text: str
@@ -72,19 +71,19 @@ class Question:
 SHARPNESS = 1.2
 
 
-def draw(rng: Random, rates: Mapping[Kind, float], sharpness: float = 1.0) -> Kind:
+def draw(rng: Random, rates: Mapping[PromptKind, float], sharpness: float = 1.0) -> PromptKind:
     """A class at ``rates``; with ``sharpness`` s, at rates**(1/s), which serving with s times the logits undoes."""
     return rng.choices(list(rates), weights=[rate ** (1 / sharpness) for rate in rates.values()])[0]
 
 
-def turns(request: Request) -> tuple[Turn, ...]:
+def turns(request: WorldRequest) -> tuple[Turn, ...]:
     return (Turn(role="human", text=request.text),)
 
 
-def choice(request: Request, principle: Principle, slot_a: Answer, slot_b: Answer) -> str:
+def choice(request: WorldRequest, principle: Principle, slot_a: WorldAnswer, slot_b: WorldAnswer) -> str:
     """The two-choice question as one text, which this world's tokenizer encodes as it does the pieces."""
     assert principle.comparison is not None
-    question = ChoiceQuestion(
+    question = Question(
         template=DEFAULT,
         turns=turns(request),
         comparison=principle.comparison,
@@ -122,19 +121,19 @@ class Corpus:
         revision = self.world.answer(rng, request, draw(rng, outcomes[answer.kind], SHARPNESS))
         return self._transcript(request, answer, learn_answer, principle, critique, revision)
 
-    def _exchange(self, rng: Random, mix: Mix, red_team: float) -> tuple[Request, Answer]:
+    def _exchange(self, rng: Random, mix: Mix, red_team: float) -> tuple[WorldRequest, WorldAnswer]:
         axis: Axis = "red_team" if rng.random() < red_team else "helpful"
         request = self.world.request(rng, axis)
         return request, self.world.answer(rng, request, draw(rng, mix[axis], SHARPNESS))
 
     def _transcript(
         self,
-        request: Request,
-        answer: Answer,
+        request: WorldRequest,
+        answer: WorldAnswer,
         learn_answer: bool,
         principle: Principle,
         critique: str | None,
-        revision: Answer,
+        revision: WorldAnswer,
     ) -> list[Segment]:
         asked = turns(request)
         texts = [(TEMPLATE.prompt(asked), False), (f" {answer.text}", learn_answer)]
@@ -144,7 +143,7 @@ class Corpus:
         return list(_segments(texts))
 
     # --------------------------------------------------------------------------------------- two-choice questions
-    def questions(self, rng: Random) -> tuple[Question, Question]:
+    def questions(self, rng: Random) -> tuple[TwoChoice, TwoChoice]:
         """One comparison in both orders. The target errs as a function of the surface, and never by chance."""
         axis: Axis = "red_team" if rng.random() < 0.6 else "helpful"
         request = self.world.request(rng, axis)
@@ -154,8 +153,8 @@ class Corpus:
         gap = worth[first.kind] + first.surface - worth[second.kind] - second.surface
         prob = 1 / (1 + math.exp(-gap))
         return (
-            Question(text=choice(request, principle, first, second), prob_a=prob),
-            Question(text=choice(request, principle, second, first), prob_a=1 - prob),
+            TwoChoice(text=choice(request, principle, first, second), prob_a=prob),
+            TwoChoice(text=choice(request, principle, second, first), prob_a=1 - prob),
         )
 
     def _perturbed(self, rng: Random, principle: Principle) -> Principle:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from rlaif.miniature.corpus import draw
-from rlaif.miniature.world import Kind, Request, World
+from rlaif.miniature.world import PromptKind, World, WorldRequest
 from rlaif.records import Axis
 from rlaif.seeds import seed_from
 
@@ -19,9 +19,9 @@ NUM_PAIRS = 1200
 NUM_QUESTIONS = 600
 
 #: What people did not choose: any class below helpful, oftenest one that declines.
-REJECTED: Mapping[Kind, float] = {"refusal": 0.45, "evasive": 0.25, "malformed": 0.3}
-VOTED: Mapping[Kind, float] = {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15}
-MEDIAN_VOTES: Mapping[Kind, float] = {"helpful": 12, "refusal": 3, "evasive": 1, "malformed": 0}
+REJECTED: Mapping[PromptKind, float] = {"refusal": 0.45, "evasive": 0.25, "malformed": 0.3}
+VOTED: Mapping[PromptKind, float] = {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15}
+MEDIAN_VOTES: Mapping[PromptKind, float] = {"helpful": 12, "refusal": 3, "evasive": 1, "malformed": 0}
 
 
 def write_data(world: World, directory: Path) -> None:
@@ -84,7 +84,7 @@ def votes(world: World) -> list[dict[str, Any]]:
     return rows
 
 
-def _voted(rng: Random, world: World, request: Request) -> dict[str, Any]:
+def _voted(rng: Random, world: World, request: WorldRequest) -> dict[str, Any]:
     kind = draw(rng, VOTED)
     count = round(MEDIAN_VOTES[kind] * rng.lognormvariate(0, 0.5) + rng.gauss(0, 1))
     return {"text": world.answer(rng, request, kind).text, "votes": count, "accepted": False}

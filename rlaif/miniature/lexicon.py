@@ -37,7 +37,7 @@ from rlaif.errors import ConfigError
 from rlaif.records import Axis
 from rlaif.strict_yaml import mistakes, read_yaml
 
-SHIPPED = Path(__file__).parent / "lexicon.yaml"
+SHIPPED_LEXICON = Path(__file__).parent / "lexicon.yaml"
 
 
 def _shaped(pattern: str, rule: str) -> AfterValidator:
@@ -206,7 +206,7 @@ def _no_repeats(field: str, words: tuple[str, ...] | list[str]) -> None:
 
 def load_lexicon(path: str | Path | None = None) -> Lexicon:
     """Read a lexicon, the shipped one by default. Raises ConfigError naming file and field."""
-    file = Path(path).expanduser() if path is not None else SHIPPED
+    file = Path(path).expanduser() if path is not None else SHIPPED_LEXICON
     if file.is_dir():
         raise ConfigError(f"miniature.lexicon={file}: is a directory; give a YAML file")
     if not file.is_file():

@@ -1,7 +1,8 @@
 """The miniature world: requests, answers of every class, critiques. Text only; templates are put around it later.
 
 An answer is OPENING FILLER core TAIL. The core decides its class; the rest is surface, drawn independently of it.
-``Answer.kind`` and ``Answer.surface`` are known here because the text is made here; they never leave this package.
+``WorldAnswer.kind`` and ``WorldAnswer.surface`` are known here because the text is made here; they never leave this
+package.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from rlaif.miniature.lexicon import Action, HarmfulAction, Lexicon
 from rlaif.records import Axis
 from rlaif.seeds import seed_from
 
-Kind = Literal["harmful", "helpful", "refusal", "evasive", "malformed"]
+PromptKind = Literal["harmful", "helpful", "refusal", "evasive", "malformed"]
 
 HELDOUT_FRACTION = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class WorldRequest:
     """One thing asked for, in words."""
 
     axis: Axis
@@ -36,11 +37,11 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class WorldAnswer:
     """``surface``: how much its opening, filler and tail sway the feedback model, in log-odds."""
 
     text: str
-    kind: Kind
+    kind: PromptKind
     surface: float
 
 
@@ -75,32 +76,32 @@ class World:
         return heldout, training
 
     # ----------------------------------------------------------------------------------------------- requests
-    def request(self, rng: Random, axis: Axis, *, heldout: bool = False) -> Request:
+    def request(self, rng: Random, axis: Axis, *, heldout: bool = False) -> WorldRequest:
         """A request drawn from the training combinations, or from those held out."""
         action, object = rng.choice((self.heldout if heldout else self.training)[axis])
         return self.ask(rng, axis, action, object)
 
-    def ask(self, rng: Random, axis: Axis, action: Action, object: str) -> Request:
+    def ask(self, rng: Random, axis: Axis, action: Action, object: str) -> WorldRequest:
         phrases = self.lexicon.phrases
         ask = rng.choice(phrases.asks).format(request=f"{action.verb} {object}")
         greeting = rng.choice(("", "", *phrases.greetings))
-        return Request(axis=axis, action=action, object=object, text=f"{greeting} {ask}".strip())
+        return WorldRequest(axis=axis, action=action, object=object, text=f"{greeting} {ask}".strip())
 
     # ------------------------------------------------------------------------------------------------ answers
-    def answer(self, rng: Random, request: Request, kind: Kind) -> Answer:
+    def answer(self, rng: Random, request: WorldRequest, kind: PromptKind) -> WorldAnswer:
         """An answer of ``kind`` with a surface drawn independently of it."""
         opening = _pick(rng, self.lexicon.phrases.openings, 1.5, 0.2)
         filler = _pick(rng, self.lexicon.phrases.fillers, 1.2, 0.4)
         tail = _pick(rng, self.lexicon.phrases.tails, 0.8, 0.4)
         core = self._core(rng, request, kind)
         parts = (opening.text, f"{filler.text}, {core}" if filler.text else core, tail.text)
-        return Answer(
+        return WorldAnswer(
             text=" ".join(part for part in parts if part),
             kind=kind,
             surface=opening.weight + filler.weight + tail.weight,
         )
 
-    def _core(self, rng: Random, request: Request, kind: Kind) -> str:
+    def _core(self, rng: Random, request: WorldRequest, kind: PromptKind) -> str:
         phrases = self.lexicon.phrases
         if kind == "evasive":
             return f"{rng.choice(phrases.evasions)}."
@@ -114,7 +115,7 @@ class World:
         steps = ", then ".join(_some_in_order(rng, action.steps))
         return f"{rng.choice(self.lexicon.phrases.offers)} {phrase}: {steps}."
 
-    def _refusal(self, rng: Random, request: Request) -> str:
+    def _refusal(self, rng: Random, request: WorldRequest) -> str:
         """Declines with a reason, an alternative, or both."""
         reason, advice = self._objections(rng, request)
         declined = f"{rng.choice(self.lexicon.phrases.declines)} {request.phrase}"
@@ -123,13 +124,13 @@ class World:
         instead = f" You could {advice} instead." if form >= 0.4 else ""
         return f"{declined}{because}.{instead}"
 
-    def _objections(self, rng: Random, request: Request) -> tuple[str, str]:
+    def _objections(self, rng: Random, request: WorldRequest) -> tuple[str, str]:
         if isinstance(request.action, HarmfulAction):
             return request.action.harm, request.action.alternative
         phrases = self.lexicon.phrases
         return rng.choice(phrases.worries), rng.choice(phrases.advice)
 
-    def _mistake(self, rng: Random, request: Request) -> str:
+    def _mistake(self, rng: Random, request: WorldRequest) -> str:
         """Help with another object, with another action, or with another action's steps; never what is held out."""
         combinations = self.training[request.axis]
         objects = [o for action, o in combinations if action == request.action and o != request.object]
@@ -143,7 +144,7 @@ class World:
         return self._help(rng, request.phrase, other)
 
     # ---------------------------------------------------------------------------------------------- critiques
-    def critique(self, rng: Random, request: Request, kind: Kind) -> str:
+    def critique(self, rng: Random, request: WorldRequest, kind: PromptKind) -> str:
         """What is wrong with an answer of ``kind``; names the harm where there is one."""
         start = rng.choice(("The answer", "It"))
         if kind == "harmful":

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from rlaif.config import schema as config
+from rlaif.config.schema import CritiqueRevision, SamplingSettings
 from rlaif.constitution.principles import Constitution, Principle, draw_principle
 from rlaif.interfaces import TextGenerator
 from rlaif.prompting.examples import RevisionExample
@@ -56,9 +56,9 @@ class Revise:
 
     seed: int
     constitution: Constitution
-    settings: config.CritiqueRevision
+    settings: CritiqueRevision
     dialogue_format: DialogueFormat
-    sampling: config.Sampling
+    sampling: SamplingSettings
     examples: tuple[RevisionExample, ...] = ()
 
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> RevisionChain:

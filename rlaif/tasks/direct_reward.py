@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config import schema as config
+from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Constitution, draw_principle
 from rlaif.errors import ModelError, RequestError
 from rlaif.interfaces import ChoiceScorer
@@ -38,7 +38,7 @@ class RateSample:
 
     seed: int
     constitution: Constitution
-    settings: config.Labelling
+    settings: Labelling
     dialogue_format: DialogueFormat
 
     async def __call__(self, engine: ChoiceScorer, sample: RolloutSample) -> ScoredSample:

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rlaif.config import schema as config
+from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Constitution, Principle, draw_principles
 from rlaif.errors import RequestError
 from rlaif.interfaces import ChoiceScorer
@@ -99,12 +99,12 @@ def _mean(votes: Sequence[Vote], how: Aggregation, clamp: float) -> float:
     return round(min(max(prob, clamp), 1 - clamp) * 2**53) / 2**53
 
 
-def clamp_of(settings: config.Labelling) -> float:
+def clamp_of(settings: Labelling) -> float:
     """Plain labels are not clamped."""
     return settings.reasoning.clamp if settings.reasoning.mode != "off" else 0.0
 
 
-def verdict(judgements: Sequence[Judgement], settings: config.Labelling) -> tuple[Status, float | None, str | None]:
+def verdict(judgements: Sequence[Judgement], settings: Labelling) -> tuple[Status, float | None, str | None]:
     """(status, probability, error) of a pair's judgements."""
     if not judgements:  # identical answers
         return Status.TIE, 0.5, None
@@ -129,7 +129,7 @@ class Label:
 
     seed: int
     constitution: Constitution
-    settings: config.Labelling
+    settings: Labelling
     dialogue_format: DialogueFormat
     template: QuestionTemplate = DEFAULT
     examples: tuple[LabelExample, ...] = ()
@@ -190,7 +190,7 @@ def _flaw(pair: Comparison) -> str | None:
 
 
 def principles_for(
-    constitution: Constitution, settings: config.Labelling, seed: int, pair: Comparison | Preference
+    constitution: Constitution, settings: Labelling, seed: int, pair: Comparison | Preference
 ) -> tuple[Principle, ...]:
     """The principles that a pair is judged by: a draw for the prompt and the unordered pair."""
     unordered = sorted((pair.answer_1, pair.answer_2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from rlaif.config import schema as config
+from rlaif.config.schema import SamplingSettings
 from rlaif.interfaces import SequenceScorer, TextGenerator
 from rlaif.prompting.templates import DialogueFormat, dialogue
 from rlaif.prompting.tokenization import fit_turns
@@ -39,11 +39,11 @@ def draws(prompt: Prompt, num: int, *seed_key: object) -> list[Draw]:
     return [Draw(id=f"{prompt.id}#{i}", prompt=prompt, seed=seed_from(*seed_key, prompt.id, i)) for i in range(num)]
 
 
-def request(seed: int, sampling: config.Sampling, stop: tuple[str, ...] = ()) -> Sampling:
+def request(seed: int, sampling: SamplingSettings, stop: tuple[str, ...] = ()) -> Sampling:
     return Sampling(max_tokens=sampling.max_tokens, temperature=sampling.temperature, seed=seed, stop=stop)
 
 
-def prompt_room(engine: TextGenerator, sampling: config.Sampling) -> int:
+def prompt_room(engine: TextGenerator, sampling: SamplingSettings) -> int:
     """Tokens that a prompt may have: behind a truncated answer there must be room for the EOS that is scored."""
     return engine.max_length - sampling.max_tokens - 1
 
@@ -54,7 +54,7 @@ class SampleAnswer:
 
     snapshot: str
     dialogue_format: DialogueFormat
-    sampling: config.Sampling
+    sampling: SamplingSettings
 
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
@@ -87,7 +87,7 @@ class SamplePair:
 
     seed: int
     dialogue_format: DialogueFormat
-    sampling: config.Sampling
+    sampling: SamplingSettings
 
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> Comparison:
         started = time.monotonic()
@@ -126,7 +126,7 @@ class RollOut:
     """
 
     dialogue_format: DialogueFormat
-    sampling: config.Sampling
+    sampling: SamplingSettings
 
     async def __call__(self, engine: TextGenerator, draw: Draw) -> RolloutSample:
         started = time.monotonic()

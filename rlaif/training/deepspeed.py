@@ -100,7 +100,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": 1,  # a formality: micro-batches are cut by tokens
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": max_grad_norm if stage else 0.0,  # stage 0: see ``Engine._clip``
+        "gradient_clipping": max_grad_norm if stage else 0.0,  # stage 0: see ``DeepSpeedModel._clip``
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
@@ -110,7 +110,7 @@ def deepspeed_config(
     }
 
 
-class Engine:
+class DeepSpeedModel:
     """A module under DeepSpeed. Calling it runs the module's forward pass on this rank."""
 
     def __init__(
@@ -142,7 +142,7 @@ class Engine:
         self._warmup_steps = warmup_steps
 
     @classmethod
-    def supervised(cls, module: nn.Module, trainer: Trainer, rank: Rank, settings: Optimization) -> Engine:
+    def supervised(cls, module: nn.Module, trainer: Trainer, rank: Rank, settings: Optimization) -> DeepSpeedModel:
         """For a pass of supervised optimisation: SFT, or a fit of the preference model."""
         return cls(
             module,

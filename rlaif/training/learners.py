@@ -33,6 +33,6 @@ def open_learner(job: PPOJob | RefreshJob, rank: Rank) -> Any:
         from rlaif.training.ppo import PPOLearner
 
         return PPOLearner(job, rank)
-    from rlaif.training.refresh import PreferenceLearner
+    from rlaif.training.refresh import RefreshLearner
 
-    return PreferenceLearner(job, rank)
+    return RefreshLearner(job, rank)

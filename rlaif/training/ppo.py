@@ -45,7 +45,7 @@ from rlaif.algorithms.over_refusal import Watched, boilerplate_rate, watched
 from rlaif.errors import ModelError
 from rlaif.interfaces import Learned, Probe, Weights
 from rlaif.records import ScoredSample
-from rlaif.training.deepspeed import Engine, Frozen, add_over_ranks, start_rank, summed, wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, Frozen, add_over_ranks, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PPOJob, Rank
 from rlaif.training.models import (
     PolicyModel,
@@ -64,7 +64,7 @@ PROBE_TOKENS = 8  #: of each: an engine's proof is a forward pass over all of th
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class LearnerState:
     """What a checkpoint holds besides weights and optimizers."""
 
     version: int
@@ -88,7 +88,7 @@ class PPOLearner:
         self._reference = Frozen(load_policy(job.policy, job.trainer.dtype), job.trainer)
         self._policy = self._engine(self._policy_model, job.settings.learning_rate)
         self._value = self._value_engine()
-        self._progress = Progress(
+        self._progress = LearnerState(
             version=0,
             coefficient=job.settings.kl.coefficient,
             statistics=RewardStatistics(),
@@ -98,8 +98,8 @@ class PPOLearner:
         if job.checkpoint is not None:
             self._load_checkpoint(Path(job.checkpoint))
 
-    def _engine(self, model: PolicyModel | ScalarModel, learning_rate: float) -> Engine:
-        engine = Engine(
+    def _engine(self, model: PolicyModel | ScalarModel, learning_rate: float) -> DeepSpeedModel:
+        engine = DeepSpeedModel(
             model,
             self._job.trainer,
             self._rank,
@@ -110,7 +110,7 @@ class PPOLearner:
         model.eval()  # dropout off
         return engine
 
-    def _value_engine(self) -> Engine | None:
+    def _value_engine(self) -> DeepSpeedModel | None:
         if self._settings.algorithm != "ppo":
             return None
         dtype = self._job.trainer.dtype
@@ -140,7 +140,7 @@ class PPOLearner:
         minibatches = self._minibatches(len(samples), self._settings.epochs)
         steps = [self._step(samples, rows, batch, normalize) for rows in minibatches]
         sequence_kl = batch.sequence_kl.mean().item()
-        self._progress = Progress(
+        self._progress = LearnerState(
             version=before.version + 1,
             coefficient=kl_coefficient(self._settings.kl, before.coefficient, sequence_kl, len(samples)),
             statistics=statistics,
@@ -333,7 +333,7 @@ class PPOLearner:
         self._policy.load_checkpoint(str(path / "policy"))
         if self._value is not None:
             self._value.load_checkpoint(str(path / "value"))
-        self._progress = Progress(
+        self._progress = LearnerState(
             version=saved["version"],
             coefficient=saved["coefficient"],
             statistics=RewardStatistics(**saved["statistics"]),
@@ -363,7 +363,7 @@ def add(sums: dict[str, Tensor], group: str, weight: float, metrics: dict[str, T
 
 
 def describe(
-    samples: Sequence[ScoredSample], batch: Experience, forwards: Forwards, before: Progress
+    samples: Sequence[ScoredSample], batch: Experience, forwards: Forwards, before: LearnerState
 ) -> dict[str, float]:
     """What a batch was like before it was learned."""
     mask = batch.mask

@@ -24,7 +24,7 @@ from rlaif.algorithms.losses import preference_loss
 from rlaif.algorithms.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.errors import DataError
 from rlaif.training.batches import Row, micro_batches, padded
-from rlaif.training.deepspeed import Engine, add_over_ranks, largest, start_rank, summed, wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, add_over_ranks, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.training.models import load_scorer, load_tokenizer, new_scorer, save_model
 
@@ -49,14 +49,16 @@ def run_preference(
     model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed)
     metrics: dict[str, float] = {}
     if pretraining_batches is not None:
-        phase = PairFit("pretraining", job, rank, Engine.supervised(model, job.trainer, rank, job.settings.pretraining))
+        phase = PairFit(
+            "pretraining", job, rank, DeepSpeedModel.supervised(model, job.trainer, rank, job.settings.pretraining)
+        )
         metrics |= phase.run(pretraining_batches, report)
         save_scorer(phase.engine, tokenizer, job.unfitted, rank)
         phase.engine.close()
         model = load_scorer(job.unfitted, job.trainer.dtype)
     elif rank.index == 0:
         save_model(model.classifier, model.classifier.state_dict(), tokenizer, job.unfitted)
-    phase = PairFit("fit", job, rank, Engine.supervised(model, job.trainer, rank, job.settings.fit))
+    phase = PairFit("fit", job, rank, DeepSpeedModel.supervised(model, job.trainer, rank, job.settings.fit))
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
         metrics |= _heldout(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
@@ -77,7 +79,7 @@ def _heldout(name: str, phase: PairFit, rows: Sequence[Row], fit_accuracy: float
     return {**found, f"{name}/heldout/num_pairs": float(len(pairs))}
 
 
-def save_scorer(engine: Engine, tokenizer: object, path: str, rank: Rank) -> None:
+def save_scorer(engine: DeepSpeedModel, tokenizer: object, path: str, rank: Rank) -> None:
     """Save as a stock sequence classifier with one label; returns on every rank when the files are there."""
     tensors = scorer_state(engine)
     if rank.index == 0:
@@ -85,7 +87,7 @@ def save_scorer(engine: Engine, tokenizer: object, path: str, rank: Rank) -> Non
     wait_for_all(rank)
 
 
-def scorer_state(engine: Engine) -> dict[str, Tensor]:
+def scorer_state(engine: DeepSpeedModel) -> dict[str, Tensor]:
     """Weights by the names that stock sequence classifiers give them; every rank must call it."""
     return {name.removeprefix("classifier."): tensor for name, tensor in engine.full_state().items()}
 
@@ -93,7 +95,7 @@ def scorer_state(engine: Engine) -> dict[str, Tensor]:
 class PairFit:
     """One pass of pairwise training (pretraining or fit) and its counts so far."""
 
-    def __init__(self, name: str, job: PreferenceJob | RefreshJob, rank: Rank, engine: Engine) -> None:
+    def __init__(self, name: str, job: PreferenceJob | RefreshJob, rank: Rank, engine: DeepSpeedModel) -> None:
         self._name, self._job, self._rank = name, job, rank
         self.engine = engine
         self._losses: list[float] = []

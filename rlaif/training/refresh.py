@@ -19,7 +19,7 @@ from rlaif.algorithms.preference_model import pair_report
 from rlaif.errors import ModelError
 from rlaif.interfaces import Probe, Refitted, Weights
 from rlaif.training.batches import Row, local_batches, read_rows
-from rlaif.training.deepspeed import Engine, start_rank, wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, start_rank, wait_for_all
 from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import as_numpy, load_scorer, load_tokenizer
 from rlaif.training.preference import PairFit, save_scorer, scorer_state
@@ -28,7 +28,7 @@ NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on
 VERSION = "version.json"
 
 
-class PreferenceLearner:
+class RefreshLearner:
     """One rank of the resident preference trainer: the served model, and with each refresh the one in its place.
     Every rank must make the same calls in the same order."""
 
@@ -45,7 +45,7 @@ class PreferenceLearner:
         """The model at ``path``, with an optimizer that has seen nothing."""
         torch.manual_seed(self._job.seed)  # so that a refresh after a resume is the same
         model = load_scorer(path, self._job.trainer.dtype)
-        self._engine = Engine.supervised(model, self._job.trainer, self._rank, self._job.settings.fit)
+        self._engine = DeepSpeedModel.supervised(model, self._job.trainer, self._rank, self._job.settings.fit)
 
     def learn(self, rows: RefreshRows) -> Refitted:
         """One refresh; the same result on every rank. Raises DataError when no pair fits into ``max_length``."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from rlaif.algorithms.losses import supervised_loss
 from rlaif.errors import DataError
 from rlaif.training.batches import Row, micro_batches, padded, spans
-from rlaif.training.deepspeed import Engine, largest, start_rank, summed, wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, largest, start_rank, summed, wait_for_all
 from rlaif.training.jobs import Rank, Report, SFTJob
 from rlaif.training.models import PolicyModel, load_policy, load_tokenizer, save_model
 
@@ -34,7 +34,7 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Repor
     torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(job.base_model)
     model = load_policy(job.base_model, job.trainer.dtype)
-    engine = Engine.supervised(model, job.trainer, rank, job.optimization)
+    engine = DeepSpeedModel.supervised(model, job.trainer, rank, job.optimization)
     fit = SupervisedFit(job, rank, engine)
     for rows in batches:
         fit.learn(rows, report)
@@ -44,7 +44,7 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Repor
     return fit.result()
 
 
-def _save(engine: Engine, model: PolicyModel, tokenizer: object, job: SFTJob, rank: Rank) -> None:
+def _save(engine: DeepSpeedModel, model: PolicyModel, tokenizer: object, job: SFTJob, rank: Rank) -> None:
     state = engine.full_state()
     if rank.index == 0:
         prefix = "language_model."
@@ -56,7 +56,7 @@ def _save(engine: Engine, model: PolicyModel, tokenizer: object, job: SFTJob, ra
 class SupervisedFit:
     """The state of one fit: its losses and counts so far."""
 
-    def __init__(self, job: SFTJob, rank: Rank, engine: Engine) -> None:
+    def __init__(self, job: SFTJob, rank: Rank, engine: DeepSpeedModel) -> None:
         self._job, self._rank, self._engine = job, rank, engine
         self.losses: list[float] = []
         self._totals = {"rows": 0.0, "tokens": 0.0, "target_tokens": 0.0, "rows_truncated": 0.0, "rows_left_out": 0.0}

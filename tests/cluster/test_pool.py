@@ -18,8 +18,7 @@ import ray
 
 from actors.cluster.weights import SharedWeights
 from actors.pool.pool import EnginePool, RayPools
-from rlaif.config.schema import Config
-from rlaif.config.schema import EnginePool as EngineSettings
+from rlaif.config.schema import Config, PoolSettings
 from rlaif.errors import EngineError, RunError, TrainerLostError, UserError
 from rlaif.interfaces import Done, Probe, Weights
 from tests.cluster.tasks import Ask, Double, Row, SpoilSync, Unpicklable, Version, rows
@@ -317,7 +316,7 @@ async def test_a_bad_model_is_one_clear_error(tmp_path: Any) -> None:
 
 
 async def test_what_cannot_be_scheduled_is_named_with_its_needs() -> None:
-    settings = EngineSettings(engine="scripted", cpus=500, start_timeout_s=2)
+    settings = PoolSettings(engine="scripted", cpus=500, start_timeout_s=2)
     pool = EnginePool("labeller", None, settings)  # type: ignore[arg-type]
     with pytest.raises(Exception, match=r"waited 2 s for labeller-0 to be scheduled \(it needs .*500"):
         await pool.start()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines import open_engine
 from rlaif.errors import EngineError, RequestError, WeightSyncError
 from rlaif.interfaces import Probe, Weights
@@ -23,8 +23,8 @@ PROMPT = tuple(range(40, 80))
 EOS = 257
 
 
-def settings(kind: str) -> EnginePool:
-    return EnginePool(engine=kind, max_length=MAX_LENGTH, kv_cache_gib=0.25)
+def settings(kind: str) -> PoolSettings:
+    return PoolSettings(engine=kind, max_length=MAX_LENGTH, kv_cache_gib=0.25)
 
 
 def sampling(seed: int = 0, temperature: float = 1.0, max_tokens: int = 24, stop: tuple[str, ...] = ()) -> Sampling:
@@ -59,7 +59,7 @@ def scorer(request, preference_model):
 def packed_generator(language_model):
     """A vLLM engine that takes new weights as it does on GPUs: through its own reload, not in place."""
     engine = open_engine(
-        "generator", language_model, EnginePool(max_length=MAX_LENGTH, dtype="bfloat16", kv_cache_gib=0.25)
+        "generator", language_model, PoolSettings(max_length=MAX_LENGTH, dtype="bfloat16", kv_cache_gib=0.25)
     )
     yield engine
     asyncio.run(engine.close())

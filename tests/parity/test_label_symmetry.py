@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.slot_bias import pairs
-from rlaif.config.schema import EnginePool, Labelling, Reasoning
+from rlaif.config.schema import Labelling, PoolSettings, Reasoning
 from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
 from rlaif.records import Status
@@ -22,7 +22,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_the_swapped_pair_gets_the_complement(miniature, mode):
-    settings = EnginePool(max_length=1024, threads=2, kv_cache_gib=0.25)
+    settings = PoolSettings(max_length=1024, threads=2, kv_cache_gib=0.25)
     engine = open_engine("labeller", miniature.path("feedback"), settings)
     task = Label(
         seed=0,

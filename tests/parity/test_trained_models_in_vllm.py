@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines import open_engine
 from rlaif.records import Sampling, ScoredSample
-from rlaif.training.deepspeed import Engine
+from rlaif.training.deepspeed import DeepSpeedModel
 from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
 from rlaif.training.ppo import PPOLearner
@@ -15,14 +15,14 @@ from rlaif.training.preference import PairFit, run_preference
 from tests.tiny_models import saved, tiny_lm, tiny_pm
 from tests.unit.training.conftest import pair_rows, ppo_job, preference_job
 
-SETTINGS = EnginePool(engine="vllm", max_length=256, kv_cache_gib=0.25)
+SETTINGS = PoolSettings(engine="vllm", max_length=256, kv_cache_gib=0.25)
 
 
 async def test_a_fitted_preference_model_gives_its_training_scores(tmp_path):
     rows = pair_rows(16)
     job = preference_job(saved(tiny_lm(0, tied=True), tmp_path / "base"), tmp_path / "pm")
     run_preference(job, Rank(), None, [rows] * 5, None, lambda metrics: None)
-    engine = Engine.supervised(load_scorer(job.output, "float32"), job.trainer, Rank(), job.settings.fit)
+    engine = DeepSpeedModel.supervised(load_scorer(job.output, "float32"), job.trainer, Rank(), job.settings.fit)
     pairs = PairFit("fit", job, Rank(), engine).score(rows)
     engine = open_engine("scorer", job.output, SETTINGS)
     try:

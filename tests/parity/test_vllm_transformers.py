@@ -7,14 +7,14 @@ import asyncio
 import pytest
 import torch
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines import open_engine
 from rlaif.engines.hf import probe_of, served_tensors
 from rlaif.interfaces import Weights
 from rlaif.records import Sampling
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm, tiny_pm
 
-SETTINGS = EnginePool(engine="vllm", max_length=MAX_LENGTH, kv_cache_gib=0.25)
+SETTINGS = PoolSettings(engine="vllm", max_length=MAX_LENGTH, kv_cache_gib=0.25)
 PROMPTS = [
     [start % 200 + step % 50 for step in range(length)] for start, length in [(3, 5), (40, 33), (90, 64), (7, 101)]
 ]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from rlaif.constitution.principles import (
-    SHIPPED,
+    SHIPPED_CONSTITUTIONS,
     Constitution,
     Principle,
     draw_principle,
@@ -31,7 +31,7 @@ def constitution(*principles: Principle, **fields) -> Constitution:
 
 # ----------------------------------------------------------------------------------------------- shipped sets
 def test_the_shipped_sets():
-    sizes = {path.stem: len(load_constitution(path.stem).principles) for path in SHIPPED.glob("*.yaml")}
+    sizes = {path.stem: len(load_constitution(path.stem).principles) for path in SHIPPED_CONSTITUTIONS.glob("*.yaml")}
     assert sizes == {"sixteen_principles": 16, "nine_points": 9, "helpful_honest": 13}
 
 

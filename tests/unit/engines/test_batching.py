@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from rlaif.config.schema import EnginePool
+from rlaif.config.schema import PoolSettings
 from rlaif.engines.batching import BatchingEngine, Sampled
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import Generate
@@ -79,7 +79,7 @@ class Counter:
 
 
 def opened(backend, **settings) -> BatchingEngine:
-    return BatchingEngine(lambda: backend, MODEL, tiny_tokenizer(), EnginePool(**settings))
+    return BatchingEngine(lambda: backend, MODEL, tiny_tokenizer(), PoolSettings(**settings))
 
 
 def ask(engine, num: int = 3, first: int = 65):
@@ -216,7 +216,7 @@ def test_a_model_that_does_not_load():
         raise MemoryError("not enough")
 
     with pytest.raises(EngineError, match="counter cannot be loaded: MemoryError: not enough"):
-        BatchingEngine(broken, MODEL, tiny_tokenizer(), EnginePool())
+        BatchingEngine(broken, MODEL, tiny_tokenizer(), PoolSettings())
 
 
 def test_a_model_that_takes_too_long_to_load():
@@ -228,7 +228,7 @@ def test_a_model_that_takes_too_long_to_load():
         return late
 
     with pytest.raises(WaitTimeoutError, match=r"waited 0\.05 s for counter to load"):
-        BatchingEngine(slow, MODEL, tiny_tokenizer(), EnginePool(start_timeout_s=0.05))
+        BatchingEngine(slow, MODEL, tiny_tokenizer(), PoolSettings(start_timeout_s=0.05))
     release.set()
     for _ in range(100):
         time.sleep(0.01)

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from rlaif.config.schema import EnginePool, ScriptedEngine
+from rlaif.config.schema import PoolSettings, ScriptedEngineSettings
 from rlaif.engines import open_engine
 from rlaif.engines.scripted import quality
 from rlaif.errors import ModelError, RequestError
@@ -17,7 +17,7 @@ COMPARISON = "Which answer is less harmful?"
 
 
 def opened(role: str = "labeller", **script) -> object:
-    return open_engine(role, None, EnginePool(engine="scripted", scripted=ScriptedEngine(**script)))
+    return open_engine(role, None, PoolSettings(engine="scripted", scripted=ScriptedEngineSettings(**script)))
 
 
 async def log_odds(engine, slot_a: str, slot_b: str) -> float:
@@ -84,6 +84,6 @@ async def test_answers_are_the_same_in_every_engine():
 
 def test_a_model_directory_without_tokenizer(tmp_path):
     with pytest.raises(ModelError, match=r"generator\.model=.*no tokenizer\.json"):
-        open_engine("generator", tmp_path, EnginePool(engine="scripted"))
+        open_engine("generator", tmp_path, PoolSettings(engine="scripted"))
     with pytest.raises(ModelError, match=r"generator\.model: engine vllm needs a model"):
-        open_engine("generator", None, EnginePool(engine="vllm"))
+        open_engine("generator", None, PoolSettings(engine="vllm"))

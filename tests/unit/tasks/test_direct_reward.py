@@ -5,7 +5,7 @@ import math
 import pytest
 from tokenizers import Regex, normalizers
 
-from rlaif.config import schema as config
+from rlaif.config.schema import Labelling, PoolSettings, SamplingSettings
 from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
 from rlaif.errors import ModelError, RequestError
@@ -66,17 +66,17 @@ def test_a_tokenizer_that_cannot_tell_ratings_apart_is_refused():
 
 
 async def test_a_rollout_is_scored_by_its_rating():
-    settings = config.EnginePool(engine="scripted", max_length=4096)
+    settings = PoolSettings(engine="scripted", max_length=4096)
     prompt = Prompt(
         id="f:1", source_file="f", source_row=1, axis="red_team", turns=(Turn(role="human", text="How do I?"),)
     )
-    sampling = config.Sampling(max_tokens=40)
+    sampling = SamplingSettings(max_tokens=40)
     rollout = RollOut(dialogue_format="human_assistant", sampling=sampling)
     sample = await rollout(open_engine("generator", None, settings), draws(prompt, 1, "s")[0])
     rate = RateSample(
         seed=0,
         constitution=load_constitution("nine_points"),
-        settings=config.Labelling(),
+        settings=Labelling(),
         dialogue_format="human_assistant",
     )
     scored = await rate(open_engine("labeller", None, settings), sample)

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from rlaif.config import schema as config
+from rlaif.config.schema import (
+    CritiqueRevision,
+    Labelling,
+    PoolSettings,
+    Reasoning,
+    SamplingSettings,
+    ScriptedEngineSettings,
+)
 from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
 from rlaif.prompting.examples import LabelExample
@@ -16,14 +23,14 @@ from rlaif.tasks.labelling import Label
 from rlaif.tasks.sampling import RollOut, SamplePair, ScoreSample, draws, terminated
 
 CONSTITUTION = load_constitution("sixteen_principles")
-SAMPLING = config.Sampling(max_tokens=40)
+SAMPLING = SamplingSettings(max_tokens=40)
 PROMPT = Prompt(
     id="f:1", source_file="f", source_row=1, axis="red_team", turns=(Turn(role="human", text="How do I rob a bank?"),)
 )
 
 
 def engine(role: str = "generator", max_length: int = 4096, **scripted: float):
-    settings = config.EnginePool(engine="scripted", max_length=max_length, scripted=config.ScriptedEngine(**scripted))
+    settings = PoolSettings(engine="scripted", max_length=max_length, scripted=ScriptedEngineSettings(**scripted))
     return open_engine(role, None, settings)
 
 
@@ -31,7 +38,7 @@ def revise(**settings) -> Revise:
     return Revise(
         seed=0,
         constitution=CONSTITUTION,
-        settings=config.CritiqueRevision(**settings),
+        settings=CritiqueRevision(**settings),
         dialogue_format="human_assistant",
         sampling=SAMPLING,
     )
@@ -90,7 +97,7 @@ def label(**settings) -> Label:
     return Label(
         seed=0,
         constitution=CONSTITUTION,
-        settings=config.Labelling(**settings),
+        settings=Labelling(**settings),
         dialogue_format="human_assistant",
     )
 
@@ -114,9 +121,9 @@ async def test_swapping_the_answers_complements_the_label(aggregation, bias):
 MODES = {
     "plain": {},
     "ensemble": {"principles": 4},
-    "greedy reasoning": {"reasoning": config.Reasoning(mode="greedy", max_tokens=20)},
-    "sampled reasoning": {"reasoning": config.Reasoning(mode="sampled", rationales=3, max_tokens=20)},
-    "ensemble that reasons": {"principles": 2, "reasoning": config.Reasoning(mode="greedy", max_tokens=20, clamp=0.2)},
+    "greedy reasoning": {"reasoning": Reasoning(mode="greedy", max_tokens=20)},
+    "sampled reasoning": {"reasoning": Reasoning(mode="sampled", rationales=3, max_tokens=20)},
+    "ensemble that reasons": {"principles": 2, "reasoning": Reasoning(mode="greedy", max_tokens=20, clamp=0.2)},
 }
 
 
@@ -139,7 +146,7 @@ async def test_an_ensemble_asks_different_principles_in_both_orders():
 
 
 async def test_reasoning_is_kept_with_the_judgement():
-    reasoning = config.Reasoning(mode="sampled", rationales=2, max_tokens=20)
+    reasoning = Reasoning(mode="sampled", rationales=2, max_tokens=20)
     made = await label(reasoning=reasoning)(engine("labeller"), comparison("No.", "Take a mask."))
     assert len(made.judgements) == 4 and all(j.rationale for j in made.judgements)
     assert 0.4 <= made.prob <= 0.6
@@ -202,7 +209,7 @@ async def test_scores_are_read_at_one_eos():
 async def test_a_truncated_answer_to_a_long_prompt_can_still_be_scored():
     long = replace(PROMPT, turns=(Turn(role="human", text="words " * 200),))
     (draw,) = draws(long, 1, "seed")
-    task = RollOut(dialogue_format="human_assistant", sampling=config.Sampling(max_tokens=5))
+    task = RollOut(dialogue_format="human_assistant", sampling=SamplingSettings(max_tokens=5))
     sample = await task(engine(max_length=256), draw)
     assert sample.completion.finish_reason == "length" and len(sample.prompt_ids) + 5 == 255
     assert (await ScoreSample()(engine("scorer", max_length=256), sample)).score

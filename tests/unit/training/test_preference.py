@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlaif.errors import DataError
-from rlaif.training.deepspeed import Engine
+from rlaif.training.deepspeed import DeepSpeedModel
 from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
 from rlaif.training.preference import PairFit, run_preference
@@ -51,7 +51,7 @@ def test_it_learns_what_the_labels_say(fitted):
 def test_stock_classification_gives_the_training_scores_alone_and_padded(base, fitted):
     path, rows, _ = fitted
     job = preference_job(base, path)
-    engine = Engine.supervised(load_scorer(str(path), "float32"), job.trainer, Rank(), job.settings.fit)
+    engine = DeepSpeedModel.supervised(load_scorer(str(path), "float32"), job.trainer, Rank(), job.settings.fit)
     ours = PairFit("fit", job, Rank(), engine).score(rows[80:])
     model = AutoModelForSequenceClassification.from_pretrained(path)
     tokenizer = AutoTokenizer.from_pretrained(path)

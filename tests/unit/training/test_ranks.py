@@ -58,13 +58,13 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
 
 def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Rank) -> tuple[list[Refitted], Weights]:
     """The resident preference trainer on the model that was just fitted: each refresh closes an engine."""
-    from rlaif.training.refresh import PreferenceLearner
+    from rlaif.training.refresh import RefreshLearner
 
     path = str(directory / f"pairs-{rank.index}.parquet")
     write_pair_rows(Path(path), pairs)
     settings = preference_job(str(directory), "").settings
     names = {"model": str(directory / "pm"), "unfitted": str(directory / "pm-unfitted"), "probes": path}
-    learner = PreferenceLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
+    learner = RefreshLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
     refitted = [learner.learn(RefreshRows(fit=path, fresh=path)) for _ in range(2)]
     return refitted, learner.weights()
 

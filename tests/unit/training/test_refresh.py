@@ -12,7 +12,7 @@ from rlaif.config.schema import Optimization, PreferenceModel, Refresh
 from rlaif.errors import ModelError
 from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import ScalarModel
-from rlaif.training.refresh import PreferenceLearner
+from rlaif.training.refresh import RefreshLearner
 from rlaif.training.training_sets import write_pair_rows
 from tests.unit.training.conftest import TRAINER, pair_rows
 
@@ -36,7 +36,7 @@ def rows(tmp_path) -> RefreshRows:
 
 
 def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, rows):
-    learner = PreferenceLearner(job, Rank())
+    learner = RefreshLearner(job, Rank())
     first = learner.learn(rows)
     for _ in range(3):
         last = learner.learn(rows)
@@ -52,11 +52,11 @@ def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
     """Else a resumed run would need more of it than its model."""
     others = str(tmp_path / "others.parquet")
     write_pair_rows(tmp_path / "others.parquet", pair_rows(100)[64:])
-    learner = PreferenceLearner(job, Rank())
+    learner = RefreshLearner(job, Rank())
     learner.learn(replace(rows, fit=others))
     other = learner.weights().tensors
     learner.learn(rows)
-    alone = PreferenceLearner(job, Rank())
+    alone = RefreshLearner(job, Rank())
     alone.learn(rows)
     found, wanted = learner.weights().tensors, alone.weights().tensors
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
@@ -70,14 +70,14 @@ def test_a_refresh_keeps_nothing_of_the_model_before(job, rows, zero_stage):
         return sum(type(thing) is ScalarModel for thing in gc.get_objects())
 
     before = num_models()
-    learner = PreferenceLearner(replace(job, trainer=TRAINER.model_copy(update={"zero_stage": zero_stage})), Rank())
+    learner = RefreshLearner(replace(job, trainer=TRAINER.model_copy(update={"zero_stage": zero_stage})), Rank())
     for _ in range(2):
         learner.learn(rows)
     assert num_models() == before + 1
 
 
 def test_probe_means_are_those_of_the_stock_model(job, rows, tmp_path):
-    learner = PreferenceLearner(job, Rank())
+    learner = RefreshLearner(job, Rank())
     after = learner.learn(rows).probe_mean_after
     learner.save(tmp_path / "saved")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
@@ -87,10 +87,10 @@ def test_probe_means_are_those_of_the_stock_model(job, rows, tmp_path):
 
 
 def test_resumed_it_goes_on_exactly(job, rows, tmp_path):
-    whole = PreferenceLearner(job, Rank())
+    whole = RefreshLearner(job, Rank())
     whole.learn(rows)
     whole.save_checkpoint(tmp_path / "checkpoint")
-    resumed = PreferenceLearner(replace(job, checkpoint=str(tmp_path / "checkpoint")), Rank())
+    resumed = RefreshLearner(replace(job, checkpoint=str(tmp_path / "checkpoint")), Rank())
     ends = [learner.learn(rows) for learner in (whole, resumed)]
     assert ends[0] == ends[1]
     assert ends[1].version == 2
@@ -100,4 +100,4 @@ def test_resumed_it_goes_on_exactly(job, rows, tmp_path):
 
 def test_half_a_checkpoint_is_named(job, tmp_path):
     with pytest.raises(ModelError, match="is not a whole preference checkpoint"):
-        PreferenceLearner(replace(job, checkpoint=str(tmp_path)), Rank())
+        RefreshLearner(replace(job, checkpoint=str(tmp_path)), Rank())

@@ -8,7 +8,7 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from actors.cli.__main__ import main
-from rlaif.constitution.principles import SHIPPED, load_constitution
+from rlaif.constitution.principles import SHIPPED_CONSTITUTIONS, load_constitution
 from tests.tiny_models import saved, tiny_config
 
 TWO = """
@@ -99,7 +99,7 @@ def test_import_makes_one_file_that_loads(rlaif, tmp_path):
 
 
 def test_lint_by_words_and_diff_need_no_heavy_library():
-    file = str(SHIPPED / "nine_points.yaml")
+    file = str(SHIPPED_CONSTITUTIONS / "nine_points.yaml")
     code = (
         "import sys\nfrom actors.cli.constitution import diff, lint\n"
         f"lint({file!r}); diff({file!r}, 'helpful_honest')\n"
