@@ -21,6 +21,7 @@ from rlaif.config.schema import Optimization
 from rlaif.constitution.principles import load_constitution
 from rlaif.evaluation.labels import judge_labels
 from rlaif.in_process import InProcessPools
+from rlaif.jobs import PreferenceJob, Rank
 from rlaif.miniature.corpus import JUDGED, draw, turns
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
@@ -31,7 +32,6 @@ from rlaif.records import Axis, Comparison, Preference, Status
 from rlaif.seeds import seed_from
 from rlaif.tasks.labelling import Label
 from rlaif.training.batches import Row, local_batches
-from rlaif.training.jobs import PreferenceJob, Rank
 from rlaif.training.training_sets import PairBuilder, write_pair_rows
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

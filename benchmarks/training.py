@@ -187,8 +187,8 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from rlaif.config.schema import Optimization, PreferenceModel, Trainer
+    from rlaif.jobs import PreferenceJob, Rank, SFTJob
     from rlaif.training.batches import read_rows
-    from rlaif.training.jobs import PreferenceJob, Rank, SFTJob
     from rlaif.training.preference import run_preference
     from rlaif.training.sft import run_sft
 

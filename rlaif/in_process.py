@@ -15,7 +15,7 @@ from typing import Any
 
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.interfaces import Done, Record, Row, Task, Weights
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 
 class InProcessPool:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from rlaif.records import Completion, Sampling
+from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, RefreshRows, SFTJob
+from rlaif.records import Completion, Sampling, ScoredSample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,8 +136,8 @@ class Pool(Protocol):
 class PolicyLearner(Protocol):
     """The DeepSpeed ranks that train the policy and its value function."""
 
-    async def learn(self, batch: Sequence[Any]) -> Learned:
-        """One PPO batch (``rlaif.records.ScoredSample``): recompute, advantages, ``epochs`` of optimizer steps.
+    async def learn(self, batch: Sequence[ScoredSample]) -> Learned:
+        """One PPO batch: recompute, advantages, ``epochs`` of optimizer steps.
 
         All its scores come from one version of the preference model. An empty batch advances the version alone."""
         ...
@@ -169,8 +170,8 @@ class Learned:
 class PreferenceLearner(Protocol):
     """The DeepSpeed ranks that stay between refreshes and fit the preference model again."""
 
-    async def learn(self, rows: Any) -> Refitted:
-        """Fit again, on a ``rlaif.training.jobs.RefreshRows``; the next version."""
+    async def learn(self, rows: RefreshRows) -> Refitted:
+        """Fit again on these rows; the next version."""
         ...
 
     async def weights(self) -> Any:
@@ -199,27 +200,27 @@ class Refitted:
 
 
 class Trainers(Protocol):
-    """Where trainers come from: Ray Train in ``actors``, this process in ``stages.in_process``."""
+    """Where trainers come from: Ray Train in ``actors``, this process in ``rlaif.in_process``."""
 
-    async def supervise(self, job: Any) -> Mapping[str, float]:
-        """Run a ``rlaif.training.jobs.SFTJob`` to its end; returns its final metrics."""
+    async def supervise(self, job: SFTJob) -> Mapping[str, float]:
+        """Run the job to its end; returns its final metrics."""
         ...
 
-    async def fit_preference_model(self, job: Any) -> Mapping[str, float]:
-        """Run a ``rlaif.training.jobs.PreferenceJob`` to its end; returns its final metrics."""
+    async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
+        """Run the job to its end; returns its final metrics."""
         ...
 
-    async def policy_learner(self, job: Any) -> PolicyLearner:
-        """Start the policy trainer of a ``rlaif.training.jobs.PPOJob``."""
+    async def policy_learner(self, job: PPOJob) -> PolicyLearner:
+        """Start the ranks that train the policy."""
         ...
 
-    async def preference_learner(self, job: Any) -> PreferenceLearner:
-        """Start the resident preference trainer of a ``rlaif.training.jobs.RefreshJob``."""
+    async def preference_learner(self, job: RefreshJob) -> PreferenceLearner:
+        """Start the ranks that refresh the preference model."""
         ...
 
 
 class Pools(Protocol):
-    """Where pools come from: Ray actors in ``actors``, this process in ``stages.in_process``."""
+    """Where pools come from: Ray actors in ``actors``, this process in ``rlaif.in_process``."""
 
     async def open(self, role: str, model: str) -> Pool:
         """A pool of the configured engine for ``role`` (generator, labeller, scorer) serving ``model``."""

@@ -19,8 +19,8 @@ from ray.train import DataConfig
 
 from rlaif.config.schema import Optimization
 from rlaif.errors import DataError
+from rlaif.jobs import Rank
 from rlaif.seeds import seed_from
-from rlaif.training.jobs import Rank
 
 #: Its reports on how it reads a file say nothing to somebody who watches a run.
 logging.getLogger("ray.data").setLevel(logging.WARNING)

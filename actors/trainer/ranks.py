@@ -15,8 +15,8 @@ from actors.cluster.whereabouts import here
 from actors.trainer.feeding import Shares
 from actors.trainer.mailbox import Order, RankReply
 from rlaif.interfaces import Weights
+from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 from rlaif.training.batches import read_rows
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 from rlaif.training.learners import fit_of, open_learner
 
 _weights: list[Weights] = []  #: that the driver is about to take, in rank 0

@@ -36,7 +36,7 @@ from actors.trainer.mailbox import POLL_S, Mailbox, Seen, Verb
 from actors.trainer.ranks import learner_rank, preference_rank, supervise_rank, take_weights
 from rlaif.config.schema import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
-from rlaif.training.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
+from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
 
 logger = logging.getLogger(__name__)
 

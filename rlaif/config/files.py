@@ -23,8 +23,8 @@ from pydantic import ValidationError
 
 from rlaif.config.contradictions import Mistake, contradictions, flatten, shown
 from rlaif.config.schema import Config, Section
+from rlaif.config.strict_yaml import StrictLoader, where, why
 from rlaif.errors import ConfigError
-from rlaif.strict_yaml import StrictLoader, where, why
 
 CARRIED = re.compile(r"-carried-[0-9a-f]{16}\.\w+$")
 #: small files that belong to the configuration file that names them

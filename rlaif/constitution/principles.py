@@ -25,10 +25,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rlaif.config.strict_yaml import read_yaml, told
 from rlaif.constitution.public_json import tree_of
 from rlaif.errors import ConfigError
 from rlaif.seeds import SEPARATOR, hashed, seed_of
-from rlaif.strict_yaml import read_yaml, told
 
 SHIPPED_CONSTITUTIONS = Path(__file__).parent / "shipped"
 

@@ -33,9 +33,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rlaif.config.strict_yaml import mistakes, read_yaml
 from rlaif.errors import ConfigError
 from rlaif.records import Axis
-from rlaif.strict_yaml import mistakes, read_yaml
 
 SHIPPED_LEXICON = Path(__file__).parent / "lexicon.yaml"
 

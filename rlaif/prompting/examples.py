@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from rlaif.config.strict_yaml import mistakes, read_yaml
 from rlaif.errors import ConfigError
 from rlaif.prompting.questions import Ours, Part, QuestionTemplate
 from rlaif.records import Turn
-from rlaif.strict_yaml import mistakes, read_yaml
 
 Text = Annotated[str, Field(min_length=1)]
 E = TypeVar("E", bound="Example")

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from rlaif.data.pairs import read_pairs
 from rlaif.data.votes import read_votes
+from rlaif.jobs import PreferenceJob
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Preference
 from rlaif.stages.run import Run
-from rlaif.training.jobs import PreferenceJob
 from rlaif.training.training_sets import PairBuilder, Written, ai_probs, write_pair_rows
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rlaif.jobs import SFTJob
 from rlaif.records import Answer, RevisionChain
 from rlaif.stages.run import Run
-from rlaif.training.jobs import SFTJob
 from rlaif.training.training_sets import sft_rows, write_sft_rows
 
 

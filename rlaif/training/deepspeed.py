@@ -22,7 +22,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rlaif.config.schema import Optimization, Trainer
-from rlaif.training.jobs import Rank
+from rlaif.jobs import Rank
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # found anyway, but with a warning

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 
 def fit_of(job: SFTJob | PreferenceJob) -> Callable[..., dict[str, float]]:

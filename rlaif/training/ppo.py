@@ -44,9 +44,9 @@ from rlaif.algorithms.losses import policy_loss, value_loss
 from rlaif.algorithms.over_refusal import Watched, boilerplate_rate, watched
 from rlaif.errors import ModelError
 from rlaif.interfaces import Learned, Probe, Weights
+from rlaif.jobs import PPOJob, Rank
 from rlaif.records import ScoredSample
 from rlaif.training.deepspeed import DeepSpeedModel, Frozen, add_over_ranks, start_rank, summed, wait_for_all
-from rlaif.training.jobs import PPOJob, Rank
 from rlaif.training.models import (
     PolicyModel,
     ScalarModel,

@@ -23,9 +23,9 @@ from torch import Tensor
 from rlaif.algorithms.losses import preference_loss
 from rlaif.algorithms.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.errors import DataError
+from rlaif.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import DeepSpeedModel, add_over_ranks, largest, start_rank, summed, wait_for_all
-from rlaif.training.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.training.models import load_scorer, load_tokenizer, new_scorer, save_model
 
 

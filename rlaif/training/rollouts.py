@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlaif.jobs import Rank
 from rlaif.records import ScoredSample
 from rlaif.training.batches import micro_batches, padded, spans
-from rlaif.training.jobs import Rank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ import numpy as np
 
 from rlaif.algorithms.experience import check_samples
 from rlaif.interfaces import Learned, Probe, Refitted, Weights
+from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, Report, SFTJob
 from rlaif.records import ScoredSample
 from rlaif.training.batches import Row, read_rows
-from rlaif.training.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, Report, SFTJob
 
 DIGEST = "scripted_digest.json"
 

@@ -17,8 +17,8 @@ from actors.trainer.trainer import RayTrainers
 from rlaif.config.schema import Optimization, Reinforcement, Trainer
 from rlaif.errors import DataError, WaitTimeoutError
 from rlaif.in_process import InProcessLearner
+from rlaif.jobs import PPOJob, SFTJob
 from rlaif.records import ScoredSample
-from rlaif.training.jobs import PPOJob, SFTJob
 from tests.tiny_models import saved, tiny_lm, tiny_pm
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import softplus
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlaif.training.jobs import Rank
+from rlaif.jobs import Rank
 from rlaif.training.ppo import PPOLearner
 from tests.unit.training.conftest import ppo_job, rollouts, saved, tiny_lm, tiny_pm
 

@@ -6,9 +6,9 @@ import pytest
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines import open_engine
+from rlaif.jobs import Rank
 from rlaif.records import Sampling, ScoredSample
 from rlaif.training.deepspeed import DeepSpeedModel
-from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
 from rlaif.training.ppo import PPOLearner
 from rlaif.training.preference import PairFit, run_preference

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.interfaces import Pool, PreferenceLearner, Task
+from rlaif.jobs import RefreshRows
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Comparison, Preference, Prompt
 from rlaif.seeds import seed_from
@@ -23,7 +24,6 @@ from rlaif.stages.reinforcement.schedule import Schedule
 from rlaif.stages.reinforcement.waits import Waits
 from rlaif.stages.run import Run, journalled
 from rlaif.tasks.sampling import SamplePair
-from rlaif.training.jobs import RefreshRows
 from rlaif.training.training_sets import PairBuilder, Row, ai_probs, write_pair_rows, write_pair_table
 
 COMPARISONS, PREFERENCES = "refresh_comparisons", "refresh_preferences"

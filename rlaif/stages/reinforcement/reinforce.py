@@ -36,6 +36,7 @@ from typing import Any, TypeVar
 
 from rlaif.errors import TrainerLostError
 from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
+from rlaif.jobs import PPOJob, RefreshJob
 from rlaif.records import Comparison, Preference, Rollout
 from rlaif.stages.fit_preference_model import pair_builder
 from rlaif.stages.label import label_task
@@ -49,7 +50,6 @@ from rlaif.stages.reinforcement.waits import Waits
 from rlaif.stages.run import Run
 from rlaif.tasks.direct_reward import RateSample
 from rlaif.tasks.sampling import ScoreSample
-from rlaif.training.jobs import PPOJob, RefreshJob
 
 Learner = TypeVar("Learner", PolicyLearner, PreferenceLearner)
 

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
+from rlaif.jobs import PPOJob, PreferenceJob, SFTJob
 from rlaif.records import ScoredSample
-from rlaif.training.jobs import PPOJob, PreferenceJob, SFTJob
 from tests.tiny_models import saved, tiny_lm, tiny_pm, tiny_tokenizer
 
 EOS = tiny_tokenizer().eos_token_id

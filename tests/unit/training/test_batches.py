@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.errors import DataError
+from rlaif.jobs import Rank
 from rlaif.records import ScoredSample
 from rlaif.training.batches import local_batches, micro_batches, padded, read_rows, spans
-from rlaif.training.jobs import Rank
 from rlaif.training.rollouts import share
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rlaif.algorithms.advantage import Normalization
 from rlaif.errors import DataError, ModelError
-from rlaif.training.jobs import Rank
+from rlaif.jobs import Rank
 from rlaif.training.ppo import PPOLearner, probe_of
 from rlaif.training.rollouts import micro_batch
 from tests.unit.training.conftest import ppo_job, rollouts

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlaif.errors import DataError
+from rlaif.jobs import Rank
 from rlaif.training.deepspeed import DeepSpeedModel
-from rlaif.training.jobs import Rank
 from rlaif.training.models import load_scorer
 from rlaif.training.preference import PairFit, run_preference
 from tests.unit.training.conftest import in_batches, pair_rows, preference_job

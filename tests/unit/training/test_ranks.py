@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from rlaif.config.schema import Trainer
 from rlaif.interfaces import Refitted, Weights
-from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.training_sets import write_pair_rows
 from tests.unit.training.conftest import (
     in_batches,

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rlaif.config.schema import Optimization, PreferenceModel, Refresh
 from rlaif.errors import ModelError
-from rlaif.training.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import ScalarModel
 from rlaif.training.refresh import RefreshLearner
 from rlaif.training.training_sets import write_pair_rows

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.errors import DataError
-from rlaif.training.jobs import Rank
+from rlaif.jobs import Rank
 from rlaif.training.sft import cut_rows, run_sft
 from tests.unit.training.conftest import in_batches, sft_job, sft_rows
 

@@ -70,7 +70,8 @@ def test_the_code_in_it_runs_and_nothing_else_is_in_it(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import actors, rlaif.constitution.principles as c; print(actors.__file__, c.SHIPPED_CONSTITUTIONS.is_dir())",
+            "import actors, rlaif.constitution.principles as c\n"
+            "print(actors.__file__, c.SHIPPED_CONSTITUTIONS.is_dir())",
         ],
         cwd=tmp_path / "parcel",
         env={"PYTHONPATH": str(tmp_path / "parcel")},

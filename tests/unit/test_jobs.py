@@ -13,5 +13,5 @@ def test_jobs_are_picklable():
 
 
 def test_importing_jobs_loads_no_torch():
-    code = "import sys, rlaif.training.jobs; sys.exit(int(bool({'torch', 'deepspeed', 'ray'} & set(sys.modules))))"
+    code = "import sys, rlaif.jobs; sys.exit(int(bool({'torch', 'deepspeed', 'ray'} & set(sys.modules))))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
