@@ -1,19 +1,20 @@
 """A whole reinforcement stage against TRL's RLOO: completions per second, for ``benchmarks.training``.
 
-Ours is the stage ``reinforce`` as ``rlaif stage`` runs it: a vLLM generator and a vLLM scorer in Ray actors, the
-DeepSpeed learner under Ray Train, every sync of weights verified, every rollout journalled. TRL's is ``RLOOTrainer`` in
-one process, without gradient checkpointing and logging. Each side runs with the fastest of several settings, found in a
-first round: ours by micro-batch size and in step or one batch behind; TRL by micro-batch size, size of the batch that
-is generated at once, and way to generate, its vLLM mode and continuous batching included. What fails or takes longer
-than ``TIMEOUT_S`` is in the details with its cause.
+Ours is the stage ``reinforce`` as run by ``rlaif stage``: a vLLM generator and a vLLM scorer in Ray actors, the
+DeepSpeed learner under Ray Train, every weight sync verified, every rollout journalled. TRL's is ``RLOOTrainer`` in one
+process, without gradient checkpointing or logging. Each side runs with the fastest of several settings, found in a
+first round. For ours, these vary the micro-batch size and whether rollouts are on-policy or one batch stale; for TRL,
+the micro-batch size, the number of completions generated at once, and the way of generating them, including its vLLM
+mode and continuous batching. A setting that fails or takes longer than ``TIMEOUT_S`` is listed in the details with the
+cause.
 
-Both: the same model, a reward model of its size, the same prompts in groups of two, one optimizer step on each batch of
-128 completions, float32, the same number of threads, exactly 48 new tokens. No setting is needed for the last: the
-model's own head gives its EOS a logit that is never sampled, on both sides.
+Both sides have the same model, a reward model of the same size, the same prompts in groups of two, one optimizer step
+for each batch of 128 completions, float32, the same number of threads, and exactly 48 new tokens. The last needs no
+setting: the model's own head gives EOS a logit so low that neither side ever samples it.
 
-Rates are those of wall clock, of the whole system: generation, scores, learning, weight sync. They begin at the end of
-the first batch (of the first generation, where TRL generates several at once) and end with the last. Learner tokens are
-those of the prompts and answers that were learned from, over the same time.
+Rates are wall-clock rates of the whole system: generation, scoring, learning, weight sync. The clock runs from the end
+of the first batch (of the first generation, where TRL generates several batches at once) to the end of the last.
+Learner tokens are those of the prompts and answers that were learned from, over the same time.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from typing import Any
 import yaml
 
 BATCH_SIZE, GROUP_SIZE, NEW_TOKENS = 128, 2, 48
-BATCHES = 8  #: divided by the batches that TRL may generate at once
+BATCHES = 8  #: a multiple of every number of batches that TRL may generate at once
 MAX_PROMPT_TOKENS = 128
 LEARNING_RATE = 1e-5
 KL_COEFFICIENT = 0.05
-LEARNED = "reinforce/response"  #: metrics of a batch that was learned
+LEARNED = "reinforce/response"  #: prefix of the metrics of a learned batch
 TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Files that both sides learn from, and the threads that both may use."""
+    """The files that both sides learn from, and the number of threads that each may use."""
 
     model: str
     preference_model: str
     prompts: str  #: JSON lines, one ``prompt`` each
-    prompt_tokens: float  #: of a prompt as the model reads it, on average
+    prompt_tokens: float  #: mean length of a prompt as the model reads it
     threads: int
 
 
@@ -70,7 +71,7 @@ CANDIDATES: Mapping[str, Sequence[Settings]] = {
         {"per_device": 32, "generated": BATCH_SIZE, "engine": "continuous"},
     ),
 }
-#: How TRL generates.
+#: TRL's ways of generating.
 TRL_ENGINES: Mapping[str, Settings] = {
     "transformers": {},
     "vllm": {"use_vllm": True, "vllm_gpu_memory_utilization": 0.2, "vllm_max_model_length": 256},
@@ -98,7 +99,7 @@ def question(text: str) -> str:
 
 # --------------------------------------------------------------------------------------------------- the workload
 def make_workload(data: Path, model: str, directory: Path, threads: int) -> Workload:
-    """A copy of ``model`` that never ends an answer, a reward model of its size, and the data's first questions."""
+    """A copy of ``model`` that never samples EOS, a reward model of the same size, and the data's first questions."""
     tokenizer = _endless(model, directory / "policy")
     _scorer(directory)
     lengths = _write_prompts(data, tokenizer, directory / "prompts.jsonl")
@@ -112,12 +113,12 @@ def make_workload(data: Path, model: str, directory: Path, threads: int) -> Work
 
 
 def _endless(model: str, path: Path) -> Any:
-    """Save ``model`` with one hidden direction that all tokens share and that its head reads as "not the EOS"."""
+    """Save ``model`` with one hidden dimension that all tokens share and that its head reads as "not EOS"."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
-    rows = network.get_input_embeddings().weight  # tied: also the head's
+    rows = network.get_input_embeddings().weight  # tied: the head uses them, too
     with torch.no_grad():
         rows[:, 0] = 0.2
         rows[[tokenizer.eos_token_id, tokenizer.pad_token_id], 0] = -20.0
@@ -135,20 +136,20 @@ def _scorer(directory: Path) -> None:
 
 
 def _write_prompts(data: Path, tokenizer: Any, path: Path) -> list[int]:
-    """The first human turns of ``data`` that are short enough, each once; returns their lengths in tokens."""
+    """Write the first distinct human turns of ``data`` that are short enough; returns their lengths in tokens."""
     transcripts = [json.loads(line)["chosen"] for line in data.read_text().splitlines()]
     texts = dict.fromkeys(text.split("\n\nAssistant:")[0].removeprefix("\n\nHuman: ") for text in transcripts)
     lengths = {text: len(tokenizer.encode(question(text))) for text in texts}
-    kept = [text for text, length in lengths.items() if length <= MAX_PROMPT_TOKENS]
-    needed = BATCHES * BATCH_SIZE // GROUP_SIZE
-    assert len(kept) >= needed, f"{data} has {len(kept)} short questions; {needed} are needed"
-    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in kept[:needed]))
-    return [lengths[text] for text in kept[:needed]]
+    short = [text for text, length in lengths.items() if length <= MAX_PROMPT_TOKENS]
+    num = BATCHES * BATCH_SIZE // GROUP_SIZE
+    assert len(short) >= num, f"{data} has {len(short)} short questions; {num} are needed"
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in short[:num]))
+    return [lengths[text] for text in short[:num]]
 
 
 # ----------------------------------------------------------------------------------------------------------- ours
 def run_ours(algorithm: str, workload: Workload, directory: Path, settings: Settings) -> Trial:
-    """The stage in a run directory where everything before it is done; rates from its metrics."""
+    """Run the stage in a run directory in which everything before it is done; takes the rates from its metrics."""
     run_dir = directory / f"{algorithm}_{time.monotonic_ns()}"
     config = directory / f"{run_dir.name}.yaml"
     config.write_text(yaml.safe_dump(_config(algorithm, workload, run_dir, settings)))
@@ -164,10 +165,10 @@ def run_ours(algorithm: str, workload: Workload, directory: Path, settings: Sett
 
 
 def _config(algorithm: str, workload: Workload, run_dir: Path, settings: Settings) -> dict[str, Any]:
-    """In step, learner and engines take turns and each has all threads; one batch behind, they share them."""
+    """On-policy, learner and engines take turns and each uses all threads; one batch stale, they share the threads."""
     threads = max(1, workload.threads // (1 + settings["max_staleness"]))
     engine = {"threads": threads, "max_length": 256, "max_in_flight": 256, "chunk_rows": 64}
-    labeller = {"model": workload.preference_model}  # must be named, and is not started
+    labeller = {"model": workload.preference_model}  # required by the configuration, but never started
     models = {"generator": {"model": workload.model}, "labeller": labeller, "scorer": {}}
     return {
         "run_dir": str(run_dir),
@@ -194,7 +195,7 @@ def _config(algorithm: str, workload: Workload, run_dir: Path, settings: Setting
 
 
 def _prepare(config: Path, workload: Workload) -> None:
-    """A run directory that is about to reinforce."""
+    """Make a run directory in which ``reinforce`` comes next."""
     from rlaif.config.files import load_config
     from rlaif.stages.pipeline import story
     from rlaif.storage.run_dir import RunDir
@@ -211,7 +212,7 @@ def _prepare(config: Path, workload: Workload) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    """Python with ``arguments`` to its end, in a process of its own. Raises RuntimeError with its last words."""
+    """Run Python with ``arguments`` in a process of its own. Raises RuntimeError with its error when it fails."""
     environment = {**os.environ, **TRL_ENVIRONMENT}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -229,13 +230,13 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def last_words(log: str) -> str:
-    """What went wrong, by the CLI's own line or the end of a traceback."""
+    """The error: the CLI's own error line, or the end of the log with its traceback."""
     errors = [line for line in log.splitlines() if line.startswith("error: ")]
     return errors[-1] if errors else log[-500:]
 
 
 def _trial(ends: Sequence[float], workload: Workload, warm: int = 1) -> Trial:
-    """From the times at which batches ended; the first ``warm`` ones are not counted."""
+    """Rates from the times at which batches ended; the first ``warm`` batches are not counted."""
     completions = (len(ends) - warm) * BATCH_SIZE / (ends[-1] - ends[warm - 1])
     return Trial(
         completions_per_s=completions,
@@ -261,7 +262,7 @@ def train_trl(workload: Workload, directory: str, settings: Settings) -> Trial:
         AutoTokenizer,
         TrainerCallback,
     )
-    from trl import RLOOConfig, RLOOTrainer
+    from trl import RLOOTrainer
 
     torch.set_num_threads(workload.threads)
     ends: list[float] = []
@@ -270,7 +271,26 @@ def train_trl(workload: Workload, directory: str, settings: Settings) -> Trial:
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             ends.append(time.time())
 
-    config = RLOOConfig(
+    texts = [json.loads(line)["prompt"] for line in Path(workload.prompts).read_text().splitlines()]
+    trainer = RLOOTrainer(
+        AutoModelForCausalLM.from_pretrained(workload.model, dtype=torch.float32),
+        AutoModelForSequenceClassification.from_pretrained(workload.preference_model, dtype=torch.float32),
+        _trl_config(directory, settings),
+        Dataset.from_list([{"prompt": question(text)} for text in texts]),
+        processing_class=AutoTokenizer.from_pretrained(workload.model, padding_side="left"),
+        callbacks=[Ends()],
+    )
+    trainer.train()
+    last = trainer.state.log_history[-1]  # covers the whole training, as nothing was logged before
+    lengths = {last[f"completions/{which}_length"] for which in ("min", "max")}
+    assert lengths == {NEW_TOKENS}, f"TRL's completions have {lengths} tokens"
+    return _trial(ends, workload, warm=settings["generated"] // BATCH_SIZE)
+
+
+def _trl_config(directory: str, settings: Settings) -> Any:
+    from trl import RLOOConfig
+
+    return RLOOConfig(
         output_dir=directory,
         per_device_train_batch_size=settings["per_device"],
         gradient_accumulation_steps=BATCH_SIZE // settings["per_device"],
@@ -293,33 +313,20 @@ def train_trl(workload: Workload, directory: str, settings: Settings) -> Trial:
         seed=0,
         **TRL_ENGINES[settings["engine"]],
     )
-    texts = [json.loads(line)["prompt"] for line in Path(workload.prompts).read_text().splitlines()]
-    trainer = RLOOTrainer(
-        AutoModelForCausalLM.from_pretrained(workload.model, dtype=torch.float32),
-        AutoModelForSequenceClassification.from_pretrained(workload.preference_model, dtype=torch.float32),
-        config,
-        Dataset.from_list([{"prompt": question(text)} for text in texts]),
-        processing_class=AutoTokenizer.from_pretrained(workload.model, padding_side="left"),
-        callbacks=[Ends()],
-    )
-    trainer.train()
-    last = trainer.state.log_history[-1]  # of the whole training, as nothing was logged before
-    lengths = {last[f"completions/{which}_length"] for which in ("min", "max")}
-    assert lengths == {NEW_TOKENS}, f"TRL's completions have {lengths} tokens"
-    return _trial(ends, workload, warm=settings["generated"] // BATCH_SIZE)
 
 
 # ---------------------------------------------------------------------------------------------------- the contest
 def contest(data: Path, model: str, directory: Path, threads: int, rounds: int) -> dict[str, Any]:
-    """Choose each side's fastest settings, then take turns; all trials, and the medians under the figures' names."""
+    """Choose each side's fastest settings, then alternate; returns the medians by figure, and all trials."""
     workload = make_workload(data, model, directory, threads)
     sides: dict[str, Callable[[Settings], Trial]] = {
         "ours": lambda settings: run_ours("rloo", workload, directory, settings),
         "trl": lambda settings: run_trl(workload, directory, settings),
     }
-    tried = {side: [_attempt(run, settings) for settings in CANDIDATES[side]] for side, run in sides.items()}
+    candidates = {side: [_attempt(run, settings) for settings in CANDIDATES[side]] for side, run in sides.items()}
     best = {
-        side: max(found, key=lambda one: one.get("completions_per_s", 0.0))["settings"] for side, found in tried.items()
+        side: max(attempts, key=lambda attempt: attempt.get("completions_per_s", 0.0))["settings"]
+        for side, attempts in candidates.items()
     }
     trials: dict[str, list[Trial]] = {"rloo": [], "ppo": [], "trl.rloo": []}
     for _ in range(rounds):
@@ -328,15 +335,15 @@ def contest(data: Path, model: str, directory: Path, threads: int, rounds: int) 
         trials["ppo"].append(run_ours("ppo", workload, directory, best["ours"]))
     return {
         **{
-            f"{name}_{figure}": statistics.median(getattr(trial, figure) for trial in found)
+            f"{name}_{figure}": statistics.median(getattr(trial, figure) for trial in repeats)
             for figure in ("completions_per_s", "learner_tokens_per_s")
-            for name, found in trials.items()
+            for name, repeats in trials.items()
         },
         "reinforcement": {
             "settings": best,
             "prompt_tokens": workload.prompt_tokens,
-            "trials": {name: [asdict(trial) for trial in found] for name, found in trials.items()},
-            "tried": tried,
+            "trials": {name: [asdict(trial) for trial in repeats] for name, repeats in trials.items()},
+            "tried": candidates,
         },
     }
 
@@ -350,10 +357,10 @@ def _attempt(run: Callable[[Settings], Trial], settings: Settings) -> dict[str, 
 
 
 def main() -> None:
-    """TRL's process: a request in a file, the answer into another."""
+    """TRL's process: reads a request from one file, writes the answer to another."""
     request, answer = map(Path, sys.argv[1:])
-    asked = json.loads(request.read_text())
-    trial = train_trl(Workload(**asked["workload"]), f"{answer}.output", asked["settings"])
+    values = json.loads(request.read_text())
+    trial = train_trl(Workload(**values["workload"]), f"{answer}.output", values["settings"])
     answer.write_text(json.dumps(asdict(trial)))
 
 

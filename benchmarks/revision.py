@@ -1,14 +1,14 @@
-"""Critique-revision at engine speed: the pipeline's tokens per second beside the same requests given all at once.
+"""Does critique-revision run at engine speed? The pipeline's tokens per second against the same requests all at once.
 
     python -m benchmarks.revision --json FILE
 
-K = 2 rounds, so that each dialogue takes five turns one after the other: answer, critique, revision, critique,
-revision. Bound: every turn's recorded prompt and output length, seeded as the system's are, all given to bare vLLM at
-once, which waits for no turn. There are several times more dialogues than the engine holds, as in a real run, so that
-the last ones' turns weigh little.
-System: one generator in its actor, the pool, the journal. Both take turns, each round with other seeds; medians.
-``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache, by the engine's own counter: the
-turns of a dialogue stay on one engine. Goal: ``ratio`` at least 0.85.
+K = 2 rounds, so each dialogue takes five turns in sequence: answer, critique, revision, critique, revision. Bound: bare
+vLLM gets every turn's recorded prompt and output length at once, each seeded as in the system, so that no turn waits
+for another. There are several times more dialogues than the engine holds, as in a real run, so that the tail of the
+last dialogues weighs little.
+System: one generator in its actor, the pool, the journal. The two alternate, with new seeds in each round; figures are
+medians. ``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache, by the engine's own counter
+(all turns of a dialogue run on one engine). Goal: ``ratio`` at least 0.85.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ ROUNDS = 3
 
 
 def requests_of(chain: RevisionChain, constitution: Constitution, tokenizer: Any) -> Iterator[Bare]:
-    """The turns of a finished chain: the very prompts, and as many tokens as came out (with the EOS)."""
+    """One request for each turn of a finished chain: its prompt, and as many tokens as were generated (with EOS)."""
     form = HumanAssistant()
     principles = {principle.id: principle for principle in constitution.for_revision}
 
     def turn(prompt: str, answer: str) -> Bare:
-        made = len(encode(tokenizer, form.answer_prefix + answer)) + 1
-        return Bare(prompt_ids=tuple(prompt_ids(tokenizer, prompt)), max_tokens=made)
+        num_tokens = len(encode(tokenizer, form.answer_prefix + answer)) + 1
+        return Bare(prompt_ids=tuple(prompt_ids(tokenizer, prompt)), max_tokens=num_tokens)
 
     answer = chain.response
     yield turn(form.prompt(chain.prompt), answer)
@@ -93,17 +93,8 @@ def measure(num_prompts: int) -> dict[str, Any]:
     miniature = make(Miniature(), constitution)
     model = str(miniature.path("helpful_only"))
     all_prompts = list(read_prompts(str(miniature.path("red_team")), "red_team", lambda row: None))
-    engine = {"threads": 2, "max_length": 512, "max_in_flight": 256, "chunk_rows": 64, "kv_cache_gib": 0.5}
     with tempfile.TemporaryDirectory() as directory:
-        config = Config.model_validate(
-            {
-                "run_dir": f"{directory}/run",
-                "generator": {**engine, "model": model},
-                "sampling": {"max_tokens": 48},
-                "critique_revision": {"rounds": 2, "max_critique_tokens": 48, "max_revision_tokens": 48},
-                "resources": {"cpus": 2},
-            }
-        )
+        config = _config(f"{directory}/run", model)
         task = Revise(
             seed=0,
             constitution=constitution,
@@ -130,15 +121,33 @@ def measure(num_prompts: int) -> dict[str, Any]:
             for number in range(ROUNDS):
                 reseeded = replace(task, seed=number)
                 rounds.append(one_round(run, number, reseeded, all_prompts[50 : 50 + num_prompts], bare, loop))
-            hits, asked = loop.run_until_complete(pool.prefix_hits())
+            after = loop.run_until_complete(pool.prefix_hits())
             loop.run_until_complete(run.release())
             run.run_dir.close()
         bare.close()
+    return summary(rounds, num_prompts, (after[0] - before[0]) / max(1, after[1] - before[1]))
+
+
+def _config(run_dir: str, model: str) -> Config:
+    engine = {"threads": 2, "max_length": 512, "max_in_flight": 256, "chunk_rows": 64, "kv_cache_gib": 0.5}
+    return Config.model_validate(
+        {
+            "run_dir": run_dir,
+            "generator": {**engine, "model": model},
+            "sampling": {"max_tokens": 48},
+            "critique_revision": {"rounds": 2, "max_critique_tokens": 48, "max_revision_tokens": 48},
+            "resources": {"cpus": 2},
+        }
+    )
+
+
+def summary(rounds: Sequence[dict[str, float]], num_prompts: int, hit_rate: float) -> dict[str, Any]:
+    """Medians over the rounds; ``ratio`` is the median of the rounds' ratios."""
     return {
         "pipeline_tokens_per_s": statistics.median(r["tokens"] / r["system_s"] for r in rounds),
         "bound_tokens_per_s": statistics.median(r["tokens"] / r["bound_s"] for r in rounds),
         "ratio": statistics.median(r["bound_s"] / r["system_s"] for r in rounds),
-        "prefix_hit_rate": (hits - before[0]) / max(1, asked - before[1]),
+        "prefix_hit_rate": hit_rate,
         "num_prompts": num_prompts,
         "rounds": rounds,
     }

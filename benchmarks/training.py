@@ -1,16 +1,16 @@
-"""Training against TRL, doing the same work: supervised fine-tuning, preference models, and whole reinforcement stages.
+"""Training against TRL on the same work: supervised fine-tuning, preference models, and whole reinforcement stages.
 
     python -m benchmarks.training --data hh_harmless_pairs.jsonl --json benchmarks/results/training.json
 
-Same rows in the same order, same maximal length, global batch, optimizer, dtype, thread count and starting weights; no
-packing on either side. Ours goes through the DeepSpeed rank code that a run uses. TRL runs at its best here: no
-gradient checkpointing, no logging, and the fastest of several per-device batch sizes and sampling strategies, chosen
-in a first round; ours chooses its micro-batch size likewise. Then the two alternate, and the medians of all rounds are
-reported. Rates count non-padding tokens from the end of the first optimizer step to the end of the last. Both final
-models are scored on the same held-out rows by the same stock forward pass.
+Both sides have the same rows in the same order, maximum length, global batch, optimizer, dtype, thread count and
+initial weights; neither packs. Ours goes through the DeepSpeed rank code of a real run. TRL runs at its best: no
+gradient checkpointing, no logging, and the fastest of several per-device batch sizes and sampling strategies, chosen in
+a first round; ours chooses its micro-batch size in the same way. Then the two alternate, and the medians over all
+rounds are reported. Rates count non-padding tokens from the end of the first optimizer step to the end of the last.
+Both final models are evaluated on the same held-out rows with the same stock forward pass.
 
-Each side has one long-lived process, so that neither's global state reaches the other; the idle one sleeps. What is
-compared in reinforcement is in ``benchmarks.reinforcement``.
+Each side has one long-lived process, so that neither's global state affects the other; while one works, the other
+idles. ``benchmarks.reinforcement`` describes the comparison of reinforcement stages.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Workload:
     """Files that both sides train on."""
 
     model: str
-    rows: dict[str, str]  #: task to parquet of its training rows
+    rows: dict[str, str]  #: task -> parquet of its training rows
     heldout: dict[str, str]
     threads: int
 
@@ -54,8 +54,8 @@ class Workload:
 class Trial:
     """One training: ``rate`` in tokens (sft) or pairs (pm) per second, and the final model's held-out loss.
 
-    Sampling by length changes which pairs are in the timed steps, so pairs are counted in tokens: tokens per second
-    over the mean tokens of a pair.
+    Sampling by length changes which pairs fall into the timed steps, so the rate of pairs is taken from tokens: tokens
+    per second divided by the mean number of tokens in a pair.
     """
 
     rate: float
@@ -106,7 +106,7 @@ def make_model(texts: list[str], path: Path) -> Any:
 
 
 def encode(tokenizer: Any, pair: dict[str, str]) -> dict[str, Any] | None:
-    """One pair's token ids; None when it is too long or its answers are one text."""
+    """One pair's token ids; None if it is too long or its answers are the same."""
     prompt = pair["chosen"][: pair["chosen"].rindex("\n\nAssistant:") + len("\n\nAssistant:")]
     chosen, rejected = ([*tokenizer.encode(pair[side]), tokenizer.eos_token_id] for side in ("chosen", "rejected"))
     if max(len(chosen), len(rejected)) > MAX_LENGTH or chosen == rejected:
@@ -116,13 +116,13 @@ def encode(tokenizer: Any, pair: dict[str, str]) -> dict[str, Any] | None:
 
 
 def common_prefix(first: list[int], second: list[int]) -> int:
-    """Length of what both begin with: a token that spans the end of the prompt belongs to the answer."""
+    """Length of the common prefix: a token that spans the end of the prompt belongs to the answer."""
     same = (a == b for a, b in zip(first, second, strict=False))
     return next((i for i, equal in enumerate(same) if not equal), min(len(first), len(second)))
 
 
 def write(examples: list[dict[str, Any]], name: str, directory: Path) -> str:
-    """The examples as the parquet rows that our trainers read."""
+    """Write the examples as parquet rows for our trainers; returns the path."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -143,7 +143,7 @@ def count_tokens(rows: list[dict[str, Any]]) -> int:
 
 
 class Clock:
-    """Times the ends of optimizer steps, with the tokens and rows learned until then."""
+    """Records when optimizer steps end, with the number of tokens learned by then."""
 
     def __init__(self) -> None:
         self._ticks: list[tuple[float, float, int]] = []
@@ -155,14 +155,14 @@ class Clock:
     def rates(self) -> tuple[float, float]:
         """Tokens per second, and per second of CPU time, from the end of the first step to the end of the last.
 
-        The second is steadier when something else runs on the machine.
+        The latter varies less when something else runs on the machine.
         """
         (wall, cpu, tokens), (last_wall, last_cpu, last_tokens) = self._ticks[0], self._ticks[-1]
         return (last_tokens - tokens) / (last_wall - wall), (last_tokens - tokens) / (last_cpu - cpu)
 
 
 def heldout_loss(task: str, model: Any, rows: list[dict[str, Any]]) -> float:
-    """The same measure for both sides: stock forward passes, one row at a time."""
+    """The held-out loss, measured alike for both sides: stock forward passes, one row at a time."""
     import torch
     from torch.nn import functional
 
@@ -237,27 +237,24 @@ def _trial(task: str, clock: Clock, model: Any, workload: Workload) -> Trial:
 
 def train_trl(task: str, workload: Workload, output: str, per_device: int, sampling: str) -> Trial:
     import torch
-    from datasets import Dataset
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        TrainerCallback,
-    )
-    from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
-
-    from rlaif.training.batches import read_rows
+    from transformers import TrainerCallback
 
     torch.set_num_threads(workload.threads)
     torch.manual_seed(0)
-    rows = read_rows(workload.rows[task])
     clock = Clock()
 
     class Ticks(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            clock.tick(int(trainer._total_train_tokens))  # counted by TRL itself, without padding
+            clock.tick(int(trainer._total_train_tokens))  # TRL's own count, without padding
 
-    settings: dict[str, Any] = {
+    new_trainer = {"sft": _trl_sft_trainer, "pm": _trl_pm_trainer}[task]
+    trainer = new_trainer(workload, _trl_settings(task, output, per_device, sampling), Ticks())
+    trainer.train()
+    return _trial(task, clock, trainer.model, workload)
+
+
+def _trl_settings(task: str, output: str, per_device: int, sampling: str) -> dict[str, Any]:
+    return {
         "output_dir": output,
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": BATCH_SIZE // per_device,
@@ -280,45 +277,62 @@ def train_trl(task: str, workload: Workload, output: str, per_device: int, sampl
         "dataloader_pin_memory": False,
         "seed": 0,
     }
+
+
+def _trl_sft_trainer(workload: Workload, settings: dict[str, Any], callback: Any) -> Any:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from rlaif.training.batches import read_rows
+
     tokenizer = AutoTokenizer.from_pretrained(workload.model)
-    if task == "sft":
-        model = AutoModelForCausalLM.from_pretrained(workload.model, dtype=torch.float32)
-        data = Dataset.from_list(
-            [
-                {
-                    "input_ids": row["input_ids"],
-                    "completion_mask": [int(i >= row["prompt_length"]) for i in range(len(row["input_ids"]))],
-                }
-                for row in rows
-            ]
-        )
-        config = SFTConfig(**settings, completion_only_loss=True)
-        trainer: Any = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()])
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(workload.model, num_labels=1, dtype=torch.float32)
-        generator = torch.Generator().manual_seed(0)  # the same new head as ours
-        head = model.score.weight
-        with torch.no_grad():
-            head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[1] + 1))
-        data = Dataset.from_list(
-            [
-                {
-                    "chosen_ids": row["input_ids_1"],
-                    "rejected_ids": row["input_ids_2"],
-                    "length": max(len(row["input_ids_1"]), len(row["input_ids_2"])),
-                }
-                for row in rows
-            ]
-        )
-        config = RewardConfig(**settings, remove_unused_columns=False)  # the sampler needs the lengths
-        trainer = RewardTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[Ticks()])
-    trainer.train()
-    return _trial(task, clock, trainer.model, workload)
+    model = AutoModelForCausalLM.from_pretrained(workload.model, dtype=torch.float32)
+    data = Dataset.from_list(
+        [
+            {
+                "input_ids": row["input_ids"],
+                "completion_mask": [int(i >= row["prompt_length"]) for i in range(len(row["input_ids"]))],
+            }
+            for row in read_rows(workload.rows["sft"])
+        ]
+    )
+    config = SFTConfig(**settings, completion_only_loss=True)
+    return SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[callback])
+
+
+def _trl_pm_trainer(workload: Workload, settings: dict[str, Any], callback: Any) -> Any:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    from rlaif.training.batches import read_rows
+
+    tokenizer = AutoTokenizer.from_pretrained(workload.model)
+    model = AutoModelForSequenceClassification.from_pretrained(workload.model, num_labels=1, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)  # the same new head as ours
+    head = model.score.weight
+    with torch.no_grad():
+        head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[1] + 1))
+    data = Dataset.from_list(
+        [
+            {
+                "chosen_ids": row["input_ids_1"],
+                "rejected_ids": row["input_ids_2"],
+                "length": max(len(row["input_ids_1"]), len(row["input_ids_2"])),
+            }
+            for row in read_rows(workload.rows["pm"])
+        ]
+    )
+    config = RewardConfig(**settings, remove_unused_columns=False)  # the sampler needs the lengths
+    return RewardTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[callback])
 
 
 # ---------------------------------------------------------------------------------------------------- the contest
 def serve(side: str, workload: Workload, directory: str, pipe: Any) -> None:
-    """One side's process: trains on request until the pipe closes."""
+    """One side's process: trains on request, until it is sent None."""
     sys.stdout = sys.stderr
     train = {"ours": train_ours, "trl": train_trl}[side]
     while (request := pipe.recv()) is not None:
@@ -338,7 +352,7 @@ class Side:
     def train(self, task: str, settings: dict[str, Any], timeout_s: float = 1200) -> Trial:
         self._pipe.send((task, settings))
         if not self._pipe.poll(timeout_s):
-            raise TimeoutError(f"no result of {task} with {settings} within {timeout_s:.0f} s")
+            raise TimeoutError(f"no result for {task} with {settings} within {timeout_s:.0f} s")
         return self._pipe.recv()
 
     def close(self) -> None:
@@ -356,24 +370,24 @@ CANDIDATES = {
 
 
 def contest(sides: dict[str, Side], task: str, rounds: int) -> dict[str, Any]:
-    """Choose each side's fastest settings, then alternate; returns all trials."""
-    chosen, tried = {}, {}
+    """Choose each side's fastest settings, then alternate; returns medians and all trials."""
+    fastest, first_round = {}, {}
     for name, side in sides.items():
-        side.train(task, CANDIDATES[name][0])  # a first training pays for caches and lazy imports
-        tried[name] = [(side.train(task, settings), settings) for settings in CANDIDATES[name]]
-        chosen[name] = max(tried[name], key=lambda pair: pair[0].rate)[1]
+        side.train(task, CANDIDATES[name][0])  # a first training, to fill caches and do lazy imports
+        first_round[name] = [(side.train(task, settings), settings) for settings in CANDIDATES[name]]
+        fastest[name] = max(first_round[name], key=lambda pair: pair[0].rate)[1]
     trials: dict[str, list[Trial]] = {name: [] for name in sides}
     for index in range(rounds):
         for name in list(sides) if index % 2 == 0 else list(sides)[::-1]:
-            trials[name].append(sides[name].train(task, chosen[name]))
+            trials[name].append(sides[name].train(task, fastest[name]))
     return {
         name: {
-            "settings": chosen[name],
+            "settings": fastest[name],
             "rate": statistics.median(trial.rate for trial in trials[name]),
             "heldout_loss": trials[name][-1].heldout_loss,
             "rate_per_cpu_s": statistics.median(trial.rate_per_cpu_s for trial in trials[name]),
             "trials": [asdict(trial) for trial in trials[name]],
-            "tried": [{**settings, "rate": trial.rate} for trial, settings in tried[name]],
+            "tried": [{**settings, "rate": trial.rate} for trial, settings in first_round[name]],
         }
         for name in sides
     }
@@ -394,23 +408,23 @@ def machine() -> dict[str, Any]:
     }
 
 
-def result(found: dict[str, dict[str, Any]], threads: int) -> dict[str, Any]:
-    """The figures by name, then everything they come from. Final losses are on the held-out rows."""
-    sft, pm = found["sft"], found["pm"]
+def result(contests: dict[str, dict[str, Any]], threads: int) -> dict[str, Any]:
+    """The figures by name, then everything behind them. Final losses are on the held-out rows."""
+    sft, pm = contests["sft"], contests["pm"]
     return {
         "sft_tokens_per_s": sft["ours"]["rate"],
         "pm_pairs_per_s": pm["ours"]["rate"],
         "trl.sft_tokens_per_s": sft["trl"]["rate"],
         "trl.pm_pairs_per_s": pm["trl"]["rate"],
         **{
-            f"{prefix}{task}_{figure}": found[task][side][key]
+            f"{prefix}{task}_{figure}": contests[task][side][key]
             for key, figure in (("heldout_loss", "final_loss"), ("rate_per_cpu_s", "rate_per_cpu_s"))
-            for task in found
+            for task in contests
             for side, prefix in (("ours", ""), ("trl", "trl."))
         },
         "threads": threads,
         "machine": machine(),
-        "details": found,
+        "details": contests,
     }
 
 
@@ -425,14 +439,14 @@ def main() -> None:
         workload = make_workload(arguments.data, Path(directory), arguments.threads)
         sides = {name: Side(name, workload, directory) for name in CANDIDATES}
         try:
-            found = {task: contest(sides, task, arguments.rounds) for task in ("sft", "pm")}
+            contests = {task: contest(sides, task, arguments.rounds) for task in ("sft", "pm")}
         finally:
             for side in sides.values():
                 side.close()
-        reinforced = reinforcement.contest(
+        stages = reinforcement.contest(
             arguments.data, workload.model, Path(directory), arguments.threads, arguments.rounds
         )
-    figures = result(found, arguments.threads) | reinforced
+    figures = result(contests, arguments.threads) | stages
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():
