@@ -1,6 +1,7 @@
-"""The rival of the inference benchmarks: vLLM alone, with the engine arguments of a run, in a process of its own.
+"""The baseline of the inference benchmarks: vLLM without the system, with a run's engine arguments, in its own process.
 
-Requests go in all at once, as one ``LLM.generate`` call or added to the engine and stepped; the faster way counts.
+All requests are submitted at once, either in one ``LLM.generate`` call or by adding them to the engine and stepping it;
+the faster of the two counts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Bare:
-    """One request: a prompt, how many tokens to make (EOS ignored), and the choices to score (then one token)."""
+    """One request: prompt, number of tokens to generate (EOS is ignored), and any choices to score (then one token)."""
 
     prompt_ids: tuple[int, ...]
     max_tokens: int = 1
@@ -35,7 +36,7 @@ class Timing:
 
 
 class BareEngine:
-    """Opened in a process of its own, which sleeps while the system is measured."""
+    """vLLM in a process of its own, which idles while the system is measured."""
 
     def __init__(self, model: str, settings: PoolSettings) -> None:
         context = multiprocessing.get_context("spawn")
@@ -56,7 +57,7 @@ class BareEngine:
         deadline = time.monotonic() + TIMEOUT_S
         while not self._ours.poll(0.05):
             if not self._process.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the bare engine died or hangs")
+                raise RuntimeError("the bare engine died or hung")
         return self._ours.recv()
 
 
@@ -69,8 +70,8 @@ def _serve(pipe: Any, model: str, settings: PoolSettings) -> None:
 
     backend = VLLMBackend(read_model(model, field="model", max_length=settings.max_length, pooling=False), settings)
     pipe.send("ready")
-    while (asked := pipe.recv()) is not None:
-        requests, way = asked
+    while (order := pipe.recv()) is not None:
+        requests, way = order
         pipe.send(_timed(backend._llm, requests, way))  # vLLM itself, opened as the system opens it
 
 
@@ -79,8 +80,8 @@ def _timed(llm: Any, requests: list[Bare], way: str) -> Timing:
     outputs = _generate(llm, requests) if way == "generate" else _step(llm.llm_engine, requests)
     seconds = time.perf_counter() - started
     assert len(outputs) == len(requests)
-    asked = sum(len(request.prompt_ids) for request in requests)
-    return Timing(way=way, seconds=seconds, cached=sum(o.num_cached_tokens or 0 for o in outputs) / asked)
+    num_prompt_tokens = sum(len(request.prompt_ids) for request in requests)
+    return Timing(way=way, seconds=seconds, cached=sum(o.num_cached_tokens or 0 for o in outputs) / num_prompt_tokens)
 
 
 def _generate(llm: Any, requests: list[Bare]) -> list[Any]:

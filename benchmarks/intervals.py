@@ -8,7 +8,7 @@ import numpy as np
 
 
 def paired_interval(differences: Sequence[float]) -> dict[str, float]:
-    """Mean and 95% interval of paired differences, by Student's t. One alone has no interval."""
+    """Mean and 95% interval of paired differences, by Student's t; infinitely wide for a single one."""
     from scipy.stats import t
 
     num, mean = len(differences), float(np.mean(differences))

@@ -1,14 +1,16 @@
-"""What labels cost: the system's judgements per second beside bare vLLM, the second order, four principles.
+"""What do labels cost? The system's judgements per second against bare vLLM's; the second order; four principles.
 
     python -m benchmarks.labelling --json FILE
 
-Dialogues of 300 tokens with answers of 24, judged by the miniature's feedback model. Raw: exactly the token ids that
-the system asks, in both orders, given to bare vLLM at once, with the same engine arguments, threads and prefix cache;
-the faster of one batch call and a stepped engine. System: one labeller in its actor, the pool, the journal. Both take
-turns over fresh dialogues each round, so that nothing is cached from before; medians of the rounds.
+The miniature's feedback model judges dialogues of 300 tokens with answers of 24. Raw: bare vLLM gets exactly the token
+ids that the system would send, in both orders and all at once, with the same engine arguments, threads and prefix
+cache; the faster of one batch call and a stepped engine counts. System: one labeller in its actor, the pool, the
+journal. The two alternate, with fresh dialogues in each round so that nothing is cached from before; figures are
+medians of rounds.
 
-``both_orders_cost``: bare vLLM, both orders over first orders alone. ``four_principles_cost``: the system with
-``labelling.principles=4`` over 1. ``prefix_hit_rate``: share of the system's prompt tokens found in the prefix cache.
+``both_orders_cost``: bare vLLM's time for both orders over that for first orders only. ``four_principles_cost``: the
+system's time with ``labelling.principles=4`` over that with 1. ``prefix_hit_rate``: share of the system's prompt tokens
+found in the prefix cache.
 Goals on two cores: ``ratio_to_raw`` at least 0.9, ``both_orders_cost`` at most 1.5, ``four_principles_cost`` at most
 2.8.
 """
@@ -47,7 +49,7 @@ ROUNDS = 5
 
 # ---------------------------------------------------------------------------------------------------- the workload
 class Texts:
-    """Texts of a wanted number of tokens, none like another, from the miniature's own sentences."""
+    """Distinct texts of a given number of tokens, built from the miniature's own sentences."""
 
     def __init__(self, miniature: MiniaturePaths, seed: int = 0) -> None:
         self.tokenizer: Any = load_tokenizer(miniature.path("feedback"))
@@ -69,27 +71,27 @@ class Texts:
 
 
 class Recorder:
-    """A ChoiceScorer that notes what it is asked: the very token ids for bare vLLM."""
+    """A ChoiceScorer that records its requests, so that bare vLLM gets the very same token ids."""
 
     max_length, model_version, policy_version = 4096, "recorder", 0
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.asked: list[Bare] = []
+        self.requests: list[Bare] = []
 
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
-        self.asked.append(Bare(prompt_ids=tuple(prompt_ids), choice_ids=tuple(choice_ids)))
+        self.requests.append(Bare(prompt_ids=tuple(prompt_ids), choice_ids=tuple(choice_ids)))
         return tuple(-0.69 for _ in choice_ids)
 
 
 def requests_of(pairs: Sequence[Comparison], task: Label, tokenizer: Any) -> list[Bare]:
-    """What the system asks for ``pairs``, a pair's two orders side by side."""
+    """The requests that the system would make for ``pairs``; a pair's two orders are adjacent."""
 
     async def ask() -> list[Bare]:
         recorder = Recorder(tokenizer)
         for pair in pairs:
-            await task(recorder, pair)  # type: ignore[arg-type]  # asked for choices alone
-        return recorder.asked
+            await task(recorder, pair)  # type: ignore[arg-type]  # only asked for choices
+        return recorder.requests
 
     return asyncio.run(ask())
 
@@ -105,7 +107,7 @@ def label_task(constitution: Constitution, principles: int) -> Label:
 
 # -------------------------------------------------------------------------------------------------------- measuring
 class System:
-    """One labeller behind the pool; its rounds are journalled."""
+    """One labeller in a pool; its results are journalled."""
 
     def __init__(self, run: Run, pool: Pool) -> None:
         self._run, self._pool = run, pool
@@ -123,16 +125,16 @@ def one_round(number: int, num_pairs: int, texts: Texts, bare: BareEngine, syste
     def fresh(name: str, num: int) -> list[Comparison]:
         return [texts.pair(f"{name}-{number}-{i}") for i in range(num)]
 
-    found: dict[str, Any] = {}
+    times: dict[str, Any] = {}
     for way in ("generate", "step"):
-        asked = requests_of(fresh(way, num_pairs), once, texts.tokenizer)
-        found[way] = bare.time(asked, way)
+        requests = requests_of(fresh(way, num_pairs), once, texts.tokenizer)
+        times[way] = bare.time(requests, way)
         both = requests_of(fresh(f"first-{way}", num_pairs), once, texts.tokenizer)
-        found[f"{way}_first_order"] = bare.time(both[::2], way)
-    found["system"] = loop.run_until_complete(system.time(f"one/{number}", once, fresh("system", num_pairs)))
+        times[f"{way}_first_order"] = bare.time(both[::2], way)
+    times["system"] = loop.run_until_complete(system.time(f"one/{number}", once, fresh("system", num_pairs)))
     num_few = num_pairs // 2
-    found["four"] = loop.run_until_complete(system.time(f"four/{number}", fourfold, fresh("four", num_few))) * 2
-    return found
+    times["four"] = loop.run_until_complete(system.time(f"four/{number}", fourfold, fresh("four", num_few))) * 2
+    return times
 
 
 def measure(num_pairs: int) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def measure(num_pairs: int) -> dict[str, Any]:
 
 
 def summary(rounds: Sequence[dict[str, Any]], num_pairs: int, hit_rate: float) -> dict[str, Any]:
-    """Medians over the rounds; ratios are medians of each round's own."""
+    """Medians over the rounds; a ratio is the median of the rounds' ratios."""
 
     def median(of: Any) -> float:
         return statistics.median(of(r) for r in rounds)

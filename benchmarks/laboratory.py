@@ -1,8 +1,8 @@
-"""Preference models on the miniature, in one process: pairs of its world, its judge's labels, the truth about them.
+"""Preference models on the miniature, in one process: its world's pairs, its judge's labels, and the truth about them.
 
-Models, constitution and training settings are the quickstart's; the feedback model has no planted slot bias. Pairs are
-written by the world itself, two answers of different classes drawn as the judge's own training draws them, so that
-every pair has a true preference.
+Models, constitution and training settings are the quickstart's, but the feedback model has no planted slot bias. The
+world itself writes the pairs: two answers of different classes, drawn as for the judge's own training, so that every
+pair has a true preference.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rlaif.training.training_sets import PairBuilder, write_pair_rows
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 SETTINGS = ("miniature.slot_bias=0", "labeller.engine=hf", "labeller.threads=1", "preference_trainer.threads=1")
 
-AXES: Mapping[Axis, str] = {"red_team": "harmless", "helpful": "helpful"}  #: as preference-model rows name them
+AXES: Mapping[Axis, str] = {"red_team": "harmless", "helpful": "helpful"}  #: their names in preference-model rows
 
 
 class Laboratory:
@@ -50,7 +50,7 @@ class Laboratory:
 
     # ------------------------------------------------------------------------------------------------ pairs
     def comparisons(self, name: str, axis: Axis, num: int, *, heldout: bool = False) -> list[Comparison]:
-        """Always the same ones for a name. ``heldout``: about requests that no model was trained on."""
+        """``num`` pairs, always the same for a name. ``heldout``: about requests that no model was trained on."""
         rng = Random(seed_from("laboratory", name, axis))
         return [self._comparison(rng, f"{name}:{axis}:{i}", axis, heldout) for i in range(num)]
 
@@ -99,13 +99,13 @@ class Laboratory:
             dialogue_format=self.config.dialogue_format,
         )
         pool = await InProcessPools(self.config).open("labeller", str(self.paths.path("feedback")))
-        done = [one async for back in pool.run(task, pairs) for one in back]
+        results = [result async for back in pool.run(task, pairs) for result in back]
         await pool.close()
-        found = {one.row.id: one.record for one in done if one.record is not None}
-        return [found[pair.id] for pair in pairs]
+        labels = {result.row.id: result.record for result in results if result.record is not None}
+        return [labels[pair.id] for pair in pairs]
 
     def truth(self, labels: Sequence[Preference]) -> dict[str, float]:
-        """1 where answer_1 is truly better, else 0."""
+        """Label id -> 1 where answer_1 is truly better, else 0."""
         return {judged.id: float(judged.truly_better == 1) for judged in judge_labels(labels, self.lexicon)}
 
     # ---------------------------------------------------------------------------------------------- fitting
@@ -123,7 +123,7 @@ class Laboratory:
         return [{**row, "axis": axes[row["id"]]} for row in self.builder.from_labels(labels, probs)]
 
     def fit(self, rows: Sequence[Row], heldout: Sequence[Row], seed: int) -> dict[str, float]:
-        """Fit a preference model with the quickstart's settings; what ``passes`` reports of ``heldout``."""
+        """Fit a preference model with the quickstart's settings; returns the report of ``passes`` on ``heldout``."""
         return self.passes(rows, {"heldout": heldout}, self.config.preference_model.fit, seed)["heldout"]
 
     def passes(
@@ -136,10 +136,10 @@ class Laboratory:
         start: Path | None = None,
         save: Path | None = None,
     ) -> dict[str, dict[str, float]]:
-        """One phase of a run's own preference training, in this process, from the base or from a model that an earlier
-        phase saved; for each set of ``reported`` rows the figures of a run's own report.
+        """Run one phase of preference training as a run does, but in this process, starting from the base model or from
+        the model saved by an earlier phase. Returns a run's own figures for each set of ``reported`` rows.
 
-        Give reported rows the truth as their probabilities, and what is reported of them is measured against the truth.
+        To measure a model against the truth, give the reported rows the truth as their probabilities.
         """
         import torch
 

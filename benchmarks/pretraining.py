@@ -1,29 +1,30 @@
-"""Does pretraining on voted answers (PMP) save labels? The preference model's (PM's) learning curve with and without.
+"""Does pretraining on voted answers (PMP) save labels? The preference model's (PM's) learning curves with and without.
 
     python -m benchmarks.pretraining --json benchmarks/results/pretraining.json --plot pretraining.svg
 
 A PM is fitted on 25 to 200 labelled pairs of the miniature, half of them AI harmlessness labels and half human
-helpfulness pairs, as the quickstart mixes them, in three ways: ``alone``; after one pass over the quickstart's
-``votes``, which are about benign questions alone; after one pass over ``moderated`` votes, about questions of both
-kinds. Accuracy is measured against the truth on pairs about requests that no model was trained on, half of each axis.
+helpfulness pairs, as in the quickstart, in three ways: ``alone``, without pretraining; after one pass over the
+quickstart's ``votes``, which are about benign questions only; after one pass over ``moderated`` votes, which are about
+benign and harmful questions. Accuracy is measured against the truth on pairs about requests that no model was trained
+on, half of them from each axis.
 
-The moderated votes stand for a public site whose moderators take harmful answers down. A harmful question keeps the
-answers that decline with a reason, those that decline without one, and those off the topic (help with something
-benign), and people vote for them in this order. So the votes hold no harmful answer and no verdict on one. (The
-quickstart cannot use them: its control experiment, RL on shuffled labels, needs votes that say nothing of harm.)
+The moderated votes imitate a public site whose moderators delete harmful answers. What remains under a harmful question
+are refusals with a reason, refusals without one, and off-topic answers (help with something benign); people vote for
+them in this order. So the votes contain no harmful answer and no verdict on one. (The quickstart cannot use them: its
+control experiment, RL on shuffled labels, needs votes that carry no information about harm.)
 
-Each fit is made by two recipes, the same for every way: the quickstart's rate, and the published rule that the fit's
-rate is a tenth of pretraining's (with more steps, since it learns slower). Few labels are gone through more often, so
-that every fit has its recipe's least number of optimizer steps: otherwise few labels would also mean a model that was
-hardly trained, and pretraining would be praised for its steps. A way's curve takes at each number of labels the recipe
-that did better on ``validation`` pairs, which are about other requests than the held-out ones.
+Every fit uses two recipes, the same for all three ways: the quickstart's learning rate, and the published rule of a
+tenth of the pretraining rate (with more steps, since it learns more slowly). Small sets of labels get more epochs, so
+that every fit takes its recipe's minimum number of optimizer steps: otherwise few labels would also mean an
+undertrained model, and pretraining would get credit for its extra steps. At each number of labels, a way's curve takes
+the recipe with the better accuracy on ``validation`` pairs, whose requests differ from the held-out ones.
 
-How to read it: ``curves`` has the mean accuracy over seeds by number of labels, of both axes together and of each;
-``gain`` the paired difference to ``alone`` with its 95% interval (Student's t over the seeds); ``labels_needed`` where
-each curve first reaches an accuracy, interpolated on the logarithm of the number of labels: 25 stands for "at most 25",
-null for "not with 200"; ``recipe_curves`` the same curves for each recipe by itself; ``votes_alone``, for each seed,
-the accuracy after the pass over the votes and before any label: below 0.5 on an axis, the votes taught the opposite
-and the labels have to undo it.
+How to read it: ``curves``: mean accuracy over the seeds by number of labels, for both axes together and for each;
+``gain``: paired difference to ``alone`` with its 95% interval (Student's t over the seeds); ``labels_needed``: where
+each curve first reaches an accuracy, interpolated on the logarithm of the number of labels (25 means "at most 25", null
+means "not even with 200"); ``recipe_curves``: the same curves for each recipe separately; ``votes_alone``: for each
+seed, the accuracy after the pass over the votes and before any label. Below 0.5 on an axis, the votes taught the
+opposite, and the labels have to undo it.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ from rlaif.seeds import seed_from
 from rlaif.training.batches import Row
 
 NUMS_LABELS = (25, 50, 100, 200)
-NUM_VALIDATION = 150  #: pairs of each axis
+NUM_VALIDATION = 150  #: pairs for each axis
 TARGETS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 WAYS = ("alone", "votes", "moderated")
 FIGURES = {"both": "accuracy", "harmless": "accuracy_harmless", "helpful": "accuracy_helpful"}
 
-#: Harmful questions on the moderated site: how often each kind of answer stands there, and its median of votes.
+#: Harmful questions on the moderated site: frequency of each kind of answer, and its median number of votes.
 STANDING: Mapping[PromptKind, float] = {"refusal": 0.5, "evasive": 0.25, "malformed": 0.25}
 MEDIAN_VOTES: Mapping[PromptKind, float] = {"refusal": 12, "evasive": 3, "malformed": 0}
 
-Curve = Sequence[float]  #: accuracy for each of NUMS_LABELS
+Curve = Sequence[float]  #: accuracy at each of NUMS_LABELS
 Accuracies = Mapping[str, float]  #: by FIGURES
 
 
@@ -86,7 +87,7 @@ RECIPES = {
 
 # ------------------------------------------------------------------------------------------------------ material
 def moderated_votes(world: World) -> list[dict[str, Any]]:
-    """The quickstart's questions, and as many harmful ones as the site's moderators leave them."""
+    """The quickstart's questions and the same number of harmful ones, with the answers that the moderators leave."""
     rng = Random(seed_from("moderated", world.seed))
     return [*votes(world), *(_moderated(rng, world) for _ in range(NUM_QUESTIONS))]
 
@@ -110,7 +111,7 @@ def _voted(rng: Random, world: World, request: WorldRequest) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Rows to learn from; a fit takes ``ai`` and ``human`` ones by turns. ``votes``: by way."""
+    """Rows to learn from; a fit takes ``ai`` and ``human`` rows alternately. ``votes``: by way."""
 
     votes: Mapping[str, Sequence[Row]]
     ai: Sequence[Row]
@@ -121,23 +122,23 @@ class Material:
 
 
 def material(laboratory: Laboratory, seed: int) -> Material:
-    """The pairs of one seed; the votes are the same for all."""
+    """The rows of one seed; the votes are the same for every seed."""
     num = max(NUMS_LABELS) // 2
     labels = laboratory.labels(laboratory.comparisons(f"pretraining-{seed}", "red_team", num))
     human = list(read_pairs(str(laboratory.paths.path("helpful_pairs")), print))
-    chosen = Random(seed_from("pretraining", seed)).sample(human, num)
+    sample = Random(seed_from("pretraining", seed)).sample(human, num)
     return Material(
         votes={
             "votes": vote_rows(laboratory, votes(laboratory.world)),
             "moderated": vote_rows(laboratory, moderated_votes(laboratory.world)),
         },
         ai=laboratory.rows(labels, {label.id: label.prob for label in labels if label.prob is not None}),
-        human=[dict(row) for row in laboratory.builder.from_pairs(chosen)],
+        human=[dict(row) for row in laboratory.builder.from_pairs(sample)],
     )
 
 
 def vote_rows(laboratory: Laboratory, questions: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Pretraining pairs, as a run reads them from a file."""
+    """Pretraining pairs, built as in a run that reads the questions from a file."""
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.write("".join(json.dumps(question) + "\n" for question in questions))
         file.flush()
@@ -145,7 +146,7 @@ def vote_rows(laboratory: Laboratory, questions: Sequence[Mapping[str, Any]]) ->
 
 
 def judged_rows(laboratory: Laboratory, name: str, num: int, *, heldout: bool) -> list[Row]:
-    """``num`` pairs of each axis, with the truth as their labels."""
+    """``num`` pairs for each axis, with the truth as their labels."""
     pairs = [p for axis in AXES for p in laboratory.comparisons(name, axis, num, heldout=heldout)]
     labels = laboratory.labels(pairs)
     return laboratory.rows(labels, laboratory.truth(labels))
@@ -164,49 +165,49 @@ def accuracies(metrics: Mapping[str, float]) -> Accuracies:
 
 
 def one_seed(num_heldout: int, seed: int) -> dict[str, Any]:
-    """Way -> recipe -> part -> accuracies at each number of labels; and after the votes alone."""
+    """Way -> recipe -> part -> accuracies at each number of labels; ``votes_alone`` -> way -> held-out accuracies."""
     laboratory = Laboratory()
-    known = material(laboratory, seed)
+    training = material(laboratory, seed)
     parts = {
         "heldout": judged_rows(laboratory, "test", num_heldout, heldout=True),
         "validation": judged_rows(laboratory, "validation", NUM_VALIDATION, heldout=False),
     }
-    found: dict[str, Any] = {"votes_alone": {}}
+    curves: dict[str, Any] = {"votes_alone": {}}
     for way in WAYS:
         with tempfile.TemporaryDirectory() as directory:
             start = None
-            if way in known.votes:
+            if way in training.votes:
                 start = Path(directory) / "pretrained"
                 passes = laboratory.config.preference_model.pretraining
-                reports = laboratory.passes(known.votes[way], parts, passes, seed, save=start)
-                found["votes_alone"][way] = accuracies(reports["heldout"])
+                reports = laboratory.passes(training.votes[way], parts, passes, seed, save=start)
+                curves["votes_alone"][way] = accuracies(reports["heldout"])
             for name, recipe in RECIPES.items():
-                found.setdefault(way, {})[name] = _curves(laboratory, known, parts, recipe, seed, start)
-    print(json.dumps({"seed": seed, **found}), flush=True)
-    return found
+                curves.setdefault(way, {})[name] = _curves(laboratory, training, parts, recipe, seed, start)
+    print(json.dumps({"seed": seed, **curves}), flush=True)
+    return curves
 
 
 def _curves(
     laboratory: Laboratory,
-    known: Material,
+    training: Material,
     parts: Mapping[str, Sequence[Row]],
     recipe: Recipe,
     seed: int,
     start: Path | None,
 ) -> dict[str, list[Accuracies]]:
     """Part -> accuracies at each number of labels."""
-    found: dict[str, list[Accuracies]] = {part: [] for part in parts}
+    curves: dict[str, list[Accuracies]] = {part: [] for part in parts}
     for num in NUMS_LABELS:
         passes = optimization(laboratory, recipe, num)
-        reports = laboratory.passes(known.labelled(num), parts, passes, seed, start=start)
+        reports = laboratory.passes(training.labelled(num), parts, passes, seed, start=start)
         for part in parts:
-            found[part].append(accuracies(reports[part]))
-    return found
+            curves[part].append(accuracies(reports[part]))
+    return curves
 
 
 # ------------------------------------------------------------------------------------------------------- summary
 def chosen_recipes(seeds: Sequence[Mapping[str, Any]], way: str) -> list[str]:
-    """At each number of labels the recipe with the better mean accuracy on validation pairs."""
+    """The recipe with the better mean accuracy on validation pairs, at each number of labels."""
 
     def validated(recipe: str, place: int) -> float:
         return float(np.mean([seed[way][recipe]["validation"][place]["both"] for seed in seeds]))
@@ -215,14 +216,14 @@ def chosen_recipes(seeds: Sequence[Mapping[str, Any]], way: str) -> list[str]:
 
 
 def heldout_curves(seed: Mapping[str, Any], way: str, recipes: Sequence[str]) -> dict[str, Curve]:
-    """Axis -> curve of one seed, with one recipe for each number of labels."""
+    """Axis -> curve of one seed; ``recipes`` has one for each number of labels."""
     return {
         axis: [seed[way][recipe]["heldout"][place][axis] for place, recipe in enumerate(recipes)] for axis in FIGURES
     }
 
 
 def labels_needed(curve: Curve, target: float) -> float | None:
-    """Where the curve first reaches ``target``, between two points on the logarithm of the labels."""
+    """Where the curve first reaches ``target``, interpolated on the logarithm of the number of labels."""
     points = list(zip(np.log(NUMS_LABELS), curve, strict=True))
     if points[0][1] >= target:
         return float(NUMS_LABELS[0])
@@ -232,8 +233,8 @@ def labels_needed(curve: Curve, target: float) -> float | None:
     return None
 
 
-def compared(seeds: Sequence[Mapping[str, Any]], recipes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Mean curves, gains over the fit alone and labels needed, with the given recipes of each way."""
+def compare(seeds: Sequence[Mapping[str, Any]], recipes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Mean curves, gains over the fit without pretraining, and labels needed, with the given recipes of each way."""
     each = {way: [heldout_curves(seed, way, recipes[way]) for seed in seeds] for way in WAYS}
     means = {
         way: {axis: np.mean([curves[axis] for curves in of], axis=0).tolist() for axis in FIGURES}
@@ -257,19 +258,19 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "num_labels": NUMS_LABELS,
         "chosen_recipes": recipes,
-        **compared(seeds, recipes),
+        **compare(seeds, recipes),
         "recipe_curves": {
-            name: compared(seeds, {way: [name] * len(NUMS_LABELS) for way in WAYS})["curves"] for name in RECIPES
+            name: compare(seeds, {way: [name] * len(NUMS_LABELS) for way in WAYS})["curves"] for name in RECIPES
         },
         "votes_alone": [seed["votes_alone"] for seed in seeds],
         "seeds": seeds,
     }
 
 
-def figure(found: Mapping[str, Any]) -> str:
-    """The learning curves of both axes together as one SVG."""
-    names = {"alone": "fit alone", "votes": "benign votes, then fit", "moderated": "moderated votes, then fit"}
-    lines = {name: list(zip(NUMS_LABELS, found["curves"][way]["both"], strict=True)) for way, name in names.items()}
+def figure(result: Mapping[str, Any]) -> str:
+    """The learning curves for both axes together, as an SVG."""
+    names = {"alone": "fit only", "votes": "benign votes, then fit", "moderated": "moderated votes, then fit"}
+    lines = {name: list(zip(NUMS_LABELS, result["curves"][way]["both"], strict=True)) for way, name in names.items()}
     return plots.curves("Preference model: accuracy against the truth", lines, "labelled pairs", scale="log")
 
 
@@ -278,11 +279,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--heldout", type=int, default=400, help="held-out pairs of each axis")
+    parser.add_argument("--heldout", type=int, default=400, help="held-out pairs for each axis")
     arguments = parser.parse_args()
     started = time.monotonic()
-    Laboratory()  # makes the miniature, once for all processes
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # a seed on every core
+    Laboratory()  # makes the miniature once, for all processes
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # one seed on each core
         seeds = list(pool.map(partial(one_seed, arguments.heldout), range(arguments.seeds)))
     result = {
         "num_heldout": 2 * arguments.heldout,

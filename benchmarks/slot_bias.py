@@ -1,14 +1,14 @@
-"""Does judging both orders cancel a labeller's bias towards a slot? Judges of known bias, on pairs of known truth.
+"""Does judging in both orders cancel a labeller's bias toward a slot? Judges of known bias, pairs of known truth.
 
     python -m benchmarks.slot_bias --json benchmarks/results/slot_bias.json
 
-The miniature's feedback model with a slot bias of 0, 1, 2 and 4 log-odds planted in its weights, served by vLLM, labels
-the same pairs about held-out red-team and benign requests, answers of two different classes. Against the truth:
-accuracy (a tie counts half), expected calibration error and Brier score of the first order alone, the second alone, and
-each aggregation; the bias as the labels themselves show it.
+The miniature's feedback model, served by vLLM with a slot bias of 0, 1, 2 or 4 log-odds planted in its weights, labels
+the same pairs each time: two answers of different classes to a held-out red-team or benign request. Reported against
+the truth, for the first order only, the second only, and each aggregation: accuracy (a tie counts half), expected
+calibration error and Brier score; and the bias as estimated from the labels themselves.
 
 How to read it: ``logit_mean`` should stay within 0.02 of its own accuracy at bias 0, and ``measured_bias`` within
-max(0.1, 0.1 b) of the planted one, that is of b plus what the model has at b = 0 by nature.
+max(0.1, 0.1 b) of its target, which is b plus the bias that the model already has at b = 0.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WAYS = ("first", "second", "prob_mean", "logit_mean", "agree_or_tie")
 
 
 def pairs(num: int, seed: int = 0) -> Iterator[tuple[Comparison, bool]]:
-    """Pairs about requests that no model was trained on, and whether answer_1 is truly better."""
+    """Pairs about requests that no model was trained on, each with whether answer_1 is truly better."""
     world, rng = World(load_lexicon(), Miniature().seed), Random(seed)
     for number in range(num):
         axis: Axis = "red_team" if number % 2 else "helpful"
@@ -55,11 +55,11 @@ def pairs(num: int, seed: int = 0) -> Iterator[tuple[Comparison, bool]]:
 
 
 def prob(label: Preference, way: str) -> float:
-    """P(answer_1 better) as one order says it, or as an aggregation of both does."""
+    """P(answer_1 better) according to one order, or to an aggregation of both."""
     ((l1, l2),) = votes_of(label.judgements)
     if way in ("first", "second"):
         return sigmoid(l1 if way == "first" else l2)
-    return aggregate(l1, l2, way)  # type: ignore[arg-type]  # an aggregation
+    return aggregate(l1, l2, way)  # type: ignore[arg-type]  # an aggregation's name
 
 
 async def labels_of(model: Path, comparisons: Sequence[Comparison]) -> list[Preference]:
@@ -72,17 +72,17 @@ async def labels_of(model: Path, comparisons: Sequence[Comparison]) -> list[Pref
         dialogue_format="human_assistant",
     )
     pool = InProcessPool("labeller", open_engine("labeller", model, settings), settings)
-    found = {done.row.id: done.record async for back in pool.run(task, comparisons) for done in back}
+    records = {done.row.id: done.record async for back in pool.run(task, comparisons) for done in back}
     await pool.close()
-    return [record for pair in comparisons if (record := found[pair.id]) is not None]
+    return [record for pair in comparisons if (record := records[pair.id]) is not None]
 
 
 def scores(labels: Sequence[Preference], truth: Sequence[bool], way: str) -> dict[str, Any]:
     calibration, right = PairCalibration(), 0.0
     for label, first_is_better in zip(labels, truth, strict=True):
-        said = prob(label, way)
-        calibration.add(said, first_is_better)
-        right += 0.5 if said == 0.5 else float((said > 0.5) == first_is_better)
+        predicted = prob(label, way)
+        calibration.add(predicted, first_is_better)
+        right += 0.5 if predicted == 0.5 else float((predicted > 0.5) == first_is_better)
     return {
         "accuracy": right / len(labels),
         "interval": list(wilson(right, len(labels))),
@@ -105,8 +105,8 @@ def run(num_pairs: int) -> dict[str, Any]:
             "measured_bias": quality["label/quality/slot_bias"],
             "flip_rate": quality["label/quality/flip_rate"],
         }
-    for found in judges.values():
-        found["logit_mean_against_unbiased"] = found["logit_mean"]["accuracy"] - judges["0"]["logit_mean"]["accuracy"]
+    for judge in judges.values():
+        judge["logit_mean_against_unbiased"] = judge["logit_mean"]["accuracy"] - judges["0"]["logit_mean"]["accuracy"]
     return {"num_pairs": num_pairs, "judges": judges}
 
 

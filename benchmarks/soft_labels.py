@@ -1,19 +1,19 @@
-"""Are soft labels worth keeping? From a calibrated judge, is a preference model (PM) fitted on its probabilities better
-calibrated than one fitted on its verdicts?
+"""Are soft labels worth keeping? With a calibrated judge, is a preference model (PM) fitted on its probabilities
+better calibrated than one fitted on its verdicts?
 
     python -m benchmarks.soft_labels --json benchmarks/results/soft_labels.json
 
-For each seed the miniature's judge labels pairs about red-team requests, in both orders. Two PMs are fitted on these
-pairs with the very same settings, the quickstart's: ``soft`` on P(first better), ``hard`` on P > 0.5. Both are measured
-on pairs about requests that no model was trained on, against the truth: the expected calibration error (ECE) of
-sigmoid(r1 - r2), every pair counted both ways.
+For each seed, the miniature's judge labels pairs about red-team requests in both orders. Two PMs are fitted on these
+pairs with identical settings, the quickstart's: ``soft`` on P(first better), ``hard`` on P > 0.5. Both are measured
+against the truth on pairs about requests that no model was trained on, by the expected calibration error (ECE) of
+sigmoid(r1 - r2), with every pair counted both ways.
 
 How to read it: ``hard_minus_soft`` is the paired difference of the two errors with its 95% interval (Student's t over
-the seeds); above zero, soft labels are better. ``temperature`` of a PM is what its score differences should be divided
-by: below 1 it is too unsure, above 1 too sure. The question is about a calibrated judge, so the judge's own ECE on the
-training pairs comes first; when it is above 0.05, its log-odds are divided by one temperature, fitted on separate
-pairs, and what is tested is ``judge + temperature``, as the result says. ``judge_heldout`` is what copying the judge
-to the letter would give on the held-out pairs.
+the seeds); above zero, soft labels are better. A PM's ``temperature`` is the number by which its score differences
+should be divided: below 1 it is underconfident, above 1 overconfident. The question assumes a calibrated judge, so the
+judge's own ECE on the training pairs is measured first. If it is above 0.05, the judge's log-odds are divided by a
+temperature fitted on separate pairs, and the result names the judge ``judge + temperature``. ``judge_heldout`` is what
+a perfect copy of the judge would score on the held-out pairs.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ FIGURES = ("ece", "brier", "accuracy", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """Labels with the truth beside them: P(answer_1 better) and whether it is, by id."""
+class LabelledPairs:
+    """Labels with P(answer_1 better) and whether it truly is, by id."""
 
     labels: Sequence[Preference]
     probs: Mapping[str, float]
     truth: Mapping[str, float]
 
-    def softened(self, temperature: float) -> Labelled:
+    def softened(self, temperature: float) -> LabelledPairs:
         probs = {id: float(1 / (1 + np.exp(-_logit(p) / temperature))) for id, p in self.probs.items()}
-        return Labelled(labels=self.labels, probs=probs, truth=self.truth)
+        return LabelledPairs(labels=self.labels, probs=probs, truth=self.truth)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         ids = list(self.probs)
@@ -59,14 +59,14 @@ def _logit(prob: float | np.ndarray) -> Any:
     return np.log(prob) - np.log1p(-prob)
 
 
-def labelled(laboratory: Laboratory, name: str, num: int, *, heldout: bool = False) -> Labelled:
+def label_pairs(laboratory: Laboratory, name: str, num: int, *, heldout: bool = False) -> LabelledPairs:
     labels = laboratory.labels(laboratory.comparisons(name, "red_team", num, heldout=heldout))
     probs = {label.id: label.prob for label in labels if label.prob is not None}
-    return Labelled(labels=labels, probs=probs, truth=laboratory.truth(labels))
+    return LabelledPairs(labels=labels, probs=probs, truth=laboratory.truth(labels))
 
 
-def quality(sets: Sequence[Labelled]) -> dict[str, float]:
-    """How right and how calibrated the judge is."""
+def quality(sets: Sequence[LabelledPairs]) -> dict[str, float]:
+    """The judge's accuracy and calibration."""
     probs, truth = (np.concatenate(parts) for parts in zip(*(part.arrays() for part in sets), strict=True))
     return {
         "ece": expected_calibration_error(both_ways(probs), both_ways(truth)),
@@ -77,28 +77,28 @@ def quality(sets: Sequence[Labelled]) -> dict[str, float]:
 
 
 def judge_temperature(laboratory: Laboratory, num: int) -> float:
-    probs, truth = labelled(laboratory, "calibration", num).arrays()
+    probs, truth = label_pairs(laboratory, "calibration", num).arrays()
     return fitted_temperature(_logit(probs), truth)
 
 
-def fits(laboratory: Laboratory, training: Labelled, heldout: Labelled, seed: int) -> dict[str, Any]:
-    """One soft and one hard PM on the same pairs, in the same order, from the same head."""
+def fits(laboratory: Laboratory, training: LabelledPairs, heldout: LabelledPairs, seed: int) -> dict[str, Any]:
+    """Fit a soft and a hard PM on the same pairs in the same order, starting from the same head."""
     truth = laboratory.rows(heldout.labels, heldout.truth)
     targets = {"soft": training.probs, "hard": {id: float(prob > 0.5) for id, prob in training.probs.items()}}
-    found: dict[str, Any] = {"seed": seed}
+    figures: dict[str, Any] = {"seed": seed}
     for name, probs in targets.items():
         metrics = laboratory.fit(laboratory.rows(training.labels, probs), truth, seed)
-        found[name] = {figure: metrics[figure] for figure in FIGURES}
-    return found
+        figures[name] = {figure: metrics[figure] for figure in FIGURES}
+    return figures
 
 
 def experiment(laboratory: Laboratory, num_seeds: int, num_pairs: int, num_heldout: int) -> dict[str, Any]:
-    raw = [labelled(laboratory, f"training-{seed}", num_pairs) for seed in range(num_seeds)]
+    raw = [label_pairs(laboratory, f"training-{seed}", num_pairs) for seed in range(num_seeds)]
     before = quality(raw)
     temperature = judge_temperature(laboratory, num_pairs) if before["ece"] > LIMIT else 1.0
     training = [part.softened(temperature) for part in raw]
     heldout = [
-        labelled(laboratory, f"heldout-{seed}", num_heldout, heldout=True).softened(temperature)
+        label_pairs(laboratory, f"heldout-{seed}", num_heldout, heldout=True).softened(temperature)
         for seed in range(num_seeds)
     ]
     seeds = []
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=1200, help="training pairs a seed; the quickstart has as many")
+    parser.add_argument("--pairs", type=int, default=1200, help="training pairs a seed; default: the quickstart's")
     parser.add_argument("--heldout", type=int, default=1000)
     arguments = parser.parse_args()
     started, laboratory = time.monotonic(), Laboratory()
