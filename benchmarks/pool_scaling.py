@@ -2,14 +2,16 @@
 
     python -m benchmarks.pool_scaling --json FILE
 
-1 to 64 scripted labellers in Ray actors behind one ``EnginePool``; rows of 1 KB, 50 ms each, one after another in a
-labeller; chunks of 64 rows; every result is streamed back and journalled the moment it comes.
+One ``EnginePool`` runs 1 to 64 scripted labellers in Ray actors. Rows are of 1 KB; a labeller serves them one at a
+time, 50 ms each, in chunks of 64. Every result is streamed back and journalled as soon as it arrives.
 
-``efficiency``: rows per second over labellers / 50 ms, by number of labellers, in a window of ``WINDOW_S`` once all
-work. All of it shares this machine: what the actors take of its cores is missing there, too.
-``dispatch_rows_per_s``: the same without service time, at the best of a few numbers of labellers: what one driver can
-hand out, take back and journal. ``saturates_at``: that rate over the labels per second of one real labeller (vLLM,
-the miniature's feedback model, both orders): the number of them at which one driver is the bottleneck.
+``efficiency``: for each number of labellers, rows per second divided by (labellers / 50 ms), in a window of
+``WINDOW_S`` once all are working. Everything shares this machine, so the CPU time of the actors themselves counts as a
+loss, too.
+``dispatch_rows_per_s``: rows per second without service time, for the best of a few numbers of labellers: how fast one
+driver can hand rows out, take results back and journal them. ``saturates_at``: that rate divided by the labels per
+second of one real labeller (vLLM, the miniature's feedback model, both orders), which is the number of labellers at
+which the driver becomes the bottleneck.
 Goals: efficiency at least 0.95 at 32; dispatch at least 5,000 rows/s.
 """
 
@@ -40,7 +42,7 @@ REAL_PAIRS = 600
 
 
 async def labels_per_s(pool: EnginePool, journal: Journal, stage: str) -> float:
-    """Rows journalled per second of a window, from rows that never end."""
+    """Rows journalled per second in a window of an endless stream of rows."""
     warm_at, began, count = time.perf_counter() + WARM_UP_S, None, 0
     async for back in pool.run(Judge(), comparisons(stage)):
         journal.add_all(stage, (done.record for done in back))
@@ -50,22 +52,22 @@ async def labels_per_s(pool: EnginePool, journal: Journal, stage: str) -> float:
             if now >= began + WINDOW_S:
                 return count / (now - began)
         elif now >= warm_at:
-            began = now  # what came back with this list was done before
-    raise AssertionError("rows that never end ended")
+            began = now  # this list was done before the window began
+    raise AssertionError("the endless stream of rows ended")
 
 
 async def efficiencies(directory: Path, sizes: tuple[int, ...]) -> dict[int, float]:
     config = scripted_config(str(directory), low=1, high=max(sizes), service_s=SERVICE_S)
-    journal, found = Journal(directory / "journal.sqlite"), {}
+    journal, by_size = Journal(directory / "journal.sqlite"), {}
     pool = await RayPools(config).open("labeller", "")
     for size in sizes:
         await pool.resize(size)
         rate = await labels_per_s(pool, journal, f"labels/{size}")
-        found[size] = round(rate * SERVICE_S / size, 4)
-        print(f"{size} labellers: {rate:.1f} rows/s, efficiency {found[size]:.3f}", flush=True)
+        by_size[size] = round(rate * SERVICE_S / size, 4)
+        print(f"{size} labellers: {rate:.1f} rows/s, efficiency {by_size[size]:.3f}", flush=True)
     await pool.close()
     journal.close()
-    return found
+    return by_size
 
 
 async def dispatch(directory: Path, size: int) -> float:
@@ -82,7 +84,7 @@ async def dispatch(directory: Path, size: int) -> float:
 
 
 async def one_real_labeller(directory: Path) -> float:
-    """Labels per second of vLLM with the miniature's feedback model, both orders, dialogues of 300 tokens."""
+    """Labels per second of vLLM with the miniature's feedback model, in both orders, on dialogues of 300 tokens."""
     constitution = load_constitution("sixteen_principles")
     miniature = make(Miniature(), constitution)
     texts, task = Texts(miniature), label_task(constitution, 1)

@@ -1,13 +1,13 @@
-"""Does a running job speed up when it is given engines, and lose nothing when they are taken away?
+"""Does a running job speed up when it gets more engines, and lose nothing when they are taken away?
 
     python -m benchmarks.scale --json FILE
 
-``rlaif label`` over pairs, as a user runs it, with one labeller; ``rlaif scale OUT labeller 4`` while it goes on,
-``rlaif scale OUT labeller 1`` later, and then to the end. ``ratio``: labels per second in the ``WINDOW_S`` after four
-serve, over those before. ``labels`` of ``pairs``: each has its own.
+``rlaif label`` labels pairs, as a user runs it, with one labeller; ``rlaif scale OUT labeller 4`` is given while it
+runs, then ``rlaif scale OUT labeller 1``, and the job runs to its end. ``ratio``: labels per second in the ``WINDOW_S``
+after four labellers serve, divided by those before. ``labels`` must equal ``pairs``: every pair has a label.
 
-``scripted``: two requests of 50 ms a pair, one after another; goal: a ratio of at least 3.5. ``real``: the miniature's
-judge on vLLM, all on this machine's cores, so that only the rows count: none may be lost.
+``scripted``: a pair takes two requests of 50 ms, one after the other; goal: a ratio of at least 3.5. ``real``: the
+miniature's judge on vLLM; all labellers share this machine's cores, so the ratio means little, but no row may be lost.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_pairs(path: Path, num: int) -> None:
 
 
 class Job:
-    """A labelling job in a process of its own, and the labels that its journal has."""
+    """A labelling job in a process of its own, and the labels in its journal."""
 
     def __init__(self, directory: Path, engines: str) -> None:
         write_pairs(directory / "pairs.jsonl", PAIRS[engines])
@@ -63,31 +63,31 @@ class Job:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def labels(self) -> int:
-        """Recorded so far; each id once, or the count of ids would be smaller."""
+        """Distinct ids labelled so far."""
         if not (self.out / "journal.sqlite").exists():
             return 0
         with closing(sqlite3.connect(self.out / "journal.sqlite")) as db:
             query = "SELECT count(DISTINCT id) FROM records WHERE stage = 'preferences'"
             try:
                 return db.execute(query).fetchone()[0]
-            except sqlite3.OperationalError:  # the file is there before its tables
+            except sqlite3.OperationalError:  # the file exists before its tables do
                 return 0
 
     def wait_for_labels(self, num: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while self.labels() < num:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the job ended or stood still at {self.labels()} labels")
+                raise SystemExit(f"the job ended or stalled at {self.labels()} labels")
             time.sleep(0.05)
 
     def rate(self) -> float:
-        """Labels per second in a window that begins now."""
+        """Labels per second in a window that starts now."""
         before, began = self.labels(), time.monotonic()
         time.sleep(WINDOW_S)
         return (self.labels() - before) / (time.monotonic() - began)
 
     def scale(self, size: int) -> float:
-        """Seconds of ``rlaif scale``."""
+        """Run ``rlaif scale``; returns its seconds."""
         began = time.monotonic()
         subprocess.run(rlaif("scale", str(self.out), "labeller", str(size)), check=True)
         return round(time.monotonic() - began, 1)

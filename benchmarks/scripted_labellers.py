@@ -1,4 +1,4 @@
-"""What the benchmarks of pools label: rows of 1 KB, one request of a scripted engine each, results of the same size."""
+"""The pool benchmarks' work: rows of 1 KB, one request to a scripted engine each, and results of the same size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARED = [field.name for field in fields(Comparison) if field.name in {field.nam
 
 
 def comparisons(prefix: str, num: int | None = None) -> Iterator[Comparison]:
-    """Pairs of about a kilobyte, read as they are sent; without ``num`` they never end."""
+    """Pairs of about a kilobyte, made only as they are consumed; endless without ``num``."""
     rng = random.Random(0)
     text = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=4 * ROW_BYTES))
     for number in itertools.count() if num is None else range(num):
@@ -31,7 +31,7 @@ def comparisons(prefix: str, num: int | None = None) -> Iterator[Comparison]:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Comparison in, Preference out, for one request of a few tokens: what is measured is the way there and back."""
+    """Comparison in, Preference out, with one request of a few tokens, so that transport is what gets measured."""
 
     async def __call__(self, engine: Any, pair: Comparison) -> Preference:
         logprob_a, logprob_b = await engine.choice_logprobs([1, 2, 3], [65, 66])
@@ -46,7 +46,7 @@ class Judge:
 
 
 def scripted_config(run_dir: str, *, low: int, high: int, service_s: float) -> Config:
-    """Up to ``high`` labellers that serve one row after another, each ``service_s`` long; without it, all at once."""
+    """Up to ``high`` labellers, each serving one row at a time in ``service_s``; if that is 0, all rows at once."""
     script = {"latency_s": service_s, "concurrency": 1} if service_s else {}
     labeller = {"engine": "scripted", "cpus": 0.01, "min": low, "max": high, "scripted": script}
     sizes = {"chunk_rows": CHUNK_ROWS, "max_in_flight": 2 * CHUNK_ROWS}

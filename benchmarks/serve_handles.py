@@ -1,11 +1,12 @@
 """Why a pool of our own? The same rows through ``EnginePool`` and through Ray Serve's deployment handles.
 
-    pip install "ray[serve]"        # the system itself does without
+    pip install "ray[serve]"        # the system itself does not need it
     python -m benchmarks.serve_handles --json FILE
 
-Two scripted labellers, rows of 1 KB, at most 128 rows in each, every result journalled. ``rows_per_s``: without service
-time. ``killed``: 50 ms a row, any number at once, and one of the two gets SIGKILL after a quarter of the rows; how many
-rows came back, and how many only as an error. The user of a handle would have to send those again, and to know which.
+Two scripted labellers, rows of 1 KB, at most 128 rows in flight for each, every result journalled. ``rows_per_s``:
+throughput without service time. ``killed``: with 50 ms a row and any number of rows at once, one of the two gets
+SIGKILL after a quarter of the rows; counts how many rows came back labelled and how many only as an error. With
+handles, the caller would have to keep track of the failed rows and send them again.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def settings(directory: str, service_s: float) -> Config:
 
 # -------------------------------------------------------------------------------------------------------- Ray Serve
 class Replica:
-    """A scripted engine as a deployment; one call is one row, which is what a handle balances."""
+    """A scripted engine as a deployment; each call carries one row, since a handle balances calls."""
 
     def __init__(self, config: Config) -> None:
         self._engine = open_engine("labeller", None, config.labeller)
@@ -57,7 +58,7 @@ class Replica:
 
 
 class Handles:
-    """Rows through a deployment handle, as many at once as the pool would have out."""
+    """Rows through a deployment handle, with as many in flight as in the pool."""
 
     def __init__(self, config: Config) -> None:
         options = {"num_replicas": ENGINES, "max_ongoing_requests": IN_FLIGHT, "ray_actor_options": {"num_cpus": 0.01}}
@@ -67,7 +68,7 @@ class Handles:
         self._handle = serve.run(application, name="labeller", route_prefix=None)
 
     async def stream(self, rows: Iterable[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
-        """(pid, record) of each row that came back; what was raised in the place of a record."""
+        """(pid, record) of each row that came back; an exception takes the place of its record."""
         waiting, running = iter(rows), set()
         while True:
             room = ENGINES * IN_FLIGHT - len(running)
@@ -75,7 +76,7 @@ class Handles:
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            yield [one.result() for one in done]
+            yield [task.result() for task in done]
 
     async def _one(self, row: Any) -> tuple[int, Any]:
         try:
@@ -107,7 +108,7 @@ class Pool:
 
 
 @asynccontextmanager
-async def opened(way: str, config: Config) -> AsyncIterator[Any]:
+async def open_system(way: str, config: Config) -> AsyncIterator[Any]:
     ours = way == "pool"
     system = Pool(await RayPools(config).open("labeller", "")) if ours else Handles(config)
     try:
@@ -118,7 +119,7 @@ async def opened(way: str, config: Config) -> AsyncIterator[Any]:
 
 # -------------------------------------------------------------------------------------------------------- measuring
 async def label(system: Any, journal: Journal, stage: str, num: int, kill_after: int | None = None) -> dict[str, Any]:
-    """Rows out, and what came back; one engine gets SIGKILL after ``kill_after`` rows."""
+    """Send ``num`` rows and count the results; one engine gets SIGKILL after ``kill_after`` records."""
     began, pids, errors, records = time.perf_counter(), Counter(), Counter(), 0
     async for back in system.stream(comparisons(stage, num)):
         good = [record for _, record in back if not isinstance(record, Exception)]
@@ -136,10 +137,10 @@ async def label(system: Any, journal: Journal, stage: str, num: int, kill_after:
 
 async def measure_one(way: str, directory: Path) -> dict[str, Any]:
     journal = Journal(directory / f"{way}.sqlite")
-    async with opened(way, settings(str(directory), 0.0)) as system:
+    async with open_system(way, settings(str(directory), 0.0)) as system:
         await label(system, journal, "warm-up", FAST_ROWS // 10)
         fast = await label(system, journal, "fast", FAST_ROWS)
-    async with opened(way, settings(str(directory), SERVICE_S)) as system:
+    async with open_system(way, settings(str(directory), SERVICE_S)) as system:
         killed = await label(system, journal, "killed", SLOW_ROWS, kill_after=SLOW_ROWS // 4)
     journal.close()
     return {"rows_per_s": fast["rows_per_s"], "killed": killed}

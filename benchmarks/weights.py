@@ -1,16 +1,16 @@
-"""How long does a weight sync take, against copying the same bytes? Goal: at most 3 times that at 1 GB.
+"""How long does a weight sync take, compared with copying the same bytes? Goal: at most 3 times as long at 1 GB.
 
     python -m benchmarks.weights --json FILE
 
-The path of a run: an actor in the place of the learner's rank 0 holds new weights and a probe of them, the driver takes
-them into the object store, and ``EnginePool.update_weights`` has every vLLM engine read them from there, load them,
-reset its prefix cache and prove by the probe that it serves them. All engines are actors on this machine and share its
-cores; weights are float32, and every sync brings other ones.
+Weights take the path of a real run: an actor that plays the learner's rank 0 holds new weights and a probe of them, the
+driver puts them into the object store, and ``EnginePool.update_weights`` makes every vLLM engine read them from there,
+load them, reset its prefix cache and prove by the probe that it serves them. All engines are actors on this machine and
+share its cores; weights are float32 and differ in every sync.
 
-``seconds``: from the moment that the weights are ready to the moment that the last engine has proved that it serves
-them; the median of several syncs, the first one not counted. ``copy_bound_s``: one thread copies the same bytes from
-one array to another that is already in memory, once for each engine, one after the other, right after the syncs while
-the engines are idle; the median of as many times. ``peak_pss_gib``: of the whole process tree, between syncs.
+``seconds``: from the moment when the weights are ready until the last engine has proved that it serves them; the median
+of several syncs, not counting the first. ``copy_bound_s``: one thread copies the same bytes between two arrays that are
+already in memory, once for each engine in sequence, right after the engines are closed; the median of the same
+number of repeats. ``peak_pss_gib``: proportional set size of the whole process tree, sampled after the syncs.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SHAPES = ((256, 12), (512, 25), (1024, 20))  #: hidden size and layers: 39 MB, 3
 ENGINES = (1, 2, 4)
 REPEATS = 5
 MAKING_TIMEOUT_S = 300.0
-SHRINKING = 0.9  #: of all weights, for the next version: changes every probe by more than the tolerance
-PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120, 160))  #: as many tokens as a run's
+SHRINKING = 0.9  #: factor from one version to the next, for all weights; changes every probe by more than the tolerance
+PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120, 160))  #: as many tokens as in a run
 
 
 def make_model(hidden: int, layers: int, path: Path) -> None:
-    """Save a random Llama of 12.25 * hidden^2 parameters a layer, with a byte-level tokenizer."""
+    """Save a random Llama with 12.25 * hidden^2 parameters per layer, and a byte-level tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -68,8 +68,8 @@ def make_model(hidden: int, layers: int, path: Path) -> None:
     tokenizer.save_pretrained(path)
 
 
-def apart(function: Any, *arguments: Any) -> None:
-    """Run ``function`` in a process of its own, whose memory goes with it."""
+def run_in_process(function: Any, *arguments: Any) -> None:
+    """Run ``function`` in a process of its own, so that its memory is freed when it ends."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
     process.start()
     process.join(MAKING_TIMEOUT_S)
@@ -79,7 +79,7 @@ def apart(function: Any, *arguments: Any) -> None:
 
 
 class Learner:
-    """In the place of the learner's rank 0."""
+    """Plays the learner's rank 0."""
 
     def __init__(self, model: str) -> None:
         from transformers import AutoModelForCausalLM
@@ -89,7 +89,7 @@ class Learner:
         self._weights: Any = None
 
     def learn(self) -> int:
-        """Make the next version; returns its bytes, the tied head counted once."""
+        """Make the next version; returns its size in bytes, with the tied head counted once."""
         import torch
 
         from rlaif.engines.hf import probe_of
@@ -108,7 +108,7 @@ class Learner:
 
 
 async def sync(learner: Any, pool: EnginePool) -> float:
-    """Seconds from weights that are ready to engines that serve them."""
+    """Seconds from when the weights are ready until all engines serve them."""
     await learner.learn.remote()
     began = time.perf_counter()
     version, weights = learner.take.options(num_returns=2).remote()
@@ -117,7 +117,7 @@ async def sync(learner: Any, pool: EnginePool) -> float:
 
 
 def copy_s(num_bytes: int, times: int) -> float:
-    """Seconds for copying ``num_bytes`` ``times`` times, in one thread, between arrays that are in memory."""
+    """Seconds to copy ``num_bytes`` bytes ``times`` times in one thread, between arrays that are already in memory."""
     source, target = np.ones(num_bytes // 4, np.float32), np.zeros(num_bytes // 4, np.float32)
     target.fill(1)
     began = time.perf_counter()
@@ -163,7 +163,7 @@ async def measure_all(directory: Path, shapes: Any, engines: Any) -> list[dict[s
     syncs = []
     for hidden, layers in shapes:
         model = directory / f"{hidden}x{layers}"
-        apart(make_model, hidden, layers, model)
+        run_in_process(make_model, hidden, layers, model)
         for number in engines:
             syncs.append(await measure(model, number))
             print(syncs[-1], flush=True)
@@ -173,7 +173,7 @@ async def measure_all(directory: Path, shapes: Any, engines: Any) -> list[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="*", default=range(len(SHAPES)), help="which of the three")
+    parser.add_argument("--sizes", type=int, nargs="*", default=range(len(SHAPES)), help="indices into the three sizes")
     parser.add_argument("--engines", type=int, nargs="*", default=ENGINES)
     arguments = parser.parse_args()
     shapes = [SHAPES[index] for index in arguments.sizes]
