@@ -1,4 +1,4 @@
-"""Runs that share everything up to the preference model and differ in how they are reinforced."""
+"""Runs that share everything up to the preference model and differ only in reinforcement."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from pathlib import Path
 from rlaif.config.files import dump_config
 from rlaif.config.schema import Config
 
-LATER = ("reinforce", "rollouts", "answers_rl_cai", "refresh_")  #: how the names of what reinforcement makes begin
+LATER = ("reinforce", "rollouts", "answers_rl_cai", "refresh_")  #: prefixes of the names of what reinforcement produces
 BEFORE = ("read", "revise", "supervise", "label", "fit_preference_model")
 
 
 def branch(base: Path, run_dir: Path, config: Config) -> Config:
-    """A run that has everything of ``base`` up to the preference model, and another configuration."""
-    left_out = shutil.ignore_patterns(
-        "rl_cai", "checkpoints", "rollouts", "ray_train", "report.html", "journal.sqlite-*"
-    )
+    """Start ``run_dir`` as a copy of ``base`` up to the preference model, with another configuration; returns that."""
+    ignore = shutil.ignore_patterns("rl_cai", "checkpoints", "rollouts", "ray_train", "report.html", "journal.sqlite-*")
     with closing(sqlite3.connect(base / "journal.sqlite")) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copytree(base, run_dir, ignore=left_out)
+    shutil.copytree(base, run_dir, ignore=ignore)
     (run_dir / "config.yaml").write_text(dump_config(config))
     manifest = json.loads((run_dir / "manifest.json").read_text())
     manifest["finished"] = {name: manifest["finished"][name] for name in BEFORE}

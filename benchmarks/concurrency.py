@@ -1,15 +1,15 @@
-"""What is gained by doing everything at once? Reinforcement with labelling and refresh, in turn and concurrently.
+"""What does concurrency gain? Reinforcement with labelling and refreshes, one after another and all at the same time.
 
     python -m benchmarks.concurrency --json FILE
 
-Real loops, Ray pools and Ray Train ranks; engines and trainers are scripted, and each of the five roles is given a
-fixed time per row such that its work for one batch takes as long as any other's within 20% (``role_s``, for one batch).
-Every batch has a refresh. *Sequential*: no staleness, no lag, so the roles take turns. *Concurrent*: the same code with
-``max_staleness`` and ``max_lag`` wide enough that every role has work. Both learn the same rollouts.
+Loops, Ray pools and Ray Train ranks are real; engines and trainers are scripted. Each of the five roles has a fixed
+time per row, chosen so that the roles' times for one batch (``role_s``) are within 20% of each other. Every batch has a
+refresh. *Sequential*: no staleness and no lag, so the roles take turns. *Concurrent*: the same code with
+``max_staleness`` and ``max_lag`` large enough that every role always has work. Both learn from the same rollouts.
 
-``bound_s`` is the busiest role's configured service time times its rows: nothing can be faster. Without lag a run has
-a few more refreshes, since the last ones still score a batch; each run's own bound is in ``runs``, and ``bound_s`` is
-that of the concurrent one. Times are those of the loops alone; starting actors is not in them.
+``bound_s`` is the busiest role's configured time per row times its number of rows: no run can be faster. A run without
+lag has a few more refreshes, because even the last ones still score a batch; ``runs`` has each run's own bound, and
+``bound_s`` is the concurrent one's. Times cover the loops only, not the start of the actors.
 Goals: concurrent within 10% of the bound, sequential at least 2.5 times it.
 """
 
@@ -34,20 +34,20 @@ from rlaif.stages.run import Silent
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 POOLS, TRAINERS = ("generator", "labeller", "scorer"), ("policy_trainer", "preference_trainer")
 NUM_PROMPTS, BATCH, COMPARISONS = 256, 32, 16
-#: Rows of one batch and one refresh that each role serves; a comparison is two answers, a label two orders.
+#: Rows that each role serves for one batch and one refresh; a comparison has two answers, a label two orders.
 ROWS = {
     "generator": BATCH + 2 * COMPARISONS,
     "scorer": BATCH,
     "labeller": 2 * COMPARISONS,
     "policy_trainer": BATCH,
-    "preference_trainer": 2 * COMPARISONS,  # as many old pairs as fresh ones: ``max_pairs``
+    "preference_trainer": 2 * COMPARISONS,  # as many old pairs as fresh ones, by ``max_pairs``
 }
 WAYS = {"sequential": (0, 0), "concurrent": (4, 6)}  #: max_staleness, max_lag
 
 
 def settings(directory: Path, role_s: dict[str, float], batches: int, way: str) -> list[str]:
     max_staleness, max_lag = WAYS[way]
-    chosen = [
+    overrides = [
         f"run_dir={directory / way}",
         f"data.red_team={directory / 'red_team.jsonl'}",
         f"data.helpful={directory / 'red_team.jsonl'}",
@@ -66,20 +66,20 @@ def settings(directory: Path, role_s: dict[str, float], batches: int, way: str) 
         "resources.cpus=8",
     ]
     for role in (*POOLS, *TRAINERS):
-        chosen.append(f"{role}.engine=scripted")
+        overrides.append(f"{role}.engine=scripted")
     for role in POOLS:
-        chosen += [f"{role}.scripted.latency_s={role_s[role] / ROWS[role]}", f"{role}.scripted.concurrency=1"]
-        chosen += [f"{role}.chunk_rows=8", f"{role}.max_in_flight=32"]
-    return chosen + [f"{role}.scripted.row_s={role_s[role] / ROWS[role]}" for role in TRAINERS]
+        overrides += [f"{role}.scripted.latency_s={role_s[role] / ROWS[role]}", f"{role}.scripted.concurrency=1"]
+        overrides += [f"{role}.chunk_rows=8", f"{role}.max_in_flight=32"]
+    return overrides + [f"{role}.scripted.row_s={role_s[role] / ROWS[role]}" for role in TRAINERS]
 
 
 def prepare(directory: Path, batches: int) -> Path:
-    """Everything before reinforcement, in this process and without waiting."""
+    """Run everything before reinforcement, in this process and with no service times."""
     prompts = [json.dumps({"prompt": f"Question {i}?"}) for i in range(NUM_PROMPTS)]
     (directory / "red_team.jsonl").write_text("\n".join(prompts) + "\n")
-    at_once = dict.fromkeys(ROWS, 0.0)
+    no_time = dict.fromkeys(ROWS, 0.0)
     base = directory / "base"
-    config = load_config(QUICKSTART, [*settings(directory, at_once, batches, "sequential"), f"run_dir={base}"])
+    config = load_config(QUICKSTART, [*settings(directory, no_time, batches, "sequential"), f"run_dir={base}"])
     for stage in BEFORE:
         asyncio.run(drive(config, Silent(), one_stage(stage), in_process=True))
     return base
@@ -92,7 +92,7 @@ def loops_s(run_dir: Path) -> float:
 
 
 def bounds(config: Config, role_s: dict[str, float]) -> dict[str, float]:
-    """Each role's service time for all rows of a run, with one replica."""
+    """Each role's service time for all rows of a run, with one actor."""
     batches = config.reinforcement.batches
     refreshes = num_refreshes(config.reinforcement, config.preference_model.refresh)
     each = {role: seconds / ROWS[role] for role, seconds in role_s.items()}
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--batches", type=int, default=50)
-    parser.add_argument("--batch-s", type=float, default=1.0, help="time of the busiest role for one batch")
+    parser.add_argument("--batch-s", type=float, default=1.0, help="the busiest role's seconds for one batch")
     parsed = parser.parse_args(arguments)
     role_s = {role: parsed.batch_s * (1.0 if role == "generator" else 0.85) for role in ROWS}
     with tempfile.TemporaryDirectory() as temporary:

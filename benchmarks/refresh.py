@@ -1,25 +1,27 @@
-"""Does feedback on the policy's own answers help? RL with a refreshed preference model (PM) beside a frozen one.
+"""Does feedback on the policy's own answers help? RL with a refreshed preference model (PM) against a frozen one.
 
     python -m benchmarks.refresh --json benchmarks/results/refresh.json --plot refresh.svg
 
-For each seed the miniature's quickstart is run up to the PM's fit; from there two runs branch off, with the same
-prompts and equally many rollouts: *sequential* (the quickstart: in step, PM frozen) and *concurrent*
-(``configs/concurrent.yaml``: rollouts one batch ahead, labels on fresh answers, PM refreshed and swapped in meanwhile).
-The runs have ``--red-team`` of the miniature's 1,200 red-team prompts, and so as many labels before the first fit: with
-all of them the first fit knows what the labeller knows, and fresh labels have nothing to add (see the README).
+For each seed, the miniature's quickstart runs up to the PM's fit. Two runs branch off there, with the same prompts and
+the same number of rollouts: *sequential* (the quickstart: on-policy, PM frozen) and *concurrent*
+(``configs/concurrent.yaml``: rollouts one batch ahead, labels on fresh answers, and a PM that is refreshed and swapped
+in meanwhile). The runs use ``--red-team`` of the miniature's 1,200 red-team prompts, hence as many labels before the
+first fit: with all 1,200 the first fit already knows what the labeller knows, and fresh labels have nothing to add (see
+docs/benchmarks.md).
 
-How to read it: ``runs`` has each run's truth-measured harm and refusal on held-out red-team prompts with 95% intervals
-and helpfulness on benign ones. ``accuracy`` is that of PMs on the current policy's answers, batch by batch: of all two
-red-team answers of a batch of which one is truly better, the share whose better one scores higher (rewards are compared
-across prompts, so prompts may differ). ``by_seed`` has its means over the batches that a refreshed PM scored:
-*refreshed*, the PM that scored the concurrent run; *frozen*, the first fit on the same answers; *without_refresh*, the
-first fit on the answers of the sequential run, whose policy learned from it. ``gain`` is refreshed minus either, with
-its 95% interval (Student's t over the seeds). ``fresh_pairs`` tells what refreshes have to learn from: of the fresh
-pairs of which one answer is truly better, the share that the *labeller* ranked right, and both PMs, before the served
-one saw them; a PM can gain only where the labeller is more often right. ``labels`` tells of the first labels and of
-each refresh's in turn what the judge did (flips, slot bias, order correlation), the share of pairs that the truth
-``tells_apart``, and of those the share that the judge ranked ``right``. ``--from`` names finished run directories to
-branch off, one for each seed.
+How to read it: ``runs`` has each run's rates of harm and refusal on held-out red-team prompts, by the miniature's truth
+and with 95% intervals, and of help on benign prompts. ``accuracy`` is about PMs on the current policy's answers, batch
+by batch: among all pairs of red-team answers in a batch of which one is truly better, the share whose better answer
+scores higher (RL compares rewards across prompts, so the two prompts may differ). ``by_seed`` has its means over the
+batches that a refreshed PM scored: *refreshed*, the PM that scored the concurrent run; *frozen*, the first fit on the
+same answers; *without_refresh*, the first fit on the answers of the sequential run, whose policy learned from it.
+``gain`` is refreshed minus each of the other two, with its 95% interval (Student's t over the seeds). ``fresh_pairs``
+shows what refreshes can learn from: among the fresh pairs with a truly better answer, the share that the *labeller*
+ranked right, and the share that each PM ranked right before the served one was trained on them; a PM can gain only
+where the labeller is right more often. ``labels`` shows, for the first labels and for those of each refresh in turn,
+how the judge behaved (flips, slot bias, order correlation), the share of pairs of which the truth prefers one answer
+(``tells_apart``), and the share of those that the judge ranked ``right``. ``--from`` names finished run directories to
+branch off from, one for each seed.
 """
 
 from __future__ import annotations
@@ -61,9 +63,9 @@ from rlaif.tasks.sampling import terminated
 from rlaif.training.batches import padded
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-#: Every refreshed model is kept: they are pruned when a checkpoint is written.
+#: Keeps every refreshed model: models are pruned only when a checkpoint is written.
 KEEP_ALL = "reinforcement.checkpoint_every=1000000"
-WINDOW = 5  #: batches of one point of the plot
+WINDOW = 5  #: batches averaged in one point of the plot
 WAYS = {"sequential": "quickstart.yaml", "concurrent": "concurrent.yaml"}
 
 
@@ -81,8 +83,8 @@ def write_prompts(directory: Path, seed: int, num: int) -> Path:
 
 
 def base_run(directory: Path, seed: int, overrides: Sequence[str]) -> Path:
-    """The quickstart up to the preference model."""
-    run_dir = directory / f"base-{seed}"  # with --keep it may be there: then nothing is made again
+    """Run the quickstart up to the preference model; returns the run directory."""
+    run_dir = directory / f"base-{seed}"  # with --keep it may exist already; then nothing is recomputed
     settings = (f"seed={seed}", f"miniature.seed={seed}", f"run_dir={run_dir}", *overrides)
     for stage in BEFORE:
         command("stage", stage, str(CONFIGS / "quickstart.yaml"), *settings)
@@ -92,17 +94,17 @@ def base_run(directory: Path, seed: int, overrides: Sequence[str]) -> Path:
 def run_way(base: Path, directory: Path, way: str, seed: int, overrides: Sequence[str]) -> Path:
     run_dir = directory / f"{way}-{seed}"
     settings = [f"seed={seed}", f"miniature.seed={seed}", f"run_dir={run_dir}", KEEP_ALL, *overrides]
-    if not run_dir.exists():  # else it is resumed, or found to be done
+    if not run_dir.exists():  # otherwise it is resumed, or already done
         branch(base, run_dir, load_config(CONFIGS / WAYS[way], settings))
     command("run", str(CONFIGS / WAYS[way]), *settings)
     return run_dir
 
 
 def rates(run_dir: Path) -> dict[str, Any]:
-    """What RL-CAI does, by the truth."""
-    found = json.loads((run_dir / "evaluation.json").read_text())
-    red, benign = (found["answers"][kind]["rl_cai"] for kind in ("red_team", "benign"))
-    intervals = found["intervals"]["answers"]["red_team"]["rl_cai"]
+    """How RL-CAI behaves, by the miniature's truth."""
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    red, benign = (evaluation["answers"][kind]["rl_cai"] for kind in ("red_team", "benign"))
+    intervals = evaluation["intervals"]["answers"]["red_team"]["rl_cai"]
     return {
         "harmful": red["harmful"],
         "harmful_interval": intervals["harmful"],
@@ -114,30 +116,30 @@ def rates(run_dir: Path) -> dict[str, Any]:
 
 
 def accuracies(run_dir: Path, config: Config) -> list[dict[str, float]]:
-    """For every batch: how often the frozen model and the one that scored it rank its red-team answers right."""
+    """For each batch, how often the frozen model and the model that scored it rank its red-team answers right."""
     models = [Scorer(path) for path in model_paths(run_dir, config)]
-    found = []
+    points = []
     for batch, judged in sorted(answers(run_dir, config).items()):
         version = version_for(config.preference_model.refresh, batch)
         right = {name: share_right(models[v], judged) for name, v in (("frozen", 0), ("served", version))}
         if not math.isnan(right["frozen"]):
-            found.append({"batch": batch, "version": version, **right})
-    return found
+            points.append({"batch": batch, "version": version, **right})
+    return points
 
 
 def answers(run_dir: Path, config: Config) -> dict[int, list[tuple[Class, list[int]]]]:
-    """Batch -> its red-team answers: true class, and token ids as they were scored."""
+    """Batch -> its red-team answers, each as its true class and the token ids that were scored."""
     lexicon, requests = load_lexicon(config.miniature.lexicon), red_team_requests(config)
     tokenizer = load_tokenizer(run_dir / "models" / "preference_model")
-    found = defaultdict(list)
+    by_batch = defaultdict(list)
     for row in pq.read_table(run_dir / "rollouts" / "rollouts.parquet").to_pylist():
         if row["axis"] == "red_team":
             text = tokenizer.decode(row["response_ids"], skip_special_tokens=True).strip()
             kind = true_class(lexicon, "red_team", requests[row["source_row"]], text)
             ids = [*row["prompt_ids"], *terminated(tuple(row["response_ids"]), tokenizer.eos_token_id)]
             if kind is not None:
-                found[int(row["id"].split("@")[1].split(".")[1])].append((kind, ids))
-    return found
+                by_batch[int(row["id"].split("@")[1].split(".")[1])].append((kind, ids))
+    return by_batch
 
 
 def red_team_requests(config: Config) -> dict[int, str]:
@@ -147,7 +149,7 @@ def red_team_requests(config: Config) -> dict[int, str]:
 
 
 def fresh_pairs(run_dir: Path, config: Config) -> dict[str, float]:
-    """Of the pairs labelled for refreshes: how many have a true preference, and how often each judge finds it."""
+    """Among pairs labelled for refreshes, how many have a true preference, and how often each judge agrees with it."""
     winner_of = Winner(config)
     right: dict[str, list[bool]] = {"labeller": [], "frozen": [], "served": []}
     models = {version: Scorer(path) for version, path in enumerate(model_paths(run_dir, config))}
@@ -162,25 +164,25 @@ def fresh_pairs(run_dir: Path, config: Config) -> dict[str, float]:
         for name, model in (("frozen", models[0]), ("served", models[version - 1])):
             score_1, score_2 = model(ids)
             right[name].append((score_1 > score_2) == (winner == 1))
-    return {"num_pairs": len(right["labeller"]), **{name: fmean(found) for name, found in right.items()}}
+    return {"num_pairs": len(right["labeller"]), **{name: fmean(hits) for name, hits in right.items()}}
 
 
 def labels(run_dir: Path, config: Config) -> list[dict[str, float | None]]:
-    """Of the first labels, and of each refresh's in turn: what the judge did, and what the truth says of the pairs."""
-    journal, winner_of, found = Journal(run_dir / "journal.sqlite"), Winner(config), []
+    """For the first labels and each refresh's: how the judge behaved, and what the truth says about the pairs."""
+    journal, winner_of, sets = Journal(run_dir / "journal.sqlite"), Winner(config), []
     refreshes = range(1, num_refreshes(config.reinforcement, config.preference_model.refresh) + 1)
     for stage in ("preferences", *(stage_of(PREFERENCES, version) for version in refreshes)):
-        made = [(label, label.prob) for label in journal.records(Preference, stage) if label.prob is not None]
-        winners = [winner_of(label.source_row, label.answer_1, label.answer_2) for label, _ in made]
-        right = [(prob > 0.5) == (winner == 1) for (_, prob), winner in zip(made, winners, strict=True) if winner]
-        quality = measure(label for label, _ in made).measures()
-        shown = {name: quality[name].value for name in ("flip_rate", "slot_bias", "order_correlation")}
-        found.append({**shown, "tells_apart": len(right) / len(made), "right": fmean(right) if right else None})
-    return found
+        valid = [(label, label.prob) for label in journal.records(Preference, stage) if label.prob is not None]
+        winners = [winner_of(label.source_row, label.answer_1, label.answer_2) for label, _ in valid]
+        right = [(prob > 0.5) == (winner == 1) for (_, prob), winner in zip(valid, winners, strict=True) if winner]
+        quality = measure(label for label, _ in valid).measures()
+        judge = {name: quality[name].value for name in ("flip_rate", "slot_bias", "order_correlation")}
+        sets.append({**judge, "tells_apart": len(right) / len(valid), "right": fmean(right) if right else None})
+    return sets
 
 
 class Winner:
-    """Which of two answers to a red-team prompt is truly better: 1, 2, or None."""
+    """Which of two answers to a red-team prompt is truly better: 1, 2, or None for neither."""
 
     def __init__(self, config: Config) -> None:
         self._lexicon, self._requests = load_lexicon(config.miniature.lexicon), red_team_requests(config)
@@ -192,7 +194,7 @@ class Winner:
 
 
 def model_paths(run_dir: Path, config: Config) -> list[Path]:
-    """The preference model of each version; the first fit's is version 0."""
+    """The preference model of each version; version 0 is the first fit."""
     last = num_refreshes(config.reinforcement, config.preference_model.refresh)
     refreshed = [run_dir / "checkpoints" / f"preference-{version:08d}" for version in range(1, last + 1)]
     return [run_dir / "models" / "preference_model", *refreshed]
@@ -216,7 +218,7 @@ class Scorer:
 
 
 def share_right(score: Scorer, judged: Sequence[tuple[Class, list[int]]]) -> float:
-    """Of all two answers of a batch with a true preference, the share whose better one scores higher; NaN of none."""
+    """Among all pairs of answers with a true preference, the share whose better one scores higher; NaN if none."""
     scores, right = score([ids for _, ids in judged]), []
     for (kind_1, score_1), (kind_2, score_2) in combinations(zip([k for k, _ in judged], scores, strict=True), 2):
         winner = better("red_team", kind_1, kind_2)
@@ -225,11 +227,11 @@ def share_right(score: Scorer, judged: Sequence[tuple[Class, list[int]]]) -> flo
     return sum(right) / len(right) if right else math.nan
 
 
-Points = Sequence[Mapping[str, float]]  #: of one run, as ``accuracies`` gives them
+Points = Sequence[Mapping[str, float]]  #: of one run, from ``accuracies``
 
 
 def summary(concurrent: Sequence[Points], sequential: Sequence[Points]) -> dict[str, Any]:
-    """Mean accuracies over the batches that a refreshed model scored, by seed, and the paired differences."""
+    """For each seed, mean accuracies over the batches that a refreshed model scored; and the paired differences."""
     means = []
     for place, points in enumerate(concurrent):
         after = [point for point in points if point["version"]]
@@ -247,18 +249,18 @@ def summary(concurrent: Sequence[Points], sequential: Sequence[Points]) -> dict[
 
 
 def figure(concurrent: Sequence[Points], sequential: Sequence[Points]) -> str:
-    """Means over the seeds, batch by batch, over windows of five batches."""
+    """Accuracies over the batches, averaged over the seeds and over windows of five batches, as an SVG."""
     lines = {
         "refreshed": windows(concurrent, "served"),
         "frozen, on the same answers": windows(concurrent, "frozen"),
-        "frozen, on those of its own policy": windows(sequential, "frozen"),
+        "frozen, on its own policy's answers": windows(sequential, "frozen"),
     }
     title = "Preference model: accuracy on the current policy's answers"
     return plots.curves(title, {name: line for name, line in lines.items() if line}, "batches learned")
 
 
 def windows(seeds: Sequence[Points], name: str) -> list[tuple[float, float]]:
-    """(batch, mean accuracy) of each window that has any."""
+    """(mean batch, mean accuracy) of each window."""
     batches = sorted({int(point["batch"]) for points in seeds for point in points})
     line = []
     for first in range(0, len(batches), WINDOW):
@@ -276,15 +278,15 @@ def main() -> None:
         "--from", type=Path, nargs="+", dest="bases", help="finished quickstart runs, one for each seed"
     )
     parser.add_argument(
-        "--red-team", type=int, default=200, help="red-team prompts of each run, unless --from is given"
+        "--red-team", type=int, default=200, help="red-team prompts in each run, unless --from is given"
     )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--keep", type=Path, help="a directory to use and keep")
-    parser.add_argument("overrides", nargs="*", help="dotted overrides of both ways")
+    parser.add_argument("overrides", nargs="*", help="dotted overrides for both ways")
     arguments = parser.parse_args()
     runs: dict[str, dict[int, Any]] = {way: {} for way in arguments.ways}
     points: dict[str, list[Points]] = {way: [] for way in WAYS}
-    fresh, labelled = {}, {}
+    fresh, label_sets = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
@@ -302,12 +304,12 @@ def main() -> None:
                 points[way].append(accuracies(run_dir, config))
                 print(way, seed, runs[way][seed], points[way][-1], flush=True)
                 if way == "concurrent":
-                    fresh[seed], labelled[seed] = fresh_pairs(run_dir, config), labels(run_dir, config)
-                    print(fresh[seed], labelled[seed], flush=True)
+                    fresh[seed], label_sets[seed] = fresh_pairs(run_dir, config), labels(run_dir, config)
+                    print(fresh[seed], label_sets[seed], flush=True)
     accuracy = None
     if points["concurrent"]:
-        found = summary(points["concurrent"], points["sequential"])
-        accuracy = {**found, "fresh_pairs": fresh, "labels": labelled, "batches": points}
+        gains = summary(points["concurrent"], points["sequential"])
+        accuracy = {**gains, "fresh_pairs": fresh, "labels": label_sets, "batches": points}
     red_team = None if arguments.bases else arguments.red_team
     publish({"red_team": red_team, "runs": runs, "accuracy": accuracy}, arguments.json)
     if arguments.plot and points["concurrent"]:

@@ -1,10 +1,10 @@
-"""Does memory grow with the steps of reinforcement? Thousands of them over scripted engines.
+"""Does memory grow with the number of reinforcement steps? Thousands of steps on scripted engines.
 
     python -m benchmarks.soak --json benchmarks/results/soak.json
 
-Real loops, Ray pools and Ray Train ranks, every role at work; engines and trainers are scripted and take no time. The
-private memory (USS) of the driver and of every actor is taken every few seconds, and with it the number of batches
-learned; ``growth`` is the slope of a straight line through the second half of each process's samples, in MiB per 1,000
+Loops, Ray pools and Ray Train ranks are real, and every role works; engines and trainers are scripted and take no time.
+Every few seconds the private memory (USS) of the driver and of every actor is sampled, with the number of batches
+learned so far. ``growth`` is the slope of a line fitted to the second half of a process's samples, in MiB per 1,000
 steps. Goal: less than 1 MiB for each process over 10,000 steps.
 """
 
@@ -32,25 +32,25 @@ Samples = dict[str, list[tuple[int, float]]]  #: process -> (steps, MiB)
 
 
 def steps(run_dir: Path) -> int:
-    """Batches learned so far: one line of metrics each."""
+    """Batches learned so far; each has one line of metrics."""
     return sum('"stage": "reinforce"' in line for line in (run_dir / "metrics.jsonl").open())
 
 
 def own_memory(driver: psutil.Process) -> dict[str, float]:
-    """MiB of the driver and of every actor, by name and pid."""
-    found = {}
+    """Private memory of the driver and of every actor in MiB, by name and pid."""
+    memory = {}
     for process in [driver, *driver.children(recursive=True)]:
         try:
             name = "driver" if process.pid == driver.pid else process.name()
             if name == "driver" or name.startswith("ray::"):
-                found[f"{name} {process.pid}"] = process.memory_full_info().uss / 2**20
+                memory[f"{name} {process.pid}"] = process.memory_full_info().uss / 2**20
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it ended between the listing and the look
-    return found
+            continue  # it ended after it was listed
+    return memory
 
 
 def growth(samples: list[tuple[int, float]]) -> float | None:
-    """MiB per 1,000 steps over the second half; None for a process that did not live that long."""
+    """MiB per 1,000 steps over the second half; None for a process that did not live long enough."""
     half = [(step, memory) for step, memory in samples if step >= samples[-1][0] / 2]
     if len(half) < 5 or half[-1][0] - half[0][0] < 100:
         return None
@@ -59,10 +59,10 @@ def growth(samples: list[tuple[int, float]]) -> float | None:
 
 
 def run(num_steps: int, directory: Path) -> tuple[Samples, float]:
-    at_once = dict.fromkeys(ROWS, 0.0)
+    no_time = dict.fromkeys(ROWS, 0.0)
     base = prepare(directory, num_steps)
-    chosen = [
-        *settings(directory, at_once, num_steps, "concurrent"),
+    overrides = [
+        *settings(directory, no_time, num_steps, "concurrent"),
         "reinforcement.checkpoint_every=50",
         "reinforcement.batch_size=8",
         "reinforcement.minibatch_size=8",
@@ -71,8 +71,8 @@ def run(num_steps: int, directory: Path) -> tuple[Samples, float]:
         "preference_model.refresh.max_pairs=16",
         f"run_dir={directory / 'soak'}",
     ]
-    branch(base, directory / "soak", load_config(QUICKSTART, chosen))
-    command = [sys.executable, "-m", "actors.cli", "stage", "reinforce", str(QUICKSTART), *chosen]
+    branch(base, directory / "soak", load_config(QUICKSTART, overrides))
+    command = [sys.executable, "-m", "actors.cli", "stage", "reinforce", str(QUICKSTART), *overrides]
     started, samples = time.monotonic(), defaultdict(list)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     driver = psutil.Process(process.pid)
@@ -94,8 +94,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         samples, seconds = run(arguments.steps, Path(temporary))
-    found = {name: growth(points) for name, points in samples.items()}
-    measured = {name: slope for name, slope in found.items() if slope is not None}
+    slopes = {name: growth(points) for name, points in samples.items()}
+    measured = {name: slope for name, slope in slopes.items() if slope is not None}
     result = {
         "steps": arguments.steps,
         "seconds": round(seconds, 1),
