@@ -1,7 +1,7 @@
-"""The driver killed at random points, twenty times: what is left in the end is what an undisturbed run leaves.
+"""The driver is killed at random points, twenty times: the run must end with what an undisturbed run leaves.
 
-Engines and trainers are scripted, so that "the same" is exact: every row of every table, and a digest of everything
-that was learned in the order in which it was. Ray, its actors and Ray Train's ranks are real.
+Engines and trainers are scripted, so that both must match exactly: every row of every table, and a digest of everything
+that was learned, in order. Ray, its actors and Ray Train's ranks are real.
 """
 
 import json
@@ -26,7 +26,7 @@ ROLES = ("generator", "labeller", "scorer", "policy_trainer", "preference_traine
 TABLES = ("revisions/revisions", "comparisons/comparisons", "preferences/preferences", "rollouts/rollouts")
 REFRESHED = ("comparisons/refresh", "preferences/refresh")
 KILLS = 10
-#: Wall-clock time, and which version of the policy happened to answer while something else went on.
+#: Wall-clock time, and the policy version that happened to answer while other things ran.
 INCIDENTAL = ("seconds", "policy_version", "policy_version_start", "policy_version_end")
 
 
@@ -51,7 +51,7 @@ def written(config: Config, directory: Path) -> tuple[str, Path]:
 
 
 def progress(run_dir: Path) -> int:
-    """Rows that the journal holds."""
+    """Number of rows in the journal."""
     try:
         with closing(sqlite3.connect(f"file:{run_dir / 'journal.sqlite'}?mode=ro", uri=True)) as db:
             return db.execute("SELECT count(*) FROM records").fetchone()[0]
@@ -60,7 +60,7 @@ def progress(run_dir: Path) -> int:
 
 
 def kill_at(rows: int, config: str, run_dir: Path) -> bool:
-    """Run until the journal holds ``rows`` rows, then SIGKILL the driver; False when it ended before."""
+    """Run until the journal holds ``rows`` rows, then SIGKILL the driver; False if the run ended first."""
     process = start("run", config)
     deadline = time.monotonic() + 300
     while process.poll() is None and progress(run_dir) < rows:
@@ -75,7 +75,7 @@ def kill_at(rows: int, config: str, run_dir: Path) -> bool:
 
 
 def left_by(run_dir: Path) -> dict[str, Any]:
-    """Everything that a run leaves behind, less what is incidental."""
+    """Everything that a run leaves behind, except for what is incidental."""
     tables = {}
     for name in (*TABLES, *REFRESHED):
         rows = pq.read_table(run_dir / f"{name}.parquet").to_pylist()

@@ -1,10 +1,10 @@
-"""Load a run's models as a stranger would, with stock transformers and stock vLLM, and compare with the run's records.
+"""Load a run's models as any user would, with stock transformers and vLLM, and compare them with the run's records.
 
     python tests/cluster/check_saved_models.py RUN_DIR
 
-The system's own numbers are the log-probabilities and preference scores that its engines recorded in rollouts.parquet
-(the scores: all; the log-probabilities: those of the first batch, sampled from models/sl_cai itself), and the answers
-that models/rl_cai gave in evaluation. Exits 1 when anything differs by more than 1e-4.
+The system's own numbers are the preference scores that its engines recorded in rollouts.parquet (all of them), the
+log-probabilities recorded there (those of the first batch, which models/sl_cai itself sampled), and the answers that
+models/rl_cai gave in evaluation. Exits 1 if anything differs by more than 1e-4.
 """
 
 import sys

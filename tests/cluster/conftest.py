@@ -1,4 +1,4 @@
-"""One Ray on this machine for all cluster tests, with more declared CPUs than there are cores: they are shares."""
+"""One Ray instance on this machine for all cluster tests. It declares more CPUs than cores, as mere shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and tasks that do to an engine what the tests of the pool need."""
+"""Rows, and tasks that make an engine behave, fail or hang as the pool's tests need."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def rows(count: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Double:
-    """Twice the number, after ``seconds``; what is named in the other fields does what they are called."""
+    """Twice the number, after ``seconds``; rows listed in ``raises``, ``kills`` or ``blocks`` do that instead."""
 
     name: str = "double"
     seconds: float = 0.0
     raises: frozenset[int] = frozenset()
     kills: frozenset[int] = frozenset()
     blocks: frozenset[int] = frozenset()
-    breaks_engine_unless: str | None = None  #: a file; the engine is found dead as long as it does not exist
+    breaks_engine_unless: str | None = None  #: a file; while it does not exist, a row makes it and breaks the engine
 
     async def __call__(self, engine: Any, row: Row) -> tuple[int, int]:
-        """(2 x number, pid of the engine's process)"""
+        """(2 x number, pid of the engine's process)."""
         if row.number in self.raises:
             raise ValueError(f"row {row.number} cannot be doubled\nand this line is not part of the cause")
         if row.number in self.kills:
@@ -52,7 +52,7 @@ class Double:
 
 @dataclass(frozen=True)
 class Ask:
-    """What the engine answers."""
+    """The engine's answer to a short prompt."""
 
     name: str = "ask"
 
@@ -75,7 +75,7 @@ class Version:
 
 @dataclass(frozen=True)
 class SpoilSync:
-    """From now on the engine does not take new weights: its thread is found dead, or it takes for ever."""
+    """From now on the engine cannot take new weights: its thread dies, or it never finishes."""
 
     name: str = "spoil_sync"
     hangs: bool = False

@@ -1,4 +1,4 @@
-"""``rlaif status`` and ``rlaif scale``, as a user gives them while a run goes on."""
+"""``rlaif status`` and ``rlaif scale``, given by a user while a run is going on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cluster.test_run import NUM_ROWS, recorded, rlaif, scripted, start, w
 
 __all__ = ["scripted"]
 
-#: A row asks its engine five times: 4 rows in 3 seconds of one engine, which holds 8 of them.
+#: A row makes five requests, so one engine, which holds 8 rows, finishes 4 rows in 3 seconds.
 SLOW = tuple(
     f"generator.{setting}"
     for setting in ("scripted.concurrency=1", "scripted.latency_s=0.15", "max=4", "cpus=0.5", "max_in_flight=8")
@@ -30,7 +30,7 @@ MISTAKES = {
 
 @pytest.fixture
 def going(scripted):
-    """A run that is in its second stage, and would be for four minutes: on a busy machine a command takes long."""
+    """A run in its second stage, which would take four minutes: on a busy machine a command is slow."""
     config, run_dir = scripted
     assert rlaif("stage", "read", config, *SLOW, "--in-process").returncode == 0
     process = start("stage", "revise", config, *SLOW)
@@ -43,7 +43,7 @@ def going(scripted):
 
 
 def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
-    """One run, because each start takes long."""
+    """One run for everything, because starting one is slow."""
     process, run_dir = going
     check_status(process, run_dir)
     for (role, size), told in MISTAKES.items():
@@ -51,12 +51,12 @@ def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
     growing = start("scale", str(run_dir), "generator", "4")
     wait_until(lambda: len(processes(psutil.Process(process.pid), "ray::EngineActor")) > 1, process)
     (control,) = processes(psutil.Process(process.pid), "ray::Control")
-    control.kill()  # it is started again, and asked again
+    control.kill()  # it is restarted, and the command asks it again
     stdout, stderr = growing.communicate(timeout=300)
     check_scaled(subprocess.CompletedProcess(growing.args, growing.returncode, stdout, stderr), 4)
     assert process.poll() is None
     check_scaled(rlaif("scale", str(run_dir), "generator", "1"), 1)
-    assert len(recorded(run_dir)) < NUM_ROWS, "all this while it ran"
+    assert len(recorded(run_dir)) < NUM_ROWS, "the run ended before it was scaled down"
     check_scaled(rlaif("scale", str(run_dir), "generator", "4"), 4)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
@@ -70,7 +70,7 @@ def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
 def check_status(process: subprocess.Popen, run_dir: Path) -> None:
     shown = rlaif("status", str(run_dir))
     assert shown.returncode == 0, shown.stderr
-    assert shown.stderr == "", "no noise of Ray"
+    assert shown.stderr == "", "Ray's messages leak through"
     assert f"pid {process.pid}" in shown.stdout and "revise" in shown.stdout and "generator" in shown.stdout
 
 

@@ -1,4 +1,4 @@
-"""A trainer that is lost as a whole: its mailbox or its controller dies. For ranks alone see ``test_trainer``."""
+"""A trainer that is lost as a whole because its mailbox or controller dies. ``test_trainer`` covers lost ranks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def events(run_dir: Path, name: str) -> list[dict]:
 
 
 def processes(parent: psutil.Process, title: str) -> list[psutil.Process]:
-    """Ray's actors under ``parent`` whose process is called ``title``, the oldest first."""
+    """Processes of Ray actors under ``parent`` whose title starts with ``title``, oldest first."""
     found = []
     for process in parent.children(recursive=True):
         try:
@@ -61,7 +61,7 @@ async def test_a_run_that_loses_a_trainer_ends_as_if_nothing_had_happened(tiny_c
     assert process.returncode == 0, stderr
     assert [event["restarts"] for event in events(run_dir, "trainer_lost")] == [1]
     found, wanted = left_by(run_dir), left_by(twin)
-    del found["counts"], wanted["counts"]  # the twin has also evaluated
+    del found["counts"], wanted["counts"]  # the twin has run evaluation, too
     assert found == wanted
 
 
@@ -74,7 +74,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 def learns(run_dir: Path) -> bool:
-    """Whether batches after the first checkpoint were learned since the loops started."""
+    """Whether batches after the first checkpoint have been learned since the loops started."""
     started = events(run_dir, "loops_started")
     lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     learned = [line["time"] for line in lines if "reinforce/data/num_samples" in line["metrics"]]

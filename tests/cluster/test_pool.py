@@ -1,4 +1,4 @@
-"""The pool over real actors: exactly once, whatever dies, hangs, comes or goes."""
+"""The pool over real actors: every row exactly once, whichever engines die, hang, join or leave."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_every_row_comes_back_once_and_a_failing_row_with_its_cause() -> N
         assert [(one.row.number, one.record) for one in failures] == [(17, None)]
         assert failures[0].failure == "ValueError: row 17 cannot be doubled"
         assert all(one.record[0] == 2 * one.row.number for one in done if one.record)
-        assert len({one.record[1] for one in done if one.record}) == 2, "both engines work"
+        assert len({one.record[1] for one in done if one.record}) == 2, "both engines must work"
         stats = pool.stats()
         assert (stats.engines, stats.in_flight, stats.done, stats.failed, stats.restarts) == (2, 0, 999, 1, 0)
 
@@ -77,8 +77,8 @@ async def test_rows_are_read_only_as_far_as_engines_and_consumer_keep_up() -> No
     async with pool_of(min=1, max_in_flight=8, chunk_rows=4) as pool:
         stream = pool.run(Double(), counted())
         await anext(stream)
-        await asyncio.sleep(1.0)  # the engine could have done all of them by now
-        assert read <= 24, "two engines' worth out, and what was taken"
+        await asyncio.sleep(1.0)  # time enough for the engine to do all of them
+        assert read <= 24, "more than two engines' worth in flight, plus what was returned"
         await stream.aclose()
         assert_once(await results(pool, Double(), rows(20)), rows(20))
 
@@ -195,7 +195,7 @@ async def test_the_pool_grows_and_shrinks_while_it_runs_within_its_bounds() -> N
         await pool.resize(3)
         assert pool.stats().engines == 3
         await asyncio.sleep(0.5)
-        assert all(member.holds for member in pool.members), "newcomers work"
+        assert all(member.holds for member in pool.members), "new engines must get rows"
         await pool.resize(1)
         assert pool.stats().engines == 1
         enough = True
@@ -223,7 +223,7 @@ async def test_a_pool_grows_while_rows_wait_and_shrinks_when_they_do_not() -> No
 
         await label(rows(1500))
         assert sizes == {1, 2, 3}
-        while pool.stats().engines > 1:  # nothing to do
+        while pool.stats().engines > 1:  # it has nothing to do
             await asyncio.sleep(0.1)
         await label(rows(20))
         assert pool.stats().restarts == 0
@@ -292,7 +292,7 @@ async def test_a_dead_engine_is_replaced_as_soon_as_one_can_be_started(
 
 
 class Owner:
-    """What it puts into the object store is lost with it."""
+    """Owns what it puts into the object store, which is lost when it dies."""
 
     def put(self, value: Any) -> list[ray.ObjectRef]:
         return [ray.put(value)]
@@ -304,7 +304,7 @@ async def test_weights_that_are_lost_mean_that_their_trainer_is() -> None:
         large = replace(weights(1), tensors={"lm_head.weight": np.zeros((512, 512), np.float32)})  # else it is copied
         [ref] = await owner.put.remote(large)
         ray.kill(owner)
-        await asyncio.sleep(3)  # Ray gets to know
+        await asyncio.sleep(3)  # for Ray to notice
         with pytest.raises(TrainerLostError, match="weights 1 are lost"):
             await pool.update_weights(SharedWeights(version=1, ref=ref))
 

@@ -1,4 +1,4 @@
-"""``rlaif`` as a user runs it: real Ray, in processes of their own."""
+"""``rlaif`` as a user runs it: as separate processes, on real Ray."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def rlaif(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def start(*arguments: str) -> subprocess.Popen:
-    """Start the command as a terminal would: heeding SIGINT, which whoever runs the tests in the background ignores."""
+    """Start the command as a terminal would: with SIGINT enabled, which tests in the background would ignore."""
     return subprocess.Popen(
         [sys.executable, "-m", "actors.cli", *arguments],
         stdout=subprocess.PIPE,
@@ -37,7 +37,7 @@ def start(*arguments: str) -> subprocess.Popen:
 
 @pytest.fixture
 def scripted(tmp_path, tiny_world) -> tuple[str, Path]:
-    """A configuration whose generator is scripted and slow enough to be interrupted, and its run directory."""
+    """A configuration with a scripted generator, slow enough to be interrupted; and its run directory."""
     red_team = tmp_path / "red_team.jsonl"
     red_team.write_text("".join(json.dumps({"prompt": f"Thing {i}?"}) + "\n" for i in range(NUM_ROWS)))
     models = {name: tiny_world[name] for name in ("helpful_only", "feedback", "base")}
@@ -68,7 +68,7 @@ def scripted(tmp_path, tiny_world) -> tuple[str, Path]:
 
 
 def recorded(run_dir: Path) -> dict[str, float]:
-    """Revision ids and the seconds they took, as the journal has them."""
+    """Ids of the revisions in the journal, with the seconds that each took."""
     if not (run_dir / "journal.sqlite").exists():
         return {}
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
@@ -85,7 +85,7 @@ def wait_for_rows(process: subprocess.Popen, run_dir: Path, num: int) -> None:
 
 
 def actors_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """Ray's node and workers under a driver; its two small agents notice a lost node on their own, minutes later."""
+    """Ray's node and workers under a driver, without its two small agents, which take minutes to notice a lost node."""
     tree = psutil.Process(process.pid).children(recursive=True)
     return [p for p in tree if not p.name().startswith(("ray::Dashboard", "ray::RuntimeEnv"))]
 
@@ -100,7 +100,7 @@ def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def test_whatever_ends_a_driver_the_same_command_goes_on_and_repeats_no_row(scripted):
-    """One run, because each start takes long: killed, stopped by Ctrl-C, then by whoever stops a job."""
+    """One run for everything, because starting one is slow: killed, then stopped by Ctrl-C, then stopped as a job."""
     config, run_dir = scripted
     assert rlaif("stage", "read", config, "--in-process").returncode == 0
     before: dict[str, float] = {}
@@ -129,7 +129,7 @@ def test_whatever_ends_a_driver_the_same_command_goes_on_and_repeats_no_row(scri
 
 
 def check_last_words(process: subprocess.Popen, run_dir: Path, stderr: str) -> None:
-    """Who is interrupted says how to go on; who is killed cannot, and whoever asks for it is told."""
+    """An interrupted driver says how to resume; a killed one cannot, so ``status`` and ``scale`` report its end."""
     assert "Traceback" not in stderr
     if process.returncode == 130:
         assert "same command" in stderr
@@ -142,7 +142,7 @@ def check_last_words(process: subprocess.Popen, run_dir: Path, stderr: str) -> N
 
 
 def recorded_again(before: dict[str, float], run_dir: Path) -> dict[str, float]:
-    """What is recorded now. A row of ``before`` was not computed again: its record, seconds included, is the same."""
+    """The journal now. No row of ``before`` was computed again: each record is unchanged, seconds included."""
     after = recorded(run_dir)
     assert {id: after[id] for id in before} == before
     return after
@@ -177,7 +177,7 @@ def test_a_data_file_of_bad_rows_alone_is_named(scripted, tmp_path):
 
 
 def test_the_whole_method_on_ray_with_vllm(tiny_config, tmp_path):
-    """Every stage on actors: vLLM engines, Ray Train ranks; the saved models are what stock libraries load."""
+    """Every stage on actors, with vLLM engines and Ray Train ranks; stock libraries load the saved models."""
     changes = {role: {"engine": "vllm", "kv_cache_gib": 0.25} for role in ("generator", "labeller", "scorer")}
     values = tiny_config.model_dump()
     for role, change in changes.items():

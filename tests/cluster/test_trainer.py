@@ -1,4 +1,4 @@
-"""Trainers under Ray Train with real DeepSpeed ranks: no row lost, causes surface, a lost rank loses no batch."""
+"""Trainers under Ray Train with real DeepSpeed ranks: no row is lost, causes surface, a lost rank costs no batch."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_the_cause_of_a_rank_that_fails_surfaces_without_a_restart(tmp_pat
 
 
 def num_ranks_started() -> int:
-    """Ever, on this cluster."""
+    """All that were ever started on this cluster."""
     return sum(actor["ActorClassName"] == "RayTrainWorker" for actor in ray._private.state.actors().values())
 
 
@@ -89,7 +89,7 @@ async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path
 
 
 async def test_a_fit_that_stands_still_ends_with_the_ranks_whereabouts(tmp_path: Path) -> None:
-    # The first step ends the start, the second takes too long.
+    # The first step counts as the start; the second takes too long.
     trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 1.0}, step_timeout_s=2)
     where = r"rank 0 on .*, asked \d+ s ago"
     with pytest.raises(WaitTimeoutError, match=rf"waited 2 s for the ranks of supervise to take a step \({where}"):
@@ -162,7 +162,7 @@ async def test_a_killed_rank_loses_no_batch_of_the_policy_learner(tmp_path: Path
     assert (early.version, learned.version, shared.version, weights.version) == (2, 3, 3, 3)
     assert (tmp_path / "rl_cai" / "model.safetensors").is_file()
 
-    twin = InProcessLearner(job)  # one rank, nothing killed
+    twin = InProcessLearner(job)  # one rank, never killed
     for number in range(3):
         expected = await twin.learn(batch(number))
     assert learned.kl == pytest.approx(expected.kl, abs=1e-4)

@@ -1,4 +1,4 @@
-"""One cluster for all tests of this directory: labellers on host 2, everything else on host 1."""
+"""One cluster for all tests in this directory: labellers on host 2, everything else on host 1."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@
                              └── host 2: Ray worker; its link can be cut
 
 Hosts have addresses, loopback devices, hostnames and temporary directories of their own; they share this machine's
-files, as a cluster shares its storage. A Ray node that ends is started again, as KubeRay starts a lost pod again.
-Everything carries a random name, so that several clusters can be here at once, and what is ended at the end is exactly
-what runs inside the two namespaces.
+files, as a cluster shares its storage. A Ray node that ends is restarted, as KubeRay restarts a lost pod. Everything
+has a random name, so that several clusters can run at once; the cleanup ends exactly the processes inside the two
+namespaces.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BIN = Path(sys.executable).parent
 GCS_PORT, JOBS_PORT = 6379, 8265
 START_TIMEOUT_S = 240.0
 OBJECT_STORE_BYTES = 300_000_000
-#: A silent node is declared dead within 20 s: a minute without a link is a lost node, as on a real cluster.
+#: A silent node is declared dead within 20 s, so that a minute without a link loses the node, as on a real cluster.
 HEALTH_CHECK = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
@@ -49,7 +49,7 @@ class Host:
     def __init__(self, name: str, bridge: str, address: str) -> None:
         self.name = name
         self.address = address
-        self._link = f"{name}o"  #: the end of its cable at the bridge
+        self._link = f"{name}o"  #: the bridge's end of its virtual cable
         ip("netns", "add", name)
         ip("link", "add", self._link, "type", "veth", "peer", "name", f"{name}i", "netns", name)
         ip("link", "set", self._link, "master", bridge, "up")
@@ -58,7 +58,7 @@ class Host:
             ip("-n", name, "link", "set", device, "up")
 
     def keep_node(self, options: list[str], root: Path, environment: Mapping[str, str]) -> None:
-        """Keep a Ray node running here, with a hostname that says where it is."""
+        """Keep a Ray node running on this host, under the host's own hostname."""
         ray = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={self.address}"]
         ray += [f"--temp-dir={root / self.name}", f"--object-store-memory={OBJECT_STORE_BYTES}", *options]
         forever = f"hostname {self.name}; while true; do {shlex.join(ray)}; sleep 1; done"
@@ -67,7 +67,7 @@ class Host:
             subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=root)
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs on this host."""
+        """All processes on this host."""
         found = []
         for pid in ip("netns", "pids", self.name).split():
             with suppress(psutil.NoSuchProcess):
@@ -79,7 +79,7 @@ class Host:
         ip("link", "set", self._link, state)
 
     def remove(self) -> None:
-        for _ in range(10):  # again for what was being started meanwhile
+        for _ in range(10):  # repeated, to catch processes that were just being started
             processes = self.processes()
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
@@ -90,7 +90,7 @@ class Host:
 
 
 class Cluster:
-    """The Ray cluster of both hosts, as it is seen from this machine."""
+    """The Ray cluster of both hosts, seen from this machine."""
 
     def __init__(self, head: Host, worker: Host, token: Path) -> None:
         self.head = head
@@ -99,14 +99,14 @@ class Cluster:
         self.token = token
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """What the dashboard answers."""
+        """The dashboard's answer."""
         headers = {"Authorization": f"Bearer {self.token.read_text()}"}
         answer = requests.get(f"{self.url}/api/{path}", params=parameters, headers=headers, timeout=10)
         answer.raise_for_status()
         return answer.json()
 
     def hosts_of_nodes(self) -> dict[str, Host]:
-        """By node id; a host that came back has several."""
+        """Node id -> host; a host that came back has several nodes."""
         hosts = {host.address: host for host in (self.head, self.worker)}
         return {node["node_id"]: hosts[node["node_ip"]] for node in self._list("nodes")}
 
@@ -114,7 +114,7 @@ class Cluster:
         return sum(node["state"] == "ALIVE" for node in self._list("nodes"))
 
     def actors(self) -> list[dict[str, Any]]:
-        """Every actor that there was, dead ones too."""
+        """Every actor so far, including dead ones."""
         return self._list("actors")
 
     def _list(self, what: str) -> list[dict[str, Any]]:
@@ -133,10 +133,10 @@ class Cluster:
 
 @contextmanager
 def two_hosts(head: Mapping[str, float], worker: Mapping[str, float]) -> Iterator[Cluster]:
-    """A cluster whose hosts have these Ray resources, ``CPU`` included; nothing is left of it afterwards."""
+    """A cluster whose hosts have these Ray resources (including ``CPU``); removes everything of it afterwards."""
     name = f"rl{secrets.token_hex(3)}"
     with ExitStack() as cleanup:
-        root = Path(tempfile.mkdtemp(prefix=name, dir="/tmp"))  # short: sockets lie in it
+        root = Path(tempfile.mkdtemp(prefix=name, dir="/tmp"))  # short, because socket paths inside it must be
         cleanup.callback(shutil.rmtree, root, ignore_errors=True)
         prefix = _free_prefix()
         bridge = f"{name}b"
@@ -162,21 +162,21 @@ def two_hosts(head: Mapping[str, float], worker: Mapping[str, float]) -> Iterato
 
 
 def _guard(names: list[str], bridge: str, root: Path) -> subprocess.Popen:
-    """Cleans up in place of a test process that was killed."""
+    """Start a process that cleans up if this test process is killed."""
     hosts = "".join(f"ip netns pids {name} | xargs -r kill -9; ip netns delete {name};" for name in names)
     script = f"while kill -0 {os.getpid()}; do sleep 2; done; {hosts} ip link delete {bridge}; rm -rf {root}"
     return subprocess.Popen(["sh", "-c", script], start_new_session=True, stderr=subprocess.DEVNULL)
 
 
 def ip(*arguments: str) -> str:
-    """The ``ip`` command; raises with what it said."""
+    """Run the ``ip`` command; on failure, raises with its error output."""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
     return done.stdout
 
 
 def _free_prefix() -> str:
-    """The first three numbers of a private network that this machine has nothing in."""
+    """First three numbers of a private network that this machine does not use."""
     taken = ip("-4", "address") + ip("-4", "route")
     while (prefix := f"10.{random.randint(192, 254)}.{random.randint(0, 254)}") in taken:
         pass
@@ -191,7 +191,7 @@ def _new_token(root: Path) -> Path:
 
 
 def _environment(token: Path) -> dict[str, str]:
-    """Of Ray's nodes: this Python, and nothing of a Ray or a checkout that the tests may run in."""
+    """Environment of the Ray nodes: this Python, without settings of any Ray or checkout around the tests."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
     own["PATH"] = f"{BIN}:{own['PATH']}"
     own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}

@@ -1,4 +1,4 @@
-"""``rlaif submit`` to a real cluster of two hosts: what comes back, what stays behind, what a cut link costs."""
+"""``rlaif submit`` to a real cluster of two hosts: what it returns, what it leaves behind, what a cut link costs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tests.conftest import write_lines
 from tests.two_hosts.hosts import BIN, Cluster
 
 CUT_S = 60.0
-ROWS_BEFORE = 20  #: labels that are there when something happens to the run
-RAY_OWN = ("JobSupervisor", "_StatsActor", "_AutoscalingCoordinatorActor")  #: actors of Ray, not of a job
+ROWS_BEFORE = 20  #: labels to wait for before disturbing the run
+RAY_OWN = ("JobSupervisor", "_StatsActor", "_AutoscalingCoordinatorActor")  #: Ray's own actors, which belong to no job
 
 
 def environment(cluster: Cluster, **changes: str) -> dict[str, str]:
-    """Of somebody who has the cluster's token."""
+    """Environment of a user who has the cluster's token."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster.token)} | changes
 
 
 def start(cluster: Cluster, *arguments: str, **changes: str) -> subprocess.Popen:
-    """``rlaif submit`` on this machine, outside both hosts; it heeds Ctrl-C as in a terminal."""
+    """Start ``rlaif submit`` on this machine, outside both hosts; Ctrl-C works as in a terminal."""
     return subprocess.Popen(
         [sys.executable, "-m", "actors.cli", "submit", *arguments],
         stdout=subprocess.PIPE,
@@ -46,7 +46,7 @@ def start(cluster: Cluster, *arguments: str, **changes: str) -> subprocess.Popen
 
 
 def submit(cluster: Cluster, *arguments: str, **changes: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one that ran to its end."""
+    """Run ``rlaif submit`` to its end; returns exit code, stdout and stderr."""
     process = start(cluster, *arguments, **changes)
     stdout, stderr = process.communicate(timeout=900)
     return process.returncode, stdout, stderr
@@ -54,7 +54,7 @@ def submit(cluster: Cluster, *arguments: str, **changes: str) -> tuple[int, str,
 
 @pytest.fixture
 def settings(tiny_config, tmp_path) -> dict[str, Any]:
-    """The whole method with tiny models to train, and scripted engines, labellers on the second host and slow."""
+    """The whole method with tiny models to train and scripted engines; labellers are slow and on the second host."""
     values = tiny_config.model_dump(mode="json")
     for role in ("generator", "labeller", "scorer"):
         values[role] |= {"engine": "scripted", "cpus": 0, "max_length": 1024, "placement": {f"{role}_node": 0.5}}
@@ -86,7 +86,7 @@ def test_a_plan_that_the_cluster_cannot_hold_ends_with_2_and_names_the_role(clus
     code, _, stderr = submit(cluster, config, "labeller.cpus=1", "--address", cluster.url)
     assert code == 2
     assert "labeller: one engine needs CPU 1, labeller_node 0.5 on one node, and no node has that" in stderr
-    assert time.monotonic() - started < 60, "both within seconds, also on a busy machine"
+    assert time.monotonic() - started < 60, "both must end within seconds, even on a busy machine"
     assert cluster.ask("jobs/") == [], "something was sent"
 
 
@@ -113,7 +113,7 @@ def test_a_mistake_that_only_the_cluster_can_see_ends_with_2_too(cluster, config
 
 # ----------------------------------------------------------------------------------------------------- the run
 def test_a_stopped_job_leaves_no_actor_and_a_cut_link_loses_no_row(cluster, config, settings):
-    """One run, because each takes minutes: stopped while it labels, submitted again, cut off while it labels."""
+    """One run for everything, as each takes minutes: stopped while labelling, resubmitted, cut off while labelling."""
     run_dir = Path(settings["run_dir"])
     process = start(cluster, config, "--address", cluster.url)
     wait_until(lambda: num_labels(run_dir) >= ROWS_BEFORE, "some labels", 400)
@@ -146,14 +146,14 @@ def test_a_stopped_job_leaves_no_actor_and_a_cut_link_loses_no_row(cluster, conf
     check_rows(run_dir)
     check_placement(cluster)
 
-    code, stdout, stderr = submit(cluster, config, "--address", cluster.url, "--no-wait")  # nothing is left to do
+    code, stdout, stderr = submit(cluster, config, "--address", cluster.url, "--no-wait")  # nothing left to do
     assert code == 0, stderr
     wait_until(lambda: cluster.ask(f"jobs/{stdout.strip()}")["status"] == "SUCCEEDED", "the last job", 120)
     check_rows(run_dir)
 
 
 def check_rows(run_dir: Path) -> None:
-    """Rows in = rows out, at every step, each once."""
+    """Rows in = rows out + quarantined for every kind of row, and each label exactly once."""
     manifest = json.loads((run_dir / "manifest.json").read_text())
     assert len(manifest["finished"]) == 7
     assert all(rows["rows_in"] == rows["rows_out"] + rows["quarantined"] for rows in manifest["stages"].values())
@@ -169,7 +169,7 @@ def check_rows(run_dir: Path) -> None:
 
 
 def check_placement(cluster: Cluster) -> None:
-    """Labellers on the second host, and nothing else of ours."""
+    """Labellers, and no other actors of ours, are on the second host."""
     hosts = cluster.hosts_of_nodes()
     places = {(actor["class_name"], actor["name"].split("-")[0]): set() for actor in cluster.actors()}
     for actor in cluster.actors():
@@ -186,17 +186,17 @@ def num_labels(run_dir: Path) -> int:
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
         try:
             return db.execute("SELECT count(*) FROM records WHERE stage = 'preferences'").fetchone()[0]
-        except sqlite3.OperationalError:  # the file is there before its tables
+        except sqlite3.OperationalError:  # the file exists before its tables do
             return 0
 
 
 def living(cluster: Cluster) -> list[dict[str, Any]]:
-    """Actors of jobs."""
+    """Live actors of jobs."""
     return [a for a in cluster.actors() if a["state"] != "DEAD" and a["class_name"] not in RAY_OWN]
 
 
 def left_behind(cluster: Cluster) -> list[str]:
-    """Processes of engines, ranks and drivers on either host, whatever Ray thinks of them."""
+    """Processes of engines, ranks and drivers on either host, whether Ray knows of them or not."""
     own = ("EngineActor", "RayTrainWorker", "Mailbox", "actors.cli")
     lines = [" ".join(p.cmdline()) for host in (cluster.head, cluster.worker) for p in host.processes()]
     return [line for line in lines if any(name in line for name in own)]
