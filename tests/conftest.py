@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: the miniature, and a world of random tiny models that runs the method in seconds."""
+"""Fixtures for all suites: the miniature, and a world of random tiny models that runs the method in seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlaif.miniature.make import MiniaturePaths, make
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 
 NUM_PROMPTS = 12
-#: Short texts: these models read a byte a token, and 256 of them.
+#: Short, because these models read at most 256 tokens of one byte each.
 CONSTITUTION = """\
 name: tiny
 version: "1"
@@ -30,7 +30,7 @@ def write_lines(path: Path, rows: list) -> str:
 
 @pytest.fixture(scope="session")
 def miniature() -> MiniaturePaths:
-    """The default miniature: from the cache, or made now, which takes about a minute and a half on two cores."""
+    """The default miniature, from the cache or made now, which takes about a minute and a half on two cores."""
     return make(Miniature(), load_constitution("sixteen_principles"))
 
 
@@ -90,7 +90,7 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
                 "answers_per_cell": 12,
             },
             "sampling": {"max_tokens": 8},
-            # A random model ends a text with probability 1/259 a token, and a revision without an end is filtered.
+            # A random model emits EOS with probability 1/259 per token, and revisions without EOS are filtered out.
             "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 120},
             "generator": {**engine, "model": tiny_world["helpful_only"]},
             "labeller": {**engine, "model": tiny_world["feedback"]},
@@ -98,7 +98,7 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
             "supervision": {"base_model": tiny_world["base"], "max_length": MAX_LENGTH, "optimization": optimization},
             "labelling": {
                 "min_letter_mass": 0.0,
-                "gate": {"override": ["flip_rate", "order_correlation", "invalid_rate"]},  # a random judge meets none
+                "gate": {"override": ["flip_rate", "order_correlation", "invalid_rate"]},  # a random judge fails
             },
             "preference_model": {
                 "base_model": tiny_world["base"],

@@ -1,4 +1,4 @@
-"""Random Llama models of a few thousand parameters with a byte-level tokenizer: enough for an engine to be wrong on."""
+"""Random Llama models of a few thousand parameters with a byte-level tokenizer: enough to catch a wrong engine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tiny_lm(seed: int, *, tied: bool) -> LlamaForCausalLM:
 
 
 def tiny_pm(seed: int) -> LlamaForSequenceClassification:
-    """One label; the head is drawn wide so that scores differ by more than rounding."""
+    """A model with one label, whose head has a large scale so that scores differ by more than rounding."""
     config = tiny_config(tied=False)
     config.num_labels = 1
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Small tokenizers with the habits of large ones: merges across letters, chat control tokens, leading-space marks."""
+"""Small tokenizers with the quirks of large ones: merges across letters, chat control tokens, leading-space marks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chat() -> PreTrainedTokenizerFast:
 
 
 def spaced() -> PreTrainedTokenizerFast:
-    """Pieces with a leading-space mark, BOS, and an unknown token, as sentence-piece models have."""
+    """Pieces with a leading-space mark, BOS and an unknown token, as in SentencePiece models."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Metaspace()

@@ -1,4 +1,4 @@
-"""One suite for every engine: what ``rlaif.interfaces`` promises, scripted, transformers and vLLM alike."""
+"""One suite for all engines (scripted, transformers, vLLM): what ``rlaif.interfaces`` promises."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def scorer(request, preference_model):
 
 @pytest.fixture(scope="module")
 def packed_generator(language_model):
-    """A vLLM engine that takes new weights as it does on GPUs: through its own reload, not in place."""
+    """A vLLM engine that takes new weights as on GPUs: through vLLM's own reload instead of in place."""
     engine = open_engine(
         "generator", language_model, PoolSettings(max_length=MAX_LENGTH, dtype="bfloat16", kv_cache_gib=0.25)
     )
@@ -240,7 +240,7 @@ async def test_scorer_takes_new_weights(scorer):
 
 @pytest.mark.parametrize("kind", WITH_WEIGHTS)
 async def test_weights_that_do_not_cover_the_model_or_fail_the_probe(kind, language_model):
-    """The names are looked at before anything is touched; a wrong probe ends the engine."""
+    """Names and shapes are checked before any weight changes; a wrong probe ends the engine."""
     engine = open_engine("generator", language_model, settings(kind))
     weights = new_weights(tiny_lm(5, tied=True), 1, [PROMPT, PROMPT[:7]])
     before = await engine.generate(PROMPT, sampling())
@@ -268,12 +268,12 @@ async def test_weights_that_do_not_cover_the_model_or_fail_the_probe(kind, langu
 
 @pytest.mark.parametrize("kind", WITH_WEIGHTS)
 async def test_paused_completions_go_on_under_the_new_weights(kind, language_model):
-    """Every token's log-probability is the old model's up to some token, and the new one's from there on."""
+    """Up to some token, log-probabilities are the old model's; from there on, the new one's."""
     engine = open_engine("generator", language_model, settings(kind).model_copy(update={"on_new_weights": "pause"}))
     new = tiny_lm(5, tied=True)
     weights = new_weights(new, 1, [PROMPT, PROMPT[:7]])
     running = [asyncio.ensure_future(engine.generate(PROMPT, sampling(seed, max_tokens=150))) for seed in range(12)]
-    while not any(one.done() for one in running):  # answers differ in length: some are in the middle
+    while not any(one.done() for one in running):  # answers differ in length, so some are still unfinished
         await asyncio.sleep(0.001)
     await engine.update_weights(weights)
     late = await engine.generate(PROMPT, sampling(1))
@@ -326,7 +326,7 @@ async def test_stop_strings_and_closing(kind, language_model):
 
 async def test_weights_that_are_reloaded_and_not_copied_in_place_are_served(packed_generator):
     before = await packed_generator.choice_logprobs(PROMPT, [40, 41])
-    learned = tiny_lm(9, tied=True).to(torch.bfloat16)  # as the trainer of such an engine computes
+    learned = tiny_lm(9, tied=True).to(torch.bfloat16)  # as such an engine's trainer computes
     await packed_generator.update_weights(new_weights(learned, 1, [PROMPT]))
     after = await packed_generator.choice_logprobs(PROMPT, [40, 41])
     assert packed_generator.policy_version == 1

@@ -1,4 +1,4 @@
-"""On a real engine, the label of a swapped pair is the complement: plain, an ensemble, with reasoning and a clamp."""
+"""On a real engine, a swapped pair has the complementary label: plain, as an ensemble, with reasoning and a clamp."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The policy learner against the formulas written out: stock models, one row and one token at a time, plain AdamW."""
+"""The policy learner against a plain loop: stock models, one row and one token at a time, plain AdamW."""
 
 import math
 
@@ -95,7 +95,7 @@ def test_learner_equals_the_plain_loop(tmp_path):
     for name, tensor in learner.weights().tensors.items():
         expected = policy.state_dict()[name]
         assert (torch.from_numpy(tensor) - expected).abs().max() < 1e-4, name
-        assert (before[name] - expected).abs().max() > 1e-3 or "norm" in name  # or nothing was compared
+        assert (before[name] - expected).abs().max() > 1e-3 or "norm" in name  # else the comparison would be empty
     state = learner._value.full_state()
     for name, expected in value.state_dict().items():
         assert (state[f"classifier.{name}"] - expected).abs().max() < 1e-4, name

@@ -1,4 +1,4 @@
-"""What training saves and sends is what vLLM serves: preference scores, synced weights, the gap's two sides."""
+"""vLLM serves exactly what training saves and sends: preference scores, synced weights, both sides of the gap."""
 
 import asyncio
 

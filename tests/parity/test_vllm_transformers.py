@@ -1,4 +1,4 @@
-"""vLLM against transformers in float32: the same tokens, log-probabilities and scores, before and after a sync."""
+"""vLLM against transformers in float32: equal tokens, log-probabilities and scores, before and after a weight sync."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EOS = 257
 
 @torch.no_grad()
 def reference_logprobs(model, prompt, response, temperature: float) -> list[float]:
-    """[T]: transformers' log-probability of each response token at the sampling temperature."""
+    """Log-probability of each response token at the sampling temperature, by transformers: [T]."""
     logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
     logprobs = (logits / temperature).log_softmax(-1)
     return logprobs[torch.arange(len(response)), torch.tensor(response)].tolist()
@@ -88,7 +88,7 @@ async def test_preference_model_before_and_after_a_weight_sync(tmp_path):
 
 
 async def test_two_engines_in_one_process_outlive_each_other(tmp_path):
-    """A generator and a scorer step in turns; closing one leaves the other whole, and a third can be opened."""
+    """A generator and a scorer step alternately; closing one leaves the other intact, and a third can be opened."""
     model, preference_model = tiny_lm(3, tied=True), tiny_pm(3)
     paths = saved(model, tmp_path / "lm"), saved(preference_model, tmp_path / "pm")
     generator = open_engine("generator", paths[0], SETTINGS)

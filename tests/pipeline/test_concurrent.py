@@ -1,4 +1,4 @@
-"""Feedback and reinforcement at the same time: the same rows, the same models, whatever is done at once."""
+"""Feedback and reinforcement at the same time: concurrency changes neither rows nor models."""
 
 import json
 from pathlib import Path
@@ -109,7 +109,7 @@ async def test_what_is_learned_does_not_depend_on_what_is_done_at_once(scripted_
         ends.append(learned(run_dir))
         ages = [batch_of(row) - row["policy_version_start"] for row in rollouts(run_dir)]
         assert len(ages) == BATCHES * scripted_config.reinforcement.batch_size
-        assert (max(ages) > 0) == (max_staleness > 0), "batches are sampled ahead when they may be"
+        assert (max(ages) > 0) == (max_staleness > 0), "batches must be sampled ahead if, and only if, they may be"
     assert ends[0] == ends[1]
 
 

@@ -1,4 +1,4 @@
-"""The six steps in one process: the same stages that the cluster runs, on random tiny models."""
+"""The whole method in one process: the same stages as on a cluster, with random tiny models."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""``rlaif label``: a user's own pairs, labelled alone; on the scripted judge, in one process."""
+"""``rlaif label``: only labels, for a user's own pairs; with the scripted judge, in one process."""
 
 import json
 from collections import Counter
