@@ -74,7 +74,7 @@ def test_a_missing_base_names_both_files(tmp_path):
 )
 def test_malformed_yaml_names_the_line(tmp_path, text, said):
     file = write(tmp_path / "a.yaml", text)
-    (line,) = mistakes(file, "generator.min=7")  # nothing is said about contradictions with unread values
+    (line,) = mistakes(file, "generator.min=7")  # contradictions with unparsed values are not reported
     assert str(file) in line
     assert said in line
 

@@ -9,7 +9,7 @@ OLD = load_constitution("nine_points")
 
 
 def edited(*, drop: tuple[str, ...] = (), category_weights=None, **fields) -> Constitution:
-    """OLD without ``drop``, and with ``ID={field: value}``."""
+    """OLD without the principles in ``drop``, and with the changes ``ID={field: value}``."""
     tree = OLD.model_dump()
     tree["principles"] = [p | fields.get(p["id"], {}) for p in tree["principles"] if p["id"] not in drop]
     return Constitution.model_validate(
@@ -68,7 +68,7 @@ def test_a_label_is_outdated_when_others_are_drawn():
 
 @given(num=st.integers(1, 3), weight=st.floats(0.1, 10), row=st.integers(0, 10_000))
 def test_labels_without_the_edited_principle_stay(num, weight, row):
-    """Reword, reweight and remove ``safe``: a label is made again if and only if ``safe`` was or is drawn for it."""
+    """Reword, reweight or remove ``safe``: a label is outdated if and only if ``safe`` was or is drawn for it."""
 
     def drawn(constitution: Constitution) -> list[str]:
         return [p.id for p in draw_principles(constitution.for_comparison, num, "weighted", 0, row)]

@@ -51,7 +51,7 @@ def test_draws_depend_on_their_key_alone():
 
 
 def test_draws_are_the_same_everywhere():
-    """Pinned: another machine or version must not draw differently, or labels would be taken for outdated."""
+    """Pinned: if another machine or version drew differently, labels would be mistaken for outdated ones."""
     principles = load_constitution("sixteen_principles").principles
     drawn = [draw_principle(principles, "weighted", 0, f"red_team.jsonl:{i}", 0).id for i in range(4)]
     assert drawn == ["child_safe", "no_violence", "no_prejudice", "no_violence"]
@@ -100,8 +100,8 @@ def test_several_are_different_and_begin_with_the_one(ids, num, key):
 
 @given(ids=names, weight=weights, other=weights, num=st.integers(1, 3), key=st.integers())
 def test_a_principle_changes_only_draws_that_it_takes_part_in(ids, weight, other, num, key):
-    """With, without and with another weight of ``first``: the others' order stays, so a draw that holds it neither
-    before nor after is the same."""
+    """Add, remove or reweight ``first``: the others keep their order, so a draw that contains it neither before nor
+    after stays the same."""
     first, *rest = [principle(id) for id in ids]
     variants = [
         rest,

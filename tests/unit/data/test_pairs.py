@@ -79,6 +79,6 @@ def test_real_pairs_lose_exactly_the_malformed_ones(public_file):
     for pair, line in zip(pairs[:40], file.read_text().splitlines(), strict=False):
         raw = json.loads(line)
         assert raw["chosen"].endswith(pair.chosen)
-        # Nothing of the transcript is lost: its words are those of the turns and the answer.
+        # Nothing in the transcript is lost: its words are exactly those of the turns and the answer.
         words = " ".join([*(turn.text for turn in pair.prompt), pair.chosen]).split()
         assert words == raw["chosen"].replace("\n\nHuman:", " ").replace("\n\nAssistant:", " ").split()

@@ -117,7 +117,7 @@ def test_long_csv_cells_are_read(tmp_path):
 
 
 def test_reading_streams(tmp_path):
-    """The first record must come before a later row has been looked at."""
+    """Each record must come before any later row is parsed."""
     file = tmp_path / "a.jsonl"
     file.write_text('{"x": 1}\n' * 100_000)
     seen = []

@@ -1,4 +1,4 @@
-"""The engine thread alone, over a backend that counts instead of computing."""
+"""The engine thread in isolation, with a backend that counts instead of computing."""
 
 import asyncio
 import threading
@@ -26,12 +26,12 @@ MODEL = ServedModel(
     end_ids=frozenset({257}),
     shapes={"weight": (1,)},
 )
-POISON = 13  #: a prompt that starts with it breaks the backend as it runs
-VENOM = 14  #: ... as it is admitted
+POISON = 13  #: a prompt that starts with this breaks the backend while it runs
+VENOM = 14  #: a prompt that starts with this breaks the backend on admission
 
 
 class Counter:
-    """Every request takes as many steps as it asks tokens for; a token's log-probability is the weight."""
+    """A request takes one step for each token it asks for; every token's log-probability is the weight."""
 
     def __init__(self, stands_still: bool = False) -> None:
         self.prefix_hits = (0, 0)
@@ -71,7 +71,7 @@ class Counter:
         return Sampled(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
 
     def load(self, tensors) -> None:
-        assert self.stands_still or not self.left, "weights change under running requests"
+        assert self.stands_still or not self.left, "weights changed under running requests"
         self.weight = float(tensors["weight"][0])
 
     def close(self) -> None:
@@ -220,7 +220,7 @@ def test_a_model_that_does_not_load():
 
 
 def test_a_model_that_takes_too_long_to_load():
-    """It is closed again when it comes after all."""
+    """If it loads after all, it is closed again."""
     release, late = threading.Event(), Counter()
 
     def slow():

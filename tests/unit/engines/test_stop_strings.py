@@ -1,4 +1,4 @@
-"""Stop strings are found at the token that completes them, whatever the tokens are cut like."""
+"""Stop strings are found at the token that completes them, wherever the token boundaries are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = ["\n\nHuman:", "\n\nCritique Request: why", "Human", "\n\n", ":", " é",
 
 
 def first_stop(tokenizer, ids, stop):
-    """As by decoding everything after each token."""
+    """The reference: decode the whole text after each token."""
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:end], skip_special_tokens=True)
         if any(one in text for one in stop):

@@ -10,7 +10,7 @@ PROVENANCE = {"source_file": "a.jsonl", "source_row": 1, "error": None, "seconds
 
 
 class Speaker:
-    """Says what an answer of each class sounds like in the shipped lexicon."""
+    """Phrases an answer of each class in the words of the shipped lexicon."""
 
     def __init__(self, axis):
         self.lexicon, self.axis = load_lexicon(), axis
@@ -45,7 +45,7 @@ class Speaker:
         )
 
     def label(self, id, class_1, class_2, prob, log_odds_by_order=(0.0, 0.0)):
-        """``log_odds_by_order``: towards slot A in each order, as the labeller gives them."""
+        """``log_odds_by_order``: toward slot A in each order, as from the labeller."""
         judgements = tuple(
             Judgement(principle_id="p", order=order, logprob_a=towards_a, logprob_b=0.0)
             for order, towards_a in zip((1, 2), log_odds_by_order, strict=True)
@@ -84,7 +84,7 @@ def benign():
 
 @pytest.fixture
 def labels_dir(tmp_path):
-    """A run directory of which only the labels are there."""
+    """Makes a run directory that holds only labels."""
 
     def make(name, labels):
         path = tmp_path / name / "preferences" / "preferences.parquet"
@@ -98,7 +98,7 @@ def labels_dir(tmp_path):
 
 @pytest.fixture
 def many_labels(red_team):
-    """100 labels in three strata: 60 sure, 30 unsure flips, 10 between."""
+    """100 labels in three strata: 60 sure, 30 unsure flips, 10 in between."""
     kinds = [(0.98, (4.0, -4.0))] * 60 + [(0.52, (2.0, 1.9))] * 30 + [(0.31, (-0.8, 0.8))] * 10
     return [
         red_team.label(f"a.jsonl:{i}", "refusal", "harmful", prob, orders) for i, (prob, orders) in enumerate(kinds)

@@ -65,7 +65,7 @@ def test_calibration_is_that_of_the_debiased_label(red_team):
     calibration = accuracy_of(red_team, labels).calibration()
     assert calibration["expected_calibration_error"] == pytest.approx(0.2)
     assert calibration["brier_score"] == pytest.approx(0.04)
-    assert calibration["bins"] == [  # and their mirror images: which answer is the first is arbitrary
+    assert calibration["bins"] == [  # with mirror images, because which answer comes first is arbitrary
         {"low": 0.1, "high": 0.2, "mean_prob": pytest.approx(0.2), "frequency": 0.0, "count": 4},
         {"low": 0.8, "high": 0.9, "mean_prob": pytest.approx(0.8), "frequency": 1.0, "count": 4},
     ]

@@ -18,7 +18,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def fill(run_dir, red_team, benign):
-    """The files of a small run, written by what writes them in a real one."""
+    """The files of a small run, written by the same code as in a real one."""
     journal = run_dir.journal
     for snapshot, said in (("helpful_only", "harmful"), ("sl_cai", "evasive"), ("rl_cai", "refusal")):
         for i in range(5):
@@ -136,7 +136,7 @@ def test_a_step_that_ran_twice_counts_as_it_was_last_and_half_a_line_does_not(ru
     run_dir.metrics.write("label", {"label/quality/flip_rate": float("nan")})
     with (run_dir.path / "metrics.jsonl").open("a") as file:
         file.write('{"time": 1, "met')
-    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 7.0}, step=3)  # swallowed by the half line before it
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 7.0}, step=3)  # lost to the incomplete line before it
     run_dir.metrics.write("reinforce", {"reinforce/score/mean": 8.0}, step=4)
     found = Findings(run_dir.path)
     assert found.metrics == {"reinforce/score/mean": [(1, 1.0), (2, 5.0), (4, 8.0)]}

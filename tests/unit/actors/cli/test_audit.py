@@ -1,4 +1,4 @@
-"""``rlaif audit`` as a user meets it: what it prints, and that a mistake is one message and exit 2."""
+"""``rlaif audit`` as a user runs it: what it prints, and that a mistake gives one message and exit code 2."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""``rlaif constitution`` as a user types it: what is printed, and the exit code."""
+"""``rlaif constitution`` as a user runs it: output and exit code."""
 
 import json
 import subprocess

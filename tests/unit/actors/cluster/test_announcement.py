@@ -1,4 +1,4 @@
-"""How a run that is going on is found, and what is said of one that is not."""
+"""Finding a run that is going on, and the message for one that is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_run_is_found_while_it_lasts(run_dir: Path, listening: str) -> None:
 
 def test_what_a_killed_driver_left_is_no_run(run_dir: Path, listening: str) -> None:
     with announced(run_dir, address=listening, namespace="one", control="control"):
-        rewrite(run_dir, pid=2**22 + 1)  # above the largest that Linux gives
+        rewrite(run_dir, pid=2**22 + 1)  # above the largest pid on Linux
         with pytest.raises(UserError, match=rf"its driver \(pid {2**22 + 1} on .*\) has ended"):
             find_run(run_dir)
 

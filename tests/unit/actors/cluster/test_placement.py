@@ -1,4 +1,4 @@
-"""The resource plan: sums over phases, and shortages that name role, need, what is there, and what to change."""
+"""The resource plan: sums over phases, and shortages that name role, need, supply, and what to change."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_engine_and_rank_must_find_a_node_that_has_all_of_it() -> None:
     trainer = {"cpus": 0}
     config = Config(generator={"cpus": 0}, labeller=pool, policy_trainer=trainer, preference_trainer=trainer)
     needs = plan(config, {"label": ("generator", "labeller"), "supervise": ("policy_trainer",)})
-    check_nodes(needs, [{"GPU": 2, "CPU": 1}, {"GPU": 2, "CPU": 1}])  # tensor-parallel ranks may be apart
+    check_nodes(needs, [{"GPU": 2, "CPU": 1}, {"GPU": 2, "CPU": 1}])  # tensor-parallel ranks may be on different nodes
     with pytest.raises(PlacementError) as caught:
         check_nodes(needs, [{"GPU": 4, "CPU": 0.25}, {"CPU": 8}])
     assert str(caught.value) == (

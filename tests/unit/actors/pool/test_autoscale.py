@@ -1,4 +1,4 @@
-"""When a pool grows or shrinks by itself."""
+"""When a pool grows or shrinks on its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scaler() -> Autoscaler:
 def test_it_grows_by_one_when_all_were_full_long_enough() -> None:
     decide = scaler()
     assert [decide.step(now, load(full=True)) for now in (0, 5, 9.9, 10)] == [0, 0, 0, 1]
-    assert [decide.step(now, load(3, full=True)) for now in (11, 20, 21)] == [0, 0, 1], "from the beginning again"
+    assert [decide.step(now, load(3, full=True)) for now in (11, 20, 21)] == [0, 0, 1], "the time starts over"
 
 
 def test_it_shrinks_by_one_when_one_was_not_needed_long_enough() -> None:

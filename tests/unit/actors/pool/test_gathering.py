@@ -1,4 +1,4 @@
-"""Which results travel together. Times are far apart on purpose: nothing here depends on a fast machine."""
+"""Which results travel together. Times differ widely on purpose, so that nothing depends on a fast machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_the_first_result_does_not_wait_for_the_others(monkeypatch: pytest
     gates[0].set()
     assert await anext(lists) == [0]
     gates[1].set()
-    assert await anext(lists) == [1], "nor does the last"
+    assert await anext(lists) == [1], "the last one does not wait either"
     assert [found async for found in lists] == []
 
 

@@ -1,4 +1,4 @@
-"""Book-keeping of rows out, and who is suspected of an engine's death."""
+"""Bookkeeping of rows in flight, and which rows are suspected of an engine's death."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels with a job: enough to run elsewhere, nothing that is anybody's own, and files known by their content."""
+"""What travels with a job: enough to run elsewhere, no private files, and files identified by their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEXICON = "miniature.lexicon"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """Names a file of its own for everything that can be one."""
+    """A configuration that names a file of its own under every key that can hold one."""
     values: dict = {"run_dir": "/mnt/shared/runs/one", "resources": {"cpus": 3}}
     for key in FILE_KEYS:
         path = tmp_path / "own" / f"{key.replace('.', '_')}.yaml"
@@ -56,7 +56,7 @@ def test_a_run_is_the_same_when_it_is_sent_again_and_another_when_a_file_changed
 
 
 def test_files_that_did_not_travel_are_compared_by_their_whole_path(config: Config, tmp_path: Path) -> None:
-    """Two files of one name may say different things: a run does not go on with the other one."""
+    """Two files with the same name may differ in content, so a run must not resume with the other one."""
     values = config.model_dump()
     values["miniature"]["lexicon"] = str(tmp_path / "elsewhere" / Path(flatten(config)[LEXICON]).name)
     assert differences(config, Config.model_validate(values)) == [LEXICON]

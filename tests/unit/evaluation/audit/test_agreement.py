@@ -84,7 +84,7 @@ def test_a_label_chooses_the_likelier_answer():
 
 
 def test_weights_recover_the_agreement_of_a_population():
-    # 900 sure labels of which people share 0.9, 100 flips of which they share 0.4: 0.85 of all.
+    # People agree with 0.9 of 900 sure labels and 0.4 of 100 flips: 0.85 of all.
     strata = {SURE: 900, UNSURE: 100}
     pairs = [pair("answer_1" if i < 9 else "answer_2") for i in range(10)]
     pairs += [pair("answer_1" if i < 20 else "answer_2", prob=0.55, stratum=UNSURE) for i in range(50)]
@@ -140,7 +140,7 @@ def test_the_table_has_the_label_as_row_and_people_as_column():
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """600 audits of a population whose labels people share: at least 95% less the noise of 600 draws."""
+    """600 audits of a population with a known share of agreement: 95% coverage, less the noise of 600 draws."""
     rng, strata, truth = np.random.default_rng(0), {"a": 7000, "b": 2000, "c": 1000}, {"a": 0.85, "b": 0.6, "c": 0.4}
     share = sum(strata[name] * truth[name] for name in strata) / 10_000
     weights = np.repeat([strata["a"] / 90, strata["b"] / 60, strata["c"] / 50], [90, 60, 50])

@@ -39,12 +39,12 @@ def prefers(answer):
 def test_verdicts_find_their_answers_on_whichever_side_they_stood(run_dir, red_team, tmp_path):
     key = export_audit(run_dir, tmp_path / "out", 50, seed=3)
     assert {row.answer_1 for row in key.rows} == {"left", "right"}
-    # Every label's answer_1 is the refusal, so one who always prefers it always says answer_1.
+    # Every label's answer_1 is the refusal, so a judge who always prefers refusals always chooses answer_1.
     audit = import_audit(run_dir, judge(tmp_path / "out", prefers(red_team.say("refusal"))))
     assert {pair.verdict for pair in audit.pairs} == {"answer_1"}
     share = sum(pair.prob > 0.5 for pair in audit.pairs) / 50
     assert audit.agreement.judged.value == pytest.approx(share)
-    assert audit.agreement.all_labels.value == pytest.approx(0.9)  # 60 + 30 of 100 labels say answer_1
+    assert audit.agreement.all_labels.value == pytest.approx(0.9)  # 60 + 30 of 100 labels prefer answer_1
 
 
 def test_the_opposite_judge_agrees_on_the_rest(run_dir, red_team, tmp_path):

@@ -35,8 +35,8 @@ def test_orders_are_unswapped_before_they_are_compared():
 @pytest.mark.parametrize(
     ("strata", "num_rows", "expected"),
     [
-        ({"big": 10_000, "small": 100}, 110, {"big": 100, "small": 10}),  # as their roots
-        ({"big": 1000, "tiny": 2}, 100, {"big": 98, "tiny": 2}),  # no more than there are
+        ({"big": 10_000, "small": 100}, 110, {"big": 100, "small": 10}),  # in proportion to their square roots
+        ({"big": 1000, "tiny": 2}, 100, {"big": 98, "tiny": 2}),  # no more than a stratum has
         ({"a": 3, "b": 4}, 1000, {"a": 3, "b": 4}),
         ({"a": 10, "b": 1_000_000, "c": 20}, 3, {"a": 1, "b": 1, "c": 1}),
         ({"a": 10, "b": 1_000_000, "c": 20}, 2, {"a": 0, "b": 1, "c": 1}),
