@@ -42,7 +42,7 @@ SETTINGS = (
     "policy_trainer.max_failures=50",
     "preference_trainer.max_failures=50",
     # As answers grow alike, the planted bias flips more labels, until this gate stops even undisturbed runs of this
-    # length (see docs/benchmarks.md).
+    # length (see docs/decisions.md).
     "labelling.gate.override=[flip_rate]",
     "reinforcement.batches=80",  # shorter runs end before 15 kills
     "reinforcement.checkpoint_every=4",  # a restarted rank relearns what came after the last checkpoint

@@ -7,7 +7,7 @@ the same number of rollouts: *sequential* (the quickstart: on-policy, PM frozen)
 (``configs/concurrent.yaml``: rollouts one batch ahead, labels on fresh answers, and a PM that is refreshed and swapped
 in meanwhile). The runs use ``--red-team`` of the miniature's 1,200 red-team prompts, hence as many labels before the
 first fit: with all 1,200 the first fit already knows what the labeller knows, and fresh labels have nothing to add (see
-docs/benchmarks.md).
+docs/decisions.md).
 
 How to read it: ``runs`` has each run's rates of harm and refusal on held-out red-team prompts, by the miniature's truth
 and with 95% intervals, and of help on benign prompts. ``accuracy`` is about PMs on the current policy's answers, batch

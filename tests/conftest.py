@@ -98,7 +98,7 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
             "supervision": {"base_model": tiny_world["base"], "max_length": MAX_LENGTH, "optimization": optimization},
             "labelling": {
                 "min_letter_mass": 0.0,
-                "gate": {"override": ["flip_rate", "order_correlation", "invalid_rate"]},  # a random judge fails
+                "gate": {"override": ["flip_rate", "order_correlation", "invalid_rate"]},  # a random judge fails them
             },
             "preference_model": {
                 "base_model": tiny_world["base"],

@@ -1,4 +1,4 @@
-"""What can be known of ``cluster/`` without Kubernetes: manifests, configuration, lock and command line agree."""
+"""Checks of ``cluster/`` without Kubernetes: manifests, configuration, lock and command line agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def container(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def node(group: dict[str, Any]) -> dict[str, float]:
-    """What Ray has on one pod of a group; its start parameters pass through a shell."""
+    """Ray's resources on one pod of a group; its start parameters pass through a shell."""
     (resources,) = shlex.split(group["rayStartParams"]["resources"])
     limits = container(group)["resources"]["limits"]
     return {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"]), **json.loads(resources)}
@@ -61,7 +61,7 @@ def test_each_role_asks_for_the_resource_of_one_group_and_can_grow_to_its_maximu
             (settings.ranks, settings.gpus) if trains else (settings.max, settings.gpus * settings.tensor_parallel)
         )
         assert most * settings.placement[resource] <= group["replicas"] * node(group)[resource]
-        assert node(group)[resource] * gpus <= node(group)["GPU"], "more engines than the GPUs of a pod"
+        assert node(group)[resource] * gpus <= node(group)["GPU"], "more engines than a pod has GPUs for"
 
 
 def test_the_plan_finds_a_node_for_every_engine() -> None:

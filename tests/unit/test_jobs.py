@@ -1,4 +1,4 @@
-"""Jobs travel between processes and are imported by the driver, which loads no torch."""
+"""Jobs travel between processes, and the driver, which loads no torch, imports them."""
 
 import pickle
 import subprocess

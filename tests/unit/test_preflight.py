@@ -1,4 +1,4 @@
-"""Paths of a configuration that goes to a cluster."""
+"""Paths in a configuration that is sent to a cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_absolute_paths_and_names_can_go_to_a_cluster() -> None:
 def test_what_only_this_machine_sees_is_named(section: str, values: object) -> None:
     changed = SHARED[section] | values if section in SHARED and isinstance(values, dict) else values
     config = Config.model_validate(SHARED | {section: changed})
-    if section == "miniature":  # its directory matters where something of it is used
+    if section == "miniature":  # its directory matters only when something from it is used
         config = config.model_copy(update={"data": config.data.model_copy(update={"votes": "miniature:votes"})})
     key = section if isinstance(values, str) else f"{section}.{next(iter(values))}"
     (line,) = check_shared(config)

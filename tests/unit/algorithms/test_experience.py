@@ -1,4 +1,4 @@
-"""From samples to the tensors that the losses read."""
+"""From samples to the tensors for the losses."""
 
 from dataclasses import replace
 

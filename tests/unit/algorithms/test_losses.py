@@ -1,4 +1,4 @@
-"""Losses: the method's numbers, clipping, and that cutting a batch into micro-batches changes nothing."""
+"""Losses: the method's numbers, clipping, and no effect of splitting a batch into micro-batches."""
 
 import math
 

@@ -67,7 +67,7 @@ def test_calibration_error_of_honest_and_of_wrong_scores():
 
 
 def test_calibration_does_not_depend_on_which_answer_is_called_the_first():
-    """Human pairs have the better answer first: what was said at 0.75 came true for three in four."""
+    """Human pairs have the better answer first; predictions of 0.75 are right for three in four."""
     pairs = [scored(1.0, math.log(3))] * 3 + [scored(1.0, -math.log(3))]
     report = pair_report(pairs)
     assert report["ece"] == pytest.approx(0, abs=1e-9)

@@ -45,7 +45,7 @@ def label(l1: float, l2: float, **changes) -> Preference:
 
 
 def test_slot_bias_and_flips_of_a_judge_of_known_bias():
-    """Quality +1, -1, +0.5 with a bias of 2 towards slot A: l1 = q + 2, l2 = q - 2, so every pair flips to A."""
+    """Quality +1, -1, +0.5 with a bias of 2 toward slot A: l1 = q + 2, l2 = q - 2, so every pair flips to A."""
     metrics = measure(label(q + 2, q - 2) for q in (1, -1, 0.5)).metrics()
     assert metrics["label/quality/slot_bias"] == pytest.approx(2)
     assert metrics["label/quality/flip_rate"] == 1
@@ -59,7 +59,7 @@ def test_an_unbiased_judge_does_not_flip():
 
 
 def judged(spread: float, bias: float, noise: float, num: int = 400) -> list[Preference]:
-    """Labels of a judge with a bias, and noise of its own in each order; ``spread``: of the pairs' true log-odds."""
+    """Labels of a judge with a bias and independent noise in each order. ``spread``: of the pairs' true log-odds."""
     chance = random.Random(0)
     made = []
     for _ in range(num):
@@ -69,7 +69,7 @@ def judged(spread: float, bias: float, noise: float, num: int = 400) -> list[Pre
 
 
 def test_the_order_correlation_is_that_of_both_orders_without_the_bias():
-    """Variance 4 in common and 1 of each order's own: 0.8, whatever the bias."""
+    """Shared variance 4, and 1 for each order alone: a correlation of 0.8 at any bias."""
     found = [measure(judged(spread=2, bias=bias, noise=1)).measures()["order_correlation"] for bias in (0, 3)]
     assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
     assert found[0].low < 0.8 < found[0].high and found[0].high - found[0].low < 0.1
@@ -99,7 +99,7 @@ def test_every_measure_has_an_interval_that_shrinks():
 
 
 def test_gold_labels_give_accuracy_and_calibration():
-    """Three of four labels right; a tie counts half; gold that says neither is no gold."""
+    """Two of four labels are right and one is a tie, which counts half; gold of 0.5 is ignored."""
     labels = [
         label(1, 1, prob=0.9, gold=1.0),
         label(-1, -1, prob=0.1, gold=0.0),
@@ -113,7 +113,7 @@ def test_gold_labels_give_accuracy_and_calibration():
     assert (found["gold_accuracy"].value, found["gold_accuracy"].num) == (2.5 / 4, 4)
     assert found["gold_accuracy_first"].value == 3 / 4 and found["gold_accuracy_second"].value == 2 / 4
     assert quality.calibration.brier == pytest.approx((0.01 + 0.01 + 0.81 + 0.25) / 4)
-    # 0.9 and its mirror image 0.1 come true twice in three; the tie is 0.5 and true half the time.
+    # 0.9 and its mirror image 0.1 are right two times in three; the tie at 0.5 is right half the time.
     assert quality.calibration.error == pytest.approx(0.75 * (0.9 - 2 / 3))
 
 

@@ -1,4 +1,4 @@
-"""A model's part in the lint: both orders count, what words gave away is not said twice, no answer is no verdict."""
+"""The model's part of the lint: both orders count, no finding is repeated, and no answer means no verdict."""
 
 import math
 
@@ -19,7 +19,7 @@ DRAFT = draft_of({"principles": PRINCIPLES}, "c.yaml")
 
 
 class Judge:
-    """A ChoiceScorer that says yes where ``word`` stands in the question, with a bias for slot A."""
+    """A ChoiceScorer that says yes if ``word`` is in the question, with a bias toward slot A."""
 
     def __init__(self, word: str, *, slot_bias: float = 0.0, mass: float = 1.0, max_length: int = 4096) -> None:
         self.tokenizer = byte_tokenizer()

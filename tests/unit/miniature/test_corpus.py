@@ -1,4 +1,4 @@
-"""What the models are trained on: nothing that is held out, every token where the templates put it."""
+"""The models' training texts: nothing held out, and every token where the templates put it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def training_texts(corpus: Corpus, directory: Path) -> list[str]:
 
 
 def mentioned(corpus: Corpus, axis: Axis, text: str) -> set[tuple[str, str]]:
-    """Every (verb, object) of the axis that stands side by side in ``text``."""
+    """Every (verb, object) of the axis that is adjacent in ``text``."""
     either = "|".join(map(re.escape, sorted(corpus.world.lexicon.objects(axis), key=len, reverse=True)))
     verbs = [action.verb for action in corpus.world.lexicon.actions(axis)]
     return {(verb, o) for verb in verbs for o in re.findall(rf"\b{re.escape(verb)} ({either})\b", text)}

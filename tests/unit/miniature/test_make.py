@@ -1,4 +1,4 @@
-"""The cache, the planted bias, and what the tiny models do; the session's fixture makes them once."""
+"""The cache, the planted bias, and the tiny models' behaviour; a session fixture makes the models once."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_models_are_stock_llama(miniature):
         model = AutoModelForCausalLM.from_pretrained(miniature.path(name))
         assert type(model).__name__ == "LlamaForCausalLM"
         assert model.config.max_position_embeddings >= 2048
-    assert not model.config.tie_word_embeddings  # the feedback model's, which carries the bias
+    assert not model.config.tie_word_embeddings  # of the feedback model, whose head carries the bias
 
 
 # ------------------------------------------------------------------------------------------------ the feedback model
@@ -116,7 +116,7 @@ def unbiased() -> MiniaturePaths:
 
 
 def log_odds(directory: Path, comparisons: list[tuple]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-odds that answer 1 is better [N], when it stands in slot A and when it stands in slot B."""
+    """Log-odds that answer 1 is better: [N] with it in slot A, [N] with it in slot B."""
     from rlaif.miniature.corpus import choice
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)

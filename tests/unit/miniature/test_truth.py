@@ -1,4 +1,4 @@
-"""Truth against grammar: what the world makes as one class, the truth reads as that class."""
+"""Truth against grammar: the truth reads each of the world's answers as the class it was made as."""
 
 from __future__ import annotations
 

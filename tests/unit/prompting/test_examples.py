@@ -1,4 +1,4 @@
-"""Few-shot examples: the shipped sets, and what is wrong with a file."""
+"""Few-shot examples: the shipped sets, and the mistakes in a file."""
 
 from pathlib import Path
 

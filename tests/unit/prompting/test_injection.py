@@ -1,4 +1,4 @@
-"""Answers that try to look like the question around them: the template's tokens stay those of harmless text."""
+"""Answers that imitate the question around them: the template's tokens stay the same as with harmless text."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def question(template: QuestionTemplate, said: str, slot_a: str, slot_b: str) ->
 
 
 def delimiters(tokenizer, asked: Pieces, texts: tuple[str, ...]) -> list[list[int]]:
-    """Token ids of each piece that holds none of ``texts``."""
+    """Token ids of each piece that is none of ``texts``."""
     return [encode(tokenizer, Pieces((piece,))) for piece in asked if piece.strip() not in texts]
 
 
@@ -71,7 +71,7 @@ def test_delimiters_are_those_of_harmless_text(form, template, attack):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_text_holds_what_the_template_says(form, template, attack):
-    """Neither as words, nor as the tokens that the words have in the template."""
+    """Neither as words, nor as the tokens of those words in the template."""
     tokenizer, _ = form
     text = template.defused(attack)
     ids = encode(tokenizer, f" {text}")
@@ -88,7 +88,7 @@ def contains(ids: list[int], sought: list[int]) -> bool:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_turn_cannot_begin_another_one(form, attack):
-    """Prompts, critiques and revisions: as many headings and control tokens as with harmless text."""
+    """Headings and control tokens are as many as with harmless text."""
     tokenizer, layout = form
     controls = [encode(tokenizer, f"\n\n{name}:") for name in ("Human", "Assistant", "Critique", "Revision")]
     controls += [[id] for id in tokenizer.all_special_ids if id != tokenizer.unk_token_id]

@@ -1,4 +1,4 @@
-"""Untrusted text, letters in context, and turns that fit, over tokenizers of several habits."""
+"""Untrusted text, letters in context, and fitting turns, with tokenizers of several kinds."""
 
 import pytest
 

@@ -122,7 +122,7 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 def test_a_full_disk_is_a_storage_error_and_loses_nothing(journal):
     journal.add("revisions", chain(1))
-    journal._db.execute("PRAGMA max_page_count=1")  # SQLite's own way to a full disk
+    journal._db.execute("PRAGMA max_page_count=1")  # SQLite's own way to simulate a full disk
     with pytest.raises(StorageError, match="run the same command again"):
         for row in range(2, 5000):
             journal.add("revisions", replace(chain(row), response="x" * 4000))

@@ -35,7 +35,7 @@ def test_another_configuration_is_refused_by_key(tmp_path):
     opened(tmp_path / "run").close()
     with pytest.raises(RunDirError, match="different: seed"):
         opened(tmp_path / "run", seed=1)
-    opened(tmp_path / "run").close()  # the refusal holds no lock and changed nothing
+    opened(tmp_path / "run").close()  # the refusal kept no lock and changed nothing
 
 
 def test_the_gate_may_change_on_the_way(tmp_path):

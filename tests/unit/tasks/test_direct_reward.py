@@ -1,4 +1,4 @@
-"""Rewards straight from the feedback model (Lee et al., direct RLAIF)."""
+"""Rewards directly from the feedback model (Lee et al., direct RLAIF)."""
 
 import math
 
@@ -23,7 +23,7 @@ QUESTION = HumanAssistant().choice(
 
 
 class Rater:
-    """A feedback model of one token a byte: says 1 .. 9 with ``firsts`` and, after 1, another 0 with ``ten``."""
+    """A byte-level feedback model: says 1 .. 9 with probabilities ``firsts``, and a 0 after the 1 with ``ten``."""
 
     tokenizer = tiny_tokenizer()
     max_length = 4096

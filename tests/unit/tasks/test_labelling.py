@@ -32,7 +32,7 @@ def judgements(pairs: list[tuple[float, float]]) -> list[Judgement]:
 
 
 def swapped(made: list[Judgement]) -> list[Judgement]:
-    """What the same judge says of the swapped pair: its first order is the other's second."""
+    """The same judge's judgements of the swapped pair: its first order is the original's second."""
     return [replace(j, order=3 - j.order) for j in made]
 
 
@@ -51,7 +51,7 @@ def test_aggregation_numbers(p1, p2, prob_mean, logit_mean):
 
 @given(quality=logits, bias=st.floats(-5, 5))
 def test_logit_mean_cancels_an_additive_slot_bias(quality, bias):
-    """A judge that adds ``bias`` to slot A says quality + bias first, and quality - bias second (un-swapped)."""
+    """A judge that adds ``bias`` to slot A gives quality + bias in order 1, quality - bias in order 2 (un-swapped)."""
     assert aggregate(quality + bias, quality - bias, "logit_mean") == pytest.approx(sigmoid(quality), abs=1e-9)
 
 

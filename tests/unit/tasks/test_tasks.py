@@ -1,4 +1,4 @@
-"""Tasks next to an engine: critique-revision, labels in both orders, samples and scores, on the scripted engine."""
+"""Tasks on the scripted engine: critique-revision, labels in both orders, samples and scores."""
 
 from dataclasses import replace
 
@@ -159,19 +159,19 @@ async def test_both_orders_see_the_same_shortened_conversation():
     pair = replace(comparison("No.", "Take a mask."), prompt=(*long, *PROMPT.turns))
     made = await label()(engine("labeller", max_length=1024), pair)
     assert made.truncated and made.status == Status.OK
-    assert made.prompt == pair.prompt  # the record keeps the pair as it came
+    assert made.prompt == pair.prompt  # the record keeps the original pair
 
 
 async def test_few_shot_examples_stand_in_front():
     example = LabelExample(prompt="q", comparison="Which is better?", answer_a="x", answer_b="y", preferred="B")
     task = replace(label(), examples=(example,))
     plain, shown = [await t(engine("labeller"), comparison("No.", "Take a mask.")) for t in (label(), task)]
-    assert plain.prob == shown.prob  # the scripted judge looks at the last question alone
+    assert plain.prob == shown.prob  # the scripted judge reads only the last question
     question = Question(
         template=DEFAULT, turns=PROMPT.turns, comparison="Which?", slot_a="1", slot_b="2", examples=(example,)
     )
     text = "".join(HumanAssistant().choice(question))
-    assert "None" not in "".join(HumanAssistant().reasoning(question))  # an example without reasoning shows none
+    assert "None" not in "".join(HumanAssistant().reasoning(question))  # an example without reasoning adds none
     assert "(A) x\n(B) y\n\nThe answer is: (B)\n\nConsider" in text and text.endswith("(B) 2\n\nThe answer is:")
 
 

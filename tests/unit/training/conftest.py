@@ -36,7 +36,7 @@ def sft_rows(count: int) -> list[dict]:
 
 
 def pair_rows(count: int) -> list[dict]:
-    """Dialogues with byte 7 in them are better, which a preference model can learn."""
+    """Dialogues that contain byte 7 are better, which a preference model can learn."""
     draw = random.Random(0)
 
     def dialogue(good: bool) -> list[int]:

@@ -1,4 +1,4 @@
-"""Micro-batches, padding and one-process batches: nothing is lost, little is padding."""
+"""Micro-batches, padding and one-process batches: no row is lost, and there is little padding."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Loading, heads, padding tokens, and log-probabilities against stock forward passes."""
+"""Loading, heads, padding tokens, and log-probabilities compared with stock forward passes."""
 
 import pytest
 import torch

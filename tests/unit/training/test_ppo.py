@@ -1,4 +1,4 @@
-"""The policy learner in one process: what it starts from, what it reports, how it resumes."""
+"""The policy learner in one process: its initial state, its metrics, and how it resumes."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def test_value_function_starts_as_the_preference_model_in_reward_units(base, sco
         model = AutoModelForSequenceClassification.from_pretrained(scorer)
         expected = []
         for sample in (samples[0], samples[2]):
-            for t in range(len(sample.response_ids)):  # the value before token t is the score of all before it
+            for t in range(len(sample.response_ids)):  # the value before token t is the score of the text before it
                 before = torch.tensor([[*sample.prompt_ids, *sample.response_ids[:t]]])
                 expected.append((model(before).logits.item() - 0.3) / 2.0)
     assert found == pytest.approx(expected, abs=1e-4)
@@ -72,7 +72,7 @@ def logprobs(path, samples, state=None, temperature=0.8):
 
 def test_weights_cover_the_model_and_their_probe_is_true(base, scorer):
     learner = PPOLearner(ppo_job(base, scorer), Rank())
-    for _ in range(2):  # before anything was learned, and after
+    for _ in range(2):  # before any learning, and after
         weights = learner.weights()
         state = {name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()}
         assert set(state) == set(AutoModelForCausalLM.from_pretrained(base).state_dict())
@@ -147,7 +147,7 @@ def test_micro_batches_do_not_change_what_is_learned(base, scorer):
         learner = PPOLearner(job, Rank())
         learner.learn(rollouts(16))
         tensors.append(learner.weights().tensors)
-    for name in tensors[0]:  # Adam turns rounding into steps where a gradient is almost zero: compare the mean
+    for name in tensors[0]:  # Adam turns rounding of near-zero gradients into full steps: compare means
         assert np.abs(tensors[0][name] - tensors[1][name]).mean() < 1e-5, name
 
 
@@ -159,7 +159,7 @@ def test_an_empty_response_is_refused_before_anything_is_learned(base, scorer):
 
 
 def test_a_new_preference_model_warms_the_value_function_up_and_leaves_the_first_one_alone(base, scorer):
-    """With a policy that does not move, values are closer to the returns when the version is a new one."""
+    """With a policy that does not move, values are closer to the returns when the version is new."""
     samples = rollouts(16)
     explained = {}
     for version in (0, 1):

@@ -27,12 +27,12 @@ TIMEOUT_S = 300
 
 
 def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_stage: int) -> None:
-    """SFT, PM and two PPO batches as one rank; rank 0 leaves ``results.pkl``."""
+    """SFT, PM and two PPO batches as one rank; rank 0 writes ``results.pkl``."""
     from rlaif.training.ppo import PPOLearner
     from rlaif.training.preference import run_preference
     from rlaif.training.sft import run_sft
 
-    def share(rows):  # a tail batch of one row leaves the second rank without any
+    def share(rows):  # the last batch has one row, so the second rank gets none
         return [batch[rank.index :: rank.world_size] for batch in in_batches(rows)]
 
     trainer = Trainer(zero_stage=zero_stage, micro_batch_tokens=64)
@@ -57,7 +57,7 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
 
 
 def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Rank) -> tuple[list[Refitted], Weights]:
-    """The resident preference trainer on the model that was just fitted: each refresh closes an engine."""
+    """The resident preference trainer on the model just fitted; each refresh closes a DeepSpeed engine."""
     from rlaif.training.refresh import RefreshLearner
 
     path = str(directory / f"pairs-{rank.index}.parquet")
@@ -76,7 +76,7 @@ def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: 
 
     os.environ["LOCAL_RANK"] = str(index)
     train_everything(base, scorer, directory, Rank(index=index, world_size=2), zero_stage)
-    # Gloo's threads may still hold tensors of Python's, which they could not free once the interpreter is gone.
+    # Gloo's threads may still hold Python tensors, which they could not free once the interpreter is gone.
     torch.distributed.destroy_process_group()
 
 
@@ -115,7 +115,7 @@ def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
     for ours, theirs in zip(refitted, wanted, strict=True):
         assert ours.metrics == pytest.approx(theirs.metrics, rel=2e-3, abs=1e-3)
         assert ours.probe_mean_after == pytest.approx(theirs.probe_mean_after, abs=1e-3)
-    # Scores: Adam takes a gradient that is nearly zero for a whole step, so that single weights differ.
+    # Compared by scores: Adam turns near-zero gradients into full steps, so that single weights differ.
     assert served.probe.values == pytest.approx(wanted_served.probe.values, abs=1e-3)
     for name in ("sft", "pm", "rl"):
         ours, theirs = (load_file(path / name / "model.safetensors") for path in (tmp_path, alone))

@@ -1,4 +1,4 @@
-"""The resident preference trainer: what a refresh does to the served model, and that it goes on exactly."""
+"""The resident preference trainer: what a refresh does to the served model, and that it resumes exactly."""
 
 import gc
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, row
 
 
 def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
-    """Else a resumed run would need more of it than its model."""
+    """Otherwise a resumed run would need more from the last refresh than its model."""
     others = str(tmp_path / "others.parquet")
     write_pair_rows(tmp_path / "others.parquet", pair_rows(100)[64:])
     learner = RefreshLearner(job, Rank())

@@ -1,4 +1,4 @@
-"""From records to training rows: what is tokenised, what goes in as sampled, what is left out and counted."""
+"""From records to training rows: what is tokenized, what is used as sampled, what is left out and counted."""
 
 from dataclasses import replace
 

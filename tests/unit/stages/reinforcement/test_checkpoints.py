@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and that none is half a checkpoint."""
+"""Which checkpoints are kept, and that none is incomplete."""
 
 import json
 
@@ -20,9 +20,9 @@ def versions(directory) -> list[int]:
 @pytest.mark.parametrize(
     ("scores", "keep", "kept"),
     [
-        ([0.1, 0.2, 0.3, 0.4], 2, [3, 4]),  # the best is among the last
+        ([0.1, 0.2, 0.3, 0.4], 2, [3, 4]),  # the best is one of the last
         ([0.1, 0.9, 0.3, 0.4, 0.2], 2, [2, 4, 5]),
-        ([0.9, 0.1, 0.9, 0.4, 0.2], 1, [3, 5]),  # the later of equals
+        ([0.9, 0.1, 0.9, 0.4, 0.2], 1, [3, 5]),  # of equal scores, the later
         ([0.5], 3, [1]),
     ],
 )
@@ -59,7 +59,7 @@ async def test_the_manifest_comes_after_everything_else(tmp_path):
         assert not (path / "manifest.json").exists()
 
     checkpoints = Checkpoints(tmp_path, 2)
-    for _ in range(2):  # also when that version was written before
+    for _ in range(2):  # also when that version exists already
         await checkpoints.write(7, looks, 0.0)
 
 
@@ -68,7 +68,7 @@ def refitted(version: int, before: float, after: float) -> Refitted:
 
 
 async def test_scores_are_centred_on_those_of_the_first_model(tmp_path):
-    """Probe means 1.0 -> 1.5 -> 0.75: offsets are against version 0, not against the one before."""
+    """Probe means 1.0 -> 1.5 -> 0.75: offsets are relative to version 0, not to the previous version."""
     checkpoints = PreferenceCheckpoints(tmp_path)
     assert await checkpoints.write(refitted(1, 1.0, 1.5), save) == 0.5
     assert await checkpoints.write(refitted(2, 1.5, 0.75), save) == -0.25

@@ -25,7 +25,7 @@ def schedule(**settings) -> Schedule:
 
 
 def test_every_prompt_is_met_once_an_epoch():
-    """4 red-team prompts a batch, 10 in all: the first 10 positions are a permutation, the next 10 another."""
+    """4 red-team prompts a batch, 10 in all: the first 10 positions are one permutation, the next 10 another."""
     ids = [draw.prompt.id for b in range(5) for draw in schedule().batch(b) if draw.prompt.axis == "red_team"]
     assert len(ids) == 20
     assert sorted(ids[:10]) == sorted(ids[10:]) == sorted(p.id for p in prompts("red_team", 10))

@@ -31,5 +31,5 @@ async def test_what_arrives_is_passed_on_and_a_foreign_timeout_stays_itself():
 def test_rows_say_when_the_last_has_been_taken():
     rows = Watched([1, 2])
     assert [next(rows), next(rows)] == [1, 2]
-    assert not rows.taken.is_set()  # a pool learns that there are no more by asking
+    assert not rows.taken.is_set()  # only by asking does a pool learn that there are no more
     assert next(rows, None) is None and rows.taken.is_set()
