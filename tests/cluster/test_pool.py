@@ -195,7 +195,7 @@ async def test_the_pool_grows_and_shrinks_while_it_runs_within_its_bounds() -> N
         await pool.resize(3)
         assert pool.stats().engines == 3
         await asyncio.sleep(0.5)
-        assert all(member.holds for member in pool.members), "new engines must get rows"
+        assert all(member.holds for member in pool.members), "newcomers work"
         await pool.resize(1)
         assert pool.stats().engines == 1
         enough = True
