@@ -44,8 +44,8 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# torch is installed first and by itself: its CPU build comes from the machine's own index or else from the PyTorch
-# project's, which is used only for torch, because pip retries an unreachable extra index for every package.
+# torch comes first and alone: its CPU build is on some machines' own index; elsewhere it is on the PyTorch project's,
+# which is used only for torch, because pip retries an unreachable extra index for every package.
 # --no-deps: the lock is complete, and omits the CUDA builds of torchvision and torchaudio that break a CPU torch.
 .venv/ready: requirements/cpu.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -71,7 +71,7 @@ class Texts:
 
 
 class Recorder:
-    """A ChoiceScorer that records its requests, so that bare vLLM gets the very same token ids."""
+    """A ChoiceScorer that records its requests, so that bare vLLM gets exactly the same token ids."""
 
     max_length, model_version, policy_version = 4096, "recorder", 0
 
