@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test unit contract parity pipeline test-cluster chaos soak lint clean
+.PHONY: demo test unit contract parity pipeline test-cluster chaos soak lint docs clean
 
 # The whole method on this machine: makes the miniature, runs all stages, leaves everything in runs/quickstart.
 demo: .venv/ready
@@ -44,6 +44,11 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, site/index.html. Fetches nothing; a broken link or anchor ends it. The variable keeps
+# mkdocs-material from printing the news of its successor.
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # torch comes first and alone: its CPU build is on some machines' own index; elsewhere it is on the PyTorch project's,
 # which is used only for torch, because pip retries an unreachable extra index for every package.
 # --no-deps: the lock is complete, and omits the CUDA builds of torchvision and torchaudio that break a CPU torch.
@@ -56,4 +61,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
