@@ -1,0 +1,165 @@
+"""The README and CONTRIBUTING stay short, what is generated is whole, and the site builds without a warning."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from docs.generators import configuration, house, links, quoted
+from rlaif.config.schema import Config, Section
+from tests.unit.docs.pages import ROOT
+
+MAX_WORDS, MAX_LINES = 1200, 60
+
+
+def test_the_readme_is_a_page():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= MAX_WORDS  # as wc -w counts
+
+
+def test_contributing_is_a_page():
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+# --------------------------------------------------------------------------------------------------- the house
+def rooms_on_disk(package: str) -> set[str]:
+    entries = [path for path in (ROOT / package).iterdir() if not path.name.startswith(("_", "."))]
+    return {path.stem for path in entries if path.suffix == ".py" or (path / "__init__.py").is_file()}
+
+
+def drawn_rooms(picture: str) -> list[str]:
+    return re.findall(r'text-anchor="middle">([^<]+)</text>', picture)
+
+
+@pytest.fixture
+def wings():
+    return house.wings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_picture_has_every_room_of_the_contracts_and_on_disk(wings):
+    assert [wing.package for wing in wings] == ["actors", "rlaif"]
+    for wing in wings:
+        assert set(wing.rooms) == rooms_on_disk(wing.package)
+    drawn = drawn_rooms(house.picture(wings))
+    assert sorted(drawn) == sorted(room for wing in wings for room in wing.rooms)
+    for wing in wings:
+        for room in wing.rooms:
+            assert f"`{wing.package}/{room}` | {house.purpose(wing.package, room)[:5]}" in house.table(wings)
+
+
+def test_a_room_that_is_no_longer_in_the_contract_leaves_the_picture(wings):
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    fewer = house.wings(text.replace('    "evaluation",\n', ""))
+    assert "evaluation" in drawn_rooms(house.picture(wings))
+    assert "evaluation" not in drawn_rooms(house.picture(fewer))
+
+
+def test_rooms_that_share_a_floor_stand_at_one_height():
+    wing = house.Wing(package="p", floors=(("top",), ("left", "right")))
+    heights = re.findall(r'<rect x="[\d.]+" y="(\d+)"', house.picture([wing]))
+    assert heights[0] < heights[1] == heights[2]
+
+
+def test_layers_are_read_as_import_linter_writes_them():
+    text = """
+    [[tool.importlinter.contracts]]
+    type = "layers"
+    containers = ["p"]
+    layers = ["a | b", "(c) : d"]
+    """
+    (wing,) = house.wings(text)
+    assert wing.floors == (("a", "b"), ("c", "d"))
+
+
+# ------------------------------------------------------------------------------------------ what pages generate
+def fields_of(section: type[Section], places: str):
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from fields_of(inner, f"{places}.{name}".lstrip("."))
+        else:
+            yield places, name
+
+
+def test_the_configuration_reference_has_every_key():
+    tables = {}
+    for part in configuration.reference().split("## ")[1:]:
+        title, _, rows = part.partition("\n")
+        for place in re.findall(r"`([\w.]+)`", title) or [""]:
+            tables.setdefault(place, set()).update(re.findall(r"^\| `(\w+)`", rows, re.MULTILINE))
+    missing = [(place, name) for place, name in fields_of(Config, "") if name not in tables.get(place, set())]
+    assert not missing
+
+
+def test_a_value_is_described_by_its_kind_and_bounds():
+    text = configuration.reference()
+    assert "| `rounds` | whole number, at least 1, at most 4 | `2` |" in text
+    assert "`ppo`, `rloo`, `grpo`" in text
+    assert "| `lexicon` | text, or null | `null` |" in text
+
+
+def test_every_departure_is_quoted():
+    text = quoted.departures()
+    for path in sorted((ROOT / "rlaif").rglob("*.py")):
+        header = path.read_text(encoding="utf-8").split('"""')[1:2]
+        if header and re.search(r"^Depart", header[0], re.MULTILINE):
+            assert f"### `{path.relative_to(ROOT)}`" in text
+    assert "\n1. " in text
+    assert "``" not in text
+
+
+def test_the_loops_and_the_plain_ppo_are_quoted():
+    for loop in ("roll_out", "score", "learn", "publish", "compare", "label", "refit"):
+        assert re.search(rf"^{loop} ", quoted.loops(), re.MULTILINE)
+    assert "def plain_ppo(" in quoted.plain_ppo()
+
+
+# ------------------------------------------------------------------------------------------------------ the site
+@pytest.mark.parametrize(
+    ("page", "link", "expected"),
+    [
+        ("index.md", "docs/guide/labels.md", "guide/labels.md"),
+        ("index.md", "benchmarks/results/demo.json", "benchmarks/results/demo.json"),
+        ("guide/labels.md", "../operations.md", "../operations.md"),
+        ("guide/labels.md", "../../README.md", "../index.md"),
+        ("decisions.md", "../benchmarks/results/refresh.json", "benchmarks/results/refresh.json"),
+        ("benchmarks/README.md", "../docs/decisions.md", "../decisions.md"),
+        ("method.md", "https://arxiv.org/abs/2212.08073", "https://arxiv.org/abs/2212.08073"),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(page, link, expected):
+    assert links.site_link(page, link) == expected
+
+
+def test_anchors_stay_with_their_links():
+    assert links.site_links("index.md", "[x](docs/decisions.md#why) [y](#here)") == "[x](decisions.md#why) [y](#here)"
+
+
+def build(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def mkdocs() -> None:
+    if not os.environ.get("CI"):  # there nothing may be skipped
+        pytest.importorskip("mkdocs")
+
+
+def test_the_site_builds_without_a_warning_and_fetches_nothing(mkdocs, tmp_path):
+    built = build("--site-dir", str(tmp_path / "site"))
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    pages = {path.relative_to(tmp_path / "site").as_posix(): path.read_text() for path in tmp_path.rglob("*.html")}
+    assert {"index.html", "architecture.html", "guide/labels.html", "cluster/index.html"} <= set(pages)
+    for name, text in pages.items():
+        assert "generated:" not in text, f"{name}: a marker was not replaced"
+        assert not re.search(r'<(?:script|img|iframe)[^>]* src="https?:', text), name
+        assert not re.search(r'<link[^>]* rel="(?:stylesheet|preconnect)"[^>]* href="https?:', text), name
+
+
+def test_the_makefile_builds_the_site_strictly():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^docs: .venv/ready\n\t.*mkdocs build --strict$", makefile, re.MULTILINE)
