@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rlaif.config.schema import Config
 from rlaif.constitution.principles import load_constitution
 from rlaif.errors import UserError
 from tests.unit.docs.pages import ROOT, Piece, blocks, pieces
+from tests.unit.docs.shell import shipped
 
 LANGUAGES = {"", "text", "python", "yaml"}
 
@@ -90,6 +92,59 @@ def test_wrong_yaml_is_seen(text, tmp_path):
 def test_a_block_that_is_never_closed_is_seen():
     with pytest.raises(ValueError, match=r"page\.md:2: .* never closed"):
         list(blocks("page.md", "```python\nx = 1\n"))
+
+
+def text_block(page: str, first: str) -> str:
+    """The block of ``page`` whose first line begins with ``first``."""
+    found = blocks(page, (ROOT / page).read_text(encoding="utf-8"))
+    return next(block.text for block in found if block.text.startswith(first))
+
+
+def tree_of(text: str) -> dict[str, set[str]]:
+    """Top folder -> the folders named below it, in a drawn tree; comments follow three spaces."""
+    tree: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        names = re.findall(r"(\S+)/(?:\s|$)", line.strip().split("   ")[0])
+        if line.startswith(" "):
+            tree[list(tree)[-1]] |= set(names)
+        else:
+            tree |= {name: set() for name in names}
+    return tree
+
+
+def packages(folder: str) -> set[str]:
+    return {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    tree = tree_of(text_block("README.md", "rlaif/\n"))
+    assert all((ROOT / name).is_dir() for name in tree)
+    for folder in ("rlaif", "actors"):
+        assert tree[folder] == packages(folder)
+
+
+def test_a_tree_is_read_as_it_is_drawn():
+    tree = tree_of("a/\n  b/  c/          what is in b/ and c/\nd/  e/")
+    assert tree == {"a": {"b", "c"}, "d": set(), "e": set()}
+
+
+def test_a_run_directory_holds_what_the_guide_says():
+    listing = text_block("docs/guide/results.md", "config.yaml")
+    named = [name for line in listing.splitlines() for name in line.split("   ")[0].split()]
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rlaif").rglob("*.py")))
+    sources += (ROOT / "actors/cluster/announcement.py").read_text(encoding="utf-8")
+    assert len(named) > 15
+    missing = [name for name in named if name.rstrip("/").rpartition("/")[2] not in sources]
+    assert not missing
+
+
+def test_every_shipped_configuration_is_in_the_guide():
+    text = (ROOT / "docs/guide/your_own.md").read_text(encoding="utf-8")
+    table = text.partition("| shipped configuration |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    known = shipped("quickstart")
+    assert known
+    assert sorted(named) == sorted(path.stem for path in known.parent.glob("*.yaml"))
 
 
 def test_the_example_of_the_readme_labels_three_pairs(tmp_path, monkeypatch, capsys):
