@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.schema import Config, PoolSettings
-from rlaif.interfaces import Done, Record, Row, Task, Weights
+from rlaif.interfaces import AnyEngine, Done, Record, Row, Task, VersionedWeights, Weights
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 
 class InProcessPool:
     """One engine; as many rows at once as ``max_in_flight`` allows."""
 
-    def __init__(self, role: str, engine: Any, settings: PoolSettings) -> None:
+    def __init__(self, role: str, engine: AnyEngine, settings: PoolSettings) -> None:
         self.role = role
         self._engine = engine
         self._settings = settings
@@ -46,7 +46,8 @@ class InProcessPool:
     async def prefix_hits(self) -> tuple[int, int]:
         return self._engine.prefix_hits()
 
-    async def update_weights(self, weights: Weights) -> None:
+    async def update_weights(self, weights: VersionedWeights) -> None:
+        assert isinstance(weights, Weights)  # a learner of this process sends no references
         await self._engine.update_weights(weights)
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
-"""The seams of the system, as Protocols. Whoever reads this file knows what an engine, a pool and a learner owe.
+"""The seams of the system, as Protocols: what an engine, a pool, a learner and a trainer must provide.
 
 Engines are single-loop objects: their coroutines run on one asyncio loop, many at once, and the engine batches them
-(continuous batching). They know tokens, not principles: prompts arrive as token ids, and what is asked of the text
-is decided by the tasks (``critique_revision``, ``labelling``, ``sampling``...), which run next to the engine.
+(continuous batching). They know tokens, not principles: prompts arrive as token ids, and the tasks
+(``rlaif.tasks``), which run next to the engine, decide what is asked of the text.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, RefreshRows, SFTJob
 from rlaif.records import Completion, Sampling, ScoredSample
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedTokenizerFast
 
-RowT = TypeVar("RowT", contravariant=True)
-RecordT = TypeVar("RecordT", covariant=True)
-Row = TypeVar("Row")
-Record = TypeVar("Record")
+Row = TypeVar("Row")  #: what a pool is given: anything with an ``id``
+Record = TypeVar("Record")  #: what a task makes of a row
+_TaskRow = TypeVar("_TaskRow", contravariant=True)
+_TaskRecord = TypeVar("_TaskRecord", covariant=True)
 
 
 # ---------------------------------------------------------------------------------------------------- engines
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What the learner computed with the new weights, for engines to prove that they serve the same.
+    """What the learner computed with new weights, so that engines can prove that they serve the same.
 
     ``token_ids``: sequences of at least two tokens. ``values``: for a language model the log-probability of each
     sequence's last token given the ones before it; for a preference model each sequence's score.
@@ -39,31 +40,38 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One version of a model's weights, ready to serve: Hugging Face parameter names, tied heads spelled out."""
+    """One version of a model's weights, ready to serve: Hugging Face parameter names, tied heads included."""
 
     version: int
     tensors: Mapping[str, np.ndarray]
     probe: Probe
 
 
+class VersionedWeights(Protocol):
+    """``Weights``, or a reference to them that the pool can resolve (``actors.cluster.weights``)."""
+
+    @property
+    def version(self) -> int: ...
+
+
 class Engine(Protocol):
     """What every engine has."""
 
-    tokenizer: Any  #: transformers.PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerFast
     max_length: int  #: prompt and completion together, in tokens
     model_version: str  #: content version of what was loaded, e.g. "sl_cai@3f2a", written into records
     policy_version: int  #: 0 for what was loaded, then ``Weights.version``
 
     async def update_weights(self, weights: Weights) -> None:
-        """Serve ``weights`` from the next request on and prove it against the probe; reset the prefix cache.
+        """Serve ``weights`` from the next request on, prove it against the probe, and reset the prefix cache.
 
-        Raises WeightSyncError when names do not cover the model or the probe differs by more than 1e-3 (float32) or
-        5e-2 (bfloat16); the engine must not be used afterwards.
+        Raises WeightSyncError when the names do not cover the model, or when the probe differs by more than 1e-3
+        (float32) or 5e-2 (bfloat16); the engine must not be used afterwards.
         """
         ...
 
     def prefix_hits(self) -> tuple[int, int]:
-        """Prompt tokens found in the prefix cache, and prompt tokens asked for, since the engine was opened."""
+        """Prompt tokens found in the prefix cache, and all prompt tokens, since the engine was opened."""
         ...
 
     async def close(self) -> None: ...
@@ -76,12 +84,10 @@ class TextGenerator(Engine, Protocol):
         ...
 
 
-class ChoiceScorer(Engine, Protocol):
+class ChoiceScorer(TextGenerator, Protocol):
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probability (full vocabulary, temperature 1) of each of ``choice_ids`` as the next token."""
         ...
-
-    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion: ...
 
 
 class SequenceScorer(Engine, Protocol):
@@ -90,19 +96,25 @@ class SequenceScorer(Engine, Protocol):
         ...
 
 
-# ------------------------------------------------------------------------------------------------------ pools
-class Task(Protocol[RowT, RecordT]):
-    """One row's whole conversation with an engine: a frozen, picklable object from ``rlaif``, run next to it.
+class AnyEngine(ChoiceScorer, SequenceScorer, Protocol):
+    """What ``open_engine`` returns and a pool hands to its tasks. Calls that the engine's model cannot serve raise
+    RequestError: a language model does not score, a preference model does not generate."""
 
-    A task that raises RlaifError or any other Exception fails its row, never its engine.
+
+# ------------------------------------------------------------------------------------------------------ pools
+class Task(Protocol[_TaskRow, _TaskRecord]):
+    """One row's whole conversation with an engine: a frozen, picklable object from ``rlaif.tasks``, run next to it.
+
+    A task may declare the smaller Protocol that it needs, such as ChoiceScorer. An Exception that it raises fails its
+    row, never its engine.
     """
 
-    async def __call__(self, engine: Any, row: RowT, /) -> RecordT: ...
+    async def __call__(self, engine: AnyEngine, row: _TaskRow, /) -> _TaskRecord: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done(Generic[Row, Record]):
-    """A row that came back. Exactly one of ``record`` and ``failure`` is set."""
+    """A finished row. Exactly one of ``record`` and ``failure`` is set."""
 
     row: Row
     record: Record | None
@@ -115,17 +127,17 @@ class Pool(Protocol):
     role: str
 
     def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
-        """Run ``task`` on every row; each comes back exactly once, in any order, in lists of what came back together.
+        """Run ``task`` on every row; each comes back exactly once, in any order, grouped by what finished together.
 
         ``rows`` is read lazily, with a bounded number in flight (back-pressure). Rows have an ``id`` attribute.
         """
         ...
 
     async def prefix_hits(self) -> tuple[int, int]:
-        """Prompt tokens found in the engines' prefix caches, and prompt tokens asked for, by engines still there."""
+        """Prompt tokens found in the prefix caches, and all prompt tokens, summed over the engines still alive."""
         ...
 
-    async def update_weights(self, weights: Weights) -> None:
+    async def update_weights(self, weights: VersionedWeights) -> None:
         """Give every engine the weights and wait until each has proved that it serves them."""
         ...
 
@@ -139,11 +151,11 @@ class PolicyLearner(Protocol):
     async def learn(self, batch: Sequence[ScoredSample]) -> Learned:
         """One PPO batch: recompute, advantages, ``epochs`` of optimizer steps.
 
-        All its scores come from one version of the preference model. An empty batch advances the version alone."""
+        All its scores come from one version of the preference model. An empty batch only advances the version."""
         ...
 
-    async def weights(self) -> Any:
-        """The current policy as something a Pool's ``update_weights`` accepts (Weights, or a reference to it)."""
+    async def weights(self) -> VersionedWeights:
+        """The current policy, for a Pool's ``update_weights``."""
         ...
 
     async def save(self, path: Path) -> None:
@@ -151,7 +163,7 @@ class PolicyLearner(Protocol):
         ...
 
     async def save_checkpoint(self, path: Path) -> None:
-        """Write everything that ``PPOJob.checkpoint`` needs to go on from here."""
+        """Write everything that ``PPOJob.checkpoint`` needs to resume from here."""
         ...
 
     async def close(self) -> None: ...
@@ -159,7 +171,7 @@ class PolicyLearner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What became of a batch. ``kl`` and ``advantage_mean`` [B], in the batch's order."""
+    """The result of one PPO batch. ``kl`` and ``advantage_mean`` [B], in the batch's order."""
 
     version: int
     metrics: Mapping[str, float]
@@ -168,14 +180,14 @@ class Learned:
 
 
 class PreferenceLearner(Protocol):
-    """The DeepSpeed ranks that stay between refreshes and fit the preference model again."""
+    """The DeepSpeed ranks that stay alive between refreshes and refit the preference model."""
 
     async def learn(self, rows: RefreshRows) -> Refitted:
-        """Fit again on these rows; the next version."""
+        """Refit on these rows; the result is the next version."""
         ...
 
-    async def weights(self) -> Any:
-        """The current preference model as something a Pool's ``update_weights`` accepts."""
+    async def weights(self) -> VersionedWeights:
+        """The current preference model, for a Pool's ``update_weights``."""
         ...
 
     async def save(self, path: Path) -> None:
@@ -183,7 +195,7 @@ class PreferenceLearner(Protocol):
         ...
 
     async def save_checkpoint(self, path: Path) -> None:
-        """The same, and beside it what it takes to go on from here."""
+        """``save``, plus everything that ``RefreshJob.checkpoint`` needs to resume from here."""
         ...
 
     async def close(self) -> None: ...
@@ -191,7 +203,7 @@ class PreferenceLearner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Refitted:
-    """What became of a refresh: mean scores of the frozen probes before and after, and the fit's metrics."""
+    """The result of one refresh: mean scores of the frozen probes before and after, and the fit's metrics."""
 
     version: int
     metrics: Mapping[str, float]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import ray
 
-from rlaif.interfaces import Weights
+from rlaif.interfaces import VersionedWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class SharedWeights:
     ref: ray.ObjectRef
 
 
-def share(weights: Weights | SharedWeights) -> SharedWeights:
+def share(weights: VersionedWeights) -> SharedWeights:
     """Put ``weights`` in the object store, unless they are there."""
     if isinstance(weights, SharedWeights):
         return weights

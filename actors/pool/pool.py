@@ -38,7 +38,7 @@ from actors.pool.member import Member, start_member
 from actors.pool.shipment import PoolCall, Shipment, after_death, condemned
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.errors import EngineError, RunError, UserError, WaitTimeoutError
-from rlaif.interfaces import Done, Record, Row, Task, Weights
+from rlaif.interfaces import Done, Record, Row, Task, VersionedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ class EnginePool:
         return sum(hits for hits, _ in counts), sum(asked for _, asked in counts)
 
     # ------------------------------------------------------------------------------------------------ weights
-    async def update_weights(self, weights: Weights | SharedWeights) -> None:
+    async def update_weights(self, weights: VersionedWeights) -> None:
         """Give every engine the weights and wait until each has proved that it serves them.
 
         An engine that dies, fails or hangs meanwhile is replaced, and its replacement catches up. Raises

@@ -44,6 +44,7 @@ from rlaif.records import Completion, FinishReason, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedTokenizerFast
 
 CLOSE_TIMEOUT_S = 60.0
 PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -115,7 +116,7 @@ class BatchingEngine:
         self,
         open_backend: Callable[[], Backend],
         model: ServedModel,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerFast,
         settings: PoolSettings,
     ) -> None:
         """Returns when the model is loaded. Raises EngineError when that fails, WaitTimeoutError when it hangs."""

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlaif.engines.models import ServedModel
 from rlaif.errors import RequestError, WeightSyncError
 from rlaif.interfaces import Weights
 from rlaif.records import Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerFast
 
 MAX_SEED = 2**64
 
@@ -136,7 +140,7 @@ def check_coverage(model: ServedModel, weights: Weights) -> None:
         raise WeightSyncError(f"weights {weights.version} do not cover {model.version}: {'; '.join(faults)}")
 
 
-def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[str, Any]) -> list[str]:
+def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[str, np.ndarray]) -> list[str]:
     shapes = {name: tuple(tensor.shape) for name, tensor in sent.items()}
     return [
         f"{name} has shape {shapes[name]} instead of {shape}"
@@ -145,7 +149,9 @@ def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[
     ]
 
 
-def answer_text(tokenizer: Any, token_ids: Sequence[int], end_ids: frozenset[int], stop: Sequence[str]) -> str:
+def answer_text(
+    tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int], end_ids: frozenset[int], stop: Sequence[str]
+) -> str:
     """The text of an answer: without special tokens, and up to the first stop string."""
     ended = len(token_ids) > 0 and token_ids[-1] in end_ids
     text = tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True)

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines.models import ModelKind, ServedModel, load_tokenizer
@@ -30,6 +30,9 @@ from rlaif.engines.requests import (
 from rlaif.errors import EngineError, ModelError, RequestError
 from rlaif.interfaces import Weights
 from rlaif.records import Completion, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 WORDS = ["here", "is", "a", "plain", "answer", "with", "some", "words", "that", "mean", "nothing", "at", "all"]
 LETTER_MASS = 0.98  #: probability that the choices hold together
@@ -47,7 +50,7 @@ def open_scripted(
     return ScriptedEngine(tokenizer, settings, kind="preference" if pooling else "language")
 
 
-def byte_tokenizer() -> Any:
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     """256 bytes and ``<pad>``, ``<s>``, ``</s>``: any text, one token a byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -67,7 +70,7 @@ class ScriptedEngine:
     one may pass); ``slot_bias`` is added to the log-odds of the first of two choices.
     """
 
-    def __init__(self, tokenizer: Any, settings: PoolSettings, *, kind: ModelKind) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: PoolSettings, *, kind: ModelKind) -> None:
         self.tokenizer = tokenizer
         self.max_length = settings.max_length
         self.model_version = f"scripted@{kind}"

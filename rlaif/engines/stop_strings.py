@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 UNFINISHED = "\ufffd"  #: what a token decodes to that holds part of a character
 
@@ -11,7 +14,7 @@ UNFINISHED = "\ufffd"  #: what a token decodes to that holds part of a character
 class StopStrings:
     """The stop strings of a kind of request, for one tokenizer. None of ``stop`` is empty."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._ends = {text[-1] for text in stop}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rlaif.constitution.principles import Principle
 from rlaif.errors import ModelError
@@ -23,6 +23,9 @@ from rlaif.prompting.examples import LabelExample, RevisionExample
 from rlaif.prompting.questions import LETTERS, RATING, SPEAKERS, THINK, Ours, Part, QuestionTemplate
 from rlaif.prompting.tokenization import ControlText, Pieces, neutral
 from rlaif.records import Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 DialogueFormat = Literal["human_assistant", "chat_template"]
 
@@ -186,7 +189,7 @@ class ChatTemplate:
     Only the template's control tokens count: special tokens inside turns are broken up (``data.tokenization``).
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerFast
     answer_prefix: str = ""
     stop: tuple[str, ...] = ()
 
@@ -280,6 +283,6 @@ class ChatTemplate:
 MARK = "\ue000{}\ue001"  #: private-use characters around a number: where a text of others goes
 
 
-def dialogue(format: DialogueFormat, tokenizer: Any) -> Dialogue:
+def dialogue(format: DialogueFormat, tokenizer: PreTrainedTokenizerFast) -> Dialogue:
     """The dialogue format of a run, for one model's tokenizer."""
     return HumanAssistant() if format == "human_assistant" else ChatTemplate(tokenizer)

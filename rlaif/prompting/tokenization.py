@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlaif.errors import ModelError, RequestError
 from rlaif.records import Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class ControlText(str):
@@ -38,7 +41,7 @@ class Pieces(tuple[str, ...]):
     """Texts that stand one behind the other, each encoded alone: what one says cannot change the tokens of another."""
 
 
-def load_tokenizer(path: str | Path) -> Any:
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a model directory. Raises ModelError when it cannot be read or has no EOS."""
     from transformers import AutoTokenizer
 
@@ -55,14 +58,14 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 @lru_cache(maxsize=16)
-def special_tokens(tokenizer: Any) -> dict[str, int]:
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     """The special tokens of a tokenizer and their ids, except the unknown token, which any text may become."""
     specials = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     return {text: i for text, i in (specials | named).items() if text != tokenizer.unk_token}
 
 
-def neutral(tokenizer: Any, text: str) -> str:
+def neutral(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """``text`` with every special token's name broken by a space: ``<|im_end|>`` becomes ``< |im_end|>``."""
     names = sorted(special_tokens(tokenizer), key=len, reverse=True)
     if not names:
@@ -73,7 +76,7 @@ def neutral(tokenizer: Any, text: str) -> str:
     return text
 
 
-def encode(tokenizer: Any, text: str | Pieces) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
     """Token ids of ``text``, nothing added.
 
     Raises ModelError when the tokenizer cannot but parse special tokens in plain text.
@@ -85,7 +88,7 @@ def encode(tokenizer: Any, text: str | Pieces) -> list[int]:
 
 
 @lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
-def _encoded(tokenizer: Any, text: str, control: bool) -> tuple[int, ...]:
+def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool) -> tuple[int, ...]:
     # The fast tokenizer itself: transformers' wrapper around it costs more than short texts do.
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = not control
@@ -96,18 +99,20 @@ def _encoded(tokenizer: Any, text: str, control: bool) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=16)
-def _special_ids(tokenizer: Any) -> frozenset[int]:
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     return frozenset(special_tokens(tokenizer).values())
 
 
-def prompt_ids(tokenizer: Any, text: str | Pieces) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
     """Token ids of a prompt: ``encode`` with the BOS in front, once, when the tokenizer has one."""
     ids = encode(tokenizer, text)
     bos = tokenizer.bos_token_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 
-def letter_ids(tokenizer: Any, question: Pieces, letters: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
+def letter_ids(
+    tokenizer: PreTrainedTokenizerFast, question: Pieces, letters: Sequence[str]
+) -> tuple[list[int], tuple[int, ...]]:
     """Prompt ids and each letter's token id, found in context.
 
     The question is tokenised with each of ``letters`` (e.g. " (A)", " (B)") behind its last piece; what the results
@@ -120,7 +125,7 @@ def letter_ids(tokenizer: Any, question: Pieces, letters: Sequence[str]) -> tupl
 
 @lru_cache(maxsize=64)  # a template's closing line, nearly always the same
 def _letters_behind(
-    tokenizer: Any, closing: str, control: bool, letters: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerFast, closing: str, control: bool, letters: tuple[str, ...]
 ) -> tuple[list[int], tuple[int, ...]]:
     endings = [encode(tokenizer, followed(closing, letter)) for letter in letters]
     shared = shared_start(endings)
@@ -143,7 +148,10 @@ def followed(question: str, letter: str) -> str:
 
 # ------------------------------------------------------------------------------------------------- fitting
 def fit_turns(
-    turns: Sequence[Turn], render: Callable[[Sequence[Turn]], str | Pieces], tokenizer: Any, max_tokens: int
+    turns: Sequence[Turn],
+    render: Callable[[Sequence[Turn]], str | Pieces],
+    tokenizer: PreTrainedTokenizerFast,
+    max_tokens: int,
 ) -> tuple[tuple[Turn, ...], list[int], bool]:
     """(turns, prompt ids, whether anything was left out): the most recent turns whose prompt fits ``max_tokens``.
 
