@@ -144,7 +144,7 @@ class Laboratory:
         import torch
 
         from rlaif.training.deepspeed import DeepSpeedModel, start_rank
-        from rlaif.training.models import load_scorer, load_tokenizer, new_scorer
+        from rlaif.training.models import load_scorer, new_scorer
         from rlaif.training.preference import PairFit, save_scorer
 
         base, dtype, rank = str(self.paths.path("base")), self.config.preference_trainer.dtype, Rank()

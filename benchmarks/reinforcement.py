@@ -128,7 +128,8 @@ def _endless(model: str, path: Path) -> Any:
 
 
 def _scorer(directory: Path) -> None:
-    from rlaif.training.models import load_tokenizer, new_scorer, save_model
+    from rlaif.prompting.tokenization import load_tokenizer
+    from rlaif.training.models import new_scorer, save_model
 
     tokenizer = load_tokenizer(str(directory / "policy"))
     scorer = new_scorer(str(directory / "policy"), "float32", tokenizer, seed=1).classifier

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -13,6 +15,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from rlaif.interfaces import Probe
 
 MAX_LENGTH = 256
 
@@ -63,3 +67,40 @@ def saved(model: PreTrainedModel, path: Path) -> str:
     model.save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
     return str(path)
+
+
+# ------------------------------------------------------------------------------------------- as learners send them
+def served_tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
+    """Float32 copies of all parameters under their Hugging Face names, a tied head included.
+
+    Tied parameters share one array. NumPy has no bfloat16, hence float32; engines round to their own type.
+    """
+    copies: dict[int, np.ndarray] = {}
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in copies:
+            copies[tensor.data_ptr()] = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
+        tensors[name] = copies[tensor.data_ptr()]
+    return tensors
+
+
+@torch.no_grad()
+def probe_of(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Probe:
+    """What ``model`` computes for some sequences of at least two tokens: see ``Probe``.
+
+    A preference model (sequence classification) reads the last token, which must not be its padding token.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        values = [_probe_value(model, list(ids)) for ids in token_ids]
+    finally:
+        model.train(was_training)
+    return Probe(token_ids=tuple(tuple(ids) for ids in token_ids), values=tuple(values))
+
+
+def _probe_value(model: PreTrainedModel, ids: list[int]) -> float:
+    logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+    if logits.ndim == 1:
+        return logits[0].item()
+    return logits[-2].log_softmax(-1)[ids[-1]].item()

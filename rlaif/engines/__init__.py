@@ -1,35 +1,52 @@
-"""Inference engines behind one seam (``rlaif.interfaces``): vLLM, transformers, and a scripted one without weights.
+"""Inference engines behind one seam (``rlaif.interfaces.AnyEngine``): vLLM, transformers, and one without weights.
 
-Heavy libraries are imported only by the engine that is opened.
+A new engine is a ``batching.Backend`` in a module of its own and a row in ``ENGINES``. Heavy libraries are imported
+only when an engine that needs them is opened, so this table can be read by anyone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rlaif.config.schema import PoolSettings
-from rlaif.errors import ModelError
+from rlaif.engines.batching import open_batching
+from rlaif.engines.scripted import open_scripted
+from rlaif.interfaces import AnyEngine
 
 
-def open_engine(role: str, model_path: str | Path | None, settings: PoolSettings) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class EngineKind:
+    """What is to be known of an engine before it is opened."""
+
+    open: Callable[[str, str | Path | None, PoolSettings], AnyEngine]  #: as ``open_engine``
+    in_process_only: bool = False  #: cannot serve a pool on a cluster
+
+
+def _open_vllm(role: str, model_path: str | Path | None, settings: PoolSettings) -> AnyEngine:
+    from rlaif.engines.vllm import VLLMBackend
+
+    return open_batching(VLLMBackend, role, model_path, settings)
+
+
+def _open_hf(role: str, model_path: str | Path | None, settings: PoolSettings) -> AnyEngine:
+    from rlaif.engines.hf import HFBackend
+
+    return open_batching(HFBackend, role, model_path, settings)
+
+
+ENGINES: Mapping[str, EngineKind] = {  # by the names that a pool's ``engine`` may have
+    "vllm": EngineKind(open=_open_vllm),
+    "hf": EngineKind(open=_open_hf, in_process_only=True),
+    "scripted": EngineKind(open=open_scripted),
+}
+
+
+def open_engine(role: str, model_path: str | Path | None, settings: PoolSettings) -> AnyEngine:
     """An engine that is ready to serve ``model_path`` in a role: generator, labeller or scorer.
 
-    Blocks while the model loads. Raises ModelError for a directory that the role cannot use (or none, which only the
-    scripted engine does without), EngineError when loading fails and WaitTimeoutError when it takes too long.
+    Blocks while the model loads. Raises ModelError for a directory that the role cannot use (or None, which only the
+    scripted engine accepts), EngineError when loading fails, and WaitTimeoutError when it takes too long.
     """
-    pooling = role == "scorer"
-    field = f"{role}.model"
-    if settings.engine == "scripted":
-        from rlaif.engines.scripted import open_scripted
-
-        return open_scripted(model_path or None, settings, pooling=pooling, field=field)
-    if model_path is None:
-        raise ModelError(f"{field}: engine {settings.engine} needs a model")
-    if settings.engine == "hf":
-        from rlaif.engines.hf import open_hf
-
-        return open_hf(model_path, settings, pooling=pooling, field=field)
-    from rlaif.engines.vllm import open_vllm
-
-    return open_vllm(model_path, settings, pooling=pooling, field=field)
+    return ENGINES[settings.engine].open(role, model_path, settings)

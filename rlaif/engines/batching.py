@@ -1,15 +1,15 @@
 """The thread that drives a batching engine, and the coroutines that wait for it.
 
-Callers put requests into an inbox and each awaits a future; one thread admits what is there, steps the backend, and
-hands everything that finished in a step to the event loop in one wake-up. With nothing to do it sleeps.
+Each caller puts a request into the inbox and awaits a future. One thread admits what is in the inbox, steps the
+backend, and hands everything that finished in a step to the event loop in one wake-up. With nothing to do it sleeps.
 
-New weights are taken in turn with requests, by setting. ``finish``: they are a barrier in the inbox, what was asked
-before them finishes first under the old version, what is asked after them starts under the new one, and no completion
-mixes versions. ``pause``: requests that run stand still between two steps while the weights are exchanged, and go on
-under the new ones; the backend computes anew what it had cached for them, so each token's log-probability is that of
-one version, given everything before it. Such a completion ends in a later version than it started in.
+New weights pass through the same inbox; ``on_new_weights`` says what happens to running requests. ``finish``: the
+weights are a barrier. Earlier requests finish first, under the old version; later ones start under the new version; no
+completion mixes versions. ``pause``: running requests are paused between two steps while the weights are exchanged,
+and continue under the new ones. The backend recomputes what it had cached for them, so each token's log-probability is
+that of one version, given everything before it. Such a completion ends in a later version than it started in.
 
-What this module does not know: models, sampling, vLLM, torch. The backend does.
+This module knows nothing of models, sampling, vLLM or torch. The backend does.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import TimeoutError as ThreadTimeoutError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.models import ServedModel
+from rlaif.engines.models import ServedModel, read_model
 from rlaif.engines.requests import (
-    Choose,
+    ChoiceRequest,
     Request,
-    Score,
+    ScoreRequest,
     answer_text,
     check_coverage,
-    choose_request,
+    choice_request,
     generate_request,
     probe_requests,
     score_request,
 )
-from rlaif.errors import EngineError, RequestError, WaitTimeoutError, WeightSyncError
+from rlaif.errors import EngineError, ModelError, RequestError, WaitTimeoutError, WeightSyncError
 from rlaif.interfaces import Weights
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Completion, FinishReason, Sampling
 
 if TYPE_CHECKING:
@@ -51,24 +53,27 @@ PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampled:
-    """What a backend gives for ``Generate``. ``logprobs`` [T] belong to ``token_ids`` [T]."""
+class SampledTokens:
+    """A backend's answer to a GenerateRequest. ``logprobs`` [T] belong to ``token_ids`` [T]."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
 
 
-Result = Sampled | tuple[float, ...] | float  #: of Generate, Choose and Score
+Result = SampledTokens | tuple[float, ...] | float  #: for a GenerateRequest, a ChoiceRequest, a ScoreRequest
 
 
 class Backend(Protocol):
-    """A model that serves many requests at once. Made, used and closed in one thread."""
+    """A model that serves many requests at once. Constructed, used and closed in one thread.
 
-    prefix_hits: tuple[int, int]  #: prompt tokens found in the prefix cache, prompt tokens asked for
+    Requests were checked (``requests``) before they are admitted; ``key`` tells them apart.
+    """
+
+    prefix_hits: tuple[int, int]  #: prompt tokens found in the prefix cache, and all prompt tokens
 
     def admit(self, key: int, request: Request) -> None:
-        """Take a request in. Raises RequestError when it cannot be served."""
+        """Accept a request. Raises RequestError when it cannot be served."""
         ...
 
     def cancel(self, key: int) -> None:
@@ -76,22 +81,36 @@ class Backend(Protocol):
         ...
 
     def step(self) -> Sequence[tuple[int, Result]]:
-        """Do one round of work; returns what finished."""
+        """Do one round of work; returns the requests that finished, by their keys."""
         ...
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Replace all weights and forget what was cached under the old ones; what runs goes on where it was."""
+        """Replace all weights and drop what was cached under the old ones; running requests go on where they were."""
         ...
 
     def close(self) -> None: ...
 
 
+def open_batching(
+    open_backend: Callable[[ServedModel, PoolSettings], Backend],
+    role: str,
+    model_path: str | Path | None,
+    settings: PoolSettings,
+) -> BatchingEngine:
+    """An engine over a backend, which is constructed in the engine's thread. Blocks and raises as ``open_engine``."""
+    field, pooling = f"{role}.model", role == "scorer"
+    if model_path is None:
+        raise ModelError(f"{field}: engine {settings.engine} needs a model")
+    model = read_model(model_path, field=field, max_length=settings.max_length, pooling=pooling)
+    return BatchingEngine(lambda: open_backend(model, settings), model, load_tokenizer(model_path), settings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Exchange:
-    """New weights, and what to ask to prove that they are served."""
+    """New weights, and the requests that prove that they are served."""
 
     weights: Weights
-    probe: Sequence[Choose | Score]
+    probe: Sequence[ChoiceRequest | ScoreRequest]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,7 +174,7 @@ class BatchingEngine:
         )
 
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
-        logprobs, _ = await self._ask(choose_request(self._model, prompt_ids, choice_ids))
+        logprobs, _ = await self._ask(choice_request(self._model, prompt_ids, choice_ids))
         return logprobs
 
     async def score(self, token_ids: Sequence[int]) -> float:
@@ -163,10 +182,10 @@ class BatchingEngine:
         return score
 
     async def update_weights(self, weights: Weights) -> None:
-        """As ``Engine.update_weights``; requests that run are finished first or stand still, later ones wait.
+        """As ``Engine.update_weights``; running requests finish first or pause, later ones wait.
 
-        Names, shapes and version are checked before anything is touched: such a WeightSyncError leaves the engine
-        serving what it served. After a probe that differs it serves nothing more.
+        Names, shapes and version are checked before anything is touched: a WeightSyncError from these checks leaves
+        the engine serving as before. After a probe that differs, it serves nothing more.
         """
         probe = probe_requests(self._model, self.policy_version, weights)
         check_coverage(self._model, weights)
@@ -177,11 +196,11 @@ class BatchingEngine:
             raise WaitTimeoutError(f"{waited} for {self.model_version} to serve weights {weights.version}") from error
 
     def prefix_hits(self) -> tuple[int, int]:
-        """Prompt tokens found in the prefix cache, and prompt tokens asked for, since the engine was opened."""
+        """Prompt tokens found in the prefix cache, and all prompt tokens, since the engine was opened."""
         return self._backend.prefix_hits
 
     async def close(self) -> None:
-        """Stop; whoever still waits gets an EngineError. Raises WaitTimeoutError when the thread does not end."""
+        """Stop; requests still waiting get an EngineError. Raises WaitTimeoutError when the thread does not end."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -221,7 +240,7 @@ class BatchingEngine:
         opened.set_result(None)
         reason = EngineError(f"engine {self.model_version} was closed")
         try:
-            while self._work_waits():
+            while self._await_work():
                 self._round()
         except WeightSyncError as error:
             reason = EngineError(f"engine {self.model_version} must be replaced: {error}")
@@ -230,8 +249,8 @@ class BatchingEngine:
         finally:
             self._end(reason)
 
-    def _work_waits(self) -> bool:
-        """Sleeps until there is something to do; False when the engine is to close."""
+    def _await_work(self) -> bool:
+        """Sleep until there is something to do; False when the engine is to close."""
         with self._wake:
             while not (self._inbox or self._running or self._cancelled or self._closing):
                 self._wake.wait()
@@ -252,7 +271,7 @@ class BatchingEngine:
                 self._backend.cancel(key)
 
     def _next(self) -> _Call | None:
-        """The oldest call in the inbox, unless it is weights and something that must finish first still runs."""
+        """The oldest call in the inbox, unless it brings weights and running requests must finish first."""
         with self._wake:
             if not self._inbox or (isinstance(self._inbox[0].work, _Exchange) and self._running and not self._pauses):
                 return None
@@ -265,7 +284,7 @@ class BatchingEngine:
             self._exchange(call.work, call.future)
             return
         running = _Running(call=call, version=self.policy_version)
-        self._running[call.key] = running  # first, so that it hears of it if the backend dies of it
+        self._running[call.key] = running  # first, so that the caller is informed if the backend dies of this request
         try:
             self._backend.admit(call.key, call.work)
         except RequestError as error:
@@ -292,19 +311,19 @@ class BatchingEngine:
         _hand_over([(future, None), *(self._finish(key, result) for key, result in finished)])
 
     def _prove(self, exchange: _Exchange) -> list[tuple[int, Result]]:
-        """Returns what of the requests that stood still has finished meanwhile."""
-        version, values = exchange.weights.version, exchange.weights.probe.values
-        found, finished = self._values(exchange.probe)
-        for place, (ours, theirs) in enumerate(zip(found, values, strict=True)):
-            if not abs(ours - theirs) <= self._tolerance:  # so that NaN fails, too
+        """Returns the paused requests that finished meanwhile."""
+        version, learner_values = exchange.weights.version, exchange.weights.probe.values
+        values, finished = self._values(exchange.probe)
+        for place, (ours, theirs) in enumerate(zip(values, learner_values, strict=True)):
+            if not abs(ours - theirs) <= self._tolerance:  # NaN must fail, too
                 raise WeightSyncError(
                     f"weights {version}: the learner computes {theirs:.6f} for probe {place}, the engine {ours:.6f} "
                     f"(tolerance {self._tolerance:g}): the engine does not serve them"
                 )
         return finished
 
-    def _values(self, probe: Sequence[Choose | Score]) -> tuple[list[float], list[tuple[int, Result]]]:
-        """What the engine computes for the probe, and the requests that finished in the same steps."""
+    def _values(self, probe: Sequence[ChoiceRequest | ScoreRequest]) -> tuple[list[float], list[tuple[int, Result]]]:
+        """The engine's values for the probe, and the other requests that finished in the same steps."""
         places = {next(self._keys): place for place in range(len(probe))}
         for key, place in places.items():
             self._backend.admit(key, probe[place])
@@ -314,7 +333,7 @@ class BatchingEngine:
                 if key not in places:
                     others.append((key, result))
                     continue
-                assert not isinstance(result, Sampled)
+                assert not isinstance(result, SampledTokens)
                 values[places.pop(key)] = result[0] if isinstance(result, tuple) else result
         return values, others
 
@@ -328,17 +347,17 @@ class BatchingEngine:
         self._backend.close()
 
 
-_Answer = tuple["asyncio.Future[Any]", Any]  #: who waits, and the result or the error for him
+_Answer = tuple["asyncio.Future[Any]", Any]  #: a caller's future, and its result or error
 
 
 def _hand_over(answers: Sequence[_Answer]) -> None:
-    """Wake each event loop once for all of its answers."""
+    """Wake each event loop once, for all of its answers."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
     for answer in answers:
         by_loop.setdefault(answer[0].get_loop(), []).append(answer)
-    for loop, its in by_loop.items():
+    for loop, answers_here in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, its)
+            loop.call_soon_threadsafe(_resolve, answers_here)
 
 
 def _resolve(answers: Sequence[_Answer]) -> None:

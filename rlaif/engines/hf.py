@@ -1,9 +1,9 @@
 """transformers as a backend: the numerical reference, and the engine of one-process runs with small models.
 
 Continuous batching over one key/value cache, on a CPU or one GPU. Shapes: B rows, T cached positions, V vocabulary.
-Rows are padded on the left, so that the newest token of every row is in the last column; ``mask`` [B, T] is 0 on
-padding, and a token's position is the number of real tokens before it. No paging and no prefix cache: rows that
-differ much in length waste memory, which vLLM does not.
+Rows are left-padded, so that the newest token of every row is in the last column; ``mask`` [B, T] is 0 on padding, and
+a token's position is the number of real tokens before it. There is no paging and no prefix cache: unlike in vLLM, rows
+of very different lengths waste memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -22,82 +21,28 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     DynamicCache,
-    PreTrainedModel,
 )
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.batching import BatchingEngine, Result, Sampled
-from rlaif.engines.models import ServedModel, load_tokenizer, read_model
-from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of
-from rlaif.interfaces import Probe
+from rlaif.engines.batching import Result, SampledTokens
+from rlaif.engines.models import ServedModel
+from rlaif.engines.requests import ChoiceRequest, GenerateRequest, Request, ScoreRequest, prompt_of
+from rlaif.engines.stop_strings import stop_strings_for
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import FinishReason
 
-RequestT = TypeVar("RequestT", Choose, Generate, Score)
+_Request = TypeVar("_Request", ChoiceRequest, GenerateRequest, ScoreRequest)
 
-GATHER_S = 0.002  #: an idle engine waits this long for company before it starts on a first request
+IDLE_WAIT_S = 0.002  #: an idle engine waits this long for more requests to join its first one
 MAX_FORWARD_ROWS = 64
 
 
-def open_hf(
-    model_path: str | Path, settings: PoolSettings, *, pooling: bool = False, field: str = "model"
-) -> BatchingEngine:
-    """A transformers engine for a language model, or with ``pooling`` for a preference model.
-
-    Uses the first GPU when ``settings.gpus`` is positive. Raises as ``open_engine``.
-    """
-    model = read_model(model_path, field=field, max_length=settings.max_length, pooling=pooling)
-    return BatchingEngine(
-        lambda: HFBackend(model, settings),
-        model,
-        load_tokenizer(model_path),
-        settings,
-    )
-
-
-# ------------------------------------------------------------------------------------------ what learners send
-def served_tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
-    """Float32 copies of all parameters under their Hugging Face names, a tied head spelled out.
-
-    Tied parameters share one array. NumPy has no bfloat16, hence float32; engines round to their own type.
-    """
-    copies: dict[int, np.ndarray] = {}
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in copies:
-            copies[tensor.data_ptr()] = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
-        tensors[name] = copies[tensor.data_ptr()]
-    return tensors
-
-
-@torch.no_grad()
-def probe_of(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Probe:
-    """What ``model`` computes for some sequences of at least two tokens: see ``Probe``.
-
-    A preference model (sequence classification) reads the last token, which must not be its padding token.
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        values = [_probe_value(model, list(ids)) for ids in token_ids]
-    finally:
-        model.train(was_training)
-    return Probe(token_ids=tuple(tuple(ids) for ids in token_ids), values=tuple(values))
-
-
-def _probe_value(model: PreTrainedModel, ids: list[int]) -> float:
-    logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
-    if logits.ndim == 1:
-        return logits[0].item()
-    return logits[-2].log_softmax(-1)[ids[-1]].item()
-
-
-# ---------------------------------------------------------------------------------------------------- backend
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
     """One completion being sampled; its lists grow by one in every round."""
 
     key: int
-    request: Generate
+    request: GenerateRequest
     random: torch.Generator
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -105,7 +50,7 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
-    """Rows that are decoded together. ``mask`` [B, T] and ``cache`` cover all but each row's last token."""
+    """Rows that are decoded together. ``mask`` [B, T] and ``cache`` cover everything but each row's last token."""
 
     rows: list[_Row]
     mask: torch.Tensor
@@ -113,6 +58,8 @@ class _Batch:
 
 
 class HFBackend:
+    """Uses the first GPU when ``settings.gpus`` is positive, else the CPU."""
+
     def __init__(self, model: ServedModel, settings: PoolSettings) -> None:
         torch.set_num_threads(settings.threads)
         auto = AutoModelForSequenceClassification if model.kind == "preference" else AutoModelForCausalLM
@@ -124,7 +71,8 @@ class HFBackend:
         )
         self._network = network.to("cuda" if settings.gpus > 0 else "cpu").eval()
         self._model = model
-        self._tokenizer = load_tokenizer(model.path)  # its own: the callers' is used in another thread
+        # A tokenizer of its own: the callers' is used in another thread.
+        self._stop_strings = stop_strings_for(load_tokenizer(model.path))
         self._max_rows = settings.max_in_flight
         self._waiting: dict[int, Request] = {}
         self._batch: _Batch | None = None
@@ -141,7 +89,7 @@ class HFBackend:
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Result]]:
         if self._batch is None and not self._gathered:
-            time.sleep(GATHER_S)
+            time.sleep(IDLE_WAIT_S)
             self._gathered = True
             return []
         finished = [*self._score(), *self._choose(), *self._advance(), *self._join()]
@@ -154,15 +102,15 @@ class HFBackend:
             arrays = {name: torch.from_numpy(array) for name, array in tensors.items()}
         self._network.load_state_dict(arrays)
         if self._batch is not None:
-            self._batch = self._read_anew(self._batch.rows)
+            self._batch = self._read_again(self._batch.rows)
 
     def close(self) -> None:
         del self._network
         self._batch = None
 
-    # --------------------------------------------------------------------------- requests of one forward pass
+    # ------------------------------------------------------------------------- requests of a single forward pass
     def _score(self) -> list[tuple[int, Result]]:
-        taken = self._take(Score, MAX_FORWARD_ROWS)
+        taken = self._take(ScoreRequest, MAX_FORWARD_ROWS)
         if not taken:
             return []
         ids, mask = self._padded([request.token_ids for request in taken.values()])
@@ -170,7 +118,7 @@ class HFBackend:
         return list(zip(taken, scores[:, 0].float().tolist(), strict=True))
 
     def _choose(self) -> list[tuple[int, Result]]:
-        taken = self._take(Choose, MAX_FORWARD_ROWS)
+        taken = self._take(ChoiceRequest, MAX_FORWARD_ROWS)
         if not taken:
             return []
         ids, mask = self._padded([request.prompt_ids for request in taken.values()])
@@ -180,9 +128,9 @@ class HFBackend:
 
     # ------------------------------------------------------------------------------------------- generation
     def _join(self) -> list[tuple[int, Result]]:
-        """Read waiting prompts, sample their first tokens, and decode them with the others from now on."""
+        """Read waiting prompts, sample their first tokens, and add them to the batch."""
         running = len(self._batch.rows) if self._batch else 0
-        taken = self._take(Generate, min(MAX_FORWARD_ROWS, self._max_rows - running))
+        taken = self._take(GenerateRequest, min(MAX_FORWARD_ROWS, self._max_rows - running))
         if not taken:
             return []
         rows = [_row(key, request) for key, request in taken.items()]
@@ -193,8 +141,8 @@ class HFBackend:
         return finished
 
     @torch.inference_mode()
-    def _read_anew(self, rows: list[_Row]) -> _Batch:
-        """The batch of ``rows`` with everything but their last tokens read under the weights at hand."""
+    def _read_again(self, rows: list[_Row]) -> _Batch:
+        """The batch of ``rows``, with everything but their last tokens read under the current weights."""
         ids, mask = self._padded([(*row.request.prompt_ids, *row.token_ids[:-1]) for row in rows])
         self._logits(ids, mask, cache := DynamicCache())
         return _Batch(rows=rows, mask=mask, cache=cache)
@@ -211,17 +159,17 @@ class HFBackend:
         return finished
 
     def _sampled(self, batch: _Batch, logits: torch.Tensor) -> tuple[_Batch | None, list[tuple[int, Result]]]:
-        """Give each row its next token from ``logits`` [B, V]; (rows that go on, what finished)."""
+        """Give each row its next token from ``logits`` [B, V]; returns the unfinished rows and the finished ones."""
         finished: list[tuple[int, Result]] = []
-        goes_on = []
+        unfinished = []
         for row, row_logits in zip(batch.rows, logits.cpu(), strict=True):
             _sample(row, row_logits)
             reason = self._finish_reason(row)
-            goes_on.append(reason is None)
+            unfinished.append(reason is None)
             if reason is not None:
                 ids, logprobs = tuple(row.token_ids), tuple(row.logprobs)
-                finished.append((row.key, Sampled(token_ids=ids, logprobs=logprobs, finish_reason=reason)))
-        return (_kept(batch, goes_on) if finished else batch), finished
+                finished.append((row.key, SampledTokens(token_ids=ids, logprobs=logprobs, finish_reason=reason)))
+        return (_kept(batch, unfinished) if finished else batch), finished
 
     def _finish_reason(self, row: _Row) -> FinishReason | None:
         sampling = row.request.sampling
@@ -230,13 +178,11 @@ class HFBackend:
         return "length" if len(row.token_ids) == sampling.max_tokens else None
 
     def _stops(self, row: _Row) -> bool:
-        if not row.request.sampling.stop:
-            return False
-        text = self._tokenizer.decode(row.token_ids, skip_special_tokens=True)
-        return any(stop in text for stop in row.request.sampling.stop)
+        stop = row.request.sampling.stop
+        return bool(stop) and self._stop_strings(stop).reached(row.token_ids) is not None
 
     # ----------------------------------------------------------------------------------------------- tensors
-    def _take(self, kind: type[RequestT], limit: int) -> dict[int, RequestT]:
+    def _take(self, kind: type[_Request], limit: int) -> dict[int, _Request]:
         keys = [key for key, request in self._waiting.items() if isinstance(request, kind)][:limit]
         taken = {key: self._waiting.pop(key) for key in keys}
         hits, asked = self.prefix_hits
@@ -244,7 +190,7 @@ class HFBackend:
         return taken  # type: ignore[return-value]
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask [B, T], padded on the left with the id that classification models skip."""
+        """Ids and mask [B, T], left-padded with the id that classification models skip."""
         width = max(map(len, rows))
         filler = self._network.config.pad_token_id or 0
         ids = torch.tensor([[filler] * (width - len(row)) + list(row) for row in rows])
@@ -267,7 +213,7 @@ class HFBackend:
         )
 
 
-def _row(key: int, request: Generate) -> _Row:
+def _row(key: int, request: GenerateRequest) -> _Row:
     return _Row(key=key, request=request, random=torch.Generator().manual_seed(request.sampling.seed))
 
 
@@ -286,7 +232,7 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _kept(batch: _Batch, keep: Sequence[bool]) -> _Batch | None:
-    """The rows of a batch to keep, without the columns that were padding to all of them."""
+    """The rows of a batch to keep, without the columns in which all of them have padding."""
     index = torch.tensor([place for place, kept in enumerate(keep) if kept], device=batch.mask.device)
     if len(index) == 0:
         return None
@@ -300,7 +246,7 @@ def _kept(batch: _Batch, keep: Sequence[bool]) -> _Batch | None:
 
 
 def _merged(batches: Sequence[_Batch]) -> _Batch | None:
-    """One batch of several, padded on the left to the widest."""
+    """Several batches as one, left-padded to the widest."""
     if len(batches) < 2:
         return batches[0] if batches else None
     width = max(batch.mask.shape[1] for batch in batches)

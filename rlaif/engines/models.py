@@ -1,4 +1,4 @@
-"""What can be known of a model directory without loading it: used by plans, checks and every engine.
+"""What can be known about a model directory without loading it: used by plans, checks and every engine.
 
 Imports neither torch nor vLLM. A model directory is the Hugging Face layout: ``config.json``, safetensors,
 ``tokenizer.json``.
@@ -16,17 +16,6 @@ from typing import Any, Literal
 from rlaif.errors import ModelError
 from rlaif.prompting.tokenization import load_tokenizer
 
-__all__ = [
-    "HEAD",
-    "ServedModel",
-    "check_model_dir",
-    "load_tokenizer",
-    "max_positions",
-    "model_version",
-    "read_model",
-    "tensor_shapes",
-]
-
 ModelKind = Literal["language", "preference"]
 
 HEAD = "lm_head.weight"  #: the output head; absent from the file when it is tied to the embeddings
@@ -36,8 +25,8 @@ SAMPLE_BYTES = 1 << 20  #: of larger ones, this much of each end
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """What an engine needs to know to check requests and weights. ``shapes``: by parameter name, tied head included
-    (with the shape None where the file does not tell it)."""
+    """What an engine needs to know to check requests and weights. ``shapes``: by parameter name, a tied head included
+    (its shape is None, because the file does not have it)."""
 
     path: str
     version: str
@@ -49,25 +38,29 @@ class ServedModel:
     shapes: Mapping[str, tuple[int, ...] | None]
 
 
+def is_hub_name(model: str) -> bool:
+    """Whether ``model`` means ``organisation/name`` on the Hugging Face hub, and not a path."""
+    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
+
+
 def local_model(model: str, *, field: str) -> Path:
-    """The directory of a model: itself, or the local snapshot of a hub name (``organisation/name``), fetched once.
+    """The directory of a model: the one named, or the local snapshot of a hub name, fetched once.
 
     Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees.
     """
-    path = Path(model).expanduser()
-    if path.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
-        return path.absolute()  # whoever loads it may work elsewhere
+    if not is_hub_name(model):
+        return Path(model).expanduser().absolute()  # the process that loads it may have another working directory
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(model, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{field}={model}: no such directory, and not to be had from the hub: {error}") from error
+        raise ModelError(f"{field}={model}: no such directory, and the hub does not provide it: {error}") from error
 
 
 def check_model_dir(path: str | Path, *, field: str) -> None:
-    """Raises ModelError, naming ``field`` of the configuration and what is missing, when ``path`` is no model."""
+    """Raises ModelError, naming ``field`` of the configuration and what is missing, when ``path`` holds no model."""
     directory = Path(path)
     if not directory.is_dir():
         raise ModelError(f"{field}={path}: no such directory")
@@ -83,10 +76,11 @@ def check_model_dir(path: str | Path, *, field: str) -> None:
 
 
 def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) -> ServedModel:
-    """Check a model directory and read what an engine needs of it.
+    """Check a model directory and read what an engine needs to know about it.
 
-    Raises ModelError as ``check_model_dir`` does, and when the model is shorter than ``max_length`` or of the
-    wrong kind: for ``pooling`` a preference model, whose padding token is not its EOS; a language model otherwise.
+    Raises ModelError as ``check_model_dir`` does, and when the model has fewer positions than
+    ``max_length`` or is of the wrong kind: ``pooling`` needs a preference model whose padding token is not its EOS,
+    anything else a language model.
     """
     kind: ModelKind = "preference" if pooling else "language"
     check_model_dir(path, field=field)
@@ -114,27 +108,28 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
 
 
 def max_positions(path: str | Path, *, field: str) -> int | None:
-    """How many tokens a model was made for, where it says so. Raises ModelError as ``check_model_dir`` does."""
+    """How many positions a model has, if its config says so. Raises ModelError as ``check_model_dir`` does."""
     check_model_dir(path, field=field)
     return _config(Path(path), field).get("max_position_embeddings")
 
 
 def model_version(path: str | Path) -> str:
-    """``DIRECTORY@HASH``: the directory's name and eight digits that change with its config or weights.
+    """``DIRECTORY@HASH``: the directory's name and eight hex digits that change with its config or weights.
 
-    Weight files over 64 MiB are known by their size, header and both ends, so that a large model costs milliseconds.
+    Of weight files over 64 MiB only the size, the header and both ends are hashed, so that a large model takes
+    milliseconds.
     """
     directory = Path(path).resolve()
     digest = hashlib.sha256((directory / "config.json").read_bytes())
     for file in sorted(directory.glob("*.safetensors")):
         digest.update(f"{file.name}:{file.stat().st_size}".encode())
-        for part in _telling_parts(file):
+        for part in _hashed_parts(file):
             digest.update(part)
     return f"{directory.name}@{digest.hexdigest()[:8]}"
 
 
 def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...] | None]:
-    """Shape of every parameter in the weight files; a language model's tied head is named too, with None."""
+    """Shape of every parameter in the weight files; a language model's tied head is listed too, with None."""
     shapes: dict[str, tuple[int, ...] | None] = {}
     for file in sorted(Path(path).glob("*.safetensors")):
         header = json.loads(_header(file))
@@ -169,17 +164,19 @@ def _check_kind(config: Mapping[str, Any], kind: ModelKind, where: str) -> None:
 def _generation_ends(directory: Path) -> list[int]:
     """Further token ids that end an answer, e.g. the end-of-turn token of chat models."""
     file = directory / "generation_config.json"
-    ends = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+    ends: int | list[int] | None = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+    if ends is None:
+        return []
+    return ends if isinstance(ends, list) else [ends]
 
 
 def _header(file: Path) -> bytes:
-    """The JSON header of a safetensors file: eight bytes of its length, then itself."""
+    """The JSON header of a safetensors file, which follows eight bytes that hold its length."""
     with file.open("rb") as stream:
         return stream.read(int.from_bytes(stream.read(8), "little"))
 
 
-def _telling_parts(file: Path) -> Iterator[bytes]:
+def _hashed_parts(file: Path) -> Iterator[bytes]:
     size = file.stat().st_size
     if size <= WHOLE_FILE_BYTES:
         yield file.read_bytes()

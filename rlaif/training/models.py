@@ -21,7 +21,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
@@ -75,17 +74,6 @@ class ScalarModel(nn.Module):
 def _entropy(logits: Tensor) -> Tensor:
     logprobs = logits.log_softmax(-1)
     return -(logprobs.exp() * logprobs).sum(-1)
-
-
-def load_tokenizer(path: str) -> Any:
-    """The model's tokenizer. Raises ModelError when it has none or no EOS."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: its tokenizer cannot be loaded: {error}") from error
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"{path}: its tokenizer has no EOS, which ends every answer")
-    return tokenizer
 
 
 def load_policy(path: str, dtype: Dtype) -> PolicyModel:

@@ -45,6 +45,7 @@ from rlaif.algorithms.over_refusal import Watched, boilerplate_rate, watched
 from rlaif.errors import ModelError
 from rlaif.interfaces import Learned, Probe, Weights
 from rlaif.jobs import PPOJob, Rank
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import ScoredSample
 from rlaif.training.deepspeed import DeepSpeedModel, Frozen, add_over_ranks, start_rank, summed, wait_for_all
 from rlaif.training.models import (
@@ -53,7 +54,6 @@ from rlaif.training.models import (
     as_numpy,
     load_policy,
     load_scorer,
-    load_tokenizer,
     new_scorer,
     save_model,
 )

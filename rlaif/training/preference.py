@@ -24,9 +24,10 @@ from rlaif.algorithms.losses import preference_loss
 from rlaif.algorithms.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.errors import DataError
 from rlaif.jobs import PreferenceJob, Rank, RefreshJob, Report
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import Row, micro_batches, padded
 from rlaif.training.deepspeed import DeepSpeedModel, add_over_ranks, largest, start_rank, summed, wait_for_all
-from rlaif.training.models import load_scorer, load_tokenizer, new_scorer, save_model
+from rlaif.training.models import load_scorer, new_scorer, save_model
 
 
 def run_preference(

@@ -19,9 +19,10 @@ from rlaif.algorithms.preference_model import pair_report
 from rlaif.errors import ModelError
 from rlaif.interfaces import Probe, Refitted, Weights
 from rlaif.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import Row, local_batches, read_rows
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank, wait_for_all
-from rlaif.training.models import as_numpy, load_scorer, load_tokenizer
+from rlaif.training.models import as_numpy, load_scorer
 from rlaif.training.preference import PairFit, save_scorer, scorer_state
 
 NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on

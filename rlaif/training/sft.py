@@ -19,9 +19,10 @@ from torch import Tensor
 from rlaif.algorithms.losses import supervised_loss
 from rlaif.errors import DataError
 from rlaif.jobs import Rank, Report, SFTJob
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import Row, micro_batches, padded, spans
 from rlaif.training.deepspeed import DeepSpeedModel, largest, start_rank, summed, wait_for_all
-from rlaif.training.models import PolicyModel, load_policy, load_tokenizer, save_model
+from rlaif.training.models import PolicyModel, load_policy, save_model
 
 
 def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:

@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines import open_engine
+from rlaif.engines import ENGINES, open_engine
 from rlaif.errors import EngineError, RequestError, WeightSyncError
 from rlaif.interfaces import Probe, Weights
 from rlaif.records import Sampling
-from tests.tiny_models import MAX_LENGTH, saved, tiny_lm, tiny_pm
+from tests.tiny_models import MAX_LENGTH, probe_of, saved, served_tensors, tiny_lm, tiny_pm
 
-ENGINES = ["scripted", "hf", "vllm"]
-WITH_WEIGHTS = ["hf", "vllm"]
+WITH_WEIGHTS = [name for name in ENGINES if name != "scripted"]
 PROMPT = tuple(range(40, 80))
 EOS = 257
 
@@ -66,8 +65,6 @@ def packed_generator(language_model):
 
 
 def new_weights(model, version: int, sequences) -> Weights:
-    from rlaif.engines.hf import probe_of, served_tensors
-
     return Weights(version=version, tensors=served_tensors(model), probe=probe_of(model, sequences))
 
 

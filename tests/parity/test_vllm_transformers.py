@@ -9,10 +9,9 @@ import torch
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines import open_engine
-from rlaif.engines.hf import probe_of, served_tensors
 from rlaif.interfaces import Weights
 from rlaif.records import Sampling
-from tests.tiny_models import MAX_LENGTH, saved, tiny_lm, tiny_pm
+from tests.tiny_models import MAX_LENGTH, probe_of, saved, served_tensors, tiny_lm, tiny_pm
 
 SETTINGS = PoolSettings(engine="vllm", max_length=MAX_LENGTH, kv_cache_gib=0.25)
 PROMPTS = [

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.batching import BatchingEngine, Sampled
+from rlaif.engines.batching import BatchingEngine, SampledTokens
 from rlaif.engines.models import ServedModel
-from rlaif.engines.requests import Generate
+from rlaif.engines.requests import GenerateRequest
 from rlaif.errors import EngineError, WaitTimeoutError, WeightSyncError
 from rlaif.interfaces import Probe, Weights
 from rlaif.records import Sampling
@@ -47,7 +47,7 @@ class Counter:
         if request.prompt_ids[0] == VENOM:
             raise ZeroDivisionError("the backend broke")
         self.requests[key] = request
-        self.left[key] = request.sampling.max_tokens if isinstance(request, Generate) else 1
+        self.left[key] = request.sampling.max_tokens if isinstance(request, GenerateRequest) else 1
 
     def cancel(self, key) -> None:
         del self.left[key]
@@ -65,10 +65,10 @@ class Counter:
         return [(key, self._result(self.requests[key])) for key in done]
 
     def _result(self, request):
-        if not isinstance(request, Generate):
+        if not isinstance(request, GenerateRequest):
             return tuple(self.weight for _ in request.choice_ids)
         num = request.sampling.max_tokens
-        return Sampled(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
+        return SampledTokens(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
 
     def load(self, tensors) -> None:
         assert self.stands_still or not self.left, "weights changed under running requests"

@@ -5,8 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.errors import ModelError
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import padded, spans
-from rlaif.training.models import load_policy, load_scorer, load_tokenizer, new_scorer, verify
+from rlaif.training.models import load_policy, load_scorer, new_scorer, verify
 
 
 @torch.no_grad()
