@@ -34,7 +34,7 @@ from benchmarks.bare_vllm import Bare, BareEngine
 from benchmarks.machine import publish
 from rlaif.config.schema import Config, Labelling, Miniature
 from rlaif.constitution.principles import Constitution, load_constitution
-from rlaif.data.comparisons import brought
+from rlaif.data.comparisons import unsampled_comparison
 from rlaif.interfaces import Pool
 from rlaif.miniature.make import MiniaturePaths, make
 from rlaif.prompting.tokenization import load_tokenizer
@@ -67,7 +67,7 @@ class Texts:
 
     def pair(self, id: str) -> Comparison:
         turns = [Turn(role=role, text=self.of(DIALOGUE_TOKENS // 3)) for role in ("human", "assistant", "human")]
-        return brought(id, tuple(turns), self.of(ANSWER_TOKENS), self.of(ANSWER_TOKENS))
+        return unsampled_comparison(id, tuple(turns), self.of(ANSWER_TOKENS), self.of(ANSWER_TOKENS))
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rlaif.config.schema import Config
-from rlaif.data.comparisons import brought
+from rlaif.data.comparisons import unsampled_comparison
 from rlaif.records import Comparison, Judgement, Preference, Turn
 
 ROW_BYTES = 1024
@@ -26,7 +26,7 @@ def comparisons(prefix: str, num: int | None = None) -> Iterator[Comparison]:
         at = number % (3 * ROW_BYTES)
         prompt = (Turn(role="human", text=text[at : at + ROW_BYTES // 2]),)
         answers = text[at : at + ROW_BYTES // 4], text[at + 1 : at + 1 + ROW_BYTES // 4]
-        yield brought(f"{prefix}:{number}", prompt, *answers)
+        yield unsampled_comparison(f"{prefix}:{number}", prompt, *answers)
 
 
 @dataclass(frozen=True, kw_only=True)

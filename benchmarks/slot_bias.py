@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.machine import publish
 from rlaif.config.schema import Labelling, Miniature, PoolSettings
 from rlaif.constitution.principles import load_constitution
-from rlaif.data.comparisons import brought
+from rlaif.data.comparisons import unsampled_comparison
 from rlaif.engines import open_engine
 from rlaif.in_process import InProcessPool
 from rlaif.labels.quality import measure
@@ -51,7 +51,7 @@ def pairs(num: int, seed: int = 0) -> Iterator[tuple[Comparison, bool]]:
         winner = better(axis, *kinds)
         assert winner is not None
         turns = (Turn(role="human", text=request.text),)
-        yield brought(f"pair-{number}", turns, answers[0], answers[1], axis=axis), winner == 1
+        yield unsampled_comparison(f"pair-{number}", turns, answers[0], answers[1], axis=axis), winner == 1
 
 
 def prob(label: Preference, way: str) -> float:

@@ -1,1 +1,1 @@
-"""Readers of user data: prompts, preference pairs, voted answers."""
+"""Readers of the files that users bring: prompts, preference pairs, voted answers, pairs to be labelled."""

@@ -1,8 +1,8 @@
-"""Pairs of answers that a user brings to be labelled (``rlaif label``).
+"""Pairs of answers that a user wants labelled (``rlaif label``).
 
 Human comparisons in the shapes of ``data.pairs`` (hh-rlhf, TRL, explicit): ``chosen`` becomes answer_1, with a gold
-label of 1; both orders are judged, so its place gives nothing away. Pairs without a verdict: ``{"prompt", "answer_1",
-"answer_2"}``, which is also what a run's own comparisons/ holds; a ``gold`` in [0, 1] may stand beside them.
+label of 1; both orders are judged, so its position gives nothing away. Pairs without a verdict: ``{"prompt",
+"answer_1", "answer_2"}``, which is also what a run's own comparisons/ holds, with an optional ``gold`` in [0, 1].
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rlaif.data.conversations import conversation_of, present
-from rlaif.data.pairs import pair_of
-from rlaif.data.rows import BadRow, Quarantine, Row, read_records
+from rlaif.data.conversations import parse_conversation, require
+from rlaif.data.pairs import parse_pair
+from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Comparison, Status, Turn
 
-JUDGED, UNJUDGED = ("chosen", "rejected"), ("answer_1", "answer_2")
+JUDGED_FIELDS, UNJUDGED_FIELDS = ("chosen", "rejected"), ("answer_1", "answer_2")
 
 
 def read_comparisons(source: str, quarantine: Quarantine) -> Iterator[Comparison]:
     """Stream the pairs of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
 
-    Each row is read in its own shape; one that has two shapes or none is bad, as are pairs whose dialogues differ
+    Each row is read in its own shape; a row with two shapes or none is bad, as are pairs whose dialogues differ
     before the last answer and pairs with an empty answer. Raises DataError as ``data.rows`` does.
     """
     return read_records(source, _comparison, quarantine)
 
 
-def _comparison(row: Row) -> Comparison:
-    judged = any(name in row.fields for name in JUDGED)
-    unjudged = any(name in row.fields for name in UNJUDGED)
+def _comparison(row: SourceRow) -> Comparison:
+    judged = any(name in row.fields for name in JUDGED_FIELDS)
+    unjudged = any(name in row.fields for name in UNJUDGED_FIELDS)
     if judged and unjudged:
-        raise BadRow("fields `chosen`/`rejected` and `answer_1`/`answer_2` stand side by side; give one pair")
+        raise BadRow("fields `chosen`/`rejected` and `answer_1`/`answer_2` appear side by side; give one pair")
     if judged:
-        pair = pair_of(row)
-        return _made(row, pair.prompt, pair.chosen, pair.rejected, gold=1.0)
+        pair = parse_pair(row)
+        return _parsed(row, pair.prompt, pair.chosen, pair.rejected, gold=1.0)
     if not unjudged:
         raise BadRow("no pair: neither `chosen` and `rejected` nor `answer_1` and `answer_2`")
-    prompt = conversation_of(present(row.fields, "prompt"), "prompt")
-    return _made(row, prompt, _answer(row, "answer_1"), _answer(row, "answer_2"), gold=_gold(row))
+    prompt = parse_conversation(require(row.fields, "prompt"), "prompt")
+    return _parsed(row, prompt, _answer(row, "answer_1"), _answer(row, "answer_2"), gold=_gold(row))
 
 
-def _answer(row: Row, name: str) -> str:
-    value = present(row.fields, name)
+def _answer(row: SourceRow, name: str) -> str:
+    value = require(row.fields, name)
     if not isinstance(value, str):
         raise BadRow(f"field `{name}` must be text")
     if not value.strip():
@@ -50,7 +50,7 @@ def _answer(row: Row, name: str) -> str:
     return value.strip()
 
 
-def _gold(row: Row) -> float | None:
+def _gold(row: SourceRow) -> float | None:
     value = row.fields.get("gold")
     if value is None:
         return None
@@ -59,11 +59,13 @@ def _gold(row: Row) -> float | None:
     return float(value)
 
 
-def _made(row: Row, prompt: tuple[Turn, ...], answer_1: str, answer_2: str, gold: float | None) -> Comparison:
-    return replace(brought(row.id, prompt, answer_1, answer_2, gold=gold), source_file=row.file, source_row=row.number)
+def _parsed(row: SourceRow, prompt: tuple[Turn, ...], answer_1: str, answer_2: str, gold: float | None) -> Comparison:
+    return replace(
+        unsampled_comparison(row.id, prompt, answer_1, answer_2, gold=gold), source_file=row.file, source_row=row.number
+    )
 
 
-def brought(
+def unsampled_comparison(
     id: str,
     prompt: tuple[Turn, ...],
     answer_1: str,

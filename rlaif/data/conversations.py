@@ -1,8 +1,8 @@
 """Conversations as people store them: ``\\n\\nHuman:`` / ``\\n\\nAssistant:`` transcripts, lists of messages.
 
-A transcript is cut only where a blank line and a speaker's name with a colon stand together, so that turns
-may contain colons, blank lines and the words Human and Assistant. White space around a turn's text does not
-count. An empty turn inside a transcript is kept: real ones have them, and dropping it would join its neighbours.
+A transcript is split only where a blank line is followed by a speaker's name and a colon, so that turns may contain
+colons, blank lines and the words Human and Assistant. White space around a turn is stripped. An empty turn inside a
+transcript is kept: real data has them, and dropping one would join its neighbours.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from rlaif.data.rows import BadRow
 from rlaif.records import Role, Turn
 
-SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-OPENING = re.compile(r"\s*Human:")
+TURN_START = re.compile(r"\n\n(Human|Assistant):")
+TRANSCRIPT_START = re.compile(r"\s*Human:")
 ROLES: Mapping[str, Role] = {
     "Human": "human",
     "Assistant": "assistant",
@@ -25,19 +25,21 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-def text_of(fields: Mapping[str, Any], name: str) -> str:
-    """The text in a field, as it stands. Raises BadRow when it is missing, empty, or not text."""
-    return checked_text(present(fields, name), name)
+def require_text(fields: Mapping[str, Any], name: str) -> str:
+    """The text in a field, unchanged. Raises BadRow when it is missing, empty, or not text."""
+    return check_text(require(fields, name), name)
 
 
-def present(fields: Mapping[str, Any], name: str) -> Any:
+def require(fields: Mapping[str, Any], name: str) -> Any:
+    """The value of a field. Raises BadRow when it is missing or null."""
     value = fields.get(name)
     if value is None:
         raise BadRow(f"field `{name}` is missing" if name not in fields else f"field `{name}` is null")
     return value
 
 
-def checked_text(value: Any, name: str) -> str:
+def check_text(value: Any, name: str) -> str:
+    """``value``, unchanged. Raises BadRow when it is empty or not text."""
     if not isinstance(value, str):
         raise BadRow(f"field `{name}` must be text, not {_kind(value)}")
     if not value.strip():
@@ -47,26 +49,26 @@ def checked_text(value: Any, name: str) -> str:
     return value
 
 
-def conversation_of(value: Any, name: str) -> tuple[Turn, ...]:
-    """The turns of a transcript or of a list of messages; plain text is one human turn. Raises BadRow."""
+def parse_conversation(value: Any, name: str) -> tuple[Turn, ...]:
+    """The turns of a transcript or of a list of messages; plain text is a single human turn. Raises BadRow."""
     if isinstance(value, str):
-        text = checked_text(value, name)
-        return transcript(text) if is_transcript(text) else (Turn(role="human", text=text.strip()),)
-    return messages(value, name)
+        text = check_text(value, name)
+        return parse_transcript(text) if is_transcript(text) else (Turn(role="human", text=text.strip()),)
+    return parse_messages(value, name)
 
 
 def is_transcript(text: str) -> bool:
-    return OPENING.match(text) is not None
+    return TRANSCRIPT_START.match(text) is not None
 
 
-def transcript(text: str) -> tuple[Turn, ...]:
-    """Cut a transcript into its turns; no character is lost but white space at the edges of turns."""
-    _, *pieces = SPEAKER.split(f"\n\n{text.lstrip()}")
+def parse_transcript(text: str) -> tuple[Turn, ...]:
+    """Split a transcript into its turns; nothing is lost but white space at the edges of turns."""
+    _, *pieces = TURN_START.split(f"\n\n{text.lstrip()}")
     speakers, texts = pieces[::2], pieces[1::2]
-    return tuple(Turn(role=ROLES[who], text=said.strip()) for who, said in zip(speakers, texts, strict=True))
+    return tuple(Turn(role=ROLES[name], text=text.strip()) for name, text in zip(speakers, texts, strict=True))
 
 
-def messages(value: Any, name: str) -> tuple[Turn, ...]:
+def parse_messages(value: Any, name: str) -> tuple[Turn, ...]:
     """The turns of ``[{"role": ..., "content": ...}]``. Raises BadRow naming the message."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise BadRow(f"field `{name}` must be text or a list of messages, not {_kind(value)}")
@@ -87,8 +89,8 @@ def _message(message: Any, name: str) -> Turn:
     return Turn(role=ROLES[role], text=content.strip())
 
 
-def waiting(turns: tuple[Turn, ...], name: str) -> tuple[Turn, ...]:
-    """``turns`` as a conversation that waits for the assistant. Raises BadRow when no human ends it."""
+def prompt_turns(turns: tuple[Turn, ...], name: str) -> tuple[Turn, ...]:
+    """``turns`` as a conversation that awaits the assistant's answer. Raises BadRow unless a human turn ends it."""
     if turns and turns[-1] == Turn(role="assistant", text=""):  # "...\n\nAssistant:" invites the answer
         turns = turns[:-1]
     if not turns or turns[-1].role != "human":
@@ -99,14 +101,14 @@ def waiting(turns: tuple[Turn, ...], name: str) -> tuple[Turn, ...]:
 
 
 def split_answer(turns: tuple[Turn, ...], name: str) -> tuple[tuple[Turn, ...], str]:
-    """A whole dialogue as what came before its last answer, and that answer (may be empty). Raises BadRow."""
+    """A whole dialogue, split into what precedes its last answer and that answer (may be empty). Raises BadRow."""
     if not turns or turns[-1].role != "assistant":
         raise BadRow(f"field `{name}` must end with an assistant turn")
     return turns[:-1], turns[-1].text
 
 
 def _encodable(text: str) -> bool:
-    """JSON and badly decoded files can hold lone surrogates, which no tokenizer accepts."""
+    """Whether a tokenizer accepts ``text``: JSON and badly decoded files can hold lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Human comparisons for the preference model, from the shapes in which they are published.
+"""Human comparisons for the preference model, in the shapes in which they are published.
 
 hh-rlhf: ``chosen`` and ``rejected`` are whole transcripts · TRL: lists of messages, with or without ``prompt``
-· explicit: ``{"prompt", "chosen", "rejected"}`` with texts. Whole dialogues must agree up to the last answer.
+· explicit: ``{"prompt", "chosen", "rejected"}`` as texts. Whole dialogues must agree up to the last answer.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlaif.data.conversations import (
-    checked_text,
-    conversation_of,
+    check_text,
     is_transcript,
-    present,
+    parse_conversation,
+    prompt_turns,
+    require,
     split_answer,
-    waiting,
 )
-from rlaif.data.rows import BadRow, Quarantine, Row, read_records
+from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import PreferencePair, Turn
 
-Side = tuple[tuple[Turn, ...] | None, str]  #: what came before the answer (None: it is not said), the answer
+PairSide = tuple[tuple[Turn, ...] | None, str]  #: what precedes the answer (None: the field does not say), the answer
 
 
 def read_pairs(source: str, quarantine: Quarantine) -> Iterator[PreferencePair]:
     """Stream the pairs of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
 
-    Bad are also pairs whose dialogues differ before the last answer and pairs with an empty answer. Raises
+    Pairs whose dialogues differ before the last answer are bad, as are pairs with an empty answer. Raises
     DataError naming file, row and field when a file is missing, unreadable or empty, or has no usable row.
     """
-    return read_records(source, pair_of, quarantine)
+    return read_records(source, parse_pair, quarantine)
 
 
-def pair_of(row: Row) -> PreferencePair:
+def parse_pair(row: SourceRow) -> PreferencePair:
     """The pair in one row. Raises BadRow."""
     before_chosen, chosen = _side(row, "chosen")
     before_rejected, rejected = _side(row, "rejected")
@@ -51,19 +51,19 @@ def pair_of(row: Row) -> PreferencePair:
     )
 
 
-def _prompt(row: Row, before: tuple[Turn, ...] | None) -> tuple[Turn, ...]:
-    """The stated prompt, else what came before the chosen answer."""
+def _prompt(row: SourceRow, before: tuple[Turn, ...] | None) -> tuple[Turn, ...]:
+    """The ``prompt`` field, else what precedes the chosen answer."""
     if row.fields.get("prompt") is not None:
-        return waiting(conversation_of(row.fields["prompt"], "prompt"), "prompt")
+        return prompt_turns(parse_conversation(row.fields["prompt"], "prompt"), "prompt")
     if before is None:
         raise BadRow("field `prompt` is missing, and `chosen` is not a whole dialogue")
-    return before  # may end with the assistant: some dialogues have it speak twice, and both answers follow that
+    return before  # may end with an assistant turn: in some dialogues it speaks twice in a row
 
 
-def _side(row: Row, name: str) -> Side:
-    """One answer: of a whole dialogue the last turn, of a lone message or a text itself."""
-    value = present(row.fields, name)
+def _side(row: SourceRow, name: str) -> PairSide:
+    """One answer: the last turn of a whole dialogue, or a single message or text itself."""
+    value = require(row.fields, name)
     if isinstance(value, str) and not is_transcript(value):
-        return None, checked_text(value, name).strip()
-    before, answer = split_answer(conversation_of(value, name), name)
+        return None, check_text(value, name).strip()
+    before, answer = split_answer(parse_conversation(value, name), name)
     return before or None, answer

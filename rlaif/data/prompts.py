@@ -1,15 +1,16 @@
-"""Prompts: conversations that wait for the assistant, from the shapes in which they are published.
+"""Prompts: conversations that await the assistant's answer, in the shapes in which they are published.
 
 ``{"prompt": text}`` (plain, or a transcript) · ``{"prompt": [messages]}`` · ``{"messages": [messages]}`` ·
-``{"chosen": ..., "rejected": ...}``: what came before the last answer of ``chosen``.
+``{"chosen": ..., "rejected": ...}``: everything before the last answer of ``chosen``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from rlaif.data.conversations import conversation_of, present, split_answer, waiting
-from rlaif.data.rows import BadRow, Quarantine, Row, read_records
+from rlaif.data.conversations import parse_conversation, prompt_turns, require, split_answer
+from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Prompt, Turn
 
 
@@ -20,17 +21,32 @@ def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Pr
     file is missing, unreadable or empty, or has no usable row.
     """
 
-    def parse(row: Row) -> Prompt:
-        return Prompt(id=row.id, source_file=row.file, source_row=row.number, axis=axis, turns=_turns(row))
+    def parse(row: SourceRow) -> Prompt:
+        return Prompt(id=row.id, source_file=row.file, source_row=row.number, axis=axis, turns=_turns(row.fields))
 
     return read_records(source, parse, quarantine)
 
 
-def _turns(row: Row) -> tuple[Turn, ...]:
-    name = next((name for name in ("prompt", "messages", "chosen") if name in row.fields), None)
+def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
+    name = next((name for name in _SHAPES if name in fields), None)
     if name is None:
-        raise BadRow("field `prompt` is missing (as are `messages` and `chosen`)")
-    turns = conversation_of(present(row.fields, name), name)
-    if name == "chosen":
-        turns, _ = split_answer(turns, name)
-    return waiting(turns, name)
+        first, *others = (f"`{name}`" for name in _SHAPES)
+        raise BadRow(f"field {first} is missing (as are {' and '.join(others)})")
+    return prompt_turns(_SHAPES[name](fields, name), name)
+
+
+def _conversation(fields: Mapping[str, Any], name: str) -> tuple[Turn, ...]:
+    return parse_conversation(require(fields, name), name)
+
+
+def _before_answer(fields: Mapping[str, Any], name: str) -> tuple[Turn, ...]:
+    turns, _ = split_answer(_conversation(fields, name), name)
+    return turns
+
+
+#: How a row is read, by the field that identifies its shape; in a row with several of them, the first counts.
+_SHAPES: Mapping[str, Callable[[Mapping[str, Any], str], tuple[Turn, ...]]] = {
+    "prompt": _conversation,
+    "messages": _conversation,
+    "chosen": _before_answer,
+}

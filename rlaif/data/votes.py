@@ -1,7 +1,6 @@
 """Questions with voted answers, for preference-model pretraining (Askell et al., arXiv 2112.00861).
 
-Row: ``{"question": text, "answers": [{"text": text, "votes": int, "accepted": bool}]}``; ``accepted`` may be
-left out.
+A row: ``{"question": text, "answers": [{"text": text, "votes": int, "accepted": bool}]}``; ``accepted`` is optional.
 """
 
 from __future__ import annotations
@@ -9,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlaif.data.conversations import present, text_of
-from rlaif.data.rows import BadRow, Quarantine, Row, read_records
+from rlaif.data.conversations import require, require_text
+from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 
 def read_votes(source: str, quarantine: Quarantine) -> Iterator[ScoredAnswers]:
     """Stream the questions of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
 
-    A question needs two answers to be compared. Raises DataError naming file, row and field when a file is
+    A question needs at least two answers. Raises DataError naming file, row and field when a file is
     missing, unreadable or empty, or has no usable row.
     """
     return read_records(source, _question, quarantine)
 
 
-def _question(row: Row) -> ScoredAnswers:
-    question = text_of(row.fields, "question").strip()
-    answers = present(row.fields, "answers")
+def _question(row: SourceRow) -> ScoredAnswers:
+    question = require_text(row.fields, "question").strip()
+    answers = require(row.fields, "answers")
     if not isinstance(answers, list) or len(answers) < 2:
         raise BadRow("field `answers` must be a list of at least two answers")
     return ScoredAnswers(
@@ -41,8 +40,8 @@ def _answer(answer: Any, name: str) -> ScoredAnswer:
     if not isinstance(answer, Mapping):
         raise BadRow(f"field `{name}` must be an object with text and votes")
     try:
-        text = text_of(answer, "text").strip()
-        votes, accepted = present(answer, "votes"), answer.get("accepted") or False
+        text = require_text(answer, "text").strip()
+        votes, accepted = require(answer, "votes"), answer.get("accepted") or False
     except BadRow as error:
         raise BadRow(f"field `{name}`: {error}") from None
     if not isinstance(votes, int) or isinstance(votes, bool):

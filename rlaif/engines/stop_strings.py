@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-UNFINISHED = "\ufffd"  #: what a token that holds part of a character decodes to
+REPLACEMENT_CHARACTER = "\ufffd"  #: what a token that holds part of a character decodes to
 
 
 class StopStrings:
@@ -34,7 +34,7 @@ class StopStrings:
         known = self._may_end.get(token_id)
         if known is None:
             text = self._tokenizer.decode([token_id], skip_special_tokens=True)
-            known = self._always or UNFINISHED in text or not self._ends.isdisjoint(text)
+            known = self._always or REPLACEMENT_CHARACTER in text or not self._ends.isdisjoint(text)
             self._may_end[token_id] = known
         return known
 

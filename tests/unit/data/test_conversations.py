@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.data.conversations import conversation_of, transcript, waiting
+from rlaif.data.conversations import parse_conversation, parse_transcript, prompt_turns
 from rlaif.data.rows import BadRow
 from rlaif.prompting.templates import HumanAssistant
 from rlaif.records import Turn
@@ -20,7 +20,7 @@ def test_turns_keep_colons_blank_lines_and_speakers_names():
     text = (
         "\n\nHuman: a list: one\n\ntwo: three\n\nAssistant: Human: I am not.\nAssistant: nor I\n\nHuman: and Human: x"
     )
-    assert transcript(text) == (
+    assert parse_transcript(text) == (
         human("a list: one\n\ntwo: three"),
         assistant("Human: I am not.\nAssistant: nor I"),
         human("and Human: x"),
@@ -33,11 +33,11 @@ plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=":")
 @given(st.lists(st.tuples(plain, plain), min_size=1))
 def test_a_rendered_conversation_is_read_back(exchanges):
     turns = tuple(turn for said, answered in exchanges for turn in (human(said), assistant(answered)))
-    assert transcript(HumanAssistant().conversation(turns)) == turns
+    assert parse_transcript(HumanAssistant().conversation(turns)) == turns
 
 
 def test_plain_text_is_one_human_turn():
-    assert conversation_of(" Note: why? \n", "prompt") == (human("Note: why?"),)
+    assert parse_conversation(" Note: why? \n", "prompt") == (human("Note: why?"),)
 
 
 def test_messages_and_transcripts_agree():
@@ -46,7 +46,9 @@ def test_messages_and_transcripts_agree():
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"},
     ]
-    assert conversation_of(listed, "prompt") == conversation_of("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", "prompt")
+    assert parse_conversation(listed, "prompt") == parse_conversation(
+        "\n\nHuman: a\n\nAssistant: b\n\nHuman: c", "prompt"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,11 @@ def test_messages_and_transcripts_agree():
 )
 def test_what_is_no_conversation_is_a_bad_row(value, cause):
     with pytest.raises(BadRow, match=cause):
-        conversation_of(value, "prompt")
+        parse_conversation(value, "prompt")
 
 
 def test_an_invitation_to_answer_is_not_a_turn():
-    assert waiting(transcript("\n\nHuman: a\n\nAssistant:"), "prompt") == (human("a"),)
+    assert prompt_turns(parse_transcript("\n\nHuman: a\n\nAssistant:"), "prompt") == (human("a"),)
 
 
 @pytest.mark.parametrize(
@@ -83,4 +85,4 @@ def test_an_invitation_to_answer_is_not_a_turn():
 )
 def test_a_prompt_waits_for_the_assistant(turns, cause):
     with pytest.raises(BadRow, match=cause):
-        waiting(turns, "prompt")
+        prompt_turns(turns, "prompt")

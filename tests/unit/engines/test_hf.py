@@ -4,7 +4,7 @@ from rlaif.config.schema import PoolSettings
 from rlaif.engines.hf import HFBackend
 from rlaif.engines.models import read_model
 from rlaif.engines.requests import GenerateRequest
-from rlaif.engines.stop_strings import UNFINISHED
+from rlaif.engines.stop_strings import REPLACEMENT_CHARACTER
 from rlaif.records import Sampling
 from tests.tiny_models import saved, tiny_lm, tiny_tokenizer
 
@@ -38,7 +38,7 @@ def test_an_answer_is_decoded_only_where_a_stop_string_may_have_ended(tmp_path, 
     backend.close()
     ((_, sampled),) = finished
     texts = [tiny_tokenizer().decode([id]) for id in sampled.token_ids]
-    candidates = [end for end, text in enumerate(texts, start=1) if ":" in text or UNFINISHED in text]
+    candidates = [end for end, text in enumerate(texts, start=1) if ":" in text or REPLACEMENT_CHARACTER in text]
     assert len(sampled.token_ids) > NUM_TOKENS // 2
     assert 0 < len(candidates) < len(sampled.token_ids)
     assert [length for length in tokenizer.lengths if length > 1] == [end for end in candidates if end > 1]

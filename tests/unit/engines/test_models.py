@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from rlaif.engines.models import check_model_dir, model_version, read_model, tensor_shapes
+from rlaif.engines.models import check_model_dir, is_hub_name, model_version, read_model, tensor_shapes
 from rlaif.errors import ModelError
 from tests.tiny_models import saved, tiny_lm, tiny_pm
 
@@ -113,3 +113,11 @@ def test_a_tied_head_is_named_though_the_file_lacks_it(models):
     assert untied["lm_head.weight"] == (259, 64)
     assert tied.keys() == untied.keys()
     assert pm["score.weight"] == (1, 64) and "lm_head.weight" not in pm
+
+
+def test_a_hub_name_is_an_organisation_and_a_name_that_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_name("organisation/name")
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    for path in ("models/mine", "./a/b", "/a", "~/a", "name", "a/b/c"):
+        assert not is_hub_name(path)
