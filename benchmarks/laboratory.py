@@ -26,7 +26,7 @@ from rlaif.miniature.corpus import JUDGED, draw, turns
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
 from rlaif.miniature.world import World
-from rlaif.prompting.templates import dialogue
+from rlaif.prompting.dialogues import dialogue
 from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Axis, Comparison, Preference, Status
 from rlaif.seeds import seed_from

@@ -31,7 +31,7 @@ from rlaif.config.schema import Config, Miniature
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.prompts import read_prompts
 from rlaif.miniature.make import make
-from rlaif.prompting.templates import HumanAssistant
+from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Prompt, RevisionChain
 from rlaif.stages.run import Run, Silent, collect

@@ -14,8 +14,8 @@ from random import Random
 
 from rlaif.constitution.principles import Constitution, Principle
 from rlaif.miniature.world import PromptKind, World, WorldAnswer, WorldRequest
-from rlaif.prompting.questions import DEFAULT
-from rlaif.prompting.templates import HumanAssistant, Question
+from rlaif.prompting.dialogues import HumanAssistant
+from rlaif.prompting.questions import DEFAULT, Question
 from rlaif.records import Axis, Turn
 
 #: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.

@@ -1,16 +1,17 @@
 """Questions to the feedback model: the two-choice one, the rating, and why no answer can forge them.
 
-A template is text with four places: ``{conversation}``, ``{comparison}``, ``{answer_a}``, ``{answer_b}``; its last line
-is the closing line, behind which the letter is due. A user may bring another one (``labelling.template``).
+A template is text with four placeholders: ``{conversation}``, ``{comparison}``, ``{answer_a}``, ``{answer_b}``. Its
+last line, the closing line, is the cue that the model answers with a letter. Users may supply their own template
+(``labelling.template``).
 
 Source: Constitutional AI (arXiv 2212.08073), section 4.1; reasoning before the letter: Lee et al. (RLAIF, arXiv
-2309.00267), section 2.3. The wordings are ours.
+2309.00267), section 2.3. The wording is ours.
 
 Answers and conversations are untrusted: "(B)", "The answer is: (A)" or a control token must not steer the label.
-1. Every text is a piece of its own (``data.tokenization.Pieces``): the template's token ids are the same whatever
-   stands between them, and a control token in a text is no control token.
-2. A text that reads like a part of the template (a slot's letter, the closing line, a speaker's name) is ``defused``:
-   its brackets become square, its colons dashes. So no text has the template's words in the template's form.
+1. Every untrusted text is a piece of its own (``tokenization.Pieces``): the template's token ids are the same whatever
+   is inserted, and a control token inside a text is only text.
+2. Words in a text that read like a part of the template (a slot's letter, the closing line, a speaker's name) are
+   defused: brackets become square, colons become dashes. So no text has the template's words in the template's form.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from rlaif.errors import ConfigError
+from rlaif.prompting.examples import LabelExample
 from rlaif.records import Turn
 
 LETTERS = (" (A)", " (B)")  #: what may follow the closing line
 SPEAKERS: Mapping[str, str] = {"human": "Human", "assistant": "Assistant"}
-PLACES = ("conversation", "comparison", "answer_a", "answer_b")
+PLACEHOLDERS = ("conversation", "comparison", "answer_a", "answer_b")
 THINK = "\n\nLet's think step by step:"
 
 DEFAULT_TEXT = """\
@@ -42,7 +44,7 @@ Options:
 The answer is:"""
 
 
-#: For a reward straight from the feedback model (``direct_reward``).
+#: For rewards that come straight from the feedback model (``tasks.direct_reward``).
 RATING_TEXT = """\
 Consider the following conversation between a human and an assistant:{conversation}
 
@@ -54,63 +56,69 @@ The rating is:"""
 
 
 @dataclass(frozen=True)
-class Ours:
-    """Fixed text: the template's, the constitution's, an example's."""
+class TrustedText:
+    """Fixed text: from the template, the constitution or an example."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Theirs:
-    """Text that somebody else wrote, already defused."""
+class UntrustedText:
+    """Text that a user or a model wrote, already defused."""
 
     text: str
 
 
-Part = Ours | Theirs
+QuestionPart = TrustedText | UntrustedText
 
 
 @dataclass(frozen=True)
 class QuestionTemplate:
-    """A checked template; ``read_template`` makes one."""
+    """A valid template; ``read_template`` checks a user's."""
 
     text: str
 
     @cached_property
     def version(self) -> str:
-        """What labels carry: ``1`` for ours (raised when a word changes), a content hash for a user's."""
+        """Recorded with labels: ``1`` for the default (raise it when a word changes), a content hash for a user's."""
         if self.text == DEFAULT_TEXT:
             return "1"
         return f"custom@{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
 
     @cached_property
     def closing(self) -> str:
-        """The last line with the line breaks in front of it."""
+        """The last line, with the line breaks before it."""
         return re.search(r"\n*[^\n]*\Z", self.text)[0]  # type: ignore[index]  # matches any text
 
     @cached_property
     def _layout(self) -> tuple[str, ...]:
-        """Fixed texts and places, without the closing line.
+        """Fixed texts and placeholders, without the closing line.
 
-        The space in front of an answer goes with it, as in plain prose: words are tokenised with their space.
+        The space before an answer belongs to the answer, because words are tokenized with the space before them.
         """
         pieces = re.split(r"(\{\w+\}| (?=\{answer))", self.text.removesuffix(self.closing))
         return tuple(piece for piece in pieces if piece not in ("", " "))
 
-    def question(self, turns: Sequence[Turn], comparison: str, answers: Mapping[str, str]) -> Iterator[Part]:
-        """Everything up to the closing line; ``answers`` by the names of their places."""
+    def fill(self, turns: Sequence[Turn], comparison: str, answers: Mapping[str, str]) -> Iterator[QuestionPart]:
+        """Everything up to the closing line; ``answers`` by the names of their placeholders."""
         for piece in self._layout:
             if piece == "{conversation}":
                 yield from _conversation(self.text, tuple(turns))
             elif piece == "{comparison}":
-                yield Ours(comparison)
-            elif (place := piece.strip("{}")) in answers:
-                yield Theirs(f" {self.defused(answers[place])}")
+                yield TrustedText(comparison)
+            elif (name := piece.strip("{}")) in answers:
+                yield UntrustedText(f" {self.defuse(answers[name])}")
             else:
-                yield Ours(piece)
+                yield TrustedText(piece)
 
-    def defused(self, text: str) -> str:
-        """``text`` with whatever reads like a part of the template taken apart."""
+    def fill_example(self, example: LabelExample) -> Iterator[QuestionPart]:
+        """A worked example's question up to the closing line, all of it trusted."""
+        answers = {"answer_a": example.answer_a, "answer_b": example.answer_b}
+        for part in self.fill(example.turns, example.comparison, answers):
+            yield TrustedText(part.text)
+
+    def defuse(self, text: str) -> str:
+        """``text`` with the punctuation changed wherever it reads like a part of the template."""
         return _defused(self.text, text)
 
 
@@ -118,30 +126,68 @@ DEFAULT = QuestionTemplate(DEFAULT_TEXT)
 RATING = QuestionTemplate(RATING_TEXT)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A two-choice question, ready for a dialogue format to lay out."""
+
+    template: QuestionTemplate
+    turns: Sequence[Turn]
+    comparison: str
+    slot_a: str
+    slot_b: str
+    examples: Sequence[LabelExample] = ()
+
+    def parts(self) -> Iterator[QuestionPart]:
+        """Everything up to the closing line, without the examples."""
+        return self.template.fill(self.turns, self.comparison, {"answer_a": self.slot_a, "answer_b": self.slot_b})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingQuestion:
+    """How good one answer is, from 1 to 10."""
+
+    turns: Sequence[Turn]
+    comparison: str
+    answer: str
+    template: QuestionTemplate = RATING
+    examples: tuple[LabelExample, ...] = ()
+
+    def parts(self) -> Iterator[QuestionPart]:
+        """Everything up to the closing line."""
+        return self.template.fill(self.turns, self.comparison, {"answer": self.answer})
+
+
+FeedbackQuestion = Question | RatingQuestion
+
+
+# --------------------------------------------------------------------------------------------------- defusing
 @lru_cache(maxsize=256)  # both orders and all principles share it
-def _conversation(template: str, turns: tuple[Turn, ...]) -> tuple[Part, ...]:
-    parts = ((Ours(f"\n\n{SPEAKERS[turn.role]}:"), Theirs(f" {_defused(template, turn.text)}")) for turn in turns)
-    return tuple(part for said in parts for part in said)
+def _conversation(template: str, turns: tuple[Turn, ...]) -> tuple[QuestionPart, ...]:
+    parts: list[QuestionPart] = []
+    for turn in turns:
+        speaker = TrustedText(f"\n\n{SPEAKERS[turn.role]}:")
+        parts += [speaker, UntrustedText(f" {_defused(template, turn.text)}")]
+    return tuple(parts)
 
 
 @lru_cache(maxsize=1024)  # both orders and all principles show the same texts
 def _defused(template: str, text: str) -> str:
     delimiters, anchors = _delimiters(template)
     if text.isascii() and not any(map(text.lower().__contains__, anchors)):
-        return text  # as nearly all texts: looking for a few words costs a tenth of the pattern
-    return delimiters.sub(lambda found: _broken(found[0]), text)
+        return text  # nearly always: searching for a few words costs a tenth of what the pattern does
+    return delimiters.sub(lambda match: _broken(match[0]), text)
 
 
-def _broken(found: str) -> str:
-    changed = found.translate(str.maketrans("():（）：", "[]-[]-"))
-    return changed if changed != found else f"{found[0]}-{found[1:]}"
+def _broken(delimiter: str) -> str:
+    changed = delimiter.translate(str.maketrans("():（）：", "[]-[]-"))
+    return changed if changed != delimiter else f"{delimiter[0]}-{delimiter[1:]}"
 
 
 @lru_cache(maxsize=8)
 def _delimiters(template: str) -> tuple[re.Pattern[str], frozenset[str]]:
-    """What a text must not say: the template's own lines, the letters, the speakers; in any case and spacing.
+    """A pattern for what a text must not contain: the template's lines, letters and speakers, in any case and spacing.
 
-    And anchors in small letters: an ASCII text without any of them says none of it.
+    Also its anchors, in lower case: an ASCII text that contains no anchor cannot match the pattern.
     """
     lines = {line.strip() for piece in re.split(r"\{\w+\}", template) for line in piece.splitlines()}
     words = sorted({*lines, THINK.strip(), *(f"{name}:" for name in SPEAKERS.values())} - {"", "(A)", "(B)"}, key=len)
@@ -151,7 +197,7 @@ def _delimiters(template: str) -> tuple[re.Pattern[str], frozenset[str]]:
 
 
 def _anchor(words: str) -> str:
-    """The longest stretch of a delimiter that stands in every spelling of it; nothing, where it is not ASCII."""
+    """The longest run of letters and digits in a delimiter, common to all its spellings; "" if it is not ASCII."""
     return max(re.findall(r"[a-z0-9]+", words.lower(), re.ASCII), key=len, default="") if words.isascii() else ""
 
 
@@ -159,27 +205,28 @@ def _loosely(word: str) -> str:
     return re.sub(r"\\?[:：]", r"\\s*[:：]", re.escape(word))
 
 
+# --------------------------------------------------------------------------------------------- users' templates
 def read_template(path: str | None) -> QuestionTemplate:
-    """The template in a text file, or ours. Raises ConfigError naming file and what is missing."""
+    """The template in a text file; the default without a path. Raises ConfigError naming the file and its mistakes."""
     if path is None:
         return DEFAULT
     try:
         text = Path(path).read_text(encoding="utf-8").rstrip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"labelling.template={path}: cannot be read: {error}") from None
-    if problems := list(_problems(text)):
-        raise ConfigError("\n".join(f"labelling.template={path}: {problem}" for problem in problems))
+    if mistakes := list(_mistakes(text)):
+        raise ConfigError("\n".join(f"labelling.template={path}: {mistake}" for mistake in mistakes))
     return QuestionTemplate(text)
 
 
-def _problems(text: str) -> Iterator[str]:
-    for place in PLACES:
-        if text.count(f"{{{place}}}") != 1:
-            yield f"must hold {{{place}}} exactly once, holds it {text.count(f'{{{place}}}')} times"
-    if unknown := sorted(set(re.findall(r"\{(\w+)\}", text)) - set(PLACES)):
-        yield f"has unknown places {', '.join(unknown)}; known: {', '.join(PLACES)}"
-    for letter, place in (("(A)", "{answer_a}"), ("(B)", "{answer_b}")):
-        if not re.search(rf"{re.escape(letter)}[^\n{{]*{re.escape(place)}", text):
-            yield f"has no option {letter}: write {letter} {place}"
+def _mistakes(text: str) -> Iterator[str]:
+    for placeholder in (f"{{{name}}}" for name in PLACEHOLDERS):
+        if (count := text.count(placeholder)) != 1:
+            yield f"must contain {placeholder} exactly once, not {count} times"
+    if unknown := sorted(set(re.findall(r"\{(\w+)\}", text)) - set(PLACEHOLDERS)):
+        yield f"has unknown placeholders {', '.join(unknown)}; known: {', '.join(PLACEHOLDERS)}"
+    for letter, placeholder in (("(A)", "{answer_a}"), ("(B)", "{answer_b}")):
+        if not re.search(rf"{re.escape(letter)}[^\n{{]*{re.escape(placeholder)}", text):
+            yield f"has no option {letter}: write {letter} {placeholder}"
     if not text or "{" in text.splitlines()[-1]:
-        yield "must end with a closing line behind which the letter is due, e.g. The answer is:"
+        yield "must end with a line that the letter can follow, e.g. The answer is:"

@@ -2,11 +2,11 @@
 
 Text is untrusted: a user may write ``</s>`` or ``<|im_end|>``. Three rules keep it text:
 1. A plain ``str`` is encoded with special tokens split into ordinary ones, whatever it contains.
-2. Only ``ControlText``, which a chat template rendered, is encoded with its control tokens parsed, and the turns in it
-   went through ``neutral`` first: a space behind the first character of whatever reads like a special token.
-3. ``Pieces`` are encoded one by one, so that no text can merge with a delimiter beside it.
+2. Only ``ControlText``, which a chat template rendered, is encoded with its control tokens parsed. The turns in it went
+   through ``neutralize`` first, which adds a space after the first character of whatever reads like a special token.
+3. ``Pieces`` are encoded one by one, so that no text can merge with a delimiter next to it.
 
-BOS stands in front of every prompt when the tokenizer has one; EOS is appended by whoever ends a dialogue.
+Every prompt begins with the BOS if the tokenizer has one; the caller that completes a dialogue appends the EOS.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 
 class ControlText(str):
-    """Text whose control tokens count. Encode it alone: joined to other text it would no longer be trusted."""
+    """Text whose control tokens are parsed. Encode it on its own: joined to other text it could not be trusted."""
 
     def __add__(self, other: str) -> str:
         raise TypeError("encode the rendered prompt and what follows it separately")
 
     def followed_by(self, text: str) -> ControlText:
-        """For fixed text of ours; what users wrote must pass ``neutral`` before."""
+        """With ``text``, which must be fixed text of ours, or else have gone through ``neutralize``."""
         return ControlText(str.__add__(self, text))
 
 
 class Pieces(tuple[str, ...]):
-    """Texts that stand one behind the other, each encoded alone: what one says cannot change the tokens of another."""
+    """A sequence of texts, each tokenized on its own, so that none of them can change the tokens of another."""
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a model directory. Raises ModelError when it cannot be read or has no EOS."""
+    """The fast tokenizer of a local model. Raises ModelError when it cannot be read, is slow or has no EOS."""
     from transformers import AutoTokenizer
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are short, and processes that fork are warned
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are short, and forks would cause warnings
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -65,21 +65,21 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return {text: i for text, i in (specials | named).items() if text != tokenizer.unk_token}
 
 
-def neutral(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+def neutralize(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """``text`` with every special token's name broken by a space: ``<|im_end|>`` becomes ``< |im_end|>``."""
     names = sorted(special_tokens(tokenizer), key=len, reverse=True)
     if not names:
         return text
     pattern = re.compile("|".join(map(re.escape, names)))
     while pattern.search(text):
-        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
     return text
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
-    """Token ids of ``text``, nothing added.
+    """Token ids of ``text``, with nothing added.
 
-    Raises ModelError when the tokenizer cannot but parse special tokens in plain text.
+    Raises ModelError when the tokenizer cannot help parsing special tokens in plain text.
     """
     ids: list[int] = []
     for piece in text if isinstance(text, Pieces) else (text,):
@@ -89,7 +89,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
 
 @lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
 def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool) -> tuple[int, ...]:
-    # The fast tokenizer itself: transformers' wrapper around it costs more than short texts do.
+    # The Rust tokenizer itself: on short texts, transformers' wrapper takes longer than the encoding.
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = not control
     ids = backend.encode_batch_fast([str(text)], add_special_tokens=False)[0].ids  # unlike encode: no offsets, no GIL
@@ -104,7 +104,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
-    """Token ids of a prompt: ``encode`` with the BOS in front, once, when the tokenizer has one."""
+    """Token ids of a prompt: ``encode`` with the BOS prepended, exactly once, if the tokenizer has one."""
     ids = encode(tokenizer, text)
     bos = tokenizer.bos_token_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
@@ -115,35 +115,35 @@ def letter_ids(
 ) -> tuple[list[int], tuple[int, ...]]:
     """Prompt ids and each letter's token id, found in context.
 
-    The question is tokenised with each of ``letters`` (e.g. " (A)", " (B)") behind its last piece; what the results
-    share from the left is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer
-    cannot tell them apart.
+    The question is tokenized with each of ``letters`` (e.g. " (A)", " (B)") appended to its last piece. The common
+    prefix of the results is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer
+    does not distinguish the letters.
     """
-    shared, firsts = _letters_behind(tokenizer, question[-1], isinstance(question[-1], ControlText), tuple(letters))
-    return [*prompt_ids(tokenizer, Pieces(question[:-1])), *shared], firsts
+    prefix, firsts = _letters_after(tokenizer, question[-1], isinstance(question[-1], ControlText), tuple(letters))
+    return [*prompt_ids(tokenizer, Pieces(question[:-1])), *prefix], firsts
 
 
 @lru_cache(maxsize=64)  # a template's closing line, nearly always the same
-def _letters_behind(
+def _letters_after(
     tokenizer: PreTrainedTokenizerFast, closing: str, control: bool, letters: tuple[str, ...]
 ) -> tuple[list[int], tuple[int, ...]]:
-    endings = [encode(tokenizer, followed(closing, letter)) for letter in letters]
-    shared = shared_start(endings)
-    firsts = tuple(ids[len(shared)] for ids in endings if len(ids) > len(shared))
+    endings = [encode(tokenizer, append_text(closing, letter)) for letter in letters]
+    prefix = common_prefix(endings)
+    firsts = tuple(ids[len(prefix)] for ids in endings if len(ids) > len(prefix))
     if len(set(firsts)) < len(letters):
         raise ModelError(f"the tokenizer gives {', '.join(map(repr, letters))} no distinct next tokens")
-    return shared, firsts
+    return prefix, firsts
 
 
-def shared_start(rows: Sequence[Sequence[int]]) -> list[int]:
+def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     """The ids that all ``rows`` begin with."""
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return [column[0] for column in shared]
 
 
-def followed(question: str, letter: str) -> str:
-    """``question`` with ``letter``, a fixed text of ours, behind it."""
-    return question.followed_by(letter) if isinstance(question, ControlText) else question + letter
+def append_text(question: str, text: str) -> str:
+    """``question`` followed by ``text``, a fixed text of ours."""
+    return question.followed_by(text) if isinstance(question, ControlText) else question + text
 
 
 # ------------------------------------------------------------------------------------------------- fitting
@@ -153,10 +153,10 @@ def fit_turns(
     tokenizer: PreTrainedTokenizerFast,
     max_tokens: int,
 ) -> tuple[tuple[Turn, ...], list[int], bool]:
-    """(turns, prompt ids, whether anything was left out): the most recent turns whose prompt fits ``max_tokens``.
+    """(turns, prompt ids, whether anything was dropped): the most recent turns whose prompt fits ``max_tokens``.
 
-    The oldest turns go first, and what remains starts with a human turn. When the last human turn alone is too long,
-    its end is kept. Raises RequestError when even an empty turn does not fit.
+    The oldest turns are dropped first, and what remains starts with a human turn. When the last human turn by itself
+    is too long, its end is kept. Raises RequestError when even an empty turn does not fit.
     """
     for kept in _suffixes(tuple(turns)):
         ids = prompt_ids(tokenizer, render(kept))
@@ -167,7 +167,7 @@ def fit_turns(
 
 
 def _suffixes(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, ...]]:
-    """The turns, then ever fewer of them, each beginning with a human turn; at least one is given."""
+    """All turns, then every shorter suffix that begins with a human turn."""
     yield turns
     for start in range(1, len(turns)):
         if turns[start].role == "human":
@@ -175,14 +175,14 @@ def _suffixes(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, ...]]:
 
 
 def _cut(turns: tuple[Turn, ...], excess: Callable[[tuple[Turn, ...]], int]) -> tuple[Turn, ...]:
-    """``turns`` with the longest end of the first one's text for which ``excess`` (in tokens) is not positive."""
+    """``turns`` with only as much of the end of the first one's text as brings ``excess`` (in tokens) to 0 or below."""
 
     def keeping(num_chars: int) -> tuple[Turn, ...]:
         text = turns[0].text
         return (Turn(role=turns[0].role, text=text[len(text) - num_chars :]), *turns[1:])
 
     if (over := excess(keeping(0))) > 0:
-        raise RequestError(f"the prompt is {over} tokens too long without any of its first turn")
+        raise RequestError(f"the prompt is {over} tokens too long even without its first turn's text")
     fits, too_long = 0, len(turns[0].text)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2

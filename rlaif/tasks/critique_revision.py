@@ -30,8 +30,8 @@ from typing import get_args
 from rlaif.config.schema import CritiqueRevision, SamplingSettings
 from rlaif.constitution.principles import Constitution, Principle, draw_principle
 from rlaif.interfaces import TextGenerator
+from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import RevisionExample
-from rlaif.prompting.templates import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.tokenization import fit_turns
 from rlaif.records import Completion, Flaw, Prompt, RevisionChain, Round, Sampling, Status, Turn
 from rlaif.seeds import seed_from

@@ -19,8 +19,9 @@ from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Constitution, draw_principle
 from rlaif.errors import ModelError, RequestError
 from rlaif.interfaces import ChoiceScorer
-from rlaif.prompting.templates import DialogueFormat, RatingQuestion, dialogue
-from rlaif.prompting.tokenization import Pieces, encode, fit_turns, followed, prompt_ids, shared_start
+from rlaif.prompting.dialogues import DialogueFormat, dialogue
+from rlaif.prompting.questions import RatingQuestion
+from rlaif.prompting.tokenization import Pieces, append_text, common_prefix, encode, fit_turns, prompt_ids
 from rlaif.records import RolloutSample, ScoredSample, Turn
 
 RATINGS = tuple(range(1, 11))
@@ -89,8 +90,8 @@ def rating_ids(tokenizer: Any, question: Pieces) -> tuple[list[int], list[list[i
 
     Raises ModelError for a tokenizer that cannot tell the ratings apart.
     """
-    behind = [encode(tokenizer, followed(question[-1], f" {rating}")) for rating in RATINGS]
-    num_shared = len(shared_start(behind))
+    behind = [encode(tokenizer, append_text(question[-1], f" {rating}")) for rating in RATINGS]
+    num_shared = len(common_prefix(behind))
     ends = [ids[num_shared:] for ids in behind]
     one, *others, ten = (end[0] if end else None for end in ends)
     distinct = len({one, *others}) == len(RATINGS) - 1 and None not in (one, *others, ten) and ten not in others

@@ -29,9 +29,9 @@ from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Constitution, Principle, draw_principles
 from rlaif.errors import RequestError
 from rlaif.interfaces import ChoiceScorer
+from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import LabelExample
-from rlaif.prompting.questions import DEFAULT, LETTERS, QuestionTemplate
-from rlaif.prompting.templates import Dialogue, DialogueFormat, Question, dialogue
+from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTemplate
 from rlaif.prompting.tokenization import encode, fit_turns, letter_ids, prompt_ids
 from rlaif.records import Comparison, Judgement, Preference, Sampling, Status
 from rlaif.seeds import seed_from

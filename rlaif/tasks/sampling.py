@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rlaif.config.schema import SamplingSettings
 from rlaif.interfaces import SequenceScorer, TextGenerator
-from rlaif.prompting.templates import DialogueFormat, dialogue
+from rlaif.prompting.dialogues import DialogueFormat, dialogue
 from rlaif.prompting.tokenization import fit_turns
 from rlaif.records import (
     Answer,

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rlaif.algorithms.preference_model import pretraining_pairs
 from rlaif.config.schema import PreferenceModel, Supervision
-from rlaif.prompting.templates import DialogueFormat, dialogue
+from rlaif.prompting.dialogues import DialogueFormat, dialogue
 from rlaif.prompting.tokenization import encode, prompt_ids
 from rlaif.records import Answer, Preference, PreferencePair, RevisionChain, ScoredAnswers, Status, Turn
 from rlaif.seeds import seed_from

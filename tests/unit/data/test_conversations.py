@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from rlaif.data.conversations import parse_conversation, parse_transcript, prompt_turns
 from rlaif.data.rows import BadRow
-from rlaif.prompting.templates import HumanAssistant
+from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.records import Turn
 
 

@@ -7,8 +7,8 @@ from rlaif.config.schema import PoolSettings, ScriptedEngineSettings
 from rlaif.engines import open_engine
 from rlaif.engines.scripted import quality
 from rlaif.errors import ModelError, RequestError
-from rlaif.prompting.questions import DEFAULT, LETTERS
-from rlaif.prompting.templates import HumanAssistant, Question
+from rlaif.prompting.dialogues import HumanAssistant
+from rlaif.prompting.questions import DEFAULT, LETTERS, Question
 from rlaif.prompting.tokenization import letter_ids, prompt_ids
 from rlaif.records import Sampling, Turn
 

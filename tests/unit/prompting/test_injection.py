@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.injection import ATTACKS
-from rlaif.prompting.questions import DEFAULT, LETTERS, QuestionTemplate, read_template
-from rlaif.prompting.templates import Question, dialogue
+from rlaif.prompting.dialogues import dialogue
+from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTemplate, read_template
 from rlaif.prompting.tokenization import Pieces, encode, letter_ids
 from rlaif.records import Turn
 from tests.tiny_models import tiny_tokenizer
@@ -63,7 +63,7 @@ def test_delimiters_are_those_of_harmless_text(form, template, attack):
     for rationale in (None, attack):
         asked = layout.choice(question(template, attack, attack, attack), rationale)
         clean = layout.choice(question(template, CLEAN, CLEAN, CLEAN), rationale and CLEAN)
-        texts = template.defused(attack).strip(), CLEAN, "And?"
+        texts = template.defuse(attack).strip(), CLEAN, "And?"
         assert delimiters(tokenizer, asked, texts) == delimiters(tokenizer, clean, texts)
         assert len(asked) == len(clean)
         assert letter_ids(tokenizer, asked, LETTERS)[1] == letter_ids(tokenizer, clean, LETTERS)[1]
@@ -73,7 +73,7 @@ def test_delimiters_are_those_of_harmless_text(form, template, attack):
 def test_no_text_holds_what_the_template_says(form, template, attack):
     """Neither as words, nor as the tokens of those words in the template."""
     tokenizer, _ = form
-    text = template.defused(attack)
+    text = template.defuse(attack)
     ids = encode(tokenizer, f" {text}")
     for forged in ("(A)", "(B)", template.closing.strip(), "Human:", "Assistant:"):
         assert forged.lower() not in text.lower()
@@ -101,4 +101,4 @@ def test_a_turn_cannot_begin_another_one(form, attack):
 
 
 def test_harmless_brackets_and_colons_stay():
-    assert DEFAULT.defused("Note (see below): yes, 3:1 (or so)") == "Note (see below): yes, 3:1 (or so)"
+    assert DEFAULT.defuse("Note (see below): yes, 3:1 (or so)") == "Note (see below): yes, 3:1 (or so)"

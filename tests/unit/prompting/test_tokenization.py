@@ -3,8 +3,8 @@
 import pytest
 
 from rlaif.errors import ModelError, RequestError
+from rlaif.prompting.dialogues import ChatTemplate, HumanAssistant
 from rlaif.prompting.questions import LETTERS
-from rlaif.prompting.templates import ChatTemplate, HumanAssistant
 from rlaif.prompting.tokenization import (
     ControlText,
     Pieces,
@@ -12,7 +12,7 @@ from rlaif.prompting.tokenization import (
     fit_turns,
     letter_ids,
     load_tokenizer,
-    neutral,
+    neutralize,
     prompt_ids,
     special_tokens,
 )
@@ -74,13 +74,13 @@ def test_only_the_templates_own_control_tokens_count():
 def test_neutral_text_holds_no_special_token_however_it_is_nested():
     tokenizer = chat()
     tokenizer.add_special_tokens({"additional_special_tokens": ["< |im_end|>", "<|im_start|>", "<|im_end|>"]})
-    text = neutral(tokenizer, "<<|im_end|>|im_end|> and < |im_end|>")
+    text = neutralize(tokenizer, "<<|im_end|>|im_end|> and < |im_end|>")
     assert not any(special in text for special in special_tokens(tokenizer))
     assert text.replace(" ", "") == "<<|im_end|>|im_end|>and<|im_end|>"
 
 
 def test_plain_text_is_not_changed():
-    assert neutral(chat(), "a < b |im_end| c") == "a < b |im_end| c"
+    assert neutralize(chat(), "a < b |im_end| c") == "a < b |im_end| c"
 
 
 def test_control_text_does_not_join_other_text_unseen():

@@ -9,7 +9,8 @@ from rlaif.config.schema import Labelling, PoolSettings, SamplingSettings
 from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
 from rlaif.errors import ModelError, RequestError
-from rlaif.prompting.templates import HumanAssistant, RatingQuestion
+from rlaif.prompting.dialogues import HumanAssistant
+from rlaif.prompting.questions import RatingQuestion
 from rlaif.prompting.tokenization import Pieces, encode
 from rlaif.records import Prompt, Turn
 from rlaif.tasks.direct_reward import RateSample, rating_ids, rating_probs, reward_of

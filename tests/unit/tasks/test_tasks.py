@@ -14,9 +14,9 @@ from rlaif.config.schema import (
 )
 from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
+from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.prompting.examples import LabelExample
-from rlaif.prompting.questions import DEFAULT
-from rlaif.prompting.templates import HumanAssistant, Question
+from rlaif.prompting.questions import DEFAULT, Question
 from rlaif.records import Comparison, Prompt, Status, Turn
 from rlaif.tasks.critique_revision import Revise, filter_metrics, flaw_of
 from rlaif.tasks.labelling import Label

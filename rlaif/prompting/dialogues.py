@@ -1,13 +1,13 @@
-"""Every text that is put to a model, in one place, but the two-choice question (``questions``).
+"""Dialogue formats: how turns, critiques, revisions and questions (``questions``) become the text of a prompt.
 
 Source: Constitutional AI (arXiv 2212.08073), section 3.1 and appendix C for the shape of critique and revision
-requests; the wordings are ours.
+requests; the wording is ours.
 
-Two dialogue formats, chosen once per run (``dialogue_format``): ``human_assistant`` for base models and
-``chat_template`` for models whose tokenizer carries one. A prompt always ends where the answer begins; the answer
-follows with ``answer_prefix`` in front and the EOS behind it, identically in SFT, PM training, evaluation and RL.
+There are two formats, and a run uses one (``dialogue_format``): ``human_assistant`` for base models, and
+``chat_template`` for models whose tokenizer has one. A prompt always ends where the answer begins; the answer is
+prefixed with ``answer_prefix`` and ends with the EOS, identically in SFT, PM training, evaluation and RL.
 
-Few-shot examples stand before a critique, a revision or a question in the form of what they are examples of.
+Few-shot examples precede a critique, a revision or a question, in the same form.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlaif.constitution.principles import Principle
 from rlaif.errors import ModelError
-from rlaif.prompting.examples import LabelExample, RevisionExample
-from rlaif.prompting.questions import LETTERS, RATING, SPEAKERS, THINK, Ours, Part, QuestionTemplate
-from rlaif.prompting.tokenization import ControlText, Pieces, neutral
+from rlaif.prompting.examples import RevisionExample
+from rlaif.prompting.questions import LETTERS, SPEAKERS, THINK, FeedbackQuestion, QuestionPart, TrustedText
+from rlaif.prompting.tokenization import ControlText, Pieces, append_text, neutralize
 from rlaif.records import Turn
 
 if TYPE_CHECKING:
@@ -30,45 +30,12 @@ if TYPE_CHECKING:
 DialogueFormat = Literal["human_assistant", "chat_template"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A two-choice question, ready to be laid out: ``rationale`` None asks for the letter at once."""
-
-    template: QuestionTemplate
-    turns: Sequence[Turn]
-    comparison: str
-    slot_a: str
-    slot_b: str
-    examples: Sequence[LabelExample] = ()
-
-    def parts(self) -> Iterator[Part]:
-        answers = {"answer_a": self.slot_a, "answer_b": self.slot_b}
-        return self.template.question(self.turns, self.comparison, answers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatingQuestion:
-    """How good one answer is, from 1 to 10."""
-
-    turns: Sequence[Turn]
-    comparison: str
-    answer: str
-    template: QuestionTemplate = RATING
-    examples: tuple[LabelExample, ...] = ()
-
-    def parts(self) -> Iterator[Part]:
-        return self.template.question(self.turns, self.comparison, {"answer": self.answer})
-
-
-Asked = Question | RatingQuestion
-
-
 class Dialogue(Protocol):
-    """How turns become text."""
+    """How turns become text. Every method returns a prompt, up to where the model's answer begins."""
 
     @property
     def answer_prefix(self) -> str:
-        """What stands between the prompt and the answer."""
+        """The text between a prompt and its answer."""
         ...
 
     @property
@@ -91,12 +58,12 @@ class Dialogue(Protocol):
         examples: Sequence[RevisionExample] = (),
     ) -> str: ...
 
-    def choice(self, question: Asked, rationale: str | None = None) -> Pieces:
-        """The question up to where the letter (or the rating) is due, after ``rationale`` when there is one."""
+    def choice(self, question: FeedbackQuestion, rationale: str | None = None) -> Pieces:
+        """The question up to where the letter (or the rating) follows, after ``rationale`` when there is one."""
         ...
 
-    def reasoning(self, question: Asked) -> Pieces:
-        """The question up to where the labeller is to reason."""
+    def reasoning(self, question: FeedbackQuestion) -> Pieces:
+        """The question up to where the labeller's reasoning follows."""
         ...
 
 
@@ -143,50 +110,50 @@ class HumanAssistant:
             for example in examples
         )
 
-    def choice(self, question: Asked, rationale: str | None = None) -> Pieces:
+    def choice(self, question: FeedbackQuestion, rationale: str | None = None) -> Pieces:
         closing = question.template.closing
         if rationale is None:
             return Pieces([*self._asked(question, think=False), closing])
-        return Pieces([*self.reasoning(question), f" {question.template.defused(rationale)}", closing])
+        return Pieces([*self.reasoning(question), f" {question.template.defuse(rationale)}", closing])
 
-    def reasoning(self, question: Asked) -> Pieces:
+    def reasoning(self, question: FeedbackQuestion) -> Pieces:
         return Pieces([*self._asked(question, think=True), THINK])
 
-    def _asked(self, question: Asked, think: bool) -> Iterator[str]:
+    def _asked(self, question: FeedbackQuestion, think: bool) -> Iterator[str]:
         for example in question.examples:
-            yield from _texts(example.parts(question.template))
+            yield from _texts(question.template.fill_example(example))
             thought = f"{THINK} {example.reasoning}" if think and example.reasoning else ""
             yield f"{thought}{question.template.closing}{LETTERS[example.slot]}\n\n"
         yield from _texts(question.parts())
 
 
-#: What begins a paragraph of a transcript, and so must not begin one of a turn.
+#: What begins a paragraph of a transcript, and so must not begin a paragraph within a turn.
 HEADING = re.compile(r"(\n\s*(?:Human|Assistant|Critique Request|Critique|Revision Request|Revision)\s*):")
 
 
 def _said(text: str) -> str:
-    """``text`` with a dash for the colon of a line that reads like a heading: a turn cannot begin another one."""
+    """``text`` with the colons of headings replaced by dashes, so that a turn cannot begin another one."""
     return HEADING.sub(r"\1 -", text) if "\n" in text else text
 
 
-def _texts(parts: Iterable[Part]) -> Iterator[str]:
-    """The texts of ``parts``, neighbours of ours joined, so that they are tokenised as written."""
-    ours = ""
+def _texts(parts: Iterable[QuestionPart]) -> Iterator[str]:
+    """The texts of ``parts``, adjacent trusted ones joined, so that they are tokenized as written."""
+    trusted = ""
     for part in parts:
-        if isinstance(part, Ours):
-            ours += part.text
+        if isinstance(part, TrustedText):
+            trusted += part.text
         else:
-            yield from (ours, part.text)
-            ours = ""
-    if ours:
-        yield ours
+            yield from (trusted, part.text)
+            trusted = ""
+    if trusted:
+        yield trusted
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """The tokenizer's own chat template; critique and revision requests are further user turns.
 
-    Only the template's control tokens count: special tokens inside turns are broken up (``data.tokenization``).
+    Only the template's control tokens are parsed as such: special tokens inside turns are broken up (``tokenization``).
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -195,7 +162,7 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[tuple[str, str]]) -> ControlText:
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": role, "content": neutral(self.tokenizer, text)} for role, text in messages],
+            [{"role": role, "content": neutralize(self.tokenizer, text)} for role, text in messages],
             tokenize=False,
             add_generation_prompt=True,
         )
@@ -237,50 +204,53 @@ class ChatTemplate:
             yield "user", example.revision_request
             yield "assistant", example.revision
 
-    def choice(self, question: Asked, rationale: str | None = None) -> Pieces:
+    def choice(self, question: FeedbackQuestion, rationale: str | None = None) -> Pieces:
         closing = question.template.closing.lstrip("\n")
         if rationale is None:
-            asked = self._asked(question, think=False)
-            return Pieces([*asked[:-1], asked[-1].followed_by(closing)])
-        reasoned = f"{question.template.defused(rationale)}\n\n"
+            *before, invitation = self._asked(question, think=False)
+            return Pieces([*before, append_text(invitation, closing)])
+        reasoned = f"{question.template.defuse(rationale)}\n\n"
         return Pieces([*self.reasoning(question), reasoned, ControlText(closing)])
 
-    def reasoning(self, question: Asked) -> Pieces:
+    def reasoning(self, question: FeedbackQuestion) -> Pieces:
         return Pieces(self._asked(question, think=True))
 
-    def _asked(self, question: Asked, think: bool) -> list[Any]:
-        """The rendered question, cut where texts of others stand; it ends with the template's invitation to answer."""
+    def _asked(self, question: FeedbackQuestion, think: bool) -> list[str]:
+        """The rendered question, with each untrusted text as a piece of its own.
+
+        The last piece is ControlText: it ends with the chat template's invitation to answer.
+        """
         texts: list[str] = []
         messages = []
         for example in question.examples:
-            messages.append(("user", self._marked(example.parts(question.template), texts, think)))
+            messages.append(("user", self._marked(question.template.fill_example(example), texts, think)))
             thought = f"{example.reasoning}\n\n" if think and example.reasoning else ""
             answer = f"{question.template.closing.strip()}{LETTERS[example.slot]}"
             messages.append(("assistant", thought + answer))
         messages.append(("user", self._marked(question.parts(), texts, think)))
         return self._filled(self._render(messages), texts)
 
-    def _marked(self, parts: Iterable[Part], texts: list[str], think: bool) -> str:
-        """The parts as one text with a mark for each text of others, which is added to ``texts``."""
+    def _marked(self, parts: Iterable[QuestionPart], texts: list[str], think: bool) -> str:
+        """The parts as one text, with a mark in place of each untrusted text, which is appended to ``texts``."""
         marked = ""
         for part in parts:
-            if isinstance(part, Ours):
+            if isinstance(part, TrustedText):
                 marked += part.text
             else:
                 marked += MARK.format(len(texts))
                 texts.append(part.text)
         return marked.strip() + (THINK if think else "")
 
-    def _filled(self, rendered: str, texts: Sequence[str]) -> list[Any]:
+    def _filled(self, rendered: str, texts: Sequence[str]) -> list[str]:
         pieces = re.split(MARK.format(r"(\d+)"), rendered)
         if [int(number) for number in pieces[1::2]] != list(range(len(texts))):
             raise ModelError("the tokenizer's chat template drops, repeats or reorders parts of a message")
-        filled: list[Any] = [ControlText(piece) for piece in pieces]
+        filled: list[str] = [ControlText(piece) for piece in pieces]
         filled[1::2] = texts
         return filled
 
 
-MARK = "\ue000{}\ue001"  #: private-use characters around a number: where a text of others goes
+MARK = "\ue000{}\ue001"  #: private-use characters around the number of an untrusted text
 
 
 def dialogue(format: DialogueFormat, tokenizer: PreTrainedTokenizerFast) -> Dialogue:
