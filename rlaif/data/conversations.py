@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlaif.data.rows import BadRow
+from rlaif.data.rows import BadRow, Fields
 from rlaif.records import Role, Turn
 
 TURN_START = re.compile(r"\n\n(Human|Assistant):")
@@ -25,12 +25,12 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-def require_text(fields: Mapping[str, Any], name: str) -> str:
+def require_text(fields: Fields, name: str) -> str:
     """The text in a field, unchanged. Raises BadRow when it is missing, empty, or not text."""
     return check_text(require(fields, name), name)
 
 
-def require(fields: Mapping[str, Any], name: str) -> Any:
+def require(fields: Fields, name: str) -> Any:
     """The value of a field. Raises BadRow when it is missing or null."""
     value = fields.get(name)
     if value is None:

@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from rlaif.data.conversations import parse_conversation, prompt_turns, require, split_answer
-from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Prompt, Turn
 
 
@@ -27,7 +26,7 @@ def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Pr
     return read_records(source, parse, quarantine)
 
 
-def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
+def _turns(fields: Fields) -> tuple[Turn, ...]:
     name = next((name for name in _SHAPES if name in fields), None)
     if name is None:
         first, *others = (f"`{name}`" for name in _SHAPES)
@@ -35,17 +34,17 @@ def _turns(fields: Mapping[str, Any]) -> tuple[Turn, ...]:
     return prompt_turns(_SHAPES[name](fields, name), name)
 
 
-def _conversation(fields: Mapping[str, Any], name: str) -> tuple[Turn, ...]:
+def _conversation(fields: Fields, name: str) -> tuple[Turn, ...]:
     return parse_conversation(require(fields, name), name)
 
 
-def _before_answer(fields: Mapping[str, Any], name: str) -> tuple[Turn, ...]:
+def _before_answer(fields: Fields, name: str) -> tuple[Turn, ...]:
     turns, _ = split_answer(_conversation(fields, name), name)
     return turns
 
 
 #: How a row is read, by the field that identifies its shape; in a row with several of them, the first counts.
-_SHAPES: Mapping[str, Callable[[Mapping[str, Any], str], tuple[Turn, ...]]] = {
+_SHAPES: Mapping[str, Callable[[Fields, str], tuple[Turn, ...]]] = {
     "prompt": _conversation,
     "messages": _conversation,
     "chosen": _before_answer,

@@ -21,6 +21,7 @@ PARQUET_BATCH_ROWS = 256
 MAX_CSV_FIELD_CHARS = 2**31 - 1  #: the csv module's default of 128 Ki would refuse long transcripts
 
 _Record = TypeVar("_Record")
+Fields = Mapping[str, Any]  #: a row's columns; their types are whatever the user's file holds
 Quarantine = Callable[[Quarantined], None]
 
 
@@ -34,7 +35,7 @@ class SourceRow:
 
     file: str
     number: int
-    fields: dict[str, Any]
+    fields: Fields
     mistake: str | None = None
 
     @property

@@ -42,6 +42,9 @@ from rlaif.prompting.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from vllm import LLM, PoolingParams, PoolingRequestOutput, RequestOutput, SamplingParams
+    from vllm.v1.engine.core_client import InprocClient
 
 VLLM_ENVIRONMENT = {  # read by vLLM when an engine is constructed; values that the user has set are kept
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -118,7 +121,7 @@ class VLLMBackend:
             del self._llm, self._engine
             gc.collect()
 
-    def _params(self, request: Request) -> Any:
+    def _params(self, request: Request) -> PoolingParams | SamplingParams:
         from vllm import PoolingParams, SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -170,7 +173,7 @@ class StopDetector:
         return ""
 
 
-def _load(model: ServedModel, settings: PoolSettings) -> Any:
+def _load(model: ServedModel, settings: PoolSettings) -> LLM:
     for name, value in VLLM_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
@@ -219,7 +222,7 @@ def _unpacks(settings: PoolSettings) -> bool:
     return current_platform.is_cpu() and settings.dtype == "float32" and settings.tensor_parallel == 1
 
 
-def _is_plain(module: Any) -> bool:
+def _is_plain(module: torch.nn.Module) -> bool:
     """Whether all layers of a model compute with their weights exactly as loaded."""
     from vllm.model_executor.layers.attention.mla_attention import MLAAttention
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
@@ -247,7 +250,7 @@ def _gpu_memory(settings: PoolSettings) -> dict[str, Any]:
     return {"gpu_memory_utilization": settings.gpu_memory_fraction}
 
 
-def _shut_down(client: Any, *, last: bool) -> None:
+def _shut_down(client: InprocClient, *, last: bool) -> None:
     """Free an engine. vLLM's own shutdown also destroys the process groups, which other engines still use."""
     if last:
         client.shutdown()
@@ -258,7 +261,7 @@ def _shut_down(client: Any, *, last: bool) -> None:
     gc.unfreeze()
 
 
-def _result(request: Request, output: Any) -> Result:
+def _result(request: Request, output: RequestOutput | PoolingRequestOutput) -> Result:
     if isinstance(request, ScoreRequest):
         return float(output.outputs.data[0])
     answer = output.outputs[0]
@@ -274,7 +277,7 @@ def _result(request: Request, output: Any) -> Result:
     )
 
 
-def _torch_tensors(tensors: Mapping[str, np.ndarray]) -> Sequence[tuple[str, Any]]:
+def _torch_tensors(tensors: Mapping[str, np.ndarray]) -> Sequence[tuple[str, torch.Tensor]]:
     """A list, not a generator: with tensor parallelism it is pickled for other processes."""
     import torch
 

@@ -8,9 +8,9 @@ REPOSITORY = Path(__file__).parents[3]
 
 @pytest.fixture
 def public_file():
-    """Real public data from ``shared/data``, in the repository or next to it; it is not part of the project.
+    """Real public data, in ``shared/data`` in or next to the repository; it is not part of the project.
 
-    Without it, the tests that read it are skipped. CI has it, so there its absence is a failure.
+    A clone without it skips the tests that read it. CI has it, so there its absence is a failure.
     """
 
     def find(name):
@@ -18,7 +18,7 @@ def public_file():
             if (root / "shared" / "data" / name).is_file():
                 return root / "shared" / "data" / name
         if os.environ.get("CI"):
-            pytest.fail(f"shared/data/{name} must exist in CI")
+            pytest.fail(f"shared/data/{name} must be there in CI")
         pytest.skip(f"shared/data/{name} is neither in nor next to this clone; it is not part of the project")
 
     return find

@@ -75,16 +75,16 @@ def test_a_directory_is_read_in_the_order_of_names_whatever_holds_the_rows(tmp_p
     (tmp_path / "a.jsonl").write_text('{"x": "one"}\n')
     pq.write_table(pa.table({"x": ["three", "four"]}), tmp_path / "c.parquet")
     (tmp_path / "README.md").write_text("not data")
-    found = list(read_records(str(tmp_path), take_x, pytest.fail))
-    assert [x for _, x in found] == ["one", 'two, with "quotes"\nand a line', "three", "four"]
-    assert [id.rpartition("/")[2] for id, _ in found] == ["a.jsonl:1", "b.csv:1", "c.parquet:1", "c.parquet:2"]
+    records = list(read_records(str(tmp_path), take_x, pytest.fail))
+    assert [x for _, x in records] == ["one", 'two, with "quotes"\nand a line', "three", "four"]
+    assert [id.rpartition("/")[2] for id, _ in records] == ["a.jsonl:1", "b.csv:1", "c.parquet:1", "c.parquet:2"]
 
 
 def test_parquet_batches_keep_counting(tmp_path):
     pq.write_table(pa.table({"x": list(range(1000))}), tmp_path / "a.parquet", row_group_size=300)
-    found = list(read_records(str(tmp_path / "a.parquet"), take_x, pytest.fail))
-    assert [int(id.rpartition(":")[2]) for id, _ in found] == list(range(1, 1001))
-    assert [x for _, x in found] == list(range(1000))
+    records = list(read_records(str(tmp_path / "a.parquet"), take_x, pytest.fail))
+    assert [int(id.rpartition(":")[2]) for id, _ in records] == list(range(1, 1001))
+    assert [x for _, x in records] == list(range(1000))
 
 
 def test_a_file_that_is_not_parquet_is_refused(tmp_path):

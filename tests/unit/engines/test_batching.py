@@ -1,4 +1,4 @@
-"""The engine thread in isolation, with a backend that counts instead of computing."""
+"""The engine thread by itself, over a backend that counts instead of computing."""
 
 import asyncio
 import threading
@@ -26,12 +26,12 @@ MODEL = ServedModel(
     end_ids=frozenset({257}),
     shapes={"weight": (1,)},
 )
-POISON = 13  #: a prompt that starts with this breaks the backend while it runs
-VENOM = 14  #: a prompt that starts with this breaks the backend on admission
+POISON = 13  #: a prompt that starts with it breaks the backend as it runs
+VENOM = 14  #: ... as it is admitted
 
 
 class Counter:
-    """A request takes one step for each token it asks for; every token's log-probability is the weight."""
+    """Every request takes as many steps as it asks tokens for; a token's log-probability is the weight."""
 
     def __init__(self, stands_still: bool = False) -> None:
         self.prefix_hits = (0, 0)
@@ -71,7 +71,7 @@ class Counter:
         return SampledTokens(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
 
     def load(self, tensors) -> None:
-        assert self.stands_still or not self.left, "weights changed under running requests"
+        assert self.stands_still or not self.left, "weights change under running requests"
         self.weight = float(tensors["weight"][0])
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ async def test_paused_requests_go_on_under_the_new_weights():
     await engine.close()
 
 
-async def test_paused_requests_that_finish_beside_the_probe_come_back():
+async def test_paused_requests_that_finish_during_the_probe_come_back():
     backend = Counter(stands_still=True)
     engine = opened(backend, on_new_weights="pause")
     running = [ask(engine, num) for num in range(1, 40)]
@@ -157,7 +157,7 @@ async def test_paused_requests_fail_with_weights_that_are_not_served():
 
 
 @pytest.mark.parametrize("deadly", [POISON, VENOM])
-async def test_the_death_of_the_backend_fails_whoever_waits_and_whoever_comes(deadly):
+async def test_the_death_of_the_backend_fails_waiting_and_later_requests(deadly):
     backend = Counter()
     engine = opened(backend)
     waiting = [ask(engine, 60) for _ in range(5)]
@@ -220,7 +220,7 @@ def test_a_model_that_does_not_load():
 
 
 def test_a_model_that_takes_too_long_to_load():
-    """If it loads after all, it is closed again."""
+    """It is closed again when it comes after all."""
     release, late = threading.Event(), Counter()
 
     def slow():

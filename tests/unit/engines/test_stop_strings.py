@@ -1,4 +1,4 @@
-"""Stop strings are found at the token that completes them, wherever the token boundaries are."""
+"""Stop strings are found at the token that completes them, however the text is split into tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = ["\n\nHuman:", "\n\nCritique Request: why", "Human", "\n\n", ":", " é",
 
 
 def first_stop(tokenizer, ids, stop):
-    """The reference: decode the whole text after each token."""
+    """As by decoding everything after each token."""
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:end], skip_special_tokens=True)
         if any(one in text for one in stop):
@@ -26,9 +26,9 @@ def first_stop(tokenizer, ids, stop):
 @pytest.mark.parametrize("make", [bpe, chat, spaced])
 def test_as_found_by_decoding_after_every_token(make, stop):
     tokenizer, rng = make(), Random(0)
-    found = StopStrings(tokenizer, stop)
+    stop_strings = StopStrings(tokenizer, stop)
     for _ in range(40):
         text = " ".join(rng.choices(WORDS, k=6))
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        reached = next((end for end in range(1, len(ids) + 1) if found.reached(ids[:end])), None)
+        reached = next((end for end in range(1, len(ids) + 1) if stop_strings.reached(ids[:end])), None)
         assert reached == first_stop(tokenizer, ids, stop), text
