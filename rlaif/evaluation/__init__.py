@@ -1,1 +1,1 @@
-"""What a run achieved: answer classes, label accuracy, calibration, Elo, and the report."""
+"""What a run achieved: classes of its answers, accuracy and calibration of its labels, human audits, and the report."""

@@ -32,7 +32,7 @@ FILES = ("red_team", "helpful", "eval_red_team", "eval_helpful", "helpful_pairs"
 
 @dataclass(frozen=True, kw_only=True)
 class MiniaturePaths:
-    """Where one miniature lies. ``lexicon`` is for the evaluation, which alone asks for the truth."""
+    """Where one miniature's files and models are."""
 
     root: Path
 
@@ -43,10 +43,6 @@ class MiniaturePaths:
         if name in FILES:
             return self.root / f"{name}.jsonl"
         raise ConfigError(f"miniature:{name}: no such name; there are {', '.join((*MODELS, *FILES))}")
-
-    @property
-    def lexicon(self) -> Path:
-        return self.root / "lexicon.json"
 
 
 def content_hash(lexicon: Lexicon, constitution: Constitution, seed: int, slot_bias: float) -> str:
