@@ -34,7 +34,8 @@ from rlaif.miniature.world import World
 from rlaif.records import Axis, Comparison, Preference, Turn
 from rlaif.statistics.calibration import PairCalibration
 from rlaif.statistics.intervals import wilson
-from rlaif.tasks.labelling import Label, aggregate, sigmoid, votes_of
+from rlaif.statistics.logistic import sigmoid
+from rlaif.tasks.labelling import Label, aggregate, votes_of
 
 BIASES = (0.0, 1.0, 2.0, 4.0)
 WAYS = ("first", "second", "prob_mean", "logit_mean", "agree_or_tie")

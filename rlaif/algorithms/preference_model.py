@@ -31,6 +31,7 @@ from rlaif.statistics.calibration import (
     fitted_temperature,
     reliability,
 )
+from rlaif.statistics.logistic import sigmoids
 
 
 def answer_score(votes: int, accepted: bool) -> int:
@@ -82,7 +83,7 @@ def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
     """
     probs, differences = _arrays(pairs)
     axes = np.array([pair.axis for pair in pairs])
-    said = _sigmoid(differences)
+    said = sigmoids(differences)
     report = {
         "loss": cross_entropy(differences, probs),
         "ece": expected_calibration_error(both_ways(said), both_ways(probs)),
@@ -100,17 +101,13 @@ def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
 def pair_reliability(pairs: Sequence[ScoredPair]) -> tuple[Bin, ...]:
     """What the scores say against what the labels say, each pair counted both ways."""
     probs, differences = _arrays(pairs)
-    return reliability(both_ways(_sigmoid(differences)), both_ways(probs))
+    return reliability(both_ways(sigmoids(differences)), both_ways(probs))
 
 
 def _arrays(pairs: Sequence[ScoredPair]) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] and score differences [N]."""
     differences = np.array([pair.score_1 - pair.score_2 for pair in pairs])
     return np.array([pair.prob for pair in pairs]), differences
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -x))
 
 
 def _length_correlation(pairs: Sequence[ScoredPair]) -> dict[str, float]:

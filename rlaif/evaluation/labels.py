@@ -15,10 +15,10 @@ from typing import Literal
 from rlaif.evaluation.answers import true_class
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, better
-from rlaif.records import Judgement, Preference
+from rlaif.records import Preference
 from rlaif.statistics.calibration import PairCalibration
 from rlaif.statistics.intervals import wilson
-from rlaif.tasks.labelling import TIE_WIDTH, log_odds, sigmoid
+from rlaif.tasks.labelling import TIE_WIDTH, prob_by_order
 
 WAYS = ("first", "second", "debiased")
 
@@ -59,16 +59,10 @@ def judge_labels(labels: Iterable[Preference], lexicon: Lexicon) -> Iterator[Jud
                 class_1=class_1,
                 class_2=class_2,
                 truly_better=winner,
-                first=_prob_of_order(label.judgements, 1),
-                second=_prob_of_order(label.judgements, 2),
+                first=prob_by_order(label.judgements, 1),
+                second=prob_by_order(label.judgements, 2),
                 debiased=label.prob,
             )
-
-
-def _prob_of_order(judgements: Iterable[Judgement], order: Literal[1, 2]) -> float:
-    """P(answer_1 better) by one order alone, the mean over principles."""
-    probs = [sigmoid(log_odds(judgement)) for judgement in judgements if judgement.order == order]
-    return sum(probs) / len(probs)
 
 
 @dataclass(kw_only=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.audit.agreement import AMONG_PEOPLE
 from rlaif.evaluation.findings import Findings, Series, snapshots_of
 from rlaif.evaluation.pages import page
 from rlaif.evaluation.plots import SNAPSHOT_NAMES
+from rlaif.records import Judgement
+from rlaif.storage.record_schema import from_row
 from rlaif.storage.run_dir import write_atomically
+from rlaif.tasks.labelling import prob_by_order
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +57,7 @@ def write_report(run_dir: Path) -> None:
     text = page(
         TEMPLATE,
         _content(found),
-        {"percent": percent, "number": number, "duration": duration, "prob_of_order": prob_of_order},
+        {"percent": percent, "number": number, "duration": duration, "percent_by_order": percent_by_order},
     )
     write_atomically(run_dir / "report.html", text)
 
@@ -267,8 +269,8 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def prob_of_order(judgements: Sequence[Mapping[str, Any]], order: int) -> str:
-    """P(answer 1 better) by one order alone, the mean over principles."""
-    signs = {1: 1, 2: -1}
-    logits = [signs[order] * (j["logprob_a"] - j["logprob_b"]) for j in judgements if j["order"] == order]
-    return percent(sum(1 / (1 + math.exp(-x)) for x in logits) / len(logits)) if logits else "–"
+def percent_by_order(judgements: Sequence[Mapping[str, Any]], order: Literal[1, 2]) -> str:
+    """P(answer 1 better) by one order; a dash where the labeller was not asked."""
+    if not judgements:
+        return "–"
+    return percent(prob_by_order([from_row(Judgement, judgement) for judgement in judgements], order))

@@ -20,55 +20,13 @@ from rlaif.config.schema import Gate
 from rlaif.errors import GateError
 from rlaif.records import Judgement, Preference, Status
 from rlaif.statistics.calibration import PairCalibration
-from rlaif.statistics.intervals import correlation_interval, mean_interval, wilson
-from rlaif.tasks.labelling import Vote, sigmoid, votes_of
+from rlaif.statistics.estimates import CountedEstimate, Mean, Rate
+from rlaif.statistics.intervals import correlation_interval
+from rlaif.statistics.logistic import sigmoid
+from rlaif.tasks.labelling import Vote, votes_of
 
 BIAS_BINS = 33  #: half a unit of log-odds each, from -8.25 to 8.25; the outermost hold what is beyond
 LENGTH_BINS = (1.1, 1.25, 1.5, 2.0, 4.0)  #: upper bounds of longer/shorter; the last bin is open
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A rate or a mean with its 95% interval and the number of cases behind it."""
-
-    value: float
-    low: float
-    high: float
-    num: int
-
-
-@dataclass(kw_only=True)
-class Rate:
-    """A running share; a hit may count half."""
-
-    hits: float = 0.0
-    num: int = 0
-
-    def add(self, hit: float) -> None:
-        self.hits += hit
-        self.num += 1
-
-    def measure(self) -> Measure:
-        low, high = wilson(self.hits, self.num)
-        return Measure(value=self.hits / max(1, self.num), low=low, high=high, num=self.num)
-
-
-@dataclass(kw_only=True)
-class Mean:
-    """A running mean."""
-
-    total: float = 0.0
-    squares: float = 0.0
-    num: int = 0
-
-    def add(self, value: float) -> None:
-        self.total += value
-        self.squares += value * value
-        self.num += 1
-
-    def measure(self) -> Measure:
-        low, high = mean_interval(self.total, self.squares, self.num)
-        return Measure(value=self.total / max(1, self.num), low=low, high=high, num=self.num)
 
 
 @dataclass(kw_only=True)
@@ -88,15 +46,15 @@ class OrderCorrelation:
         self.bias_squares += b * b
         self.num += 1
 
-    def measure(self) -> Measure:
+    def estimate(self) -> CountedEstimate:
         """Over nothing when there are fewer than two votes, or all are alike."""
         common = self.squares / max(1, self.num)
         noise = max(0.0, self.bias_squares - self.bias**2 / max(1, self.num)) / max(1, self.num - 1)
         if self.num < 2 or common + noise == 0:
-            return Measure(value=0.0, low=-1.0, high=1.0, num=0)
+            return CountedEstimate(value=0.0, low=-1.0, high=1.0, num=0)
         value = (common - noise) / (common + noise)
         low, high = correlation_interval(value, self.num)
-        return Measure(value=value, low=low, high=high, num=self.num)
+        return CountedEstimate(value=value, low=low, high=high, num=self.num)
 
 
 @dataclass(kw_only=True)
@@ -126,9 +84,9 @@ class VoteQuality:
             self.gold_accuracy_first.add(_rightness(l1, better))
             self.gold_accuracy_second.add(_rightness(l2, better))
 
-    def measures(self) -> dict[str, Measure]:
+    def measures(self) -> dict[str, CountedEstimate]:
         """By name; those over nothing are left out."""
-        found = {name: getattr(self, name).measure() for name in self.__dataclass_fields__}
+        found = {name: getattr(self, name).estimate() for name in self.__dataclass_fields__}
         return {name: measure for name, measure in found.items() if measure.num}
 
 
@@ -175,14 +133,14 @@ class LabelQuality:
     def num_labels(self) -> int:
         return sum(self.num_by_status.values())
 
-    def measures(self) -> dict[str, Measure]:
+    def measures(self) -> dict[str, CountedEstimate]:
         """Overall, by name; what has no cases is left out, but for the shares of all labels."""
-        found = {**self.votes.measures(), "longer_preferred": self.longer_preferred.measure()}
+        found = {**self.votes.measures(), "longer_preferred": self.longer_preferred.estimate()}
         unusable = self.num_labels - self._num(Status.OK) - self._num(Status.TIE)
-        found["tie_rate"] = Rate(hits=self._num(Status.TIE), num=self.num_labels).measure()
-        found["invalid_rate"] = Rate(hits=unusable, num=self.num_labels).measure()
+        found["tie_rate"] = Rate(hits=self._num(Status.TIE), num=self.num_labels).estimate()
+        found["invalid_rate"] = Rate(hits=unusable, num=self.num_labels).estimate()
         if self.gold_accuracy.num:
-            found["gold_accuracy"] = self.gold_accuracy.measure()
+            found["gold_accuracy"] = self.gold_accuracy.estimate()
         return found
 
     def _num(self, status: Status) -> int:
@@ -210,12 +168,12 @@ class LabelQuality:
             },
             "longer_preferred_by_ratio": {
                 "upper_bounds": [*LENGTH_BINS, None],
-                "measures": [vars(rate.measure()) for rate in self.length_bins],
+                "measures": [vars(rate.estimate()) for rate in self.length_bins],
             },
         }
 
 
-def _plain(measures: Mapping[str, Measure]) -> dict[str, dict[str, float]]:
+def _plain(measures: Mapping[str, CountedEstimate]) -> dict[str, dict[str, float]]:
     return {name: vars(measure) for name, measure in measures.items()}
 
 

@@ -21,7 +21,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,6 +35,7 @@ from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTempla
 from rlaif.prompting.tokenization import encode, fit_turns, letter_ids, prompt_ids
 from rlaif.records import Comparison, Judgement, Preference, Sampling, Status
 from rlaif.seeds import seed_from
+from rlaif.statistics.logistic import sigmoid
 
 Aggregation = Literal["prob_mean", "logit_mean", "agree_or_tie"]
 
@@ -52,8 +53,10 @@ def log_odds(judgement: Judgement) -> float:
     return a_over_b if judgement.order == 1 else -a_over_b
 
 
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+def prob_by_order(judgements: Iterable[Judgement], order: Literal[1, 2]) -> float:
+    """P(answer_1 better) by the judgements of one order (at least one), the mean over principles."""
+    probs = [sigmoid(log_odds(judgement)) for judgement in judgements if judgement.order == order]
+    return sum(probs) / len(probs)
 
 
 def aggregate(l1: float, l2: float, how: Aggregation) -> float:

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from rlaif.statistics.calibration import Bin, expected_calibration_error, reliability
+from rlaif.statistics.estimates import Estimate
 from rlaif.statistics.intervals import Z_95, wilson
 from rlaif.tasks.labelling import TIE_WIDTH
 
@@ -41,15 +42,6 @@ class JudgedPair:
     prob: float
     verdict: Choice
     comment: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """A number and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

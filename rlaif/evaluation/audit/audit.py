@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from rlaif.errors import DataError
-from rlaif.evaluation.audit.agreement import AMONG_PEOPLE, Agreement, Choice, Estimate, JudgedPair, agreement
+from rlaif.evaluation.audit.agreement import AMONG_PEOPLE, Agreement, Choice, JudgedPair, agreement
 from rlaif.evaluation.audit.sample import Side, draw_pairs
 from rlaif.evaluation.audit.sheet import Judged, read_verdicts, reading_page, sheet
+from rlaif.statistics.estimates import Estimate
 from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
 from rlaif.storage.run_dir import write_atomically

@@ -9,7 +9,7 @@ from rlaif.config.schema import Config
 from rlaif.errors import RunDirError
 from rlaif.evaluation.evaluation import evaluate_run_dir
 from rlaif.evaluation.findings import Findings
-from rlaif.evaluation.report import duration, prob_of_order, summary_table, write_report
+from rlaif.evaluation.report import duration, percent_by_order, summary_table, write_report
 from rlaif.labels.quality import measure
 from rlaif.records import Preference, Quarantined, RevisionChain, Round, Status
 from rlaif.storage.run_dir import RunDir
@@ -155,10 +155,16 @@ def test_causes_are_counted_and_the_frequent_come_first(run_dir):
 
 def test_an_order_is_unswapped_before_it_is_shown():
     judgements = [
-        {"order": 1, "logprob_a": 0.0, "logprob_b": -2.0},
-        {"order": 2, "logprob_a": 0.0, "logprob_b": -2.0},
+        {"principle_id": "p", "order": 1, "logprob_a": 0.0, "logprob_b": -2.0},
+        {"principle_id": "p", "order": 2, "logprob_a": 0.0, "logprob_b": -2.0},
     ]
-    assert (prob_of_order(judgements, 1), prob_of_order(judgements, 2)) == ("88.1%", "11.9%")
+    assert (percent_by_order(judgements, 1), percent_by_order(judgements, 2)) == ("88.1%", "11.9%")
+    assert percent_by_order([], 1) == "–"
+
+
+def test_a_judgement_without_doubt_has_a_percentage_too():
+    judgements = [{"principle_id": "p", "order": 2, "logprob_a": 0.0, "logprob_b": -800.0}]
+    assert percent_by_order(judgements, 2) == "0.0%"
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(3.14, "3.1 s"), (83, "1 min 23 s"), (3600 * 2 + 60 * 5, "2 h 5 min")])

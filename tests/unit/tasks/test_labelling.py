@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rlaif.config.schema import Labelling, Reasoning
 from rlaif.records import Judgement, Status
-from rlaif.tasks.labelling import aggregate, log_odds, prob_of, sigmoid, verdict
+from rlaif.statistics.logistic import sigmoid
+from rlaif.tasks.labelling import aggregate, log_odds, prob_of, verdict
 
 logits = st.floats(-15, 15)
 votes = st.lists(st.tuples(logits, logits), min_size=1, max_size=4)
