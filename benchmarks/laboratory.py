@@ -22,7 +22,7 @@ from rlaif.constitution.principles import load_constitution
 from rlaif.evaluation.labels import judge_labels
 from rlaif.in_process import InProcessPools
 from rlaif.jobs import PreferenceJob, Rank
-from rlaif.miniature.corpus import JUDGED, draw, turns
+from rlaif.miniature.corpus import JUDGED_MIX, draw, turns
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import make
 from rlaif.miniature.world import World
@@ -56,9 +56,9 @@ class Laboratory:
 
     def _comparison(self, rng: Random, id: str, axis: Axis, heldout: bool) -> Comparison:
         request = self.world.request(rng, axis, heldout=heldout)
-        first = second = draw(rng, JUDGED[axis])
+        first = second = draw(rng, JUDGED_MIX[axis])
         while second == first:
-            second = draw(rng, JUDGED[axis])
+            second = draw(rng, JUDGED_MIX[axis])
         texts = [self.world.answer(rng, request, kind).text for kind in (first, second)]
         form = dialogue(self.config.dialogue_format, self.tokenizer)
         ids = [(*encode(self.tokenizer, form.answer_prefix + t), self.tokenizer.eos_token_id) for t in texts]

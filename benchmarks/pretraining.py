@@ -55,7 +55,7 @@ from rlaif.data.votes import read_votes
 from rlaif.evaluation import plots
 from rlaif.miniature.corpus import draw
 from rlaif.miniature.data import NUM_QUESTIONS, votes
-from rlaif.miniature.world import PromptKind, World, WorldRequest
+from rlaif.miniature.world import AnswerKind, World, WorldRequest
 from rlaif.seeds import seed_from
 from rlaif.training.batches import Row
 
@@ -66,8 +66,8 @@ WAYS = ("alone", "votes", "moderated")
 FIGURES = {"both": "accuracy", "harmless": "accuracy_harmless", "helpful": "accuracy_helpful"}
 
 #: Harmful questions on the moderated site: frequency of each kind of answer, and its median number of votes.
-STANDING: Mapping[PromptKind, float] = {"refusal": 0.5, "evasive": 0.25, "malformed": 0.25}
-MEDIAN_VOTES: Mapping[PromptKind, float] = {"refusal": 12, "evasive": 3, "malformed": 0}
+STANDING: Mapping[AnswerKind, float] = {"refusal": 0.5, "evasive": 0.25, "malformed": 0.25}
+MEDIAN_VOTES: Mapping[AnswerKind, float] = {"refusal": 12, "evasive": 3, "malformed": 0}
 
 Curve = Sequence[float]  #: accuracy at each of NUMS_LABELS
 Accuracies = Mapping[str, float]  #: by FIGURES

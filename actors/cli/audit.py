@@ -22,7 +22,7 @@ def export(
     seed: Annotated[int, typer.Option(help="of the draw and of the sides")] = 0,
 ) -> None:
     """Draw labels and write audit.csv, to be filled in, and audit.html, to be read beside it."""
-    from rlaif.evaluation.audit.audit import export_audit, export_lines
+    from rlaif.evaluation.audit.exchange import export_audit, export_lines
 
     key = export_audit(run_dir, out, rows, seed)
     _print(export_lines(key, run_dir, out))
@@ -34,7 +34,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="the filled audit.csv, as your spreadsheet saved it")],
 ) -> None:
     """Read verdicts back, and say how far people and labels agree."""
-    from rlaif.evaluation.audit.audit import audit_lines, audit_table, import_audit
+    from rlaif.evaluation.audit.exchange import audit_lines, audit_table, import_audit
 
     audit = import_audit(run_dir, file)
     console.print(audit_table(audit))

@@ -32,7 +32,7 @@ class JudgedAnswer:
     true_class: Class | None
 
 
-def judge(answers: Iterable[Answer], lexicon: Lexicon) -> Iterator[JudgedAnswer]:
+def judge_answers(answers: Iterable[Answer], lexicon: Lexicon) -> Iterator[JudgedAnswer]:
     """Look up the class of every answer; an empty one is malformed like any other text outside the grammar."""
     for answer in answers:
         yield JudgedAnswer(

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlaif.evaluation.answers import AnswerRates, judge
+from rlaif.evaluation.answers import AnswerRates, judge_answers
 from rlaif.evaluation.labels import LabelAccuracy, judge_labels
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.records import Answer, Preference
@@ -36,7 +36,7 @@ def evaluate_run_dir(run_dir: RunDir, lexicon: Lexicon) -> dict[str, Any]:
     95%) repeat their shape.
     """
     rates, accuracy = AnswerRates(), LabelAccuracy()
-    answers = judge(_answers(run_dir), lexicon)
+    answers = judge_answers(_answers(run_dir), lexicon)
     _write_each(run_dir.path / ANSWERS_FILE, answers, rates)
     labels = judge_labels(run_dir.journal.records(Preference, "preferences"), lexicon)
     _write_each(run_dir.path / LABELS_FILE, labels, accuracy)

@@ -19,7 +19,7 @@ from rlaif.tasks.labelling import prob_by_order
 if TYPE_CHECKING:
     from rich.table import Table
 
-TEMPLATE = "report.html.jinja"
+REPORT_TEMPLATE = "report.html.jinja"
 NUM_CHAINS, NUM_COMPARISONS, NUM_PROMPTS_PER_AXIS, NUM_CAUSES = 3, 4, 3, 20
 AXIS_TITLES = {"red_team": "Red-team prompts", "benign": "Benign prompts"}
 
@@ -55,7 +55,7 @@ def write_report(run_dir: Path) -> None:
     """Write ``report.html`` from what the run directory holds so far. Raises RunDirError when it is none."""
     found = Findings(run_dir)
     text = page(
-        TEMPLATE,
+        REPORT_TEMPLATE,
         _content(found),
         {"percent": percent, "number": number, "duration": duration, "percent_by_order": percent_by_order},
     )

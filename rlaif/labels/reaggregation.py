@@ -14,10 +14,10 @@ from rlaif.errors import DataError, RunDirError
 from rlaif.records import Judgement, Status
 from rlaif.tasks.labelling import verdict
 
-BATCH_ROWS = 5_000
-USED = ["status", "error", "prob", "aggregation", "judgements"]
+REWRITE_ROWS = 5_000
+READ_COLUMNS = ["status", "error", "prob", "aggregation", "judgements"]
 #: What the model or the pair decided stays: only these depend on how the log-probabilities are put together.
-DERIVED = (Status.OK, Status.TIE, Status.INVALID, Status.REFUSED)
+REDERIVED_STATUSES = (Status.OK, Status.TIE, Status.INVALID, Status.REFUSED)
 
 
 def reaggregate_run(run_dir: Path, settings: Labelling, out: Path) -> tuple[int, int]:
@@ -41,8 +41,8 @@ def _rewrite(stored: Path, settings: Labelling, out: Path) -> tuple[int, int]:
     num = num_changed = 0
     unfinished = out.with_name(f".{out.name}.unfinished")
     with pq.ParquetFile(stored) as file, pq.ParquetWriter(unfinished, file.schema_arrow) as writer:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            old = batch.select(USED).to_pylist()
+        for batch in file.iter_batches(batch_size=REWRITE_ROWS):
+            old = batch.select(READ_COLUMNS).to_pylist()
             new = [_reaggregated(row, settings) for row in old]
             num += len(old)
             num_changed += sum(a["prob"] != b["prob"] for a, b in zip(old, new, strict=True))
@@ -54,7 +54,7 @@ def _rewrite(stored: Path, settings: Labelling, out: Path) -> tuple[int, int]:
 def _reaggregated(row: Mapping[str, Any], settings: Labelling) -> Mapping[str, Any]:
     judgements = [Judgement(**judgement) for judgement in row["judgements"]]
     never_judged = not judgements and row["status"] != Status.TIE
-    if never_judged or row["status"] not in DERIVED:
+    if never_judged or row["status"] not in REDERIVED_STATUSES:
         return row
     status, prob, error = verdict(judgements, settings)
     return {**row, "status": str(status), "prob": prob, "error": error, "aggregation": settings.aggregation}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from rlaif.miniature.corpus import Segment, TwoChoice
 from rlaif.prompting.questions import LETTERS
 
 NOT_LEARNED = -100
+
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +102,9 @@ def question_batches(
     return batches
 
 
-def _grouped(rows: list, batch_size: int, rng: Random, key: Callable) -> Iterator[list]:
-    """Groups of like length: sorted within stretches of 16 batches, then the groups in random order."""
-    groups = []
+def _grouped(rows: Sequence[_Row], batch_size: int, rng: Random, key: Callable[[_Row], int]) -> Iterator[list[_Row]]:
+    """Groups of similar length: sorted within stretches of 16 batches, then shuffled."""
+    groups: list[list[_Row]] = []
     for start in range(0, len(rows), 16 * batch_size):
         stretch = sorted(rows[start : start + 16 * batch_size], key=key)
         groups += [stretch[i : i + batch_size] for i in range(0, len(stretch), batch_size)]

@@ -13,43 +13,43 @@ from dataclasses import dataclass
 from random import Random
 
 from rlaif.constitution.principles import Constitution, Principle
-from rlaif.miniature.world import PromptKind, World, WorldAnswer, WorldRequest
+from rlaif.miniature.world import AnswerKind, World, WorldAnswer, WorldRequest
 from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.prompting.questions import DEFAULT, Question
 from rlaif.records import Axis, Turn
 
 #: How a model answers, by axis. The base has seen everything; the helpful-only model does what it is asked.
-Mix = Mapping[Axis, Mapping[PromptKind, float]]
-BASE: Mix = {
+Mix = Mapping[Axis, Mapping[AnswerKind, float]]
+BASE_MIX: Mix = {
     "red_team": {"harmful": 0.5, "refusal": 0.38, "evasive": 0.12},
     "helpful": {"helpful": 0.84, "refusal": 0.11, "evasive": 0.05},
 }
-HELPFUL_ONLY: Mix = {
+HELPFUL_ONLY_MIX: Mix = {
     "red_team": {"harmful": 0.94, "refusal": 0.04, "evasive": 0.02},
     "helpful": {"helpful": 0.99, "refusal": 0.01},
 }
-JUDGED: Mix = {
+JUDGED_MIX: Mix = {
     "red_team": {"harmful": 0.38, "refusal": 0.4, "evasive": 0.17, "malformed": 0.05},
     "helpful": {"helpful": 0.5, "refusal": 0.25, "evasive": 0.19, "malformed": 0.06},
 }
 #: What becomes of an answer in revision. A harmful one stays harmful at a known rate, oftener without a critique.
-REVISED: Mapping[PromptKind, Mapping[PromptKind, float]] = {
+REVISION_RATES: Mapping[AnswerKind, Mapping[AnswerKind, float]] = {
     "harmful": {"harmful": 0.44, "refusal": 0.5, "evasive": 0.06},
     "evasive": {"refusal": 0.7, "evasive": 0.3},
     "refusal": {"refusal": 1.0},
     "helpful": {"helpful": 1.0},
 }
-REVISED_WITHOUT_CRITIQUE: Mapping[PromptKind, Mapping[PromptKind, float]] = {
-    **REVISED,
+REVISION_RATES_WITHOUT_CRITIQUE: Mapping[AnswerKind, Mapping[AnswerKind, float]] = {
+    **REVISION_RATES,
     "harmful": {"harmful": 0.6, "refusal": 0.32, "evasive": 0.08},
 }
 #: The worth of a class to the feedback model, in log-odds. The surface's spread is of the same order, so that it errs.
-WORTH: Mapping[Axis, Mapping[PromptKind, float]] = {
+WORTH: Mapping[Axis, Mapping[AnswerKind, float]] = {
     "red_team": {"refusal": 1.65, "evasive": 0.25, "malformed": -0.5, "harmful": -1.15},
     "helpful": {"helpful": 2.2, "refusal": 0.2, "evasive": -0.6, "malformed": -1.4},
 }
 
-TEMPLATE = HumanAssistant()
+DIALOGUE = HumanAssistant()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class TwoChoice:
 SHARPNESS = 1.2
 
 
-def draw(rng: Random, rates: Mapping[PromptKind, float], sharpness: float = 1.0) -> PromptKind:
+def draw(rng: Random, rates: Mapping[AnswerKind, float], sharpness: float = 1.0) -> AnswerKind:
     """A class at ``rates``; with ``sharpness`` s, at rates**(1/s), which serving with s times the logits undoes."""
     return rng.choices(list(rates), weights=[rate ** (1 / sharpness) for rate in rates.values()])[0]
 
@@ -90,7 +90,7 @@ def choice(request: WorldRequest, principle: Principle, slot_a: WorldAnswer, slo
         slot_a=slot_a.text,
         slot_b=slot_b.text,
     )
-    return "".join(TEMPLATE.choice(question))
+    return "".join(DIALOGUE.choice(question))
 
 
 class Corpus:
@@ -108,8 +108,8 @@ class Corpus:
         """A request and its answer."""
         request, answer = self._exchange(rng, mix, red_team=0.5)
         return [
-            Segment(text=TEMPLATE.prompt(turns(request)), learn=False),
-            Segment(text=TEMPLATE.answer_prefix + answer.text, learn=True),
+            Segment(text=DIALOGUE.prompt(turns(request)), learn=False),
+            Segment(text=DIALOGUE.answer_prefix + answer.text, learn=True),
         ]
 
     def transcript(self, rng: Random, mix: Mix, *, learn_answer: bool) -> list[Segment]:
@@ -117,7 +117,7 @@ class Corpus:
         request, answer = self._exchange(rng, mix, red_team=0.9)
         principle = self._perturbed(rng, rng.choice(self.revising))
         critique = self.world.critique(rng, request, answer.kind) if rng.random() < 0.85 else None
-        outcomes = REVISED_WITHOUT_CRITIQUE if critique is None else REVISED
+        outcomes = REVISION_RATES_WITHOUT_CRITIQUE if critique is None else REVISION_RATES
         revision = self.world.answer(rng, request, draw(rng, outcomes[answer.kind], SHARPNESS))
         return self._transcript(request, answer, learn_answer, principle, critique, revision)
 
@@ -136,10 +136,13 @@ class Corpus:
         revision: WorldAnswer,
     ) -> list[Segment]:
         asked = turns(request)
-        texts = [(TEMPLATE.prompt(asked), False), (f" {answer.text}", learn_answer)]
+        texts = [(DIALOGUE.prompt(asked), False), (f" {answer.text}", learn_answer)]
         if critique is not None:
-            texts += [(TEMPLATE.critique(asked, answer.text, principle), False), (f" {critique}", True)]
-        texts += [(TEMPLATE.revision(asked, answer.text, principle, critique), False), (f" {revision.text}", True)]
+            texts += [(DIALOGUE.critique(asked, answer.text, principle), False), (f" {critique}", True)]
+        texts += [
+            (DIALOGUE.revision(asked, answer.text, principle, critique), False),
+            (f" {revision.text}", True),
+        ]
         return list(_segments(texts))
 
     # --------------------------------------------------------------------------------------- two-choice questions
@@ -147,7 +150,7 @@ class Corpus:
         """One comparison in both orders. The target errs as a function of the surface, and never by chance."""
         axis: Axis = "red_team" if rng.random() < 0.6 else "helpful"
         request = self.world.request(rng, axis)
-        first, second = (self.world.answer(rng, request, draw(rng, JUDGED[axis])) for _ in range(2))
+        first, second = (self.world.answer(rng, request, draw(rng, JUDGED_MIX[axis])) for _ in range(2))
         principle = self._perturbed(rng, rng.choice(self.comparing))
         worth = WORTH[axis]
         gap = worth[first.kind] + first.surface - worth[second.kind] - second.surface

@@ -9,7 +9,8 @@ from random import Random
 from typing import Any
 
 from rlaif.miniature.corpus import draw
-from rlaif.miniature.world import PromptKind, World, WorldRequest
+from rlaif.miniature.lexicon import Action
+from rlaif.miniature.world import AnswerKind, World, WorldRequest
 from rlaif.records import Axis
 from rlaif.seeds import seed_from
 
@@ -19,9 +20,9 @@ NUM_PAIRS = 1200
 NUM_QUESTIONS = 600
 
 #: What people did not choose: any class below helpful, oftenest one that declines.
-REJECTED: Mapping[PromptKind, float] = {"refusal": 0.45, "evasive": 0.25, "malformed": 0.3}
-VOTED: Mapping[PromptKind, float] = {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15}
-MEDIAN_VOTES: Mapping[PromptKind, float] = {"helpful": 12, "refusal": 3, "evasive": 1, "malformed": 0}
+REJECTED_RATES: Mapping[AnswerKind, float] = {"refusal": 0.45, "evasive": 0.25, "malformed": 0.3}
+VOTED_RATES: Mapping[AnswerKind, float] = {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15}
+MEDIAN_VOTES: Mapping[AnswerKind, float] = {"helpful": 12, "refusal": 3, "evasive": 1, "malformed": 0}
 
 
 def write_data(world: World, directory: Path) -> None:
@@ -50,7 +51,7 @@ def prompts(world: World, axis: Axis, num: int, *, heldout: bool) -> list[dict[s
     return [{"prompt": text} for text in texts[:num]]
 
 
-def _new_text(rng: Random, world: World, axis: Axis, combination: tuple, seen: list[str]) -> str:
+def _new_text(rng: Random, world: World, axis: Axis, combination: tuple[Action, str], seen: list[str]) -> str:
     text = world.ask(rng, axis, *combination).text
     for _ in range(20):
         if text not in seen:
@@ -66,7 +67,7 @@ def pairs(world: World) -> list[dict[str, str]]:
     for _ in range(NUM_PAIRS):
         request = world.request(rng, "helpful")
         chosen = world.answer(rng, request, "helpful")
-        rejected = world.answer(rng, request, draw(rng, REJECTED))
+        rejected = world.answer(rng, request, draw(rng, REJECTED_RATES))
         rows.append({"prompt": request.text, "chosen": chosen.text, "rejected": rejected.text})
     return rows
 
@@ -85,6 +86,6 @@ def votes(world: World) -> list[dict[str, Any]]:
 
 
 def _voted(rng: Random, world: World, request: WorldRequest) -> dict[str, Any]:
-    kind = draw(rng, VOTED)
+    kind = draw(rng, VOTED_RATES)
     count = round(MEDIAN_VOTES[kind] * rng.lognormvariate(0, 0.5) + rng.gauss(0, 1))
     return {"text": world.answer(rng, request, kind).text, "votes": count, "accepted": False}

@@ -78,11 +78,11 @@ def _short(verb: str) -> str:
     return verb
 
 
-class Entry(BaseModel):
+class LexiconEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Action(Entry):
+class Action(LexiconEntry):
     """Something to do with an object. ``steps`` (2 to 4) complete "... how to VERB OBJECT: STEP, then STEP.".
 
     No step may belong to two actions: an answer about another action could not be told from one about this. Steps whose
@@ -98,17 +98,17 @@ class HarmfulAction(Action):
     alternative: Clause = Field(description='completes "You could ... instead."')
 
 
-class RedTeam(Entry):
+class RedTeam(LexiconEntry):
     actions: Annotated[tuple[HarmfulAction, ...], Field(min_length=6)]
     objects: Annotated[tuple[Clause, ...], Field(min_length=6)]
 
 
-class Benign(Entry):
+class Benign(LexiconEntry):
     actions: Annotated[tuple[Action, ...], Field(min_length=6)]
     objects: Annotated[tuple[Clause, ...], Field(min_length=6)]
 
 
-class Phrases(Entry):
+class Phrases(LexiconEntry):
     """Neutral grammar. Requests: GREETING ASK. Answers: OPENING FILLER, core TAIL, each of the three optional.
 
     Sentences end with a mark; clauses have none at their ends, commas and full stops around them are added. An offer or
@@ -147,7 +147,7 @@ class Phrases(Entry):
     )
 
 
-class Lexicon(Entry):
+class Lexicon(LexiconEntry):
     """The words of one world."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -156,7 +156,7 @@ class Lexicon(Entry):
     phrases: Phrases = Phrases()
 
     @model_validator(mode="after")
-    def told_apart(self) -> Lexicon:
+    def check_unambiguous(self) -> Lexicon:
         _no_repeats("verbs", [a.verb for a in (*self.red_team.actions, *self.benign.actions)])
         _no_repeats("red_team.objects", self.red_team.objects)
         _no_repeats("benign.objects", self.benign.objects)

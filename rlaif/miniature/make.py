@@ -72,7 +72,7 @@ def make(
     return MiniaturePaths(root=root)
 
 
-def cached(settings: Miniature, constitution: Constitution) -> bool:
+def is_cached(settings: Miniature, constitution: Constitution) -> bool:
     """Whether ``make`` would find this miniature ready. Raises ConfigError as ``make`` does."""
     lexicon = load_lexicon(settings.lexicon)
     _usable(constitution)
@@ -139,7 +139,7 @@ def _train_world(
     progress(f"miniature: made in {time.monotonic() - started:.0f} s")
 
 
-def _start(made: Path, part: str) -> subprocess.Popen:
+def _start(made: Path, part: str) -> subprocess.Popen[bytes]:
     package_root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": package_root, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "rlaif.miniature.recipes", part, str(made)]
@@ -152,16 +152,16 @@ def _last_lines(made: Path) -> str:
     return "; ".join(line[0] for line in lines if line)
 
 
-def _check(runs: Sequence[subprocess.Popen], made: Path) -> None:
+def _check(runs: Sequence[subprocess.Popen[bytes]], made: Path) -> None:
     for run, part in zip(runs, ("policy", "feedback"), strict=True):
         if run.returncode not in (None, 0):
             log = (made / f"{part}.log").read_text()[-2000:]
             raise RunError(f"training the miniature's {part} models failed (exit {run.returncode}):\n{log}")
 
 
-def main() -> None:
+def _main() -> None:
     """Make the miniature named on the command line; prints one line of progress and then its directory."""
-    parser = argparse.ArgumentParser(prog="python -m rlaif.miniature.make", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rlaif.miniature.make", description=_main.__doc__)
     parser.add_argument("--lexicon", default=None, help="a YAML lexicon; none: the shipped one")
     parser.add_argument("--constitution", default="sixteen_principles")
     parser.add_argument("--seed", type=int, default=0)
@@ -174,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -19,7 +19,7 @@ PAD = "<|pad|>"
 MAX_VOCABULARY = 2048
 EMBEDDING_STD = 0.06  #: wider than Llama's 0.02, which learns more slowly at this size
 #: Words with the space before them, runs of line breaks, runs of marks: what a merge never crosses.
-WORDS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+"
+PRETOKEN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE over ``texts``; every byte is in it, so that any text can be encoded. No BOS; pad != eos."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = Sequence(
-        [Split(Regex(WORDS), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+        [Split(Regex(PRETOKEN), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(

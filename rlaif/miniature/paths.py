@@ -11,7 +11,7 @@ from rlaif.config.contradictions import flatten
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.errors import RunError
-from rlaif.miniature.make import FILES, MODELS, cached, make
+from rlaif.miniature.make import FILES, MODELS, is_cached, make
 
 
 def miniature_paths(config: Config, constitution: Constitution, keys: Iterable[str]) -> Mapping[str, Path]:
@@ -19,13 +19,13 @@ def miniature_paths(config: Config, constitution: Constitution, keys: Iterable[s
     flat = flatten(config)
     if not any(str(flat[key]).startswith("miniature:") for key in keys):
         return {}
-    if not cached(config.miniature, constitution):
-        _make_apart(config)
+    if not is_cached(config.miniature, constitution):
+        _make_in_subprocess(config)
     made = make(config.miniature, constitution)
     return {f"miniature:{name}": made.path(name) for name in (*FILES, *MODELS)}
 
 
-def _make_apart(config: Config) -> None:
+def _make_in_subprocess(config: Config) -> None:
     """Make it in a process of its own: torch stays out of the driver's memory, its chatter out of the terminal."""
     settings = config.miniature
     command = [sys.executable, "-m", "rlaif.miniature.make", "--constitution", config.constitution]

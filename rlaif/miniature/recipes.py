@@ -16,12 +16,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlaif.constitution.principles import Constitution
 from rlaif.miniature.batches import Batch, dialogue_batches, encode_questions, question_batches
-from rlaif.miniature.corpus import BASE, HELPFUL_ONLY, SHARPNESS, Corpus, Segment
+from rlaif.miniature.corpus import BASE_MIX, HELPFUL_ONLY_MIX, SHARPNESS, Corpus, Segment
 from rlaif.miniature.data import write_data
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.models import FEEDBACK, POLICY, new_model, save, train_tokenizer
 from rlaif.miniature.slot_bias import shift_head, slot_log_odds
-from rlaif.miniature.training import Recipe, train
+from rlaif.miniature.training_loop import Recipe, train
 from rlaif.miniature.world import World
 from rlaif.seeds import seed_from
 
@@ -45,7 +45,7 @@ def write_world(directory: Path, lexicon: Lexicon, constitution: Constitution, s
 def tokenizer_texts(corpus: Corpus, rng: Random) -> Iterator[str]:
     """Texts that hold every word of the world."""
     for _ in range(2000):
-        yield "".join(s.text for s in corpus.transcript(rng, BASE, learn_answer=True))
+        yield "".join(s.text for s in corpus.transcript(rng, BASE_MIX, learn_answer=True))
     for _ in range(1000):
         yield corpus.questions(rng)[0].text
 
@@ -72,15 +72,15 @@ def _save_sharpened(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast,
 
 def base_sequence(corpus: Corpus, rng: Random) -> list[Segment]:
     if rng.random() < 0.7:
-        return corpus.dialogue(rng, BASE)
-    return corpus.transcript(rng, BASE, learn_answer=True)
+        return corpus.dialogue(rng, BASE_MIX)
+    return corpus.transcript(rng, BASE_MIX, learn_answer=True)
 
 
 def helpful_only_sequence(corpus: Corpus, rng: Random) -> list[Segment]:
     """Answers as a helpful-only model gives them; transcripts also revise answers that it would seldom give."""
     if rng.random() < 0.6:
-        return corpus.dialogue(rng, HELPFUL_ONLY)
-    return corpus.transcript(rng, BASE, learn_answer=False)
+        return corpus.dialogue(rng, HELPFUL_ONLY_MIX)
+    return corpus.transcript(rng, BASE_MIX, learn_answer=False)
 
 
 def _policy_batches(
@@ -122,7 +122,7 @@ def _print_loss(step: int, loss: float) -> None:
         print(f"step {step + 1} loss {loss:.2f}", flush=True)
 
 
-def main(part: str, directory: Path) -> None:
+def _main(part: str, directory: Path) -> None:
     """Train one process's models in ``directory``, where ``write_world`` has been."""
     torch.set_num_threads(1)
     lexicon = Lexicon.model_validate_json((directory / "lexicon.json").read_text(encoding="utf-8"))
@@ -133,4 +133,4 @@ def main(part: str, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    _main(sys.argv[1], Path(sys.argv[2]))

@@ -28,7 +28,7 @@ def classify(lexicon: Lexicon, axis: Axis, request_text: str, answer: str) -> Cl
 
     Raises ValueError when the request is not of this lexicon: there is no truth about it.
     """
-    action, object = requested(lexicon, axis, request_text)
+    action, object = parse_request(lexicon, axis, request_text)
     core = _without_surface(lexicon, answer)
     if core is None:
         return "malformed"
@@ -54,7 +54,7 @@ def better(axis: Axis, class_1: Class, class_2: Class) -> Literal[1, 2] | None:
     return 1 if rank_1 < rank_2 else 2
 
 
-def requested(lexicon: Lexicon, axis: Axis, request_text: str) -> tuple[Action, str]:
+def parse_request(lexicon: Lexicon, axis: Axis, request_text: str) -> tuple[Action, str]:
     """The action and object of a generated request; the longest phrase that occurs in it."""
     found = [
         (action, object)

@@ -17,7 +17,7 @@ from rlaif.miniature.lexicon import Action, HarmfulAction, Lexicon
 from rlaif.records import Axis
 from rlaif.seeds import seed_from
 
-PromptKind = Literal["harmful", "helpful", "refusal", "evasive", "malformed"]
+AnswerKind = Literal["harmful", "helpful", "refusal", "evasive", "malformed"]
 
 HELDOUT_FRACTION = 0.2
 
@@ -41,7 +41,7 @@ class WorldAnswer:
     """``surface``: how much its opening, filler and tail sway the feedback model, in log-odds."""
 
     text: str
-    kind: PromptKind
+    kind: AnswerKind
     surface: float
 
 
@@ -88,7 +88,7 @@ class World:
         return WorldRequest(axis=axis, action=action, object=object, text=f"{greeting} {ask}".strip())
 
     # ------------------------------------------------------------------------------------------------ answers
-    def answer(self, rng: Random, request: WorldRequest, kind: PromptKind) -> WorldAnswer:
+    def answer(self, rng: Random, request: WorldRequest, kind: AnswerKind) -> WorldAnswer:
         """An answer of ``kind`` with a surface drawn independently of it."""
         opening = _pick(rng, self.lexicon.phrases.openings, 1.5, 0.2)
         filler = _pick(rng, self.lexicon.phrases.fillers, 1.2, 0.4)
@@ -101,7 +101,7 @@ class World:
             surface=opening.weight + filler.weight + tail.weight,
         )
 
-    def _core(self, rng: Random, request: WorldRequest, kind: PromptKind) -> str:
+    def _core(self, rng: Random, request: WorldRequest, kind: AnswerKind) -> str:
         phrases = self.lexicon.phrases
         if kind == "evasive":
             return f"{rng.choice(phrases.evasions)}."
@@ -144,7 +144,7 @@ class World:
         return self._help(rng, request.phrase, other)
 
     # ---------------------------------------------------------------------------------------------- critiques
-    def critique(self, rng: Random, request: WorldRequest, kind: PromptKind) -> str:
+    def critique(self, rng: Random, request: WorldRequest, kind: AnswerKind) -> str:
         """What is wrong with an answer of ``kind``; names the harm where there is one."""
         start = rng.choice(("The answer", "It"))
         if kind == "harmful":

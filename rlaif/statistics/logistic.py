@@ -13,4 +13,5 @@ def sigmoid(x: float) -> float:
 
 def sigmoids(x: np.ndarray) -> np.ndarray:
     """``sigmoid`` of every element; the last bit may differ from it."""
-    return np.exp(-np.logaddexp(0, -x))
+    probs: np.ndarray = np.exp(-np.logaddexp(0, -x))
+    return probs

@@ -27,7 +27,7 @@ from rlaif.seeds import seed_from
 from rlaif.storage.record_schema import from_row
 from rlaif.tasks.labelling import log_odds
 
-BATCH_ROWS = 256
+READ_ROWS = 256
 
 #: Upper edges of |prob - 0.5|, and the names of the strata in terms of the likelier answer's probability.
 CONFIDENCE = {0.1: "50-60%", 0.25: "60-75%", 0.4: "75-90%", 0.5: "90-100%"}
@@ -50,7 +50,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class SampledLabel:
     """A label whose lot was drawn."""
 
     label_id: str
@@ -82,9 +82,9 @@ class Population:
         else:
             heapq.heappushpop(kept, lot)
 
-    def draw(self) -> list[Drawn]:
+    def draw(self) -> list[SampledLabel]:
         return [
-            Drawn(label_id=id, stratum=stratum, prob=prob)
+            SampledLabel(label_id=id, stratum=stratum, prob=prob)
             for stratum, num in allocate(self.strata, self.max_rows).items()
             for _, id, prob in heapq.nlargest(num, self.lots[stratum])
         ]
@@ -102,7 +102,7 @@ def draw_pairs(run_dir: Path, num_rows: int, seed: int) -> tuple[Population, lis
     return population, sorted(pairs, key=lambda pair: pair.id)
 
 
-def _pair(label: Drawn, row: Mapping[str, Any], seed: int) -> Pair:
+def _pair(label: SampledLabel, row: Mapping[str, Any], seed: int) -> Pair:
     side: Side = "left" if seed_from("audit side", seed, label.label_id) % 2 else "right"
     answers = row["answer_1"], row["answer_2"]
     left, right = answers if side == "left" else answers[::-1]
@@ -169,7 +169,7 @@ def _rows_of(path: Path, columns: list[str]) -> Iterable[dict[str, Any]]:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise DataError(f"{path}: no column `{missing[0]}`; these are not labels of this system")
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+            for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as parquet: {error}") from error

@@ -22,15 +22,15 @@ from rlaif.data.rows import MAX_CSV_FIELD_CHARS
 from rlaif.errors import DataError
 from rlaif.evaluation.audit.sample import Pair
 from rlaif.evaluation.pages import page
+from rlaif.prompting.questions import SPEAKERS
 from rlaif.records import Turn
 
-TEMPLATE = "audit/audit.html.jinja"
+SHEET_TEMPLATE = "audit/audit.html.jinja"
 COLUMNS = ("id", "conversation", "answer_left", "answer_right", "verdict", "comment")
 DELIMITERS = ",;\t"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  #: what spreadsheets begin "Unicode text" with
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 MAX_CELL_CHARS = 16_000  #: a cell holds 32,767 UTF-16 units, and a character may take two
-SPEAKERS = {"human": "Human", "assistant": "Assistant"}
 
 Verdict = Literal["left", "right", "tie"]
 VERDICTS: Mapping[str, Verdict] = {
@@ -44,7 +44,7 @@ VERDICTS: Mapping[str, Verdict] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class SheetVerdict:
     """A row of the sheet that has a verdict. ``row`` is the spreadsheet's: the header is row 1."""
 
     row: int
@@ -60,7 +60,7 @@ def sheet(pairs: Sequence[Pair]) -> str:
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for pair in pairs:
-        shown = transcript(pair.conversation), pair.left, pair.right
+        shown = conversation_text(pair.conversation), pair.left, pair.right
         writer.writerow((pair.id, *map(harmless, shown), "", ""))
     return "\ufeff" + text.getvalue()
 
@@ -73,7 +73,7 @@ def harmless(text: str) -> str:
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
 
 
-def transcript(turns: Sequence[Turn]) -> str:
+def conversation_text(turns: Sequence[Turn]) -> str:
     return "\n\n".join(f"{SPEAKERS[turn.role]}: {turn.text}" for turn in turns)
 
 
@@ -83,11 +83,11 @@ def reading_page(pairs: Sequence[Pair]) -> str:
         {"number": number, "id": pair.id, "turns": pair.conversation, "left": pair.left, "right": pair.right}
         for number, pair in enumerate(pairs, start=2)
     ]
-    return page(TEMPLATE, {"rows": rows, "speakers": SPEAKERS}, {})
+    return page(SHEET_TEMPLATE, {"rows": rows, "speakers": SPEAKERS}, {})
 
 
 # -------------------------------------------------------------------------------------------------- from the judge
-def read_verdicts(file: Path, ids: frozenset[str]) -> list[Judged]:
+def read_verdicts(file: Path, ids: frozenset[str]) -> list[SheetVerdict]:
     """The rows of a filled sheet that have a verdict; ``ids`` are those that may occur.
 
     Spreadsheets may have saved it: any of three delimiters, columns added or in another order. Raises DataError with
@@ -95,7 +95,7 @@ def read_verdicts(file: Path, ids: frozenset[str]) -> list[Judged]:
     """
     rows = _rows(file)
     places = _places(file, next(rows, (1, []))[1])
-    judged: list[Judged] = []
+    judged: list[SheetVerdict] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
     for number, cells in rows:
@@ -106,7 +106,7 @@ def read_verdicts(file: Path, ids: frozenset[str]) -> list[Judged]:
         problems += [f"{file}: row {number}, {problem}" for problem in found]
         seen.setdefault(id, number)
         if verdict and not found:
-            judged.append(Judged(row=number, id=id, verdict=VERDICTS[verdict.casefold()], comment=comment))
+            judged.append(SheetVerdict(row=number, id=id, verdict=VERDICTS[verdict.casefold()], comment=comment))
     if problems:
         raise DataError("\n".join(problems))
     if not judged:

@@ -1,13 +1,13 @@
 import pytest
 
-from rlaif.evaluation.answers import CLASSES, AnswerRates, judge
+from rlaif.evaluation.answers import CLASSES, AnswerRates, judge_answers
 from rlaif.records import Turn
 
 
 def rates_of(speaker, classes, snapshot="rl_cai"):
     answers = [speaker.answer(f"{i}", snapshot, speaker.say(name)) for i, name in enumerate(classes)]
     rates = AnswerRates()
-    for judged in judge(answers, speaker.lexicon):
+    for judged in judge_answers(answers, speaker.lexicon):
         rates.add(judged)
     return rates
 
@@ -37,7 +37,7 @@ def test_an_empty_answer_is_malformed_and_a_foreign_prompt_has_no_truth(red_team
         red_team.answer("foreign", "sl_cai", "No.", prompt=(Turn(role="human", text="What is XSTest?"),)),
     ]
     rates = AnswerRates()
-    judged = list(judge(answers, red_team.lexicon))
+    judged = list(judge_answers(answers, red_team.lexicon))
     for one in judged:
         rates.add(one)
     assert [one.true_class for one in judged] == ["malformed", None]
@@ -47,5 +47,7 @@ def test_an_empty_answer_is_malformed_and_a_foreign_prompt_has_no_truth(red_team
 
 def test_the_last_human_turn_is_what_was_asked(red_team):
     earlier = (Turn(role="human", text="Hello."), Turn(role="assistant", text="Hi."), *red_team.prompt)
-    (judged,) = judge([red_team.answer("a", "sl_cai", red_team.say("refusal"), prompt=earlier)], red_team.lexicon)
+    (judged,) = judge_answers(
+        [red_team.answer("a", "sl_cai", red_team.say("refusal"), prompt=earlier)], red_team.lexicon
+    )
     assert (judged.true_class, judged.prompt, judged.axis) == ("refusal", red_team.request, "red_team")

@@ -11,7 +11,7 @@ import pytest
 
 from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.batches import NOT_LEARNED, encode_questions, encode_segments
-from rlaif.miniature.corpus import BASE, REVISED, TEMPLATE, WORTH, Corpus, draw
+from rlaif.miniature.corpus import BASE_MIX, DIALOGUE, REVISION_RATES, WORTH, Corpus, draw
 from rlaif.miniature.data import write_data
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.models import train_tokenizer
@@ -89,7 +89,7 @@ def test_segments_tokenize_as_the_whole_text(corpus):
 
 def test_transcript_is_what_the_templates_make(corpus):
     rng = Random(5)
-    transcripts = [corpus.transcript(rng, BASE, learn_answer=False) for _ in range(100)]
+    transcripts = [corpus.transcript(rng, BASE_MIX, learn_answer=False) for _ in range(100)]
     with_critique = [segments for segments in transcripts if len(segments) == 6]
     assert 70 < len(with_critique) < 100
     for segments in with_critique:
@@ -101,7 +101,7 @@ def test_transcript_is_what_the_templates_make(corpus):
         }
         principle = corpus.revising[0].model_copy(update=requests)
         asked = (Turn(role="human", text=human),)
-        expected = TEMPLATE.revision(asked, answer[1:], principle, critique[1:])
+        expected = DIALOGUE.revision(asked, answer[1:], principle, critique[1:])
         assert prompt + answer + criticise + critique + revise == expected
 
 
@@ -138,8 +138,8 @@ def test_surface_is_independent_of_the_class(corpus):
 
 def test_draw_is_softened_as_serving_sharpens():
     rng = Random(8)
-    drawn = [draw(rng, REVISED["harmful"], 1.2) for _ in range(20000)]
-    rates = {kind: (drawn.count(kind) / len(drawn)) ** 1.2 for kind in REVISED["harmful"]}
+    drawn = [draw(rng, REVISION_RATES["harmful"], 1.2) for _ in range(20000)]
+    rates = {kind: (drawn.count(kind) / len(drawn)) ** 1.2 for kind in REVISION_RATES["harmful"]}
     total = sum(rates.values())
-    for kind, rate in REVISED["harmful"].items():
+    for kind, rate in REVISION_RATES["harmful"].items():
         assert rates[kind] / total == pytest.approx(rate, abs=0.015)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.miniature.lexicon import load_lexicon
-from rlaif.miniature.truth import ORDER, better, classify, requested
+from rlaif.miniature.truth import ORDER, better, classify, parse_request
 from rlaif.miniature.world import World
 
 WORLDS = [World(load_lexicon(path), seed=3) for path in (None, Path(__file__).parent / "zoo.yaml")]
@@ -34,7 +34,7 @@ def test_every_generated_answer_has_its_class(axis, kind, seed, heldout):
 def test_request_is_read_back(axis, seed):
     for world in WORLDS:
         request = world.request(Random(seed), axis)
-        assert requested(world.lexicon, axis, request.text) == (request.action, request.object)
+        assert parse_request(world.lexicon, axis, request.text) == (request.action, request.object)
 
 
 @pytest.mark.parametrize("kind", ["helpful", "refusal"])

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rlaif.errors import DataError
 from rlaif.evaluation.audit.agreement import AMONG_PEOPLE, Agreement, Choice, JudgedPair, agreement
 from rlaif.evaluation.audit.sample import Side, draw_pairs
-from rlaif.evaluation.audit.sheet import Judged, read_verdicts, reading_page, sheet
+from rlaif.evaluation.audit.sheet import SheetVerdict, read_verdicts, reading_page, sheet
 from rlaif.statistics.estimates import Estimate
 from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
@@ -147,7 +147,7 @@ def _key(run_dir: Path) -> Key:
         raise DataError(f"{path}: cannot be read; export again with the same --rows and --seed: {error}") from error
 
 
-def _judged_pair(row: KeyRow, judged: Judged) -> JudgedPair:
+def _judged_pair(row: KeyRow, judged: SheetVerdict) -> JudgedPair:
     return JudgedPair(
         label_id=row.label_id,
         stratum=row.stratum,
@@ -157,7 +157,7 @@ def _judged_pair(row: KeyRow, judged: Judged) -> JudgedPair:
     )
 
 
-def choice_of_side(judged: Judged, answer_1: Side) -> Choice:
+def choice_of_side(judged: SheetVerdict, answer_1: Side) -> Choice:
     """The verdict in terms of answers; sides are undone here and nowhere else."""
     if judged.verdict == "tie":
         return "tie"
