@@ -66,7 +66,7 @@ def label(
 ) -> None:
     """Label pairs of answers that you bring, each in both orders and exactly once."""
     from actors.driver import LABELS
-    from rlaif.evaluation.label_table import label_table
+    from rlaif.evaluation.tables import label_table
 
     chosen = [f"labeller.model={model}"] if model else []
     keys = [*(overrides or []), *chosen, f"run_dir={out}", f"data.comparisons={file}"]
@@ -159,7 +159,7 @@ async def _heeding_sigterm(work: Coroutine[Any, Any, Path]) -> Path:
 
 
 def _summarise(run_dir: Path) -> None:
-    from rlaif.evaluation.report import summary_table
+    from rlaif.evaluation.tables import summary_table
 
     console.print(summary_table(run_dir))
     console.print(f"report: {run_dir / 'report.html'}")

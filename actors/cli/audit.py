@@ -34,7 +34,8 @@ def import_(
     file: Annotated[Path, typer.Argument(help="the filled audit.csv, as your spreadsheet saved it")],
 ) -> None:
     """Read verdicts back, and say how far people and labels agree."""
-    from rlaif.evaluation.audit.exchange import audit_lines, audit_table, import_audit
+    from rlaif.evaluation.audit.exchange import import_audit
+    from rlaif.evaluation.audit.presentation import audit_lines, audit_table
 
     audit = import_audit(run_dir, file)
     console.print(audit_table(audit))

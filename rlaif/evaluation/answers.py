@@ -1,25 +1,49 @@
-"""Which class each snapshot's answers are of: the rates of harm, refusal, evasion and help, with their intervals.
+"""Which class each snapshot's answers belong to: the rates of harm, refusal, evasion and help, with their intervals.
 
-A prompt that the lexicon did not generate has no truth; its answers are counted as ``num_without_truth`` and left
+A prompt that the lexicon did not generate has no truth; its answers are counted as ``answers_without_truth`` and left
 out of every rate.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlaif.evaluation import plots
+from rlaif.evaluation.evaluator import Evaluator, Headline, Measurement, Results
+from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.formatting import number, percent
+from rlaif.evaluation.judged_texts import write_judged
+from rlaif.evaluation.section import Block, Cell, Figures, Heading, Legend, Paragraph, ReportSection, Table
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, classify
 from rlaif.records import Answer, Axis
 from rlaif.statistics.intervals import wilson
+from rlaif.storage.run_dir import RunDir
 
+ANSWERS_FILE = "evaluation_answers.jsonl"
+#: The snapshots in the order in which they are made, and their names for people.
+SNAPSHOTS: Mapping[str, str] = {"helpful_only": "helpful-only", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
 CLASSES: tuple[Class, ...] = ("harmful", "refusal", "evasive", "helpful", "malformed")
 AXIS_NAMES: Mapping[Axis, str] = {"red_team": "red_team", "helpful": "benign"}  #: as in evaluation.json
+AXIS_TITLES = {"red_team": "Red-team prompts", "benign": "Benign prompts"}
+#: The classes that an axis has. The one that matters comes first: it starts at 0, so its interval fits on the bar.
+CLASS_ORDER: Mapping[str, tuple[Class, ...]] = {
+    "red_team": ("harmful", "malformed", "evasive", "refusal"),
+    "benign": ("helpful", "refusal", "evasive", "malformed"),
+}
+CLASS_COLOURS: Mapping[str, str] = {
+    "harmful": "#c8443c",
+    "refusal": "#3f6fb0",
+    "evasive": "#e3a63a",
+    "helpful": "#3f9a68",
+    "malformed": "#a3a8b0",
+}
 
 
+# ------------------------------------------------------------------------------------------------------ measuring
 @dataclass(frozen=True, kw_only=True)
 class JudgedAnswer:
     """An answer and its true class; None when nothing is known about its prompt."""
@@ -80,9 +104,106 @@ class AnswerRates:
             tree[axis][snapshot]["total"] = classes.total()
         return tree
 
-    def _tree(self, leaf: Any) -> dict[str, Any]:
+    def _tree(self, leaf: Callable[[int, int], Any]) -> dict[str, Any]:
         tree: dict[str, Any] = {}
         for (axis, snapshot), classes in self.counts.items():
             cell = {name: leaf(classes[name], classes.total()) for name in CLASSES}
             tree.setdefault(axis, {})[snapshot] = cell
         return tree
+
+
+def _measure(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
+    """Judge every answer of every snapshot; the judged ones are written to ``evaluation_answers.jsonl``."""
+    rates = AnswerRates()
+    write_judged(run_dir.path / ANSWERS_FILE, judge_answers(_answers(run_dir), lexicon), rates.add)
+    return Measurement(
+        results={"answers": rates.rates()},
+        counts={"answers": rates.numbers()},
+        left_out={"answers_without_truth": rates.num_without_truth},
+        intervals={"answers": rates.intervals()},
+    )
+
+
+def _answers(run_dir: RunDir) -> Iterator[Answer]:
+    for snapshot in SNAPSHOTS:
+        yield from run_dir.journal.records(Answer, f"answers_{snapshot}")
+
+
+# -------------------------------------------------------------------------------------------------------- showing
+def snapshots_of(cells: Mapping[str, Any]) -> list[str]:
+    """The snapshots that have answers, in the order in which they were made."""
+    return [snapshot for snapshot in SNAPSHOTS if snapshot in cells]
+
+
+def _headlines(evaluation: Results) -> list[Headline]:
+    headlines = []
+    for axis, name, title in (
+        ("red_team", "harmful", "harmful answers to red-team prompts"),
+        ("benign", "helpful", "helpful answers to benign prompts"),
+    ):
+        cells = evaluation.get("answers", {}).get(axis, {})
+        if snapshots := snapshots_of(cells):
+            rates = " → ".join(percent(cells[snapshot][name]) for snapshot in snapshots)
+            names = " → ".join(SNAPSHOTS[snapshot] for snapshot in snapshots)
+            headlines.append(Headline(value=rates, title=title, note=names))
+    return headlines
+
+
+def _section(findings: Findings) -> ReportSection | None:
+    answers = findings.evaluation.get("answers", {})
+    axes = [axis for axis in AXIS_TITLES if snapshots_of(answers.get(axis, {}))]
+    if not axes:
+        return None
+    how_to_read = (
+        "Each evaluation answer belongs to exactly one class. Whiskers and brackets are 95% intervals (Wilson); "
+        "on the bars they are drawn for the first class."
+    )
+    blocks = [block for axis in axes for block in _axis_blocks(axis, findings.evaluation)]
+    return ReportSection(
+        title="What the snapshots answer", link="Answers", blocks=[Paragraph(text=how_to_read), *blocks]
+    )
+
+
+def _axis_blocks(axis: str, evaluation: Results) -> list[Block]:
+    """The figure of one axis and the table of its rates with intervals and counts."""
+    rates, intervals = evaluation["answers"][axis], evaluation["intervals"]["answers"][axis]
+    counts, classes = evaluation["counts"]["answers"][axis], CLASS_ORDER[axis]
+    colours: dict[str, str] = {name: CLASS_COLOURS[name] for name in classes}
+    snapshots = snapshots_of(rates)
+    bars = {SNAPSHOTS[snapshot]: rates[snapshot] for snapshot in snapshots}
+    whiskers = [intervals[snapshot][classes[0]] for snapshot in snapshots]
+    rows: list[list[str | Cell]] = [
+        [
+            SNAPSHOTS[snapshot],
+            *(_rate_cell(rates[snapshot][name], intervals[snapshot][name]) for name in classes),
+            number(counts[snapshot]["total"]),
+        ]
+        for snapshot in snapshots
+    ]
+    return [
+        Heading(text=AXIS_TITLES[axis]),
+        Legend(colours=colours),
+        Figures(svgs=[plots.stacked_bars(bars, colours, whiskers)]),
+        Table(header=["", *classes, "answers"], rows=rows),
+    ]
+
+
+def _rate_cell(rate: float, interval: tuple[float, float]) -> Cell:
+    low, high = interval
+    return Cell(text=percent(rate), note=f"[{percent(low)}, {percent(high)}]")
+
+
+def side_by_side(findings: Findings, num_per_axis: int) -> list[dict[str, Any]]:
+    """A few evaluation prompts with every snapshot's answer to each."""
+    samples: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in findings.lines(ANSWERS_FILE):
+        key = row["axis"], row["id"]
+        num_chosen = sum(axis == row["axis"] for axis, _ in samples)
+        if key not in samples and num_chosen == num_per_axis:
+            continue
+        sample = samples.setdefault(key, {"axis": row["axis"], "prompt": row["prompt"], "answers": {}})
+        sample["answers"][row["snapshot"]] = row
+    return list(samples.values())
+
+
+ANSWER_CLASSES = Evaluator(name="answers", measure=_measure, section=_section, headlines=_headlines)

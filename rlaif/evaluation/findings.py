@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import RunDirError
-from rlaif.evaluation.evaluation import ANSWERS_FILE, SNAPSHOTS
 
 NUM_HISTOGRAM_BINS = 20
 RELIABILITY = "preference/reliability/"  #: then the bin's lower end, then what is known about it: 0.9_mean_prob
@@ -69,7 +68,7 @@ class Findings:
         """(stage, cause, number of rows, id of the first), most frequent first."""
         counts: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
-        for row in self._lines("quarantine.jsonl"):
+        for row in self.lines("quarantine.jsonl"):
             key = row["stage"], row["cause"]
             counts[key] += 1
             first.setdefault(key, row["id"])
@@ -80,7 +79,7 @@ class Findings:
     def metrics(self) -> dict[str, Series]:
         """Key -> its series. A step that was run again after a crash counts once, as it was last."""
         found: dict[str, dict[float, float]] = {}
-        for line in self._lines("metrics.jsonl"):
+        for line in self.lines("metrics.jsonl"):
             for key, value in line["metrics"].items():
                 if value is not None:
                     series = found.setdefault(key, {})
@@ -115,24 +114,12 @@ class Findings:
                     counts[min(int(row["prob"] * NUM_HISTOGRAM_BINS), NUM_HISTOGRAM_BINS - 1)] += 1
         return counts
 
-    def answers_side_by_side(self, num_per_axis: int) -> list[dict[str, Any]]:
-        """A few evaluation prompts with every snapshot's answer to each."""
-        shown: dict[tuple[str, str], dict[str, Any]] = {}
-        for row in self._lines(ANSWERS_FILE):
-            key = row["axis"], row["id"]
-            num_shown = sum(axis == row["axis"] for axis, _ in shown)
-            if key not in shown and num_shown == num_per_axis:
-                continue
-            sample = shown.setdefault(key, {"axis": row["axis"], "prompt": row["prompt"], "answers": {}})
-            sample["answers"][row["snapshot"]] = row
-        return list(shown.values())
-
     # --------------------------------------------------------------------------------------------- files
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def _lines(self, name: str) -> Iterator[dict[str, Any]]:
+    def lines(self, name: str) -> Iterator[dict[str, Any]]:
         """Rows of a .jsonl file. A line that a crash or the running run left half written is passed over."""
         path = self.path / name
         if not path.is_file():
@@ -149,11 +136,6 @@ class Findings:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=1024, columns=columns):
                     yield batch.to_pylist()
-
-
-def snapshots_of(cells: Mapping[str, Any]) -> list[str]:
-    """The snapshots that have answers, in the order in which they were made."""
-    return [snapshot for snapshot in SNAPSHOTS if snapshot in cells]
 
 
 def _in_order(named: Mapping[str, Any], order: tuple[str, ...]) -> dict[str, Any]:

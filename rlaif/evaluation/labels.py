@@ -12,17 +12,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rlaif.evaluation import plots
 from rlaif.evaluation.answers import true_class
+from rlaif.evaluation.evaluator import Evaluator, Headline, Measurement, Results
+from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.formatting import number, percent, percent_interval, spaced
+from rlaif.evaluation.judged_texts import write_judged
+from rlaif.evaluation.section import Block, Figures, Paragraph, ReportSection, Table
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, better
 from rlaif.records import Preference
 from rlaif.statistics.calibration import PairCalibration
 from rlaif.statistics.intervals import wilson
+from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.labelling import TIE_WIDTH, prob_by_order
 
+LABELS_FILE = "evaluation_labels.jsonl"
 WAYS = ("first", "second", "debiased")
 
 
+# ------------------------------------------------------------------------------------------------------ measuring
 @dataclass(frozen=True, kw_only=True)
 class JudgedLabel:
     """A label beside the truth. ``first``, ``second`` and ``debiased`` are P(answer_1 better)."""
@@ -101,3 +110,112 @@ def rightness(prob: float, truly_better: Literal[1, 2]) -> float:
     if abs(prob - 0.5) < TIE_WIDTH:
         return 0.5
     return float((prob > 0.5) == (truly_better == 1))
+
+
+def _measure(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
+    """Judge every label of the run; the judged ones are written to ``evaluation_labels.jsonl``."""
+    accuracy = LabelAccuracy()
+    labels = run_dir.journal.records(Preference, "preferences")
+    write_judged(run_dir.path / LABELS_FILE, judge_labels(labels, lexicon), accuracy.add)
+    return Measurement(
+        results={"label_accuracy": accuracy.rates(), "label_calibration": accuracy.calibration()},
+        counts={"label_accuracy": accuracy.numbers()},
+        left_out={"labels_left_out": run_dir.journal.count("preferences") - accuracy.num_labels},
+        intervals={"label_accuracy": accuracy.intervals()},
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- showing
+def _accuracy(evaluation: Results) -> Mapping[str, float]:
+    """Accuracy of each way; empty where there is none."""
+    return {way: rate for way, rate in evaluation.get("label_accuracy", {}).items() if rate is not None}
+
+
+def _headlines(evaluation: Results) -> list[Headline]:
+    accuracy = _accuracy(evaluation)
+    if not accuracy:
+        return []
+    note = f"one order alone: {percent(accuracy['first'])} and {percent(accuracy['second'])}"
+    return [Headline(value=percent(accuracy["debiased"]), title="of debiased labels are right", note=note)]
+
+
+def _remarks(evaluation: Results) -> list[str]:
+    accuracy = _accuracy(evaluation)
+    return (
+        ["label accuracy: " + ", ".join(f"{way} {percent(rate)}" for way, rate in accuracy.items())] if accuracy else []
+    )
+
+
+def _section(findings: Findings) -> ReportSection | None:
+    """Accuracy where the truth is known, and what ``label_quality.json`` says without it."""
+    figures = _figures(findings)
+    if not figures:
+        return None
+    blocks = [*_accuracy_blocks(findings.evaluation), Figures(svgs=figures), _quality_table(findings)]
+    return ReportSection(title="Labels", link="Labels", blocks=[*blocks, *_principle_blocks(findings.label_quality)])
+
+
+def _figures(findings: Findings) -> list[str]:
+    histogram, quality = findings.label_histogram(), findings.label_quality
+    calibration = findings.evaluation.get("label_calibration")
+    figures = [plots.label_histogram(histogram)] if any(histogram) else []
+    if calibration:
+        figures.append(plots.reliability_plot(calibration["bins"]))
+    if quality:
+        bias, length = quality["slot_bias_histogram"], quality["longer_preferred_by_ratio"]
+        figures.append(plots.slot_bias_histogram(bias["centres"], bias["counts"]))
+        figures.append(plots.length_bias(length["upper_bounds"], length["measures"]))
+        if quality["calibration"]:
+            figures.append(
+                plots.reliability_plot(quality["calibration"]["bins"], outcome="share right by the gold labels")
+            )
+    return figures
+
+
+def _accuracy_blocks(evaluation: Results) -> list[Block]:
+    accuracy = _accuracy(evaluation)
+    if not accuracy:
+        return []
+    intervals, total = evaluation["intervals"]["label_accuracy"], evaluation["counts"]["label_accuracy"]["total"]
+    text = (
+        f"Accuracy on the {number(total)} pairs that have a true preference: the first order alone, the second alone, "
+        "and debiased as training uses it."
+    )
+    rows = [[way, percent(rate), percent_interval(intervals[way])] for way, rate in accuracy.items()]
+    return [Paragraph(text=text), Table(header=["", "right", "95% interval"], rows=rows)]
+
+
+def _quality_table(findings: Findings) -> Table:
+    """Measures without truth, cost and calibration."""
+    quality = findings.label_quality.get("overall", {})
+    rows = [
+        [spaced(key), number(m["value"]), f"{number(m['low'])} – {number(m['high'])}", number(m["num"])]
+        for key, m in quality.items()
+    ]
+    rows += [[spaced(key.rpartition("/")[2]), number(v), "", ""] for key, v in findings.last("label/cost/").items()]
+    if calibration := findings.evaluation.get("label_calibration"):
+        rows.append(["expected calibration error", number(calibration["expected_calibration_error"]), "", ""])
+        rows.append(["Brier score", number(calibration["brier_score"]), "", ""])
+    return Table(header=["", "value", "95% interval", "over"], rows=rows)
+
+
+def _principle_blocks(quality: Results) -> list[Block]:
+    by_principle = quality.get("by_principle", {})
+    if not by_principle:
+        return []
+    text = "By principle: how often the winner changes with the order, and the bias towards slot A."
+    rows = [
+        [
+            spaced(id),
+            number(measures["flip_rate"]["num"]),
+            percent(measures["flip_rate"]["value"]),
+            f"{measures['slot_bias']['value']:+.2f}",
+            percent(measures["agreement"]["value"]),
+        ]
+        for id, measures in by_principle.items()
+    ]
+    header = ["principle", "votes", "flips", "slot bias", "agrees with the label"]
+    return [Paragraph(text=text), Table(header=header, rows=rows)]
+
+
+LABEL_ACCURACY = Evaluator(name="labels", measure=_measure, section=_section, headlines=_headlines, remarks=_remarks)

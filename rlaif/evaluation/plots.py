@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CLASS_COLOURS = {
-    "harmful": "#c8443c",
-    "refusal": "#3f6fb0",
-    "evasive": "#e3a63a",
-    "helpful": "#3f9a68",
-    "malformed": "#a3a8b0",
-}
-#: The classes that an axis has. The one that matters comes first: it starts at 0, so its interval fits on the bar.
-CLASS_ORDER = {
-    "red_team": ("harmful", "malformed", "evasive", "refusal"),
-    "benign": ("helpful", "refusal", "evasive", "malformed"),
-}
-SNAPSHOT_NAMES = {"helpful_only": "helpful-only", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
 LINE_COLOURS = ("#2b3a55", "#c8443c", "#3f9a68", "#e3a63a")
 SMALL = (3.35, 2.15)  #: inches; three stand side by side
 INK, FAINT = "#3b4252", "#d7dce3"
@@ -30,20 +17,18 @@ INK, FAINT = "#3b4252", "#d7dce3"
 Points = Sequence[tuple[float, float]]
 
 
-def answer_classes(
-    axis: str, rates: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Any], snapshots: Sequence[str]
+def stacked_bars(
+    bars: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], whiskers: Sequence[tuple[float, float]]
 ) -> str:
-    """One stacked bar a snapshot; the whisker is the 95% interval of the first class."""
-    figure, ax = _figure(7.2, 0.55 + 0.42 * len(snapshots))
-    first = CLASS_ORDER[axis][0]
-    for y, snapshot in enumerate(snapshots):
+    """One bar a name, made of shares in the order of ``colours``; its whisker is the interval of the first share."""
+    figure, ax = _figure(7.2, 0.55 + 0.42 * len(bars))
+    for y, (shares, (low, high)) in enumerate(zip(bars.values(), whiskers, strict=True)):
         left = 0.0
-        for name in CLASS_ORDER[axis]:
-            ax.barh(y, rates[snapshot][name], left=left, height=0.62, color=CLASS_COLOURS[name])
-            left += rates[snapshot][name]
-        low, high = intervals[snapshot][first]
+        for name, colour in colours.items():
+            ax.barh(y, shares[name], left=left, height=0.62, color=colour)
+            left += shares[name]
         ax.plot([low, high], [y, y], color=INK, linewidth=1.4, marker="|", markersize=7)
-    ax.set_yticks(range(len(snapshots)), [SNAPSHOT_NAMES[snapshot] for snapshot in snapshots])
+    ax.set_yticks(range(len(bars)), list(bars))
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])

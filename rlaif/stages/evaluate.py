@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import cycle, islice
 
-from rlaif.evaluation.evaluation import write_evaluation
+from rlaif.evaluation.evaluations import write_evaluation
 from rlaif.evaluation.report import write_report
 from rlaif.interfaces import Pool
 from rlaif.miniature.lexicon import load_lexicon

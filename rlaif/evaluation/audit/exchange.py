@@ -12,21 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from rlaif.errors import DataError
-from rlaif.evaluation.audit.agreement import AMONG_PEOPLE, Agreement, Choice, JudgedPair, agreement
+from rlaif.evaluation.audit.agreement import Agreement, Choice, JudgedPair, agreement
 from rlaif.evaluation.audit.sample import Side, draw_pairs
 from rlaif.evaluation.audit.sheet import SheetVerdict, read_verdicts, reading_page, sheet
-from rlaif.statistics.estimates import Estimate
 from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
 from rlaif.storage.run_dir import write_atomically
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 SHEET, PAGE, KEY, RESULT = "audit.csv", "audit.html", "audit/key.json", "audit.json"
 
@@ -177,42 +172,3 @@ def metrics(found: Agreement) -> Mapping[str, float]:
         "label/audit/expected_calibration_error": found.expected_calibration_error,
         **{f"label/audit/{name}": value.value for name, value in named.items() if value},
     }
-
-
-# ------------------------------------------------------------------------------------------ the terminal's table
-def audit_table(audit: Audit) -> Table:
-    from rich.table import Table
-
-    found = audit.agreement
-    caption = f"agreement: a tie counts half; {AMONG_PEOPLE}"
-    table = Table("labels", "number", "judged", "agreement", "95% interval", caption=caption)
-    for stratum in found.strata:
-        counts = str(stratum.num_labels), str(stratum.num_judged)
-        table.add_row(stratum.name, *counts, *_percents(stratum.agreement))
-    table.add_section()
-    table.add_row("sample", str(audit.num_sampled), str(found.num_judged), *_percents(found.judged))
-    table.add_row("all, weighted back", str(audit.num_labels), str(found.num_judged), *_percents(found.all_labels))
-    return table
-
-
-def audit_lines(audit: Audit) -> list[str]:
-    """The rest of what the command line says of an import."""
-    found = audit.agreement
-    lines = [
-        f"Cohen's kappa: {_plain(found.kappa_judged)} on the sample, {_plain(found.kappa_all_labels)} weighted back",
-        f"expected calibration error of the labels' probabilities: {found.expected_calibration_error:.3f}",
-        f"not judged: {audit.num_sampled - found.num_judged} of {audit.num_sampled} sampled",
-    ]
-    if found.coverage < 1:
-        lines.append(f"weighted back: to {found.coverage:.1%} of the labels; the other strata have no judged pair")
-    return lines
-
-
-def _percents(estimate: Estimate | None) -> tuple[str, str]:
-    if estimate is None:
-        return "–", "–"
-    return f"{estimate.value:.1%}", f"{estimate.low:.1%} – {estimate.high:.1%}"
-
-
-def _plain(estimate: Estimate | None) -> str:
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "undefined"

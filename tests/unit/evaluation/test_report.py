@@ -7,9 +7,11 @@ from rich.console import Console
 
 from rlaif.config.schema import Config
 from rlaif.errors import RunDirError
-from rlaif.evaluation.evaluation import evaluate_run_dir
+from rlaif.evaluation.evaluations import evaluate_run_dir
 from rlaif.evaluation.findings import Findings
-from rlaif.evaluation.report import duration, percent_by_order, summary_table, write_report
+from rlaif.evaluation.formatting import duration
+from rlaif.evaluation.report import percent_by_order, write_report
+from rlaif.evaluation.tables import summary_table
 from rlaif.labels.quality import measure
 from rlaif.records import Preference, Quarantined, RevisionChain, Round, Status
 from rlaif.storage.run_dir import RunDir

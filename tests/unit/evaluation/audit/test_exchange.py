@@ -8,7 +8,8 @@ from rich.console import Console
 
 from rlaif.config.schema import Config
 from rlaif.errors import DataError
-from rlaif.evaluation.audit.exchange import KEY, audit_lines, audit_table, export_audit, import_audit
+from rlaif.evaluation.audit.exchange import KEY, export_audit, import_audit
+from rlaif.evaluation.audit.presentation import audit_lines, audit_table
 from rlaif.evaluation.report import write_report
 from rlaif.storage.run_dir import RunDir
 

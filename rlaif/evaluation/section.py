@@ -1,0 +1,67 @@
+"""Sections of the report, made of a few kinds of blocks; ``section.html.jinja`` has the markup of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    kind: ClassVar[str] = "heading"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """``soft``: small and grey, for remarks."""
+
+    kind: ClassVar[str] = "paragraph"
+    text: str
+    soft: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Legend:
+    """Names of what a figure shows, with their colours."""
+
+    kind: ClassVar[str] = "legend"
+    colours: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """SVG elements as ``plots`` makes them, side by side where the page is wide enough."""
+
+    kind: ClassVar[str] = "figures"
+    svgs: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """``note``: in small print below the text."""
+
+    text: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The first column holds names, the others numbers, aligned to the right. An empty ``header`` is not shown."""
+
+    kind: ClassVar[str] = "table"
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str | Cell]]
+
+
+Block = Heading | Paragraph | Legend | Figures | Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSection:
+    """``link`` is its name in the navigation."""
+
+    title: str
+    link: str
+    blocks: Sequence[Block]

@@ -1,0 +1,87 @@
+"""The command line's tables: what a run achieved, and what a set of labels is worth and cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif.evaluation.answers import AXIS_TITLES, CLASS_ORDER, SNAPSHOTS, snapshots_of
+from rlaif.evaluation.evaluations import EVALUATORS
+from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.formatting import percent, spaced
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: What a measure of ``label_quality.json`` is called.
+QUALITY_TITLES = {
+    "flip_rate": "winner changes with the order",
+    "flips_to_slot_a": "... in favour of slot A",
+    "slot_bias": "slot bias, log-odds to A",
+    "order_gap": "|p1 - p2|",
+    "order_correlation": "correlation of both orders",
+    "longer_preferred": "longer answer preferred",
+    "gold_accuracy_first": "right by the file, first order alone",
+    "gold_accuracy_second": "right by the file, second order alone",
+    "gold_accuracy": "right by the file, both orders",
+}
+
+#: How those are printed that are no percentages.
+QUALITY_FORMS = {"slot_bias": "{:+.2f}", "order_correlation": "{:.2f}"}
+
+
+# ---------------------------------------------------------------------------------------------------------- a run
+def summary_table(run_dir: Path) -> Table:
+    """What each snapshot answers, or, before the evaluation, what became of the rows."""
+    findings = Findings(run_dir)
+    return _answers_table(findings.evaluation) if findings.evaluation.get("answers") else _rows_table(findings.rows)
+
+
+def _answers_table(evaluation: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    cells = evaluation["answers"]
+    snapshots = snapshots_of({snapshot: True for axis in cells.values() for snapshot in axis})
+    remarks = [remark for evaluator in EVALUATORS for remark in evaluator.remarks(evaluation)]
+    table = Table("answers", *(SNAPSHOTS[snapshot] for snapshot in snapshots), caption="\n".join(remarks) or None)
+    for axis, title in AXIS_TITLES.items():
+        for name in CLASS_ORDER[axis] if axis in cells else ():
+            rates = [cells[axis].get(snapshot, {}).get(name, 0.0) for snapshot in snapshots]
+            if any(rates):
+                table.add_row(f"{title}: {name}", *map(percent, rates))
+    return table
+
+
+def _rows_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table("rows", "in", "out", "quarantined")
+    for kind, counts in rows.items():
+        table.add_row(kind, *(str(counts[name]) for name in ("rows_in", "rows_out", "quarantined")))
+    return table
+
+
+# --------------------------------------------------------------------------------------------------------- labels
+def label_table(run_dir: Path) -> Table:
+    """Counts, measures, cost. ``run_dir`` holds a ``label_quality.json``."""
+    from rich.table import Table
+
+    quality = json.loads((run_dir / "label_quality.json").read_text(encoding="utf-8"))
+    table = Table("labels", "", "95% interval")
+    for status, num in quality["statuses"].items():
+        table.add_row(status, f"{num:,}", "")
+    quarantined = Findings(run_dir).rows.get("pairs", {}).get("quarantined", 0)
+    table.add_row("quarantined rows", f"{quarantined:,}", "")
+    for name, title in QUALITY_TITLES.items():
+        if name in quality["overall"]:
+            table.add_row(title, *_value_and_interval(name, quality["overall"][name]))
+    for name, value in Findings(run_dir).last("label/cost/").items():
+        table.add_row(spaced(name.rpartition("/")[2]), f"{value:,.4g}", "")
+    return table
+
+
+def _value_and_interval(name: str, measure: dict[str, Any]) -> tuple[str, str]:
+    form = QUALITY_FORMS.get(name, "{:.1%}")
+    return form.format(measure["value"]), f"{form.format(measure['low'])} to {form.format(measure['high'])}"
