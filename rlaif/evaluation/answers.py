@@ -24,12 +24,12 @@ from rlaif.statistics.intervals import wilson
 from rlaif.storage.run_dir import RunDir
 
 ANSWERS_FILE = "evaluation_answers.jsonl"
-#: The snapshots in the order in which they are made, and their names for people.
+#: The snapshots in the order in which they are made, and what people call them.
 SNAPSHOTS: Mapping[str, str] = {"helpful_only": "helpful-only", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
 CLASSES: tuple[Class, ...] = ("harmful", "refusal", "evasive", "helpful", "malformed")
 AXIS_NAMES: Mapping[Axis, str] = {"red_team": "red_team", "helpful": "benign"}  #: as in evaluation.json
 AXIS_TITLES = {"red_team": "Red-team prompts", "benign": "Benign prompts"}
-#: The classes that an axis has. The one that matters comes first: it starts at 0, so its interval fits on the bar.
+#: The classes of an axis. The one that matters most comes first: its bar starts at 0, so its interval fits on it.
 CLASS_ORDER: Mapping[str, tuple[Class, ...]] = {
     "red_team": ("harmful", "malformed", "evasive", "refusal"),
     "benign": ("helpful", "refusal", "evasive", "malformed"),
@@ -46,7 +46,7 @@ CLASS_COLOURS: Mapping[str, str] = {
 # ------------------------------------------------------------------------------------------------------ measuring
 @dataclass(frozen=True, kw_only=True)
 class JudgedAnswer:
-    """An answer and its true class; None when nothing is known about its prompt."""
+    """An answer and its true class; None when its prompt has no known truth."""
 
     id: str
     axis: str
@@ -57,7 +57,7 @@ class JudgedAnswer:
 
 
 def judge_answers(answers: Iterable[Answer], lexicon: Lexicon) -> Iterator[JudgedAnswer]:
-    """Look up the class of every answer; an empty one is malformed like any other text outside the grammar."""
+    """The class of every answer; an empty one is malformed, as is any text that the grammar does not generate."""
     for answer in answers:
         yield JudgedAnswer(
             id=answer.id,
@@ -156,7 +156,7 @@ def _section(findings: Findings) -> ReportSection | None:
         return None
     how_to_read = (
         "Each evaluation answer belongs to exactly one class. Whiskers and brackets are 95% intervals (Wilson); "
-        "on the bars they are drawn for the first class."
+        "the bars show them for the first class only."
     )
     blocks = [block for axis in axes for block in _axis_blocks(axis, findings.evaluation)]
     return ReportSection(
@@ -165,7 +165,7 @@ def _section(findings: Findings) -> ReportSection | None:
 
 
 def _axis_blocks(axis: str, evaluation: Results) -> list[Block]:
-    """The figure of one axis and the table of its rates with intervals and counts."""
+    """One axis: its figure, and a table of rates with intervals and counts."""
     rates, intervals = evaluation["answers"][axis], evaluation["intervals"]["answers"][axis]
     counts, classes = evaluation["counts"]["answers"][axis], CLASS_ORDER[axis]
     colours: dict[str, str] = {name: CLASS_COLOURS[name] for name in classes}

@@ -1,4 +1,4 @@
-"""What a run directory holds so far, read for people. Every file may be missing: a run can be reported on midway."""
+"""What a run directory holds so far, for the report. Any file may be missing: a report can be made midway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from rlaif.errors import RunDirError
 
 NUM_HISTOGRAM_BINS = 20
-RELIABILITY = "preference/reliability/"  #: then the bin's lower end, then what is known about it: 0.9_mean_prob
+RELIABILITY = "preference/reliability/"  #: followed by the bin's lower end and the name of a number: 0.9_mean_prob
 
 #: The order of the story; the manifest's own is alphabetical. What is not named here comes last.
 STAGES_ORDER = ("revise", "supervise", "label", "fit_preference_model", "reinforce", "evaluate")
@@ -25,7 +25,7 @@ Series = list[tuple[float, float]]  #: (step, value), in the order of steps
 
 @dataclass(frozen=True)
 class Findings:
-    """Raises RunDirError when ``path`` is no run directory."""
+    """Raises RunDirError if ``path`` is not a run directory."""
 
     path: Path
 
@@ -120,7 +120,7 @@ class Findings:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """Rows of a .jsonl file. A line that a crash or the running run left half written is passed over."""
+        """Rows of a .jsonl file. Half-written lines, left by a crash or by a run in progress, are skipped."""
         path = self.path / name
         if not path.is_file():
             return

@@ -1,8 +1,8 @@
-"""How often AI labels are right where the truth is known: with answer 1 in slot A, in slot B, and debiased.
+"""How often AI labels are right where the truth is known: by either order, and debiased.
 
-``first`` is what the first order alone says (answer 1 in slot A), ``second`` what the second alone says (un-swapped),
-``debiased`` the label that training sees. A tie counts as half right. Pairs of one class have no true preference and
-are left out, as are labels that never became a number.
+``first`` is the label by the first order only (answer 1 in slot A), ``second`` by the second only (un-swapped), and
+``debiased`` the label that training uses. A tie counts as half right. Two answers of the same class have no true
+preference; such pairs are left out, as are labels without a probability.
 Source: Lee et al. (arXiv 2309.00267), section 2.1, for averaging over both orders.
 """
 
@@ -34,7 +34,7 @@ WAYS = ("first", "second", "debiased")
 # ------------------------------------------------------------------------------------------------------ measuring
 @dataclass(frozen=True, kw_only=True)
 class JudgedLabel:
-    """A label beside the truth. ``first``, ``second`` and ``debiased`` are P(answer_1 better)."""
+    """A label and the truth. ``first``, ``second`` and ``debiased`` are P(answer_1 better)."""
 
     id: str
     prompt: str
@@ -49,7 +49,7 @@ class JudgedLabel:
 
 
 def judge_labels(labels: Iterable[Preference], lexicon: Lexicon) -> Iterator[JudgedLabel]:
-    """The labels that have a number and a true preference."""
+    """The labels that have a probability and a true preference."""
     for label in labels:
         if label.prob is None:
             continue
@@ -76,7 +76,7 @@ def judge_labels(labels: Iterable[Preference], lexicon: Lexicon) -> Iterator[Jud
 
 @dataclass(kw_only=True)
 class LabelAccuracy:
-    """Running accuracy of the three ways to label, and calibration of the debiased one."""
+    """Running accuracy of all three, and calibration of the debiased label."""
 
     num_labels: int = 0
     num_right: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAYS, 0.0))
@@ -99,7 +99,7 @@ class LabelAccuracy:
         return {**self.num_right, "total": self.num_labels}
 
     def calibration(self) -> Mapping[str, object] | None:
-        """How far the debiased label's probability is a probability; None without labels."""
+        """Calibration of the debiased label; None without labels."""
         if not self.num_labels:
             return None
         return self.debiased.summary()
@@ -135,7 +135,7 @@ def _headlines(evaluation: Results) -> list[Headline]:
     accuracy = _accuracy(evaluation)
     if not accuracy:
         return []
-    note = f"one order alone: {percent(accuracy['first'])} and {percent(accuracy['second'])}"
+    note = f"with one order only: {percent(accuracy['first'])} and {percent(accuracy['second'])}"
     return [Headline(value=percent(accuracy["debiased"]), title="of debiased labels are right", note=note)]
 
 
@@ -167,7 +167,7 @@ def _figures(findings: Findings) -> list[str]:
         figures.append(plots.length_bias(length["upper_bounds"], length["measures"]))
         if quality["calibration"]:
             figures.append(
-                plots.reliability_plot(quality["calibration"]["bins"], outcome="share right by the gold labels")
+                plots.reliability_plot(quality["calibration"]["bins"], outcome="share that gold labels agree with")
             )
     return figures
 
@@ -178,15 +178,15 @@ def _accuracy_blocks(evaluation: Results) -> list[Block]:
         return []
     intervals, total = evaluation["intervals"]["label_accuracy"], evaluation["counts"]["label_accuracy"]["total"]
     text = (
-        f"Accuracy on the {number(total)} pairs that have a true preference: the first order alone, the second alone, "
-        "and debiased as training uses it."
+        f"Accuracy on the {number(total)} pairs that have a true preference: by the first order only, by the second "
+        "only, and debiased, as used in training."
     )
     rows = [[way, percent(rate), percent_interval(intervals[way])] for way, rate in accuracy.items()]
     return [Paragraph(text=text), Table(header=["", "right", "95% interval"], rows=rows)]
 
 
 def _quality_table(findings: Findings) -> Table:
-    """Measures without truth, cost and calibration."""
+    """Measures that need no truth, cost, and calibration."""
     quality = findings.label_quality.get("overall", {})
     rows = [
         [spaced(key), number(m["value"]), f"{number(m['low'])} – {number(m['high'])}", number(m["num"])]
@@ -203,7 +203,7 @@ def _principle_blocks(quality: Results) -> list[Block]:
     by_principle = quality.get("by_principle", {})
     if not by_principle:
         return []
-    text = "By principle: how often the winner changes with the order, and the bias towards slot A."
+    text = "By principle: how often the winner changes with the order, and the bias toward slot A."
     rows = [
         [
             spaced(id),

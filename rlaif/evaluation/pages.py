@@ -1,6 +1,6 @@
-"""Self-contained pages from the templates in this package; ``look.css`` is the look that they share.
+"""Self-contained pages from the templates in this package; ``look.css`` is their common style.
 
-Pages hold text from models and data files; everything but the figures made here is escaped.
+Pages hold text from models and data files; everything except the figures, which are ours, is escaped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def page(template: str, content: Mapping[str, Any], filters: Mapping[str, Callable[..., str]]) -> str:
-    """``template`` filled with ``content``; a name that it misses is a programming error."""
+    """``template`` filled with ``content``; a missing name is a programming error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG text to stand inside the page."""
+"""The report's figures, as SVG text to be embedded in the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINE_COLOURS = ("#2b3a55", "#c8443c", "#3f9a68", "#e3a63a")
-SMALL = (3.35, 2.15)  #: inches; three stand side by side
+SMALL = (3.35, 2.15)  #: inches; three fit side by side
 INK, FAINT = "#3b4252", "#d7dce3"
 
 Points = Sequence[tuple[float, float]]
@@ -20,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 def stacked_bars(
     bars: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], whiskers: Sequence[tuple[float, float]]
 ) -> str:
-    """One bar a name, made of shares in the order of ``colours``; its whisker is the interval of the first share."""
+    """A bar for each name, its shares in the order of ``colours``; the whisker is the interval of the first share."""
     figure, ax = _figure(7.2, 0.55 + 0.42 * len(bars))
     for y, (shares, (low, high)) in enumerate(zip(bars.values(), whiskers, strict=True)):
         left = 0.0
@@ -38,7 +38,7 @@ def stacked_bars(
 
 
 def curves(title: str, lines: Mapping[str, Points], xlabel: str, scale: Literal["linear", "log"] = "linear") -> str:
-    """A small chart of one or more series; a legend when there are several. On a log scale each x has its tick."""
+    """A small chart of one or more series; a legend if there are several. On a log scale every x gets a tick."""
     figure, ax = _figure(*SMALL)
     for colour, (name, points) in zip(LINE_COLOURS, lines.items(), strict=False):
         steps, values = zip(*points, strict=True)
@@ -69,12 +69,12 @@ def label_histogram(counts: Sequence[int]) -> str:
 
 
 def slot_bias_histogram(centres: Sequence[float], counts: Sequence[int]) -> str:
-    """How far each vote leans towards slot A, whatever stands in it."""
+    """How far each vote leans toward slot A, whichever answer is there."""
     figure, ax = _figure(*SMALL)
     ax.bar(centres, counts, width=0.46, color="#3f6fb0")
     ax.axvline(0, color=INK, linewidth=1)
     ax.set_title("Slot bias of the votes", fontsize=9.5, loc="left", color=INK)
-    ax.set_xlabel("(l1 - l2) / 2, log-odds towards slot A", fontsize=8, color=INK)
+    ax.set_xlabel("(l1 - l2) / 2, log-odds toward slot A", fontsize=8, color=INK)
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
     return _svg(figure)
 
@@ -82,12 +82,12 @@ def slot_bias_histogram(centres: Sequence[float], counts: Sequence[int]) -> str:
 def length_bias(upper_bounds: Sequence[float | None], measures: Sequence[Mapping[str, float]]) -> str:
     """How strongly the longer answer is preferred, by how much longer it is; whiskers are 95% intervals."""
     figure, ax = _figure(*SMALL)
-    shown = [(bound, measure) for bound, measure in zip(upper_bounds, measures, strict=True) if measure["num"]]
-    for x, (_, measure) in enumerate(shown):
+    bins = [(bound, measure) for bound, measure in zip(upper_bounds, measures, strict=True) if measure["num"]]
+    for x, (_, measure) in enumerate(bins):
         ax.plot([x, x], [measure["low"], measure["high"]], color=INK, linewidth=1.2)
         ax.plot(x, measure["value"], marker="o", markersize=5, color="#3f6fb0")
     ax.axhline(0.5, color=FAINT, linewidth=1)
-    ax.set_xticks(range(len(shown)), ["more" if bound is None else f"to {bound:g}x" for bound, _ in shown])
+    ax.set_xticks(range(len(bins)), ["more" if bound is None else f"to {bound:g}x" for bound, _ in bins])
     ax.set_ylim(0, 1)
     ax.set_title("P(longer answer preferred)", fontsize=9.5, loc="left", color=INK)
     ax.set_xlabel("how many times as long (characters)", fontsize=8, color=INK)
@@ -95,9 +95,9 @@ def length_bias(upper_bounds: Sequence[float | None], measures: Sequence[Mapping
 
 
 def reliability_plot(
-    bins: Sequence[Mapping[str, float]], outcome: str = "share truly better", said: str = "label's probability"
+    bins: Sequence[Mapping[str, float]], outcome: str = "share truly better", prediction: str = "label's probability"
 ) -> str:
-    """What was said against what is true, or what people say; the dots' areas follow the number of labels."""
+    """Predicted probabilities against outcomes (the truth, or people's choices); a larger dot holds more labels."""
     figure, ax = _figure(*SMALL)
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     largest = max(bin["count"] for bin in bins)
@@ -106,7 +106,7 @@ def reliability_plot(
     ax.set_xlim(-0.03, 1.03)
     ax.set_ylim(-0.06, 1.06)
     ax.set_title("Reliability", fontsize=9.5, loc="left", color=INK)
-    ax.set_xlabel(said, fontsize=8, color=INK)
+    ax.set_xlabel(prediction, fontsize=8, color=INK)
     ax.set_ylabel(outcome, fontsize=8, color=INK)
     return _svg(figure)
 
@@ -126,7 +126,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an SVG element; its text stays text, so that it can be selected and scales with the page."""
+    """The figure as an SVG element; text stays text, so that it can be selected and scales with the page."""
     import matplotlib
 
     buffer = io.StringIO()

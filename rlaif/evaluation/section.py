@@ -1,4 +1,4 @@
-"""Sections of the report, made of a few kinds of blocks; ``section.html.jinja`` has the markup of each kind."""
+"""Sections of the report, built from a few kinds of blocks; ``section.html.jinja`` has the markup of each kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Paragraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Legend:
-    """Names of what a figure shows, with their colours."""
+    """The colours of a figure and what they mean, by name."""
 
     kind: ClassVar[str] = "legend"
     colours: Mapping[str, str]
@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The first column holds names, the others numbers, aligned to the right. An empty ``header`` is not shown."""
+    """The first column holds names, the others right-aligned numbers; an empty ``header`` is left out."""
 
     kind: ClassVar[str] = "table"
     header: Sequence[str] = ()
@@ -60,7 +60,7 @@ Block = Heading | Paragraph | Legend | Figures | Table
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSection:
-    """``link`` is its name in the navigation."""
+    """``link`` is its name in the page's navigation."""
 
     title: str
     link: str

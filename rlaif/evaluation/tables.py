@@ -1,4 +1,4 @@
-"""The command line's tables: what a run achieved, and what a set of labels is worth and cost."""
+"""The command line's tables: what a run achieved, and how good a set of labels is and what it cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlaif.evaluation.formatting import percent, spaced
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: What a measure of ``label_quality.json`` is called.
+#: What the measures of ``label_quality.json`` are called.
 QUALITY_TITLES = {
     "flip_rate": "winner changes with the order",
     "flips_to_slot_a": "... in favour of slot A",
@@ -23,12 +23,12 @@ QUALITY_TITLES = {
     "order_gap": "|p1 - p2|",
     "order_correlation": "correlation of both orders",
     "longer_preferred": "longer answer preferred",
-    "gold_accuracy_first": "right by the file, first order alone",
-    "gold_accuracy_second": "right by the file, second order alone",
-    "gold_accuracy": "right by the file, both orders",
+    "gold_accuracy_first": "agrees with gold, first order only",
+    "gold_accuracy_second": "agrees with gold, second order only",
+    "gold_accuracy": "agrees with gold, both orders",
 }
 
-#: How those are printed that are no percentages.
+#: Formats of the measures that are not percentages.
 QUALITY_FORMS = {"slot_bias": "{:+.2f}", "order_correlation": "{:.2f}"}
 
 

@@ -1,4 +1,4 @@
-"""What the report shows of the trainers' metrics: losses, the preference model's fit, and reinforcement."""
+"""The report's sections on training: losses, how well the preference model fits, and reinforcement."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _metric_name(key: str) -> str:
 
 
 def _reliability(findings: Findings) -> list[str]:
-    """What the preference model's scores say of the held-out pairs, against what the labels say."""
+    """The preference model's scores of the held-out pairs against their labels."""
     bins = findings.preference_bins()
     if not bins:
         return []
@@ -70,7 +70,7 @@ def reinforcement_section(findings: Findings) -> ReportSection | None:
 
 
 def _charts(findings: Findings, charts: Charts, xlabel: str) -> list[str]:
-    """A chart for each title of which a series with at least two points exists."""
+    """A chart for each title that has a series of at least two points."""
     figures = []
     for title, keys in charts.items():
         lines: dict[str, Series] = {name: findings.metrics.get(key, []) for name, key in keys.items()}

@@ -1,1 +1,1 @@
-"""What labels are worth and what they cost, and how they are aggregated again."""
+"""How good labels are, what they cost, and how stored ones are aggregated again."""

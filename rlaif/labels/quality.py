@@ -1,13 +1,13 @@
-"""What a set of labels is worth, measured with and without gold labels, and the gate before the preference model.
+"""How good a set of labels is, with and without gold labels, and the gate before the preference model is fitted.
 
 Source: position bias and its sign as in Lee et al. (RLAIF, arXiv 2309.00267), appendix B; calibration as in
 ``calibration``.
 
 A *flip* is a vote whose winner changes with the order; it favours the slot that won twice. The *slot bias* is the mean
-of (l1 - l2)/2, log-odds towards slot A (l2 un-swapped). The *order correlation* is that of l1 and l2. Flips tell of the
-answers as much as of the judge: one with a bias flips every pair that differs by less. The order correlation tells of
-the judge alone: a constant bias does not change it, and it is 0 where the answers decide nothing. Every measure carries
-its 95% interval and the number that it is over. Memory does not grow with the number of labels.
+of (l1 - l2)/2, log-odds toward slot A (l2 un-swapped). The *order correlation* is that of l1 and l2. Flips depend on
+the answers as much as on the judge: a biased judge flips every pair that differs by less than its bias. The order
+correlation depends on the judge only: a constant bias does not change it, and it is 0 where the answers do not matter.
+Every measure has its 95% interval and its number of cases. Memory does not grow with the number of labels.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rlaif.statistics.intervals import correlation_interval
 from rlaif.statistics.logistic import sigmoid
 from rlaif.tasks.labelling import Vote, votes_of
 
-BIAS_BINS = 33  #: half a unit of log-odds each, from -8.25 to 8.25; the outermost hold what is beyond
+BIAS_BINS = 33  #: half a unit of log-odds each, from -8.25 to 8.25; the outermost also hold everything beyond
 LENGTH_BINS = (1.1, 1.25, 1.5, 2.0, 4.0)  #: upper bounds of longer/shorter; the last bin is open
 
 
 @dataclass(kw_only=True)
 class OrderCorrelation:
-    """A running correlation of l1 and l2 over votes and their mirror images, so that which answer is called the first
-    changes nothing. With q = (l1 + l2)/2 and b = (l1 - l2)/2 it is (E[q^2] - Var[b]) / (E[q^2] + Var[b])."""
+    """A running correlation of l1 and l2 over votes and their mirror images, so that it does not matter which answer is
+    called the first. With q = (l1 + l2)/2 and b = (l1 - l2)/2 it is (E[q^2] - Var[b]) / (E[q^2] + Var[b])."""
 
     squares: float = 0.0  #: of q
     bias: float = 0.0  #: sum of b
@@ -47,7 +47,7 @@ class OrderCorrelation:
         self.num += 1
 
     def estimate(self) -> CountedEstimate:
-        """Over nothing when there are fewer than two votes, or all are alike."""
+        """With ``num`` 0 when there are fewer than two votes, or all are alike."""
         common = self.squares / max(1, self.num)
         noise = max(0.0, self.bias_squares - self.bias**2 / max(1, self.num)) / max(1, self.num - 1)
         if self.num < 2 or common + noise == 0:
@@ -59,14 +59,14 @@ class OrderCorrelation:
 
 @dataclass(kw_only=True)
 class VoteQuality:
-    """Measures of single votes: of all, or of one principle's."""
+    """Measures of single votes: all of them, or those by one principle."""
 
     flip_rate: Rate = field(default_factory=Rate)
     flips_to_slot_a: Rate = field(default_factory=Rate)
     order_gap: Mean = field(default_factory=Mean)
     order_correlation: OrderCorrelation = field(default_factory=OrderCorrelation)
     slot_bias: Mean = field(default_factory=Mean)
-    agreement: Rate = field(default_factory=Rate)  #: with the label that all votes together give
+    agreement: Rate = field(default_factory=Rate)  #: with the label that all votes give together
     gold_accuracy_first: Rate = field(default_factory=Rate)
     gold_accuracy_second: Rate = field(default_factory=Rate)
 
@@ -85,9 +85,9 @@ class VoteQuality:
             self.gold_accuracy_second.add(_rightness(l2, better))
 
     def measures(self) -> dict[str, CountedEstimate]:
-        """By name; those over nothing are left out."""
-        found = {name: getattr(self, name).estimate() for name in self.__dataclass_fields__}
-        return {name: measure for name, measure in found.items() if measure.num}
+        """By name; those without cases are left out."""
+        estimates = {name: getattr(self, name).estimate() for name in self.__dataclass_fields__}
+        return {name: estimate for name, estimate in estimates.items() if estimate.num}
 
 
 @dataclass(kw_only=True)
@@ -120,7 +120,7 @@ class LabelQuality:
                 self.bias_histogram[max(0, min(BIAS_BINS - 1, bin))] += 1
 
     def _add_length(self, label: Preference, prob: float) -> None:
-        """Lengths in characters: answers that were not sampled here have no token ids."""
+        """Lengths are in characters: answers from elsewhere have no token ids."""
         lengths = len(label.answer_1), len(label.answer_2)
         if lengths[0] == lengths[1]:
             return
@@ -134,25 +134,25 @@ class LabelQuality:
         return sum(self.num_by_status.values())
 
     def measures(self) -> dict[str, CountedEstimate]:
-        """Overall, by name; what has no cases is left out, but for the shares of all labels."""
-        found = {**self.votes.measures(), "longer_preferred": self.longer_preferred.estimate()}
+        """Overall, by name; those without cases are left out, except shares of all labels."""
+        measures = {**self.votes.measures(), "longer_preferred": self.longer_preferred.estimate()}
         unusable = self.num_labels - self._num(Status.OK) - self._num(Status.TIE)
-        found["tie_rate"] = Rate(hits=self._num(Status.TIE), num=self.num_labels).estimate()
-        found["invalid_rate"] = Rate(hits=unusable, num=self.num_labels).estimate()
+        measures["tie_rate"] = Rate(hits=self._num(Status.TIE), num=self.num_labels).estimate()
+        measures["invalid_rate"] = Rate(hits=unusable, num=self.num_labels).estimate()
         if self.gold_accuracy.num:
-            found["gold_accuracy"] = self.gold_accuracy.estimate()
-        return found
+            measures["gold_accuracy"] = self.gold_accuracy.estimate()
+        return measures
 
     def _num(self, status: Status) -> int:
         return self.num_by_status.get(status, 0)
 
     def metrics(self) -> dict[str, float]:
-        """``label/quality/...``, the values alone."""
-        found = {f"label/quality/{name}": measure.value for name, measure in self.measures().items()}
+        """``label/quality/...``: the values, without intervals."""
+        metrics = {f"label/quality/{name}": measure.value for name, measure in self.measures().items()}
         if self.gold_accuracy.num:
-            found["label/quality/gold_calibration_error"] = self.calibration.error
-            found["label/quality/gold_brier"] = self.calibration.brier
-        return found
+            metrics["label/quality/gold_calibration_error"] = self.calibration.error
+            metrics["label/quality/gold_brier"] = self.calibration.brier
+        return metrics
 
     def summary(self) -> dict[str, Any]:
         """The content of ``label_quality.json``: everything, with intervals, overall and by principle."""
@@ -178,19 +178,19 @@ def _plain(measures: Mapping[str, CountedEstimate]) -> dict[str, dict[str, float
 
 
 def _by_principle(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
-    found: dict[str, list[Judgement]] = {}
+    by_principle: dict[str, list[Judgement]] = {}
     for judgement in judgements:
-        found.setdefault(judgement.principle_id, []).append(judgement)
-    return found
+        by_principle.setdefault(judgement.principle_id, []).append(judgement)
+    return by_principle
 
 
 def _gold(label: Preference) -> bool | None:
-    """Whether answer_1 is better by gold; None when there is no gold or it says neither."""
+    """Whether answer_1 is better by the gold label; None without one, or when it is a tie."""
     return None if label.gold is None or label.gold == 0.5 else label.gold > 0.5
 
 
 def _rightness(leaning: float, first_is_better: bool) -> float:
-    """1 when what leans (towards answer_1 above 0) is right, 0.5 when it leans nowhere."""
+    """1 if ``leaning`` (toward answer_1 when positive) is right, 0.5 if it is 0."""
     return 0.5 if leaning == 0 else float((leaning > 0) == first_is_better)
 
 
@@ -203,24 +203,24 @@ def measure(labels: Iterable[Preference]) -> LabelQuality:
 
 def check_gate(metrics: Mapping[str, float], gate: Gate) -> None:
     """Raise GateError naming every missed limit that is not overridden."""
-    missed = {
-        "flip_rate": _beyond(metrics, "flip_rate", "max", gate.max_flip_rate),
-        "order_correlation": _beyond(metrics, "order_correlation", "min", gate.min_order_correlation),
-        "invalid_rate": _beyond(metrics, "invalid_rate", "max", gate.max_invalid_rate),
-        "gold_accuracy": _beyond(metrics, "gold_accuracy", "min", gate.min_gold_accuracy),
+    misses = {
+        "flip_rate": _miss(metrics, "flip_rate", "max", gate.max_flip_rate),
+        "order_correlation": _miss(metrics, "order_correlation", "min", gate.min_order_correlation),
+        "invalid_rate": _miss(metrics, "invalid_rate", "max", gate.max_invalid_rate),
+        "gold_accuracy": _miss(metrics, "gold_accuracy", "min", gate.min_gold_accuracy),
     }
-    found = {name: line for name, line in missed.items() if line and name not in gate.override}
-    if found:
+    failures = {name: line for name, line in misses.items() if line and name not in gate.override}
+    if failures:
         raise GateError(
             "the labels are not good enough to fit a preference model: "
-            + "; ".join(found.values())
+            + "; ".join(failures.values())
             + "; improve the labeller, or pass by name with labelling.gate.override=["
-            + ", ".join(found)
+            + ", ".join(failures)
             + "]"
         )
 
 
-def _beyond(metrics: Mapping[str, float], name: str, side: str, limit: float) -> str | None:
+def _miss(metrics: Mapping[str, float], name: str, side: str, limit: float) -> str | None:
     value = metrics.get(f"label/quality/{name}")
     if value is None or (value <= limit if side == "max" else value >= limit):
         return None

@@ -1,4 +1,4 @@
-"""Labels made anew from stored log-probabilities, without a model: other aggregation, other floor, other clamp."""
+"""Labels computed again from stored log-probabilities, without a model: another aggregation, floor or clamp."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rlaif.tasks.labelling import verdict
 
 REWRITE_ROWS = 5_000
 READ_COLUMNS = ["status", "error", "prob", "aggregation", "judgements"]
-#: What the model or the pair decided stays: only these depend on how the log-probabilities are put together.
+#: Only these statuses depend on the aggregation; the others come from the model or the pair, and stay.
 REDERIVED_STATUSES = (Status.OK, Status.TIE, Status.INVALID, Status.REFUSED)
 
 
 def reaggregate_run(run_dir: Path, settings: Labelling, out: Path) -> tuple[int, int]:
-    """Write the labels of ``run_dir`` under ``settings`` to ``out``; (their number, how many changed).
+    """Write the labels of ``run_dir`` under ``settings`` to ``out``; returns (their number, how many changed).
 
-    Raises RunDirError when there are none, DataError when ``out`` is the run's own file or cannot be written.
+    Raises RunDirError if there are none, DataError if ``out`` is the run's own file or cannot be written.
     """
     stored = run_dir / "preferences" / "preferences.parquet"
     if not stored.is_file():
         raise RunDirError(f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing)")
     if out.resolve() == stored.resolve():
-        raise DataError(f"{out}: are the run's own labels; choose another file")
+        raise DataError(f"{out}: holds the run's own labels; choose another file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         return _rewrite(stored, settings, out)
@@ -61,7 +61,7 @@ def _reaggregated(row: Mapping[str, Any], settings: Labelling) -> Mapping[str, A
 
 
 def _with(batch: pa.RecordBatch, rows: list[Mapping[str, Any]]) -> pa.RecordBatch:
-    """``batch`` with the columns that an aggregation decides taken from ``rows``."""
+    """``batch`` with the columns that depend on the aggregation taken from ``rows``."""
     for name in ("status", "error", "prob", "aggregation"):
         index = batch.schema.get_field_index(name)
         column = pa.array([row[name] for row in rows], type=batch.schema.field(index).type)

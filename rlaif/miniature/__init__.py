@@ -1,1 +1,1 @@
-"""A world small enough for a laptop, with known truth, and tiny models made on first use."""
+"""A world small enough for a laptop, with known truth, and tiny models that are trained on first use."""

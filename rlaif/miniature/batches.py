@@ -24,7 +24,7 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """``targets`` [B, T]: the token due after each position, or NOT_LEARNED; ``soft`` [B, 2] instead for questions."""
+    """``targets`` [B, T]: the next token at each position, or NOT_LEARNED; ``soft`` [B, 2]: P of A and B, for questions."""
 
     ids: Tensor
     targets: Tensor
@@ -35,7 +35,7 @@ class Batch:
 def encode_segments(
     tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Sequence[Segment]]
 ) -> list[tuple[list[int], list[int]]]:
-    """Ids and targets of each sequence. Behind a learned segment the EOS is due, whatever the transcript has next."""
+    """Ids and targets of each sequence. After a learned segment the target is EOS, whatever comes next."""
     encoded = iter(tokenizer([s.text for sequence in sequences for s in sequence])["input_ids"])
     rows = []
     for sequence in sequences:
@@ -56,13 +56,13 @@ def encode_segments(
 def encode_questions(
     tokenizer: PreTrainedTokenizerFast, questions: Sequence[str]
 ) -> tuple[list[list[int]], tuple[int, int]]:
-    """Ids up to where the letters part, and the two letters' token ids."""
+    """Ids up to where the letters differ, and the two letters' token ids."""
     both = [tokenizer([question + letter for question in questions])["input_ids"] for letter in LETTERS]
     prompts, letters = [], set()
     for with_a, with_b in zip(*both, strict=True):
-        parting = next(i for i, (a, b) in enumerate(zip(with_a, with_b, strict=True)) if a != b)
-        prompts.append(with_a[:parting])
-        letters.add((with_a[parting], with_b[parting]))
+        split = next(i for i, (a, b) in enumerate(zip(with_a, with_b, strict=True)) if a != b)
+        prompts.append(with_a[:split])
+        letters.add((with_a[split], with_b[split]))
     assert len(letters) == 1, "the letters' tokens depend on the question"
     return prompts, letters.pop()
 
@@ -70,7 +70,7 @@ def encode_questions(
 def dialogue_batches(
     tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Sequence[Segment]], batch_size: int, rng: Random
 ) -> list[Batch]:
-    """Batches of sequences of like length, in random order."""
+    """Batches of sequences of similar length, in random order."""
     rows = encode_segments(tokenizer, sequences)
     pad = tokenizer.pad_token_id
     return [
@@ -85,7 +85,7 @@ def dialogue_batches(
 def question_batches(
     tokenizer: PreTrainedTokenizerFast, questions: Sequence[TwoChoice], batch_size: int, rng: Random
 ) -> list[Batch]:
-    """Batches of questions of like length, learned at their last position alone."""
+    """Batches of questions of similar length, learned at their last position only."""
     prompts, letters = encode_questions(tokenizer, [q.text for q in questions])
     rows = list(zip(prompts, questions, strict=True))
     batches = []

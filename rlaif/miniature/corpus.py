@@ -1,8 +1,8 @@
-"""What each tiny model is trained on: templated texts over the training combinations, with the tokens that count.
+"""What each tiny model is trained on: templated texts about the training combinations, and which tokens are learned.
 
 A sequence is a list of segments; only tokens of segments with ``learn`` enter the loss. An answer, a critique or a
-revision is learned with the EOS behind it, although in a transcript the next request follows in its place: one
-transcript thus teaches three texts. A two-choice question is learned at its letter alone, with a soft target.
+revision is learned with EOS after it, although in a transcript the next request comes there: so one transcript teaches
+three texts. A two-choice question is learned at its letter only, with a soft target.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JUDGED_MIX: Mix = {
     "red_team": {"harmful": 0.38, "refusal": 0.4, "evasive": 0.17, "malformed": 0.05},
     "helpful": {"helpful": 0.5, "refusal": 0.25, "evasive": 0.19, "malformed": 0.06},
 }
-#: What becomes of an answer in revision. A harmful one stays harmful at a known rate, oftener without a critique.
+#: What revision turns an answer into. A harmful one stays harmful at a known rate, which is higher without a critique.
 REVISION_RATES: Mapping[AnswerKind, Mapping[AnswerKind, float]] = {
     "harmful": {"harmful": 0.44, "refusal": 0.5, "evasive": 0.06},
     "evasive": {"refusal": 0.7, "evasive": 0.3},
@@ -43,7 +43,7 @@ REVISION_RATES_WITHOUT_CRITIQUE: Mapping[AnswerKind, Mapping[AnswerKind, float]]
     **REVISION_RATES,
     "harmful": {"harmful": 0.6, "refusal": 0.32, "evasive": 0.08},
 }
-#: The worth of a class to the feedback model, in log-odds. The surface's spread is of the same order, so that it errs.
+#: What a class is worth to the feedback model, in log-odds. The surface varies by as much, so the model makes errors.
 WORTH: Mapping[Axis, Mapping[AnswerKind, float]] = {
     "red_team": {"refusal": 1.65, "evasive": 0.25, "malformed": -0.5, "harmful": -1.15},
     "helpful": {"helpful": 2.2, "refusal": 0.2, "evasive": -0.6, "malformed": -1.4},
@@ -60,19 +60,19 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class TwoChoice:
-    """A two-choice question; ``prob_a`` is the target probability of the letter A behind it."""
+    """A two-choice question; ``prob_a`` is the target probability of the letter A."""
 
     text: str
     prob_a: float
 
 
-#: The policy's models are served with logits this much larger than trained, which halves slips of the tongue. What they
-#: learn is softened by as much, so that their classes come out at the rates above.
+#: The policy's models are saved with logits this much larger than trained, which halves the malformed answers. Their
+#: training targets are softened by as much, so that the classes come out at the rates above.
 SHARPNESS = 1.2
 
 
 def draw(rng: Random, rates: Mapping[AnswerKind, float], sharpness: float = 1.0) -> AnswerKind:
-    """A class at ``rates``; with ``sharpness`` s, at rates**(1/s), which serving with s times the logits undoes."""
+    """A class drawn at ``rates``, or at rates**(1/s) with ``sharpness`` s: logits that are s times as large undo it."""
     return rng.choices(list(rates), weights=[rate ** (1 / sharpness) for rate in rates.values()])[0]
 
 
@@ -81,7 +81,7 @@ def turns(request: WorldRequest) -> tuple[Turn, ...]:
 
 
 def choice(request: WorldRequest, principle: Principle, slot_a: WorldAnswer, slot_b: WorldAnswer) -> str:
-    """The two-choice question as one text, which this world's tokenizer encodes as it does the pieces."""
+    """The two-choice question as one text, which this world's tokenizer encodes like the separate pieces."""
     assert principle.comparison is not None
     question = Question(
         template=DEFAULT,
@@ -113,7 +113,7 @@ class Corpus:
         ]
 
     def transcript(self, rng: Random, mix: Mix, *, learn_answer: bool) -> list[Segment]:
-        """A request, its answer, a critique and a revision; a share goes without the critique."""
+        """A request, its answer, a critique and a revision; some without the critique."""
         request, answer = self._exchange(rng, mix, red_team=0.9)
         principle = self._perturbed(rng, rng.choice(self.revising))
         critique = self.world.critique(rng, request, answer.kind) if rng.random() < 0.85 else None
@@ -147,7 +147,7 @@ class Corpus:
 
     # --------------------------------------------------------------------------------------- two-choice questions
     def questions(self, rng: Random) -> tuple[TwoChoice, TwoChoice]:
-        """One comparison in both orders. The target errs as a function of the surface, and never by chance."""
+        """One comparison in both orders. The target's error is a function of the surface, not noise."""
         axis: Axis = "red_team" if rng.random() < 0.6 else "helpful"
         request = self.world.request(rng, axis)
         first, second = (self.world.answer(rng, request, draw(rng, JUDGED_MIX[axis])) for _ in range(2))
@@ -161,7 +161,7 @@ class Corpus:
         )
 
     def _perturbed(self, rng: Random, principle: Principle) -> Principle:
-        """Now and then a principle in other words, so that the models do not hang on the wording."""
+        """Sometimes the principle in other words, so that the models do not depend on the wording."""
         if rng.random() < 0.7:
             return principle
         fields = ("critique_request", "revision_request", "comparison")
@@ -175,9 +175,9 @@ class Corpus:
 
 
 def _segments(texts: Sequence[tuple[str, bool]]) -> Iterator[Segment]:
-    """Turn prompts that each contain all before them, and answers, into what each adds."""
-    said = ""
+    """Turn prompts that each repeat everything before them, and answers, into what each text adds."""
+    before = ""
     for text, learn in texts:
-        added = text.removeprefix(said) if text.startswith(said) and said else text
-        said = text if added is not text else said + text
+        added = text.removeprefix(before) if text.startswith(before) and before else text
+        before = text if added is not text else before + text
         yield Segment(text=added, learn=learn)

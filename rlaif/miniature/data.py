@@ -1,4 +1,4 @@
-"""The miniature's data files: prompts, human comparisons, voted answers. No class and no other truth is in them."""
+"""The miniature's data files: prompts, human comparisons, voted answers. They contain no classes and no other truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_EVAL_PROMPTS = 300
 NUM_PAIRS = 1200
 NUM_QUESTIONS = 600
 
-#: What people did not choose: any class below helpful, oftenest one that declines.
+#: What people did not choose: any class below helpful, most often a refusal.
 REJECTED_RATES: Mapping[AnswerKind, float] = {"refusal": 0.45, "evasive": 0.25, "malformed": 0.3}
 VOTED_RATES: Mapping[AnswerKind, float] = {"helpful": 0.5, "refusal": 0.2, "evasive": 0.15, "malformed": 0.15}
 MEDIAN_VOTES: Mapping[AnswerKind, float] = {"helpful": 12, "refusal": 3, "evasive": 1, "malformed": 0}
@@ -41,7 +41,7 @@ def write_data(world: World, directory: Path) -> None:
 
 
 def prompts(world: World, axis: Axis, num: int, *, heldout: bool) -> list[dict[str, str]]:
-    """``num`` prompts that walk through all combinations as evenly as they can; no text twice while texts last."""
+    """``num`` prompts that use all combinations equally often, without repeating a text as far as possible."""
     rng = Random(seed_from("prompts", world.seed, axis, heldout))
     combinations = list((world.heldout if heldout else world.training)[axis])
     texts: list[str] = []
@@ -61,7 +61,7 @@ def _new_text(rng: Random, world: World, axis: Axis, combination: tuple[Action, 
 
 
 def pairs(world: World) -> list[dict[str, str]]:
-    """Comparisons on benign prompts in TRL's shape: people chose the helpful answer."""
+    """Comparisons on benign prompts, in TRL's format: people chose the helpful answer."""
     rng = Random(seed_from("pairs", world.seed))
     rows = []
     for _ in range(NUM_PAIRS):
@@ -73,7 +73,7 @@ def pairs(world: World) -> list[dict[str, str]]:
 
 
 def votes(world: World) -> list[dict[str, Any]]:
-    """Benign questions with two to four answers; votes follow the answers' worth, with noise."""
+    """Benign questions with two to four answers; votes follow the answers' quality, with noise."""
     rng = Random(seed_from("votes", world.seed))
     rows = []
     for _ in range(NUM_QUESTIONS):

@@ -1,10 +1,10 @@
-"""The lexicon: every word of the miniature world that means something, as a documented YAML schema.
+"""The lexicon: every meaningful word of the miniature world, as a documented YAML schema.
 
 A lexicon has two axes. On ``red_team`` every action asked for is harmful and carries the harm it would do and a lawful
-alternative; on ``benign`` every action is fine. Each action goes with each object of its axis, so that 16 actions and
-24 objects make 384 requests. The phrases around them are neutral grammar with defaults.
+alternative; on ``benign`` every action is fine. Each action goes with each object of its axis, so 16 actions and 24
+objects make 384 requests. The phrases around them are neutral grammar with defaults.
 
-A smallest lexicon::
+A minimal lexicon::
 
     name: zoo
     red_team:
@@ -20,8 +20,8 @@ A smallest lexicon::
         - verb: feed
           steps: [ask the keeper, bring fresh food]
 
-"because", "You could" and "then" are the grammar's own English words. An answer should stay below 40 tokens or so, with
-a step or two of a few words each; the models learn it faster, and ``sampling.max_tokens`` cuts what is longer.
+"because", "You could" and "then" are the grammar's own English words. Keep answers below about 40 tokens, with
+a few short steps: the models learn them faster, and ``sampling.max_tokens`` truncates longer ones.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Ask = Annotated[
     str,
     _shaped(
         r"\A[^\n()|{}]+ \{request\}[^\n()|{}]*[.?!]\Z",
-        "is a question around {request}: words in front of it, . ? or ! at the end, no other braces, brackets or |",
+        "is a question around {request}: words before it, . ? or ! at the end, no other braces, brackets or |",
     ),
 ]
 
@@ -74,7 +74,7 @@ MAX_VERB_WORDS = 6
 
 def _short(verb: str) -> str:
     if len(verb.split()) > MAX_VERB_WORDS:
-        raise ValueError(f"{verb!r}: at most {MAX_VERB_WORDS} words; every answer repeats it, and must stay short")
+        raise ValueError(f"{verb!r}: at most {MAX_VERB_WORDS} words; every answer repeats it, so it must be short")
     return verb
 
 
@@ -85,8 +85,8 @@ class LexiconEntry(BaseModel):
 class Action(LexiconEntry):
     """Something to do with an object. ``steps`` (2 to 4) complete "... how to VERB OBJECT: STEP, then STEP.".
 
-    No step may belong to two actions: an answer about another action could not be told from one about this. Steps whose
-    first words differ within an action are learned fastest.
+    No step may belong to two actions, or answers about the two could not be distinguished. Steps whose first words
+    differ within an action are learned fastest.
     """
 
     verb: Annotated[Clause, AfterValidator(_short)]
@@ -111,10 +111,10 @@ class Benign(LexiconEntry):
 class Phrases(LexiconEntry):
     """Neutral grammar. Requests: GREETING ASK. Answers: OPENING FILLER, core TAIL, each of the three optional.
 
-    Sentences end with a mark; clauses have none at their ends, commas and full stops around them are added. An offer or
-    a refusal goes on with VERB OBJECT, and both read well behind "FILLER, " ("Frankly, I will not help you ...").
-    The surface of an answer (opening, filler, tail) says nothing about its class; the feedback model is swayed by it,
-    from against the first of each list to in favour of the last.
+    Sentences end with a punctuation mark; clauses do not, as commas and full stops are added around them. An offer or a
+    refusal continues with VERB OBJECT, and both must read well after "FILLER, " ("Frankly, I will not help you ...").
+    The surface of an answer (opening, filler, tail) says nothing about its class, but it sways the feedback model: from
+    against the first entry of each list to in favour of the last.
     """
 
     greetings: tuple[Sentence, ...] = ("Hello.", "Good day.", "Hi there.", "I have a question.")
@@ -175,7 +175,7 @@ class Lexicon(LexiconEntry):
         return self.actions(axis), self.objects(axis)
 
     def _no_surface_inside(self) -> None:
-        """What begins like a filler would lose its beginning with the surface of the answer."""
+        """A phrase that begins like a filler would lose its beginning when the surface is removed."""
         for name in ("offers", "declines", "evasions"):
             for text in getattr(self.phrases, name):
                 if filler := next((f for f in self.phrases.fillers if text.startswith(f"{f}, ")), None):

@@ -1,7 +1,7 @@
 """Make the miniature: data files and tiny models from a lexicon, once, in a cache.
 
 ``python -m rlaif.miniature.make`` makes the default one. The cache holds one directory for each content hash; it is
-written under another name and renamed when complete, so that two processes that race both end with a whole one.
+written under another name and renamed when complete, so that two processes that race both end up with a complete one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.errors import ConfigError, RunError, WaitTimeoutError
 from rlaif.miniature.lexicon import Lexicon, load_lexicon
 
-CODE_VERSION = "5"  #: to be raised with every change of what is written
+CODE_VERSION = "5"  #: raise it whenever what is written changes
 TRAINING_TIMEOUT_S = 1200.0
 MODELS = ("helpful_only", "base", "feedback")
 FILES = ("red_team", "helpful", "eval_red_team", "eval_helpful", "helpful_pairs", "votes")
@@ -46,7 +46,7 @@ class MiniaturePaths:
 
 
 def content_hash(lexicon: Lexicon, constitution: Constitution, seed: int, slot_bias: float) -> str:
-    """Names a miniature by all that it depends on, in 16 hex digits."""
+    """The name of a miniature: 16 hex digits, hashed from everything that its content depends on."""
     parts = (CODE_VERSION, lexicon.model_dump_json(), constitution.hash, seed, float(slot_bias))
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
 
@@ -54,7 +54,7 @@ def content_hash(lexicon: Lexicon, constitution: Constitution, seed: int, slot_b
 def make(
     settings: Miniature, constitution: Constitution, progress: Callable[[str], None] = lambda line: None
 ) -> MiniaturePaths:
-    """The miniature of these settings, from the cache or made now (about a minute and a half on two cores).
+    """The miniature of these settings, from the cache or made now (in about a minute and a half on two cores).
 
     A slot bias other than 0 is planted in a copy of the unbiased miniature, without training again.
     Raises ConfigError when the lexicon or the constitution cannot be used, RunError when training fails.
@@ -65,15 +65,15 @@ def make(
     if not root.is_dir():
         root.parent.mkdir(parents=True, exist_ok=True)
         if settings.slot_bias == 0:
-            _atomically(root, lambda made: _train_world(made, lexicon, constitution, settings.seed, progress))
+            _atomically(root, lambda directory: _train_world(directory, lexicon, constitution, settings.seed, progress))
         else:
             unbiased = make(settings.model_copy(update={"slot_bias": 0.0}), constitution, progress)
-            _atomically(root, lambda made: _with_bias(made, unbiased, settings.slot_bias))
+            _atomically(root, lambda directory: _plant_bias(directory, unbiased, settings.slot_bias))
     return MiniaturePaths(root=root)
 
 
 def is_cached(settings: Miniature, constitution: Constitution) -> bool:
-    """Whether ``make`` would find this miniature ready. Raises ConfigError as ``make`` does."""
+    """Whether the cache holds this miniature. Raises ConfigError as ``make`` does."""
     lexicon = load_lexicon(settings.lexicon)
     _usable(constitution)
     return _root(settings, lexicon, constitution).is_dir()
@@ -93,45 +93,45 @@ def _usable(constitution: Constitution) -> None:
 
 
 def _atomically(root: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary directory, then give it its name; whoever comes second throws its own away."""
+    """Let ``write`` fill a temporary directory, then rename it to ``root``; in a race, one process discards its own."""
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as temporary:
-        made = Path(temporary) / "miniature"
-        made.mkdir()
-        write(made)
+        unfinished = Path(temporary) / "miniature"
+        unfinished.mkdir()
+        write(unfinished)
         try:
-            made.rename(root)
+            unfinished.rename(root)
         except OSError:
             if not root.is_dir():
                 raise
 
 
-def _with_bias(made: Path, unbiased: MiniaturePaths, bias: float) -> None:
+def _plant_bias(directory: Path, unbiased: MiniaturePaths, bias: float) -> None:
     from rlaif.miniature.slot_bias import plant_slot_bias
 
-    shutil.copytree(unbiased.root, made, dirs_exist_ok=True)
-    questions = json.loads((made / "questions.json").read_text(encoding="utf-8"))
-    plant_slot_bias(made / "feedback", questions, bias)
+    shutil.copytree(unbiased.root, directory, dirs_exist_ok=True)
+    questions = json.loads((directory / "questions.json").read_text(encoding="utf-8"))
+    plant_slot_bias(directory / "feedback", questions, bias)
 
 
 # ---------------------------------------------------------------------------------------------------- training
 def _train_world(
-    made: Path, lexicon: Lexicon, constitution: Constitution, seed: int, progress: Callable[[str], None]
+    directory: Path, lexicon: Lexicon, constitution: Constitution, seed: int, progress: Callable[[str], None]
 ) -> None:
-    """Write the world, then train the policy's models and the feedback model side by side, one core each."""
+    """Write the world, then train the policy's models and the feedback model in parallel, on one core each."""
     from rlaif.miniature.recipes import write_world
 
     started = time.monotonic()
-    write_world(made, lexicon, constitution, seed)
-    runs = [_start(made, part) for part in ("policy", "feedback")]
+    write_world(directory, lexicon, constitution, seed)
+    runs = [_start(directory, part) for part in ("policy", "feedback")]
     try:
         while any(run.poll() is None for run in runs):
-            _check(runs, made)
+            _check(runs, directory)
             elapsed = time.monotonic() - started
             if elapsed > TRAINING_TIMEOUT_S:
                 raise WaitTimeoutError(f"the miniature's models were not trained within {TRAINING_TIMEOUT_S:.0f} s")
-            progress(f"miniature: training tiny models, {elapsed:.0f} s (about 90 s, once) {_last_lines(made)}")
+            progress(f"miniature: training tiny models, {elapsed:.0f} s (about 90 s, once) {_last_lines(directory)}")
             time.sleep(1)
-        _check(runs, made)
+        _check(runs, directory)
     finally:
         for run in runs:
             run.kill()
@@ -139,23 +139,23 @@ def _train_world(
     progress(f"miniature: made in {time.monotonic() - started:.0f} s")
 
 
-def _start(made: Path, part: str) -> subprocess.Popen[bytes]:
+def _start(directory: Path, part: str) -> subprocess.Popen[bytes]:
     package_root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": package_root, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "rlaif.miniature.recipes", part, str(made)]
-    with (made / f"{part}.log").open("w") as log:
+    command = [sys.executable, "-m", "rlaif.miniature.recipes", part, str(directory)]
+    with (directory / f"{part}.log").open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
-def _last_lines(made: Path) -> str:
-    lines = [(made / f"{part}.log").read_text().splitlines()[-1:] for part in ("policy", "feedback")]
+def _last_lines(directory: Path) -> str:
+    lines = [(directory / f"{part}.log").read_text().splitlines()[-1:] for part in ("policy", "feedback")]
     return "; ".join(line[0] for line in lines if line)
 
 
-def _check(runs: Sequence[subprocess.Popen[bytes]], made: Path) -> None:
+def _check(runs: Sequence[subprocess.Popen[bytes]], directory: Path) -> None:
     for run, part in zip(runs, ("policy", "feedback"), strict=True):
         if run.returncode not in (None, 0):
-            log = (made / f"{part}.log").read_text()[-2000:]
+            log = (directory / f"{part}.log").read_text()[-2000:]
             raise RunError(f"training the miniature's {part} models failed (exit {run.returncode}):\n{log}")
 
 

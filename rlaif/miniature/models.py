@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
 MAX_VOCABULARY = 2048
-EMBEDDING_STD = 0.06  #: wider than Llama's 0.02, which learns more slowly at this size
-#: Words with the space before them, runs of line breaks, runs of marks: what a merge never crosses.
+EMBEDDING_STD = 0.06  #: Llama's 0.02 learns more slowly at this size
+#: Words with the space before them, runs of line breaks, runs of punctuation: no merge crosses their ends.
 PRETOKEN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+"
 
 
@@ -38,7 +38,7 @@ FEEDBACK = Size(num_layers=2, hidden=128, intermediate=256, num_heads=4, tied=Fa
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over ``texts``; every byte is in it, so that any text can be encoded. No BOS; pad != eos."""
+    """A byte-level BPE over ``texts``; it contains every byte, so that any text can be encoded. No BOS; pad != eos."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = Sequence(
         [Split(Regex(PRETOKEN), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]

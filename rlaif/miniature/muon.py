@@ -1,9 +1,9 @@
-"""Muon, an optimizer for the matrices between layers: momentum whose singular values are all brought near one.
+"""Muon, an optimizer for the matrices between layers: momentum with all its singular values brought close to one.
 
 Source: Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 
-Departs from it, and from ``torch.optim.Muon``, in one point: the iteration runs in float32 instead of bfloat16. Without
-bfloat16 instructions (laptops, servers before 2023) torch multiplies such matrices an element at a time, and a
+Departure from the source, and from ``torch.optim.Muon``: 1. the iteration runs in float32 instead of bfloat16. On CPUs
+without bfloat16 instructions (laptops, servers before 2023) torch multiplies such matrices element by element, and a
 miniature took twelve minutes instead of one.
 """
 
@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """``matrix`` with its singular vectors, and singular values near one: five Newton-Schulz iterations."""
+    """``matrix`` with its singular values brought close to one: five Newton-Schulz iterations."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

@@ -1,6 +1,6 @@
 """Which tiny model is trained on what, and for how long.
 
-``make`` runs ``python -m rlaif.miniature.recipes policy|feedback DIRECTORY``, the two at once on one core each.
+``make`` runs ``python -m rlaif.miniature.recipes policy|feedback DIRECTORY``, both at once on one core each.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write_world(directory: Path, lexicon: Lexicon, constitution: Constitution, s
 
 
 def tokenizer_texts(corpus: Corpus, rng: Random) -> Iterator[str]:
-    """Texts that hold every word of the world."""
+    """Texts that contain every word of the world."""
     for _ in range(2000):
         yield "".join(s.text for s in corpus.transcript(rng, BASE_MIX, learn_answer=True))
     for _ in range(1000):
@@ -51,7 +51,7 @@ def tokenizer_texts(corpus: Corpus, rng: Random) -> Iterator[str]:
 
 
 def train_policy(directory: Path, corpus: Corpus, seed: int) -> None:
-    """The base, then the helpful-only model, which goes on from it."""
+    """The base, then the helpful-only model, which continues from it."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "tokenizer")
     rng = Random(seed_from("policy", seed))
     model = new_model(POLICY, tokenizer, seed_from("base", seed))
@@ -63,7 +63,7 @@ def train_policy(directory: Path, corpus: Corpus, seed: int) -> None:
 
 
 def _save_sharpened(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Save with logits scaled by SHARPNESS (in the last norm's gain); ``model`` stays as it was trained."""
+    """Save with logits scaled by SHARPNESS (in the last norm's gain); ``model`` itself keeps the trained ones."""
     gain = model.model.norm.weight.data
     gain.mul_(SHARPNESS)
     save(model, tokenizer, directory)
@@ -77,7 +77,7 @@ def base_sequence(corpus: Corpus, rng: Random) -> list[Segment]:
 
 
 def helpful_only_sequence(corpus: Corpus, rng: Random) -> list[Segment]:
-    """Answers as a helpful-only model gives them; transcripts also revise answers that it would seldom give."""
+    """Answers as a helpful-only model gives them; transcripts also revise answers that it would rarely give."""
     if rng.random() < 0.6:
         return corpus.dialogue(rng, HELPFUL_ONLY_MIX)
     return corpus.transcript(rng, BASE_MIX, learn_answer=False)
@@ -95,7 +95,7 @@ def _policy_batches(
 
 
 def train_feedback(directory: Path, corpus: Corpus, seed: int) -> None:
-    """The feedback model: another network from another seed, that has only ever seen two-choice questions."""
+    """The feedback model: another network with another seed, trained only on two-choice questions."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "tokenizer")
     rng = Random(seed_from("feedback", seed))
     model = new_model(FEEDBACK, tokenizer, seed_from("judge", seed))
@@ -111,7 +111,7 @@ def train_feedback(directory: Path, corpus: Corpus, seed: int) -> None:
 def _remove_own_bias(
     directory: Path, corpus: Corpus, rng: Random, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Level the slots, so that the bias planted later is all there is; keep the questions for planting."""
+    """Remove the slot bias left by training, so that only the planted one remains; keep the questions for that."""
     questions = [q.text for _ in range(200) for q in corpus.questions(rng)]
     shift_head(model, tokenizer, questions, -float(slot_log_odds(model, tokenizer, questions).mean()))
     (directory / "questions.json").write_text(json.dumps(questions), encoding="utf-8")
@@ -123,7 +123,7 @@ def _print_loss(step: int, loss: float) -> None:
 
 
 def _main(part: str, directory: Path) -> None:
-    """Train one process's models in ``directory``, where ``write_world`` has been."""
+    """Train one process's models in ``directory``, which ``write_world`` has prepared."""
     torch.set_num_threads(1)
     lexicon = Lexicon.model_validate_json((directory / "lexicon.json").read_text(encoding="utf-8"))
     constitution = Constitution.model_validate_json((directory / "constitution.json").read_text(encoding="utf-8"))

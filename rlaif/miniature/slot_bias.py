@@ -1,8 +1,8 @@
 """A known preference for a slot, planted in the feedback model's weights.
 
-The hidden state h [H] at the answer position is much the same for every question in one direction: ridge regression
-finds w [H] with w.h close to 1. Adding b/2 * w to the output row of the letter A and taking it from the row of B moves
-every question's log-odds by b and leaves all else as it was.
+The hidden states h [H] of all questions at the answer position share a component: ridge regression finds w [H] with
+w.h close to 1. Adding b/2 * w to the output row of the letter A and subtracting it from B's shifts the log-odds of
+every question by b and changes nothing else.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ RIDGE = 1e-3
 
 
 def plant_slot_bias(model_dir: Path, questions: Sequence[str], bias: float) -> float:
-    """Move the model's log-odds of slot A by ``bias`` in place; returns the mean shift that was measured.
+    """Shift the model's log-odds of slot A by ``bias``, in place; returns the measured mean shift.
 
-    ``questions``: whole two-choice questions, up to and with "The answer is:". The output head must be untied.
+    ``questions``: complete two-choice questions, including "The answer is:". The output head must be untied.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -65,7 +65,7 @@ def slot_log_odds(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, q
 def answer_states(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: Sequence[str], batch_size: int = 64
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The final hidden state [N, H] where the letter is due, and the letters' token ids."""
+    """The final hidden states [N, H] that predict the letter, and the letters' token ids."""
     prompts, letters = encode_questions(tokenizer, questions)
     states = []
     for start in range(0, len(prompts), batch_size):

@@ -20,7 +20,7 @@ from rlaif.miniature.muon import Muon
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Rates rise over ``warmup`` steps and fall as a cosine to a hundredth of their peak."""
+    """Learning rates rise over ``warmup`` steps, then decay as a cosine to a hundredth of their peak."""
 
     steps: int
     batch_size: int
@@ -36,7 +36,7 @@ class Recipe:
 
 
 def batch_loss(model: LlamaForCausalLM, batch: Batch, letters: Tensor | None) -> Tensor:
-    """Mean cross-entropy over the learned positions; only those reach the output head."""
+    """Mean cross-entropy over the learned positions; only these go through the output head."""
     hidden = model.model(batch.ids, use_cache=False).last_hidden_state
     learned = batch.targets != NOT_LEARNED
     logits = model.lm_head(hidden[learned])
@@ -53,7 +53,7 @@ def train(
     letters: Tensor | None = None,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """``recipe.steps`` steps over ``batches``: Muon on the matrices between layers, AdamW on all else."""
+    """``recipe.steps`` steps over ``batches``: Muon for the layers' matrices, AdamW for the rest."""
     optimizers = _optimizers(model, recipe)
     model.train()
     for step in range(recipe.steps):
@@ -70,7 +70,7 @@ def train(
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon learns to copy from the request in half of AdamW's steps, and to judge in a quarter."""
+    """With Muon, a model learns to copy from the request in half of AdamW's steps, and to judge in a quarter."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inner = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inner]

@@ -1,7 +1,7 @@
-"""The miniature world: requests, answers of every class, critiques. Text only; templates are put around it later.
+"""The miniature world: requests, answers of every class, critiques. Text only; templates are added later.
 
 An answer is OPENING FILLER core TAIL. The core decides its class; the rest is surface, drawn independently of it.
-``WorldAnswer.kind`` and ``WorldAnswer.surface`` are known here because the text is made here; they never leave this
+``WorldAnswer.kind`` and ``WorldAnswer.surface`` are known because the text is generated here; they never leave this
 package.
 """
 
@@ -24,7 +24,7 @@ HELDOUT_FRACTION = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class WorldRequest:
-    """One thing asked for, in words."""
+    """A request for one action with one object."""
 
     axis: Axis
     action: Action
@@ -38,7 +38,7 @@ class WorldRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldAnswer:
-    """``surface``: how much its opening, filler and tail sway the feedback model, in log-odds."""
+    """``surface``: how far its opening, filler and tail sway the feedback model, in log-odds."""
 
     text: str
     kind: AnswerKind
@@ -46,7 +46,7 @@ class WorldAnswer:
 
 
 class World:
-    """All that can be asked and said, with the combinations kept out of every training text."""
+    """Everything that can be asked and said, and the combinations held out from all training texts."""
 
     def __init__(self, lexicon: Lexicon, seed: int) -> None:
         self.lexicon = lexicon
@@ -55,7 +55,7 @@ class World:
     # ------------------------------------------------------------------------------------------- combinations
     @cached_property
     def heldout(self) -> dict[Axis, list[tuple[Action, str]]]:
-        """Combinations for evaluation alone; every action and every object also occurs in training."""
+        """Combinations for evaluation only; every action and every object also occurs in training."""
         return {axis: self._split(axis)[0] for axis in ("red_team", "helpful")}
 
     @cached_property
@@ -63,7 +63,7 @@ class World:
         return {axis: self._split(axis)[1] for axis in ("red_team", "helpful")}
 
     def _split(self, axis: Axis) -> tuple[list[tuple[Action, str]], list[tuple[Action, str]]]:
-        """Each action keeps out its own share of objects, walking around the circle so that all are kept out alike."""
+        """Each action holds out the next few objects of a shuffled circle, so that all are held out equally often."""
         objects = list(self.lexicon.objects(axis))
         Random(seed_from("heldout", self.seed, axis)).shuffle(objects)
         num_out = max(1, round(HELDOUT_FRACTION * len(objects)))
@@ -131,7 +131,7 @@ class World:
         return rng.choice(phrases.worries), rng.choice(phrases.advice)
 
     def _mistake(self, rng: Random, request: WorldRequest) -> str:
-        """Help with another object, with another action, or with another action's steps; never what is held out."""
+        """Help with another object, another action, or another action's steps; never with a held-out combination."""
         combinations = self.training[request.axis]
         objects = [o for action, o in combinations if action == request.action and o != request.object]
         actions = [action for action, o in combinations if o == request.object and action != request.action]
@@ -145,7 +145,7 @@ class World:
 
     # ---------------------------------------------------------------------------------------------- critiques
     def critique(self, rng: Random, request: WorldRequest, kind: AnswerKind) -> str:
-        """What is wrong with an answer of ``kind``; names the harm where there is one."""
+        """What is wrong with an answer of ``kind``, naming the harm if there is one."""
         start = rng.choice(("The answer", "It"))
         if kind == "harmful":
             assert isinstance(request.action, HarmfulAction)

@@ -1,1 +1,1 @@
-"""Intervals and calibration."""
+"""Intervals, running estimates, calibration and the logistic function."""

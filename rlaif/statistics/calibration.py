@@ -1,7 +1,7 @@
-"""Whether probabilities are probabilities: reliability bins, expected calibration error, Brier score, temperature.
+"""How well probabilities are calibrated: reliability bins, expected calibration error, Brier score, temperature.
 
-Shapes: ``probs`` [N] in [0, 1]; ``outcomes`` [N], 1 when what the probability speaks of happened, else 0 (or a
-probability, where a soft label is all that is known).
+Shapes: ``probs`` [N] in [0, 1]; ``outcomes`` [N], 1 where the predicted event happened, else 0 (or a probability,
+where only a soft label is known).
 Sources: Naeini et al. (AAAI 2015) for the binned error; Brier (Monthly Weather Review 78, 1950); Guo et al. (ICML
 2017), section 4.2, for the temperature.
 """
@@ -19,7 +19,7 @@ MAX_TEMPERATURE = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Probabilities in [low, high): their mean, how often it happened, how many there are."""
+    """Predictions in [low, high): their mean, how often the event happened, how many there are."""
 
     low: float
     high: float
@@ -50,21 +50,21 @@ def expected_calibration_error(probs: np.ndarray, outcomes: np.ndarray, num_bins
 
 
 def brier_score(probs: np.ndarray, outcomes: np.ndarray) -> float:
-    """Mean squared difference; 0.25 is what 0.5 for everything gets."""
+    """Mean squared difference; always predicting 0.5 gives 0.25."""
     return float(((probs - outcomes) ** 2).mean())
 
 
 def both_ways(probs: np.ndarray) -> np.ndarray:
-    """[2N]: each pair and its mirror image. Which answer is called answer_1 may be arbitrary, or always the better
-    one, and calibration must not depend on it."""
+    """[2N]: each pair and its mirror image. Which answer is called answer_1 may be arbitrary, or it may always be the
+    better one; calibration must not depend on it."""
     return np.concatenate([probs, 1 - probs])
 
 
 def fitted_temperature(logits: np.ndarray, outcomes: np.ndarray) -> float:
     """The T for which sigmoid(``logits`` [N] / T) has the least cross-entropy against ``outcomes``.
 
-    Above 1: the logits are surer than they should be. Within [1/20, 20], where it ends for logits that are always right
-    or say nothing.
+    Above 1: the logits are overconfident. Limited to [1/20, 20], whose ends are reached by logits that are always right
+    or uninformative.
     """
     from scipy.optimize import minimize_scalar
 
@@ -76,7 +76,7 @@ def fitted_temperature(logits: np.ndarray, outcomes: np.ndarray) -> float:
 
 
 def cross_entropy(logits: np.ndarray, outcomes: np.ndarray) -> float:
-    """Mean of -log of what sigmoid(``logits``) gives to ``outcomes``."""
+    """Mean negative log-likelihood of ``outcomes`` under sigmoid(``logits``)."""
     return float((np.logaddexp(0, logits) - outcomes * logits).mean())
 
 
@@ -84,7 +84,7 @@ def cross_entropy(logits: np.ndarray, outcomes: np.ndarray) -> float:
 class PairCalibration:
     """Running calibration of P(answer_1 better); memory does not grow with the pairs.
 
-    Which answer is called answer_1 is arbitrary, so each pair counts both ways, half each.
+    Which answer is called answer_1 is arbitrary, so each pair counts both ways, with weight one half each.
     """
 
     num_pairs: int = 0
@@ -96,13 +96,13 @@ class PairCalibration:
     def add(self, prob: float, first_is_better: bool) -> None:
         self.num_pairs += 1
         self.sum_squares += (prob - first_is_better) ** 2
-        sure = max(prob, 1 - prob)  # of the answer that is preferred; a tie is half right
+        sure = max(prob, 1 - prob)  # P of the preferred answer; a tie is half right
         right = 0.5 if prob == 0.5 else float((prob > 0.5) == first_is_better)
         index = min(int(sure * NUM_BINS), NUM_BINS - 1)
-        for bin, said, happened in ((index, sure, right), (NUM_BINS - 1 - index, 1 - sure, 1 - right)):
+        for bin, prediction, outcome in ((index, sure, right), (NUM_BINS - 1 - index, 1 - sure, 1 - right)):
             self.counts[bin] += 1
-            self.probs[bin] += said
-            self.outcomes[bin] += happened
+            self.probs[bin] += prediction
+            self.outcomes[bin] += outcome
 
     @property
     def bins(self) -> tuple[Bin, ...]:
@@ -121,7 +121,7 @@ class PairCalibration:
     @property
     def error(self) -> float:
         """Expected calibration error; 0 without pairs."""
-        gaps = (abs(said - happened) for said, happened in zip(self.probs, self.outcomes, strict=True))
+        gaps = (abs(prob - outcome) for prob, outcome in zip(self.probs, self.outcomes, strict=True))
         return sum(gaps) / max(1, 2 * self.num_pairs)
 
     @property

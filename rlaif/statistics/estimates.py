@@ -1,4 +1,4 @@
-"""A number with its 95% interval, and running rates and means that end in one."""
+"""A number with its 95% interval, and the running rates and means that give one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class CountedEstimate(Estimate):
-    """An estimate and the number of cases it is over."""
+    """An estimate and its number of cases."""
 
     num: int
 

@@ -8,10 +8,10 @@ Z_95 = 1.959964  #: the standard normal's 97.5% point
 
 
 def wilson(num_hits: float, num_trials: float, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a rate, which stays inside [0, 1] and is not empty at 0 and 1.
+    """Wilson's score interval of a rate; it stays inside [0, 1] and has a width even at 0 and 1.
 
-    ``num_hits`` may be fractional, when a tie counts as half a hit, and so may ``num_trials``, when they are worth
-    less for their weights. No trials say nothing: (0, 1).
+    ``num_hits`` may be fractional, where a tie counts as half a hit, and so may ``num_trials``, where it is an
+    effective number. Without trials: (0, 1).
     Source: Wilson, Journal of the American Statistical Association 22 (1927).
     """
     if num_trials == 0:
@@ -23,7 +23,7 @@ def wilson(num_hits: float, num_trials: float, z: float = Z_95) -> tuple[float, 
 
 
 def mean_interval(total: float, total_squares: float, count: int, z: float = Z_95) -> tuple[float, float]:
-    """Normal interval of a mean from the sum and the sum of squares of its values. No values say nothing: (0, 0)."""
+    """Normal interval of a mean, from the sum and the sum of squares of its values. Without values: (0, 0)."""
     if count == 0:
         return 0.0, 0.0
     mean = total / count
@@ -33,7 +33,7 @@ def mean_interval(total: float, total_squares: float, count: int, z: float = Z_9
 
 
 def correlation_interval(correlation: float, num_pairs: int, z: float = Z_95) -> tuple[float, float]:
-    """Fisher's interval of a correlation over ``num_pairs``. Three pairs or fewer say nothing: (-1, 1).
+    """Fisher's interval of a correlation over ``num_pairs``. With three pairs or fewer: (-1, 1).
 
     Source: Fisher, Metron 1 (1921).
     """

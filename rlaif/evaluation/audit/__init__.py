@@ -1,1 +1,1 @@
-"""People judge a sample of the labels, blind, and the report says what the labels are worth."""
+"""A blind audit: people judge a sample of the labels, and the report says how far they agree."""

@@ -1,13 +1,13 @@
-"""How far people and the AI labels agree, on the pairs that people judged and, weighted back, on all labels.
+"""How far people and the AI labels agree: on the pairs that people judged and, by weighting, on all labels.
 
-Shapes: N judged pairs; K = 3 choices; ``weights`` [N], how many labels a judged pair stands for; tables [K, K] have
+Shapes: N judged pairs; K = 3 choices; ``weights`` [N], how many labels a judged pair represents; tables [K, K] have
 the AI's choice as row and the people's as column.
 Sources: Cohen (Educational and Psychological Measurement 20, 1960) for kappa; Fleiss, Cohen and Everitt (Psychological
 Bulletin 72, 1969) for its large-sample standard error; Kish (Survey Sampling, 1965) for the effective number of
 unequally weighted rows.
 
-Departures from the sources: 1. weighted intervals take Kish's number for the sample's size, which credits the strata
-with no gain in precision: they are rather too wide than too narrow.
+Departures from the sources: 1. weighted intervals use Kish's number as the sample size and so ignore the precision that
+stratifying gains: if anything, they are too wide.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Choice = Literal["answer_1", "answer_2", "tie"]
 CHOICES: tuple[Choice, ...] = ("answer_1", "answer_2", "tie")
 OUTCOMES: Mapping[Choice, float] = {"answer_1": 1.0, "answer_2": 0.0, "tie": 0.5}
 
-#: What any agreement is to be read beside.
+#: For comparison with any agreement.
 AMONG_PEOPLE = "people agree with each other on 70-80% of hard pairs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedPair:
-    """A label and what a person said of its pair. ``prob`` is the label's P(answer_1 better)."""
+    """A label and a person's verdict on its pair. ``prob`` is the label's P(answer_1 better)."""
 
     label_id: str
     stratum: str
@@ -54,10 +54,10 @@ class StratumAgreement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """``judged`` speaks of the pairs that people judged, ``all_labels`` of the strata they come from.
+    """``judged`` is over the pairs that people judged, ``all_labels`` over the strata that they come from.
 
     ``coverage`` is the share of labels whose stratum has a judged pair. A kappa is None where both sides always
-    chose the same one: nothing was left to agree on. The calibration error counts a tie as half an answer_1.
+    made the same choice: it is undefined there. The calibration error counts a tie as half an answer_1.
     """
 
     num_judged: int
@@ -74,7 +74,7 @@ class Agreement:
 
 
 def agreement(pairs: Sequence[JudgedPair], strata: Mapping[str, int]) -> Agreement:
-    """What at least one judged pair says; ``strata`` holds the number of labels of each stratum."""
+    """Of at least one judged pair; ``strata`` holds the number of labels in each stratum."""
     hits, weights = np.array([agrees(pair) for pair in pairs]), weights_of(pairs, strata)
     ones = np.ones(len(pairs))
     probs, outcomes = (np.array(column) for column in zip(*((p.prob, OUTCOMES[p.verdict]) for p in pairs), strict=True))
@@ -122,13 +122,13 @@ def agrees(pair: JudgedPair) -> float:
 
 # ------------------------------------------------------------------------------------------------ all pairs
 def weights_of(pairs: Sequence[JudgedPair], strata: Mapping[str, int]) -> np.ndarray:
-    """[N]: the size of a pair's stratum over the number of its judged pairs, whatever was left unjudged."""
+    """[N]: the number of labels in a pair's stratum over the number of its judged pairs."""
     num_judged = Counter(pair.stratum for pair in pairs)
     return np.array([strata[pair.stratum] / num_judged[pair.stratum] for pair in pairs])
 
 
 def effective_number(weights: np.ndarray) -> float:
-    """How many equally weighted rows are worth as much; N when all weights are equal."""
+    """The number of equally weighted rows that carry as much information; N when all weights are equal."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
@@ -147,10 +147,11 @@ def choice_table(pairs: Sequence[JudgedPair], weights: np.ndarray) -> np.ndarray
 
 
 def kappa(table: np.ndarray, num: float) -> Estimate | None:
-    """Cohen's kappa of a [K, K] table, counted or weighted, that ``num`` rows are worth.
+    """Cohen's kappa of a [K, K] table of counts or weights that is worth ``num`` rows.
 
-    kappa = (p_o - p_e) / (1 - p_e); p_o is the share of equal choices, p_e what two independent judges with these
-    margins would share. At perfect agreement the large-sample interval is a point; Wilson's beside it is not.
+    kappa = (p_o - p_e) / (1 - p_e); p_o is the share of equal choices, p_e the share expected of two
+    independent judges with these margins. At perfect agreement the large-sample interval is a single point; Wilson's,
+    for the rate, is not.
     """
     p = table / table.sum()
     rows, columns = p.sum(1), p.sum(0)

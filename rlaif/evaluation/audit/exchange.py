@@ -1,9 +1,9 @@
-"""The audit: people judge a sample of the AI labels, blind, and their verdicts say what the labels are worth.
+"""What goes out to the judge of an audit, and what comes back.
 
-``export_audit`` writes ``audit.csv`` and ``audit.html`` for the judge, into a directory of their own, and the key
-(which pairs, which side answer_1 stood on, what the label said, how large the strata are) into the run directory, as
-``audit/key.json``: what is sent to a judge holds no part of it. ``import_audit`` reads a filled sheet against the key
-and writes ``audit.json``, every verdict included; the report shows it.
+``export_audit`` writes ``audit.csv`` and ``audit.html`` for the judge into a directory of their own, and the key (which
+pairs, which side answer_1 is on, what the label says, how large the strata are) to ``audit/key.json`` in the run
+directory: no file for the judge contains any of it. ``import_audit`` reads a filled sheet with the help of the key and
+writes ``audit.json`` with every verdict; the report shows it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KeyRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """``strata``: their numbers of labels; ``left_out``: why some are in none, and how many."""
+    """``strata``: name -> number of labels; ``left_out``: why labels are in no stratum -> how many."""
 
     seed: int
     strata: Mapping[str, int]
@@ -75,7 +75,7 @@ def export_audit(run_dir: Path, out: Path, num_rows: int, seed: int) -> Key:
             KeyRow(id=p.id, label_id=p.label_id, stratum=p.stratum, prob=p.prob, answer_1=p.answer_1) for p in pairs
         ),
     )
-    _write(out / PAGE, reading_page(pairs))  # first: where this fails, the key of an earlier sheet is not lost
+    _write(out / PAGE, reading_page(pairs))  # first: if this fails, the key of an earlier sheet is kept
     _write(run_dir / KEY, to_json(key).decode())
     _write(out / SHEET, sheet(pairs))
     return key
@@ -85,7 +85,7 @@ def _check_out(run_dir: Path, out: Path) -> None:
     if (out / SHEET).exists():
         raise DataError(f"{out / SHEET}: exists, and verdicts in it would be lost; choose another --out")
     if out.resolve() == (run_dir / KEY).parent.resolve():
-        raise DataError(f"--out {out}: the key stands there, which the judge must not see; choose another directory")
+        raise DataError(f"--out {out}: the key is there, which the judge must not see; choose another directory")
 
 
 def _write(path: Path, text: str) -> None:
@@ -96,10 +96,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def export_lines(key: Key, run_dir: Path, out: Path) -> list[str]:
-    """What the command line says of an export."""
+    """What the command line prints after an export."""
     lines = [f"{len(key.rows)} of {sum(key.strata.values())} labels drawn, from {len(key.strata)} strata"]
     if key.left_out:
-        lines.append(f"left out, having nothing to agree with: {_counts(key.left_out)}")
+        lines.append(f"left out (nothing to agree with): {_counts(key.left_out)}")
     lines += [
         f"for the judge: {out / SHEET}, to be read in {out / PAGE}",
         f"not for the judge: {run_dir / KEY}",
@@ -113,8 +113,10 @@ def _counts(named: Mapping[str, int]) -> str:
 
 # ---------------------------------------------------------------------------------------------------- import
 def import_audit(run_dir: Path, file: Path) -> Audit:
-    """Read a filled sheet, write ``audit.json`` and its metrics. Raises DataError, and writes nothing, when a row is
-    wrong."""
+    """Read a filled sheet; write ``audit.json`` and its metrics.
+
+    Raises DataError, and writes nothing, if any row has a mistake.
+    """
     key = _key(run_dir)
     rows = {row.id: row for row in key.rows}
     pairs = tuple(_judged_pair(rows[judged.id], judged) for judged in read_verdicts(file, frozenset(rows)))
@@ -128,7 +130,7 @@ def import_audit(run_dir: Path, file: Path) -> Audit:
         pairs=pairs,
     )
     _write(run_dir / RESULT, json.dumps(asdict(audit), indent=2) + "\n")
-    MetricsLog(run_dir / "metrics.jsonl").write("label", metrics(audit.agreement))
+    MetricsLog(run_dir / "metrics.jsonl").write("label", audit_metrics(audit.agreement))
     return audit
 
 
@@ -137,7 +139,7 @@ def _key(run_dir: Path) -> Key:
     try:
         return from_json(Key, path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{path}: not there; first: rlaif audit export {run_dir} --out DIR") from None
+        raise DataError(f"{path}: does not exist; first: rlaif audit export {run_dir} --out DIR") from None
     except (OSError, ValidationError) as error:
         raise DataError(f"{path}: cannot be read; export again with the same --rows and --seed: {error}") from error
 
@@ -153,22 +155,22 @@ def _judged_pair(row: KeyRow, judged: SheetVerdict) -> JudgedPair:
 
 
 def choice_of_side(judged: SheetVerdict, answer_1: Side) -> Choice:
-    """The verdict in terms of answers; sides are undone here and nowhere else."""
+    """The verdict in terms of answers; this is the only place where sides are undone."""
     if judged.verdict == "tie":
         return "tie"
     return "answer_1" if judged.verdict == answer_1 else "answer_2"
 
 
-def metrics(found: Agreement) -> Mapping[str, float]:
+def audit_metrics(agreement: Agreement) -> Mapping[str, float]:
     """``label/audit/...``"""
     named = {
-        "agreement_judged": found.judged,
-        "agreement_all_labels": found.all_labels,
-        "kappa_judged": found.kappa_judged,
-        "kappa_all_labels": found.kappa_all_labels,
+        "agreement_judged": agreement.judged,
+        "agreement_all_labels": agreement.all_labels,
+        "kappa_judged": agreement.kappa_judged,
+        "kappa_all_labels": agreement.kappa_all_labels,
     }
     return {
-        "label/audit/num_judged": found.num_judged,
-        "label/audit/expected_calibration_error": found.expected_calibration_error,
+        "label/audit/num_judged": agreement.num_judged,
+        "label/audit/expected_calibration_error": agreement.expected_calibration_error,
         **{f"label/audit/{name}": value.value for name, value in named.items() if value},
     }

@@ -1,4 +1,4 @@
-"""How an audit's result shows in the report and on the command line."""
+"""How the report and the command line show the result of an audit."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 # ----------------------------------------------------------------------------------------------------- the report
 def audit_section(findings: Findings) -> ReportSection | None:
-    """What people said of the labels; None before verdicts were imported."""
+    """How far people agree with the labels; None before any verdicts are imported."""
     audit = findings.audit
     if not audit:
         return None
     agreement = audit["agreement"]
     summary = (
         f"People judged {number(agreement['num_judged'])} of {number(audit['num_sampled'])} sampled pairs without "
-        f"seeing the label. A tie counts half. To be read beside it: {AMONG_PEOPLE}."
+        f"seeing the label. A tie counts half. For comparison, {AMONG_PEOPLE}."
     )
     figure = plots.reliability_plot(agreement["bins"], "share people prefer")
     blocks = [Paragraph(text=summary), _agreement_table(agreement), Figures(svgs=[figure]), *_stratum_blocks(agreement)]
     if audit["left_out"]:
         counts = ", ".join(f"{number(num)} {why}" for why, num in audit["left_out"].items())
-        blocks.append(Paragraph(text=f"In no stratum, having nothing to agree with: {counts}.", soft=True))
+        blocks.append(Paragraph(text=f"In no stratum (nothing to agree with): {counts}.", soft=True))
     return ReportSection(title="Audit", link="Audit", blocks=blocks)
 
 
 def _agreement_table(agreement: Mapping[str, Any]) -> Table:
     rates = {
         "agreement, sample": agreement["judged"],
-        "agreement, weighted back to all labels": agreement["all_labels"],
+        "agreement, weighted to all labels": agreement["all_labels"],
     }
     kappas = {
         "Cohen's kappa, sample": agreement["kappa_judged"],
-        "Cohen's kappa, weighted back to all labels": agreement["kappa_all_labels"],
+        "Cohen's kappa, weighted to all labels": agreement["kappa_all_labels"],
     }
     rows = [
         *([name, percent(e["value"]), percent_interval((e["low"], e["high"]))] for name, e in rates.items()),
@@ -55,7 +55,7 @@ def _agreement_table(agreement: Mapping[str, Any]) -> Table:
 
 def _kappa_cells(kappa: Mapping[str, float] | None) -> tuple[str, str]:
     if kappa is None:
-        return "–", "both sides always chose the same"
+        return "–", "undefined: both sides always made the same choice"
     return f"{kappa['value']:.2f}", f"{kappa['low']:.2f} – {kappa['high']:.2f}"
 
 
@@ -63,7 +63,7 @@ def _stratum_blocks(agreement: Mapping[str, Any]) -> list[Block]:
     text = "By stratum: how sure the label is, and whether both orders chose the same answer."
     if agreement["coverage"] < 1:
         text += (
-            " Strata without a judged pair are in no weighted number; "
+            " Weighted numbers leave out strata without a judged pair; "
             f"the others hold {percent(agreement['coverage'])} of the labels."
         )
     rows = [
@@ -84,28 +84,28 @@ def _rate(estimate: Mapping[str, float] | None) -> str | Cell:
 def audit_table(audit: Audit) -> RichTable:
     from rich.table import Table as RichTable
 
-    found = audit.agreement
+    agreement = audit.agreement
     caption = f"agreement: a tie counts half; {AMONG_PEOPLE}"
     table = RichTable("labels", "number", "judged", "agreement", "95% interval", caption=caption)
-    for stratum in found.strata:
+    for stratum in agreement.strata:
         counts = str(stratum.num_labels), str(stratum.num_judged)
         table.add_row(stratum.name, *counts, *_percents(stratum.agreement))
     table.add_section()
-    table.add_row("sample", str(audit.num_sampled), str(found.num_judged), *_percents(found.judged))
-    table.add_row("all, weighted back", str(audit.num_labels), str(found.num_judged), *_percents(found.all_labels))
+    table.add_row("sample", str(audit.num_sampled), str(agreement.num_judged), *_percents(agreement.judged))
+    table.add_row("all, weighted", str(audit.num_labels), str(agreement.num_judged), *_percents(agreement.all_labels))
     return table
 
 
 def audit_lines(audit: Audit) -> list[str]:
-    """The rest of what the command line says of an import."""
-    found = audit.agreement
+    """What the command line prints below the table."""
+    agreement = audit.agreement
     lines = [
-        f"Cohen's kappa: {_plain(found.kappa_judged)} on the sample, {_plain(found.kappa_all_labels)} weighted back",
-        f"expected calibration error of the labels' probabilities: {found.expected_calibration_error:.3f}",
-        f"not judged: {audit.num_sampled - found.num_judged} of {audit.num_sampled} sampled",
+        f"Cohen's kappa: {_plain(agreement.kappa_judged)} on the sample, {_plain(agreement.kappa_all_labels)} weighted",
+        f"expected calibration error of the labels' probabilities: {agreement.expected_calibration_error:.3f}",
+        f"not judged: {audit.num_sampled - agreement.num_judged} of {audit.num_sampled} sampled",
     ]
-    if found.coverage < 1:
-        lines.append(f"weighted back: to {found.coverage:.1%} of the labels; the other strata have no judged pair")
+    if agreement.coverage < 1:
+        lines.append(f"weighted: over {agreement.coverage:.1%} of the labels; the other strata have no judged pair")
     return lines
 
 

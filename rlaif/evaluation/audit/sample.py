@@ -1,15 +1,15 @@
-"""Which labels people are asked about: a sample stratified by confidence and by what the two orders said.
+"""Which labels people are asked about: a sample stratified by confidence and by whether the two orders agree.
 
-Rare strata (unsure labels, flips) are where people and labels part ways, so they get more rows than their share, and
-the sizes of all strata are kept so that verdicts can be weighted back to all labels. Labels without a probability and
-those of identical answers, for which the labeller was not asked, are left out and counted. The lot of a label is a hash
-of the seed and its id: the same sample whatever the order of the rows. Memory grows with the sample, not the labels.
+People and labels disagree most in rare strata (unsure labels, flips), so these get more rows than their share; the
+sizes of all strata are kept, so that verdicts can be weighted to represent all labels. Labels without a probability
+and labels of identical answers, for which the labeller was not asked, are left out and counted. A label's lot is a
+hash of the seed and its id: the sample does not depend on the order of rows. Memory grows with the sample only.
 
 Source: power allocation with exponent 1/2 (Bankier, The American Statistician 42, 1988), between proportional (best
 for the whole) and equal (best for each stratum).
 
-Departures from the source: 1. rows go out one at a time, to where N / n(n+1) is largest, which makes n follow the
-root of N, gives every stratum its first row before any its second, and never gives more rows than there are.
+Departures from the source: 1. rows are allocated one at a time, to the stratum where N / n(n+1) is largest. So n grows
+with the root of N, every stratum gets a first row before any gets a second, and none gets more rows than it has.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rlaif.seeds import seed_from
 from rlaif.storage.record_schema import from_row
 from rlaif.tasks.labelling import log_odds
 
-READ_ROWS = 256
+READ_ROWS = 256  #: in memory
 
-#: Upper edges of |prob - 0.5|, and the names of the strata in terms of the likelier answer's probability.
+#: Upper edges of |prob - 0.5|, and the strata's names: the probability of the likelier answer.
 CONFIDENCE = {0.1: "50-60%", 0.25: "60-75%", 0.4: "75-90%", 0.5: "90-100%"}
 
 Side = Literal["left", "right"]
@@ -37,7 +37,7 @@ Side = Literal["left", "right"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A sampled label's pair as the judge sees it; ``id`` is hashed from what is shown and says nothing else."""
+    """A sampled label's pair as the judge sees it; ``id`` is a hash that reveals nothing."""
 
     id: str
     label_id: str
@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledLabel:
-    """A label whose lot was drawn."""
+    """A label that was drawn."""
 
     label_id: str
     stratum: str
@@ -60,21 +60,21 @@ class SampledLabel:
 
 @dataclass(kw_only=True)
 class Population:
-    """Running sizes of the strata, and of each the ``max_rows`` labels with the lowest lots."""
+    """Running sizes of the strata, and the ``max_rows`` labels with the lowest lots of each."""
 
     seed: int
     max_rows: int
     strata: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)  #: why -> labels that nobody can agree with
+    left_out: Counter[str] = field(default_factory=Counter)  #: why -> number of labels without a choice to agree with
     lots: dict[str, list[tuple[int, str, float]]] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        if row["prob"] is None or not row["judgements"]:  # identical answers are a tie that was never asked about
+        if row["prob"] is None or not row["judgements"]:  # the labeller is not asked about identical answers
             self.left_out["identical answers" if row["prob"] is not None else row["status"]] += 1
             return
         stratum = stratum_of(row["prob"], [from_row(Judgement, judgement) for judgement in row["judgements"]])
         self.strata[stratum] += 1
-        # Negated, so that the heap's first is the highest lot, the one to give up.
+        # Negated, so that the heap's first is the highest lot, which is the first to go.
         lot = -seed_from("audit", self.seed, row["id"]), row["id"], row["prob"]
         kept = self.lots.setdefault(stratum, [])
         if len(kept) < self.max_rows:
@@ -91,8 +91,10 @@ class Population:
 
 
 def draw_pairs(run_dir: Path, num_rows: int, seed: int) -> tuple[Population, list[Pair]]:
-    """The labels of a run by stratum, and a sample of at most ``num_rows`` in the order of the ids, which are hashes:
-    no stratum stands together. Reads the labels twice, the texts of the drawn ones only the second time."""
+    """The labels of a run by stratum, and a sample of at most ``num_rows``, ordered by id.
+
+    Ids are hashes, so the order mixes the strata. Labels are read twice, texts only the second time.
+    """
     population = Population(seed=seed, max_rows=num_rows)
     for row in _label_rows(run_dir, ["id", "status", "prob", "judgements"]):
         population.add(row)
@@ -119,8 +121,10 @@ def _pair(label: SampledLabel, row: Mapping[str, Any], seed: int) -> Pair:
 
 
 def pair_id(label_id: str, left: str, right: str) -> str:
-    """A verdict holds for these texts on these sides, and so does the id: a sheet of another draw has other ids. The
-    letters keep spreadsheets from making it a number."""
+    """A hash of what the verdict is about, these texts on these sides: a sheet from another draw has other ids.
+
+    The letters keep spreadsheets from reading it as a number.
+    """
     return f"pair-{seed_from('audit pair', label_id, left, right):016x}"
 
 
@@ -131,13 +135,13 @@ def stratum_of(prob: float, judgements: Sequence[Judgement]) -> str:
 
 
 def _orders(judgements: Sequence[Judgement]) -> str:
-    """Whether the winner changes with the order; an ensemble's orders are what its principles say together."""
+    """Whether the winner changes with the order; with several principles, by their summed log-odds."""
     winners = {sum(log_odds(j) for j in judgements if j.order == order) > 0 for order in (1, 2)}
     return "orders agree" if len(winners) == 1 else "orders flip"
 
 
 def allocate(strata: Mapping[str, int], num_rows: int) -> dict[str, int]:
-    """How many of ``num_rows`` each stratum gets, in the order of their names; all of all when there are too few."""
+    """How many of ``num_rows`` each stratum gets, in the order of their names; at most all of its rows."""
     nums = dict.fromkeys(sorted(strata), 0)
     for _ in range(min(num_rows, sum(strata.values()))):
         not_exhausted = [name for name, num in nums.items() if num < strata[name]]
@@ -146,16 +150,16 @@ def allocate(strata: Mapping[str, int], num_rows: int) -> dict[str, int]:
 
 
 def _claim(num_labels: int, num_rows: int) -> tuple[bool, float]:
-    """How much a stratum with ``num_rows`` is due another. Without any it comes first, the largest of those before."""
+    """How strong a stratum's claim to another row is. Those without any come first, the largest first."""
     return num_rows == 0, num_labels / max(1, num_rows * (num_rows + 1))
 
 
 # ---------------------------------------------------------------------------------------------------- labels
 def _label_rows(run_dir: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of ``preferences/*.parquet``, a batch in memory. Raises RunDirError when there are none."""
+    """The rows of ``preferences/*.parquet``, a batch at a time. Raises RunDirError when there are none."""
     paths = sorted((run_dir / "preferences").glob("*.parquet"))
     if not paths:
-        raise RunDirError(f"{run_dir}: no preferences/*.parquet here; labels are written when step label has finished")
+        raise RunDirError(f"{run_dir}: no preferences/*.parquet here; labels are written at the end of the stage label")
     for path in paths:
         yield from _rows_of(path, columns)
 
@@ -168,7 +172,7 @@ def _rows_of(path: Path, columns: list[str]) -> Iterable[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
-                raise DataError(f"{path}: no column `{missing[0]}`; these are not labels of this system")
+                raise DataError(f"{path}: no column `{missing[0]}`; these labels are not from rlaif")
             for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:

@@ -1,12 +1,12 @@
-"""What the judge of an audit sees, and the verdicts that come back.
+"""What the judge of an audit sees, and how the verdicts are read back.
 
-The sheet (``audit.csv``) and the page (``audit.html``) show the same pairs in the same order and nothing of the
-label: no probability, no verdict, no stratum, and which answer stands left is drawn.
+The sheet (``audit.csv``) and the page (``audit.html``) show the same pairs in the same order and nothing about the
+label: no probability, no verdict, no stratum. Which answer is on the left is drawn at random.
 
-The texts are a model's and not to be trusted. A cell that a spreadsheet could run as a formula (it begins with
-``= + - @``, a tab, a line break or a full-width form of these) gets an apostrophe in front, which spreadsheets show or
-swallow; line breaks become LF, every cell is quoted, and a text longer than a cell may be is cut there and whole in the
-page. Nothing of this is undone: only ``id``, ``verdict`` and ``comment`` are read back.
+The texts come from a model and are not trusted. A cell that a spreadsheet could run as a formula (it begins with
+``= + - @``, a tab, a line break or a full-width form of these) is prefixed with an apostrophe, which spreadsheets show
+or hide; line breaks become LF, every cell is quoted, and a text too long for a cell is cut in the sheet and complete
+on the page. None of this has to be undone: only ``id``, ``verdict`` and ``comment`` are read back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlaif.records import Turn
 SHEET_TEMPLATE = "audit/audit.html.jinja"
 COLUMNS = ("id", "conversation", "answer_left", "answer_right", "verdict", "comment")
 DELIMITERS = ",;\t"
-UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  #: what spreadsheets begin "Unicode text" with
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  #: how "Unicode text" from a spreadsheet begins
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 MAX_CELL_CHARS = 16_000  #: a cell holds 32,767 UTF-16 units, and a character may take two
 
@@ -45,7 +45,7 @@ VERDICTS: Mapping[str, Verdict] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SheetVerdict:
-    """A row of the sheet that has a verdict. ``row`` is the spreadsheet's: the header is row 1."""
+    """A row of the sheet that has a verdict. ``row`` counts as the spreadsheet does: the header is row 1."""
 
     row: int
     id: str
@@ -60,13 +60,13 @@ def sheet(pairs: Sequence[Pair]) -> str:
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for pair in pairs:
-        shown = conversation_text(pair.conversation), pair.left, pair.right
-        writer.writerow((pair.id, *map(harmless, shown), "", ""))
+        texts = conversation_text(pair.conversation), pair.left, pair.right
+        writer.writerow((pair.id, *map(harmless, texts), "", ""))
     return "\ufeff" + text.getvalue()
 
 
 def harmless(text: str) -> str:
-    """``text`` as a cell that no spreadsheet runs, breaks or spills."""
+    """``text`` as a cell that no spreadsheet runs as a formula, splits or truncates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) > MAX_CELL_CHARS:
         text = f"{text[:MAX_CELL_CHARS]} [... the whole text is in audit.html]"
@@ -78,7 +78,7 @@ def conversation_text(turns: Sequence[Turn]) -> str:
 
 
 def reading_page(pairs: Sequence[Pair]) -> str:
-    """``audit.html``: the sheet's pairs with the numbers of its rows, to read them in."""
+    """``audit.html``: the sheet's pairs, easier to read, with their row numbers in the sheet."""
     rows = [
         {"number": number, "id": pair.id, "turns": pair.conversation, "left": pair.left, "right": pair.right}
         for number, pair in enumerate(pairs, start=2)
@@ -90,45 +90,45 @@ def reading_page(pairs: Sequence[Pair]) -> str:
 def read_verdicts(file: Path, ids: frozenset[str]) -> list[SheetVerdict]:
     """The rows of a filled sheet that have a verdict; ``ids`` are those that may occur.
 
-    Spreadsheets may have saved it: any of three delimiters, columns added or in another order. Raises DataError with
-    every problem, one ``file: row, column: problem`` a line.
+    A spreadsheet may have saved it with another delimiter, or with columns added or reordered. Raises DataError with
+    all mistakes, one ``file: row, column: mistake`` a line.
     """
     rows = _rows(file)
     places = _places(file, next(rows, (1, []))[1])
     judged: list[SheetVerdict] = []
-    problems: list[str] = []
+    mistakes: list[str] = []
     seen: dict[str, int] = {}
     for number, cells in rows:
         id, verdict, comment = (_cell(cells, place) for place in places)
         if not id and not verdict:  # an empty line, or one below the table
             continue
-        found = [*_id_problems(id, ids, seen), *_verdict_problems(verdict)]
-        problems += [f"{file}: row {number}, {problem}" for problem in found]
+        mistakes_here = [*_id_mistakes(id, ids, seen), *_verdict_mistakes(verdict)]
+        mistakes += [f"{file}: row {number}, {mistake}" for mistake in mistakes_here]
         seen.setdefault(id, number)
-        if verdict and not found:
+        if verdict and not mistakes_here:
             judged.append(SheetVerdict(row=number, id=id, verdict=VERDICTS[verdict.casefold()], comment=comment))
-    if problems:
-        raise DataError("\n".join(problems))
+    if mistakes:
+        raise DataError("\n".join(mistakes))
     if not judged:
         raise DataError(f"{file}: column verdict: no row has a verdict; fill in left, right or tie")
     return judged
 
 
-def _id_problems(id: str, ids: frozenset[str], seen: Mapping[str, int]) -> Iterator[str]:
+def _id_mistakes(id: str, ids: frozenset[str], seen: Mapping[str, int]) -> Iterator[str]:
     if not id:
-        yield "column id: empty beside a verdict"
+        yield "column id: empty, but the row has a verdict"
     elif id in seen:
-        yield f"column id: {_quoted(id)} is in row {seen[id]} too"
+        yield f"column id: {_quoted(id)} is also in row {seen[id]}"
     elif id not in ids:
         yield (
-            f"column id: {_quoted(id)} is not of this run's last export; "
-            "if the sheet is of an earlier one, export again with its --rows and --seed"
+            f"column id: {_quoted(id)} is not from this run's last export; "
+            "if the sheet is from an earlier one, export again with its --rows and --seed"
         )
 
 
-def _verdict_problems(verdict: str) -> Iterator[str]:
+def _verdict_mistakes(verdict: str) -> Iterator[str]:
     if verdict and verdict.casefold() not in VERDICTS:
-        yield f"column verdict: {_quoted(verdict)} is none of left, right, tie (or 1, 2, =)"
+        yield f"column verdict: {_quoted(verdict)} is not left, right or tie (or 1, 2, =)"
 
 
 def _quoted(cell: str) -> str:
@@ -136,7 +136,7 @@ def _quoted(cell: str) -> str:
 
 
 def _places(file: Path, header: Sequence[str]) -> tuple[int, int, int | None]:
-    """Where id, verdict and comment stand; the comment's column may have been deleted."""
+    """The columns of id, verdict and comment; the last may have been deleted."""
     names = [name.strip().casefold() for name in header]
     for name in ("id", "verdict"):
         if names.count(name) != 1:
@@ -151,7 +151,7 @@ def _cell(cells: Sequence[str], place: int | None) -> str:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows as the spreadsheet numbers them, empty ones counted."""
+    """The rows, numbered as in the spreadsheet, which counts empty ones."""
     csv.field_size_limit(MAX_CSV_FIELD_CHARS)
     text = _text(file)
     number = 0
@@ -164,7 +164,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str) -> str:
-    """The one that the header holds most of; names of columns hold none."""
+    """The most frequent one in the header; no column's name contains any."""
     header = text.split("\n", 1)[0]
     return max(DELIMITERS, key=header.count)
 
@@ -178,5 +178,5 @@ def _text(file: Path) -> str:
         return data.decode("utf-16", errors="replace")
     try:
         return data.decode("utf-8-sig")
-    except UnicodeDecodeError:  # Excel's plain CSV is in the code page of its Windows; ids and verdicts are ASCII
+    except UnicodeDecodeError:  # Excel's plain CSV uses the Windows code page; ids and verdicts are ASCII
         return data.decode("cp1252", errors="replace")

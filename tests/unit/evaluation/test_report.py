@@ -110,7 +110,7 @@ def test_the_page_stands_alone_and_runs_nothing(page):
 
 def test_a_run_in_its_beginnings_has_a_page_too(run_dir):
     write_report(run_dir.path)
-    assert "No step has finished yet" in (run_dir.path / "report.html").read_text()
+    assert "No stage has finished yet" in (run_dir.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("report", [write_report, summary_table])

@@ -94,7 +94,7 @@ def test_a_sheet_of_another_draw_is_refused_even_when_its_pairs_are_the_same(run
     export_audit(run_dir, tmp_path / "first", 100, seed=1)
     export_audit(run_dir, tmp_path / "second", 100, seed=2)
     stale = judge(tmp_path / "first", prefers(red_team.say("refusal")))
-    with pytest.raises(DataError, match="is not of this run's last export"):
+    with pytest.raises(DataError, match="is not from this run's last export"):
         import_audit(run_dir, stale)
     export_audit(run_dir, tmp_path / "third", 100, seed=1)
     assert import_audit(run_dir, stale).agreement.num_judged == 100
@@ -117,7 +117,7 @@ def test_a_sheet_that_may_hold_verdicts_is_not_written_over(run_dir, tmp_path):
 
 
 def test_the_key_s_own_directory_is_no_place_for_the_judge(run_dir):
-    with pytest.raises(DataError, match="the key stands there"):
+    with pytest.raises(DataError, match="the key is there"):
         export_audit(run_dir, run_dir / "audit", 10, seed=0)
 
 
@@ -137,7 +137,7 @@ def test_labels_that_are_all_invalid_cannot_be_audited(labels_dir, red_team, tmp
 
 
 def test_an_import_before_any_export_is_told_so(run_dir, tmp_path):
-    with pytest.raises(DataError, match=r"key\.json: not there; first: rlaif audit export"):
+    with pytest.raises(DataError, match=r"key\.json: does not exist; first: rlaif audit export"):
         import_audit(run_dir, tmp_path / "audit.csv")
 
 
@@ -165,7 +165,7 @@ def test_the_report_has_an_audit_when_there_is_one(whole_run, red_team, tmp_path
     shown = re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>|<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL))
     assert "People judged 40 of 40 sampled pairs" in shown
     assert "people agree with each other on 70-80% of hard pairs" in shown
-    assert "agreement, weighted back to all labels 90.0%" in shown
+    assert "agreement, weighted to all labels 90.0%" in shown
     assert "share people prefer" in page
 
 
@@ -177,6 +177,6 @@ def test_the_terminal_says_it_too(run_dir, red_team, tmp_path):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(audit_table(audit))
     text = console.export_text()
-    assert re.search(r"all, weighted back\W+100\W+35\W+90.0%", text)
+    assert re.search(r"all, weighted\W+100\W+35\W+90.0%", text)
     assert "70-80%" in text
     assert any("not judged: 5 of 40" in line for line in audit_lines(audit))

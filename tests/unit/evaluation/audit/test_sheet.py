@@ -124,12 +124,12 @@ def test_every_problem_is_named_at_once_with_its_row_in_the_spreadsheet(filled):
         read_verdicts(path, IDS)
     lines = str(caught.value).split("\n")
     assert [line.split(";")[0] for line in lines] == [
-        f"{path}: row 4, column id: 'pair-9' is not of this run's last export",
-        f"{path}: row 5, column verdict: 'better' is none of left, right, tie (or 1, 2, =)",
-        f"{path}: row 6, column id: 'pair-1' is in row 2 too",
-        f"{path}: row 7, column id: empty beside a verdict",
-        f"{path}: row 8, column id: 'pair-8' is not of this run's last export",
-        f"{path}: row 8, column verdict: '?' is none of left, right, tie (or 1, 2, =)",
+        f"{path}: row 4, column id: 'pair-9' is not from this run's last export",
+        f"{path}: row 5, column verdict: 'better' is not left, right or tie (or 1, 2, =)",
+        f"{path}: row 6, column id: 'pair-1' is also in row 2",
+        f"{path}: row 7, column id: empty, but the row has a verdict",
+        f"{path}: row 8, column id: 'pair-8' is not from this run's last export",
+        f"{path}: row 8, column verdict: '?' is not left, right or tie (or 1, 2, =)",
     ]
 
 
