@@ -13,7 +13,7 @@ from typing import Any
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.evaluator import Evaluator, Headline, Measurement, Results
-from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.findings import Findings, JsonObject
 from rlaif.evaluation.formatting import number, percent
 from rlaif.evaluation.judged_texts import write_judged
 from rlaif.evaluation.section import Block, Cell, Figures, Heading, Legend, Paragraph, ReportSection, Table
@@ -89,23 +89,23 @@ class AnswerRates:
         else:
             self.counts.setdefault((judged.axis, judged.snapshot), Counter())[judged.true_class] += 1
 
-    def rates(self) -> dict[str, Any]:
+    def rates(self) -> JsonObject:
         """``{axis: {snapshot: {class: rate}}}``; the rates of a snapshot on an axis sum to 1."""
         return self._tree(lambda hits, total: hits / total)
 
-    def intervals(self) -> dict[str, Any]:
+    def intervals(self) -> JsonObject:
         """``{axis: {snapshot: {class: [low, high]}}}``, Wilson's 95%."""
         return self._tree(lambda hits, total: list(wilson(hits, total)))
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> JsonObject:
         """``{axis: {snapshot: {class: answers of it, "total": all answers}}}``."""
         tree = self._tree(lambda hits, total: hits)
         for (axis, snapshot), classes in self.counts.items():
             tree[axis][snapshot]["total"] = classes.total()
         return tree
 
-    def _tree(self, leaf: Callable[[int, int], Any]) -> dict[str, Any]:
-        tree: dict[str, Any] = {}
+    def _tree(self, leaf: Callable[[int, int], Any]) -> JsonObject:
+        tree: JsonObject = {}
         for (axis, snapshot), classes in self.counts.items():
             cell = {name: leaf(classes[name], classes.total()) for name in CLASSES}
             tree.setdefault(axis, {})[snapshot] = cell
@@ -130,7 +130,7 @@ def _answers(run_dir: RunDir) -> Iterator[Answer]:
 
 
 # -------------------------------------------------------------------------------------------------------- showing
-def snapshots_of(cells: Mapping[str, Any]) -> list[str]:
+def snapshots_of(cells: Results) -> list[str]:
     """The snapshots that have answers, in the order in which they were made."""
     return [snapshot for snapshot in SNAPSHOTS if snapshot in cells]
 
@@ -193,9 +193,9 @@ def _rate_cell(rate: float, interval: tuple[float, float]) -> Cell:
     return Cell(text=percent(rate), note=f"[{percent(low)}, {percent(high)}]")
 
 
-def side_by_side(findings: Findings, num_per_axis: int) -> list[dict[str, Any]]:
+def side_by_side(findings: Findings, num_per_axis: int) -> list[JsonObject]:
     """A few evaluation prompts with every snapshot's answer to each."""
-    samples: dict[tuple[str, str], dict[str, Any]] = {}
+    samples: dict[tuple[str, str], JsonObject] = {}
     for row in findings.lines(ANSWERS_FILE):
         key = row["axis"], row["id"]
         num_chosen = sum(axis == row["axis"] for axis, _ in samples)

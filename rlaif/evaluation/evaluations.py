@@ -7,11 +7,10 @@ many answers and labels have no known truth.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from rlaif.evaluation.answers import ANSWER_CLASSES
-from rlaif.evaluation.evaluator import Evaluator
+from rlaif.evaluation.evaluator import Evaluator, Results
 from rlaif.evaluation.labels import LABEL_ACCURACY
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.storage.run_dir import RunDir, write_atomically
@@ -25,7 +24,7 @@ def write_evaluation(run_dir: RunDir, lexicon: Lexicon) -> None:
     write_atomically(run_dir.path / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
 
 
-def evaluate_run_dir(run_dir: RunDir, lexicon: Lexicon) -> dict[str, Any]:
+def evaluate_run_dir(run_dir: RunDir, lexicon: Lexicon) -> Results:
     """The content of ``evaluation.json``: all results, then ``counts`` and ``intervals`` of the same shape."""
     parts = [evaluator.measure(run_dir, lexicon) for evaluator in EVALUATORS]
     counts = _joined([*(part.counts for part in parts), *(part.left_out for part in parts)])
@@ -33,7 +32,7 @@ def evaluate_run_dir(run_dir: RunDir, lexicon: Lexicon) -> dict[str, Any]:
     return _joined([*(part.results for part in parts), {"counts": counts, "intervals": intervals}])
 
 
-def _joined(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _joined(parts: Sequence[Results]) -> Results:
     joined = {key: value for part in parts for key, value in part.items()}
     assert len(joined) == sum(map(len, parts)), "two evaluators write the same key"
     return joined

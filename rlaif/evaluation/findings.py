@@ -20,6 +20,7 @@ RELIABILITY = "preference/reliability/"  #: followed by the bin's lower end and 
 STAGES_ORDER = ("revise", "supervise", "label", "fit_preference_model", "reinforce", "evaluate")
 ROWS_ORDER = ("revisions", "helpful_samples", "supervise", "comparisons", "preferences", *STAGES_ORDER[3:])
 
+JsonObject = dict[str, Any]  #: parsed JSON, or a row of parquet
 Series = list[tuple[float, float]]  #: (step, value), in the order of steps
 
 
@@ -35,7 +36,7 @@ class Findings:
 
     # -------------------------------------------------------------------------------------------- counts
     @cached_property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> JsonObject:
         return self._json("manifest.json")
 
     @property
@@ -49,15 +50,15 @@ class Findings:
         return _in_order(self.manifest.get("finished", {}), STAGES_ORDER)
 
     @cached_property
-    def evaluation(self) -> dict[str, Any]:
+    def evaluation(self) -> JsonObject:
         return self._json("evaluation.json")
 
     @cached_property
-    def audit(self) -> dict[str, Any]:
+    def audit(self) -> JsonObject:
         return self._json("audit.json")
 
     @cached_property
-    def label_quality(self) -> dict[str, Any]:
+    def label_quality(self) -> JsonObject:
         return self._json("label_quality.json")
 
     @property
@@ -100,7 +101,7 @@ class Findings:
         return list(bins.values())
 
     # ------------------------------------------------------------------------------------------- records
-    def records(self, kind: str, num: int) -> list[dict[str, Any]]:
+    def records(self, kind: str, num: int) -> list[JsonObject]:
         """The first ``num`` good rows of ``revisions``, ``preferences``... in order."""
         rows = (row for batch in self._batches(kind, None) for row in batch if row["status"] in ("ok", "tie"))
         return [row for _, row in zip(range(num), rows, strict=False)]
@@ -115,11 +116,11 @@ class Findings:
         return counts
 
     # --------------------------------------------------------------------------------------------- files
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str) -> JsonObject:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def lines(self, name: str) -> Iterator[dict[str, Any]]:
+    def lines(self, name: str) -> Iterator[JsonObject]:
         """Rows of a .jsonl file. Half-written lines, left by a crash or by a run in progress, are skipped."""
         path = self.path / name
         if not path.is_file():
@@ -129,7 +130,7 @@ class Findings:
                 with suppress(json.JSONDecodeError):
                     yield json.loads(line)
 
-    def _batches(self, kind: str, columns: list[str] | None) -> Iterator[list[dict[str, Any]]]:
+    def _batches(self, kind: str, columns: list[str] | None) -> Iterator[list[JsonObject]]:
         import pyarrow.parquet as pq
 
         for path in sorted((self.path / kind).glob("*.parquet")):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.evaluation.answers import AXIS_TITLES, CLASS_ORDER, SNAPSHOTS, snapshots_of
 from rlaif.evaluation.evaluations import EVALUATORS
-from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.evaluator import Results
+from rlaif.evaluation.findings import Findings, JsonObject
 from rlaif.evaluation.formatting import percent, spaced
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def summary_table(run_dir: Path) -> Table:
     return _answers_table(findings.evaluation) if findings.evaluation.get("answers") else _rows_table(findings.rows)
 
 
-def _answers_table(evaluation: Mapping[str, Any]) -> Table:
+def _answers_table(evaluation: Results) -> Table:
     from rich.table import Table
 
     cells = evaluation["answers"]
@@ -82,6 +83,6 @@ def label_table(run_dir: Path) -> Table:
     return table
 
 
-def _value_and_interval(name: str, measure: dict[str, Any]) -> tuple[str, str]:
+def _value_and_interval(name: str, measure: JsonObject) -> tuple[str, str]:
     form = QUALITY_FORMS.get(name, "{:.1%}")
     return form.format(measure["value"]), f"{form.format(measure['low'])} to {form.format(measure['high'])}"

@@ -24,7 +24,7 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """``targets`` [B, T]: the next token at each position, or NOT_LEARNED; ``soft`` [B, 2]: P of A and B, for questions."""
+    """``targets`` [B, T]: the next token at each position, or NOT_LEARNED; ``soft`` [B, 2]: a question's P of A, B."""
 
     ids: Tensor
     targets: Tensor

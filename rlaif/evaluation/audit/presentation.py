@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.audit.agreement import AMONG_PEOPLE
 from rlaif.evaluation.audit.exchange import Audit
-from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.findings import Findings, JsonObject
 from rlaif.evaluation.formatting import number, percent, percent_interval
 from rlaif.evaluation.section import Block, Cell, Figures, Paragraph, ReportSection, Table
 from rlaif.statistics.estimates import Estimate
@@ -36,7 +36,7 @@ def audit_section(findings: Findings) -> ReportSection | None:
     return ReportSection(title="Audit", link="Audit", blocks=blocks)
 
 
-def _agreement_table(agreement: Mapping[str, Any]) -> Table:
+def _agreement_table(agreement: JsonObject) -> Table:
     rates = {
         "agreement, sample": agreement["judged"],
         "agreement, weighted to all labels": agreement["all_labels"],
@@ -59,7 +59,7 @@ def _kappa_cells(kappa: Mapping[str, float] | None) -> tuple[str, str]:
     return f"{kappa['value']:.2f}", f"{kappa['low']:.2f} – {kappa['high']:.2f}"
 
 
-def _stratum_blocks(agreement: Mapping[str, Any]) -> list[Block]:
+def _stratum_blocks(agreement: JsonObject) -> list[Block]:
     text = "By stratum: how sure the label is, and whether both orders chose the same answer."
     if agreement["coverage"] < 1:
         text += (

@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rlaif.errors import DataError, RunDirError
+from rlaif.evaluation.findings import JsonObject
 from rlaif.records import Judgement, Turn
 from rlaif.seeds import seed_from
 from rlaif.storage.record_schema import from_row
@@ -68,7 +69,7 @@ class Population:
     left_out: Counter[str] = field(default_factory=Counter)  #: why -> number of labels without a choice to agree with
     lots: dict[str, list[tuple[int, str, float]]] = field(default_factory=dict)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: JsonObject) -> None:
         if row["prob"] is None or not row["judgements"]:  # the labeller is not asked about identical answers
             self.left_out["identical answers" if row["prob"] is not None else row["status"]] += 1
             return
@@ -104,7 +105,7 @@ def draw_pairs(run_dir: Path, num_rows: int, seed: int) -> tuple[Population, lis
     return population, sorted(pairs, key=lambda pair: pair.id)
 
 
-def _pair(label: SampledLabel, row: Mapping[str, Any], seed: int) -> Pair:
+def _pair(label: SampledLabel, row: JsonObject, seed: int) -> Pair:
     side: Side = "left" if seed_from("audit side", seed, label.label_id) % 2 else "right"
     answers = row["answer_1"], row["answer_2"]
     left, right = answers if side == "left" else answers[::-1]
@@ -155,7 +156,7 @@ def _claim(num_labels: int, num_rows: int) -> tuple[bool, float]:
 
 
 # ---------------------------------------------------------------------------------------------------- labels
-def _label_rows(run_dir: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _label_rows(run_dir: Path, columns: list[str]) -> Iterator[JsonObject]:
     """The rows of ``preferences/*.parquet``, a batch at a time. Raises RunDirError when there are none."""
     paths = sorted((run_dir / "preferences").glob("*.parquet"))
     if not paths:
@@ -164,7 +165,7 @@ def _label_rows(run_dir: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         yield from _rows_of(path, columns)
 
 
-def _rows_of(path: Path, columns: list[str]) -> Iterable[dict[str, Any]]:
+def _rows_of(path: Path, columns: list[str]) -> Iterable[JsonObject]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
