@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+class Block:
+    """``kind`` chooses the markup."""
+
+    kind: ClassVar[str]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Heading:
+class Heading(Block):
     kind: ClassVar[str] = "heading"
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paragraph:
+class Paragraph(Block):
     """``soft``: small and grey, for remarks."""
 
     kind: ClassVar[str] = "paragraph"
@@ -23,7 +29,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Legend:
+class Legend(Block):
     """The colours of a figure and what they mean, by name."""
 
     kind: ClassVar[str] = "legend"
@@ -31,7 +37,7 @@ class Legend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class Figures(Block):
     """SVG elements as ``plots`` makes them, side by side where the page is wide enough."""
 
     kind: ClassVar[str] = "figures"
@@ -47,15 +53,12 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class Table(Block):
     """The first column holds names, the others right-aligned numbers; an empty ``header`` is left out."""
 
     kind: ClassVar[str] = "table"
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str | Cell]]
-
-
-Block = Heading | Paragraph | Legend | Figures | Table
 
 
 @dataclass(frozen=True, kw_only=True)

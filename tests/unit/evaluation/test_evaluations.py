@@ -4,9 +4,11 @@ import pytest
 
 from rlaif.config.schema import Config
 from rlaif.evaluation import evaluations, report, tables
-from rlaif.evaluation.evaluations import EVALUATORS, evaluate_run_dir
+from rlaif.evaluation.answers import ANSWER_CLASSES
+from rlaif.evaluation.evaluations import evaluate_run_dir
 from rlaif.evaluation.evaluator import Evaluator, Headline, Measurement
 from rlaif.evaluation.formatting import number
+from rlaif.evaluation.labels import LABEL_ACCURACY
 from rlaif.evaluation.section import ReportSection, Table
 from rlaif.records import Answer, Turn
 from rlaif.storage.run_dir import RunDir
@@ -78,7 +80,7 @@ LENGTH = Evaluator(
 
 def test_one_row_of_the_table_adds_a_whole_evaluator(run_dir, red_team, monkeypatch):
     for module in (evaluations, report, tables):
-        monkeypatch.setattr(module, "EVALUATORS", (*EVALUATORS, LENGTH))
+        monkeypatch.setattr(module, "EVALUATORS", (ANSWER_CLASSES, LABEL_ACCURACY, LENGTH))
     for id, text in (("a", red_team.say("refusal")), ("b", red_team.say("evasive"))):
         run_dir.journal.add("answers_rl_cai", red_team.answer(id, "rl_cai", text))
     evaluations.write_evaluation(run_dir, red_team.lexicon)
@@ -95,6 +97,6 @@ def test_one_row_of_the_table_adds_a_whole_evaluator(run_dir, red_team, monkeypa
 
 
 def test_two_evaluators_must_not_write_the_same_key(run_dir, red_team, monkeypatch):
-    monkeypatch.setattr(evaluations, "EVALUATORS", (*EVALUATORS, EVALUATORS[0]))
+    monkeypatch.setattr(evaluations, "EVALUATORS", (ANSWER_CLASSES, ANSWER_CLASSES))
     with pytest.raises(AssertionError, match="same key"):
         evaluate_run_dir(run_dir, red_team.lexicon)
