@@ -88,5 +88,5 @@ def test_a_mistake_is_one_message(run_dir, tmp_path, capsys):
     fill(out / "audit.csv", "better")
     assert rlaif("audit", "import", run_dir, out / "audit.csv") == 2
     error = capsys.readouterr().err
-    assert error.count("column verdict: 'better' is none of left, right, tie") == 5
+    assert error.count("column verdict: 'better' is not left, right or tie") == 5
     assert "Traceback" not in error
