@@ -44,10 +44,10 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The documentation as a site, site/index.html. Fetches nothing; a broken link or anchor ends it. The variable keeps
-# mkdocs-material from printing the news of its successor.
+# The documentation as a site, site/index.html. Fetches nothing; a broken link or anchor is an error. Always reads every
+# page (-E), because parts of the pages are generated from the code.
 docs: .venv/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build -q -n -W --keep-going -E -c docs . site
 
 # torch comes first and alone: its CPU build is on some machines' own index; elsewhere it is on the PyTorch project's,
 # which is used only for torch, because pip retries an unreachable extra index for every package.

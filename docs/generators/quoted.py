@@ -16,9 +16,14 @@ def departures(root: Path = ROOT) -> str:
 
 
 def loops(root: Path = ROOT) -> str:
-    """The diagram and the table of the loops of reinforcement."""
+    """The diagram and the table of the loops of reinforcement, with the notes below them."""
     folder = root / "rlaif/stages/reinforcement"
     text = next(text for path, text in _docstrings(root) if path.is_relative_to(folder) and "unblocked by" in text)
+    _, *paragraphs = text.split("\n\n")  # the first one is the module's title
+    return "\n\n".join(_figure(part) if "   " in part else part.replace("``", "`") for part in paragraphs)
+
+
+def _figure(text: str) -> str:
     kept = "\n".join(line for line in text.splitlines() if line.strip() != "```")
     return f"```text\n{kept.replace('``', '')}\n```"
 

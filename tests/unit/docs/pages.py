@@ -81,17 +81,12 @@ def commands(name: str, markdown: str) -> Iterator[Piece]:
 
 
 def anchors(markdown: str) -> set[str]:
-    """Anchors of the headings that both GitHub and the site make: the same for the headings that pages link to."""
-    titles = [line.lstrip("#").strip() for _, line in prose(markdown) if line.startswith("#")]
-    return {github_slug(title) for title in titles} & {site_slug(title) for title in titles}
+    """Anchors of the headings, as GitHub and the site make them."""
+    return {_slug(line.lstrip("#").strip()) for _, line in prose(markdown) if line.startswith("#")}
 
 
-def github_slug(title: str) -> str:
+def _slug(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-def site_slug(title: str) -> str:
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
 
 
 def pieces(cut) -> list[Piece]:

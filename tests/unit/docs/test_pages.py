@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from docs.generators import configuration, house, links, quoted
+from docs.generators import configuration, house, quoted
 from rlaif.config.schema import Config, Section
-from tests.unit.docs.pages import ROOT
+from tests.unit.docs.pages import PAGES, ROOT
 
 MAX_WORDS, MAX_LINES = 1200, 60
 
@@ -116,50 +117,68 @@ def test_the_loops_and_the_plain_ppo_are_quoted():
 
 
 # ------------------------------------------------------------------------------------------------------ the site
-@pytest.mark.parametrize(
-    ("page", "link", "expected"),
-    [
-        ("index.md", "docs/guide/labels.md", "guide/labels.md"),
-        ("index.md", "benchmarks/results/demo.json", "benchmarks/results/demo.json"),
-        ("guide/labels.md", "../operations.md", "../operations.md"),
-        ("guide/labels.md", "../../README.md", "../index.md"),
-        ("decisions.md", "../benchmarks/results/refresh.json", "benchmarks/results/refresh.json"),
-        ("benchmarks/README.md", "../docs/decisions.md", "../decisions.md"),
-        ("method.md", "https://arxiv.org/abs/2212.08073", "https://arxiv.org/abs/2212.08073"),
-    ],
+#: runs Sphinx without a network
+SPHINX = "import socket, sys; socket.socket.connect = None; from sphinx.cmd.build import main; sys.exit(main())"
+FETCHED = re.compile(
+    r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//|'
+    r'<link[^>]* rel="(?:stylesheet|preconnect)"[^>]* href="(?:https?:)?//|'
+    r"""(?:url\(|@import )["']?(?:https?:)?//"""
 )
-def test_links_of_the_repository_become_links_of_the_site(page, link, expected):
-    assert links.site_link(page, link) == expected
+BROKEN = ("none.md", "docs/method.md#no-heading", "#no-heading", "benchmarks/results/none.json")
 
 
-def test_anchors_stay_with_their_links():
-    assert links.site_links("index.md", "[x](docs/decisions.md#why) [y](#here)") == "[x](decisions.md#why) [y](#here)"
-
-
-def build(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture
-def mkdocs() -> None:
-    if not os.environ.get("CI"):  # there nothing may be skipped
-        pytest.importorskip("mkdocs")
-
-
-def test_the_site_builds_without_a_warning_and_fetches_nothing(mkdocs, tmp_path):
-    built = build("--site-dir", str(tmp_path / "site"))
-    assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr
-    pages = {path.relative_to(tmp_path / "site").as_posix(): path.read_text() for path in tmp_path.rglob("*.html")}
-    assert {"index.html", "architecture.html", "guide/labels.html", "cluster/index.html"} <= set(pages)
-    for name, text in pages.items():
-        assert "generated:" not in text, f"{name}: a marker was not replaced"
-        assert not re.search(r'<(?:script|img|iframe)[^>]* src="https?:', text), name
-        assert not re.search(r'<link[^>]* rel="(?:stylesheet|preconnect)"[^>]* href="https?:', text), name
-
-
-def test_the_makefile_builds_the_site_strictly():
+def options() -> list[str]:
+    """The options that the Makefile gives to Sphinx."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"^docs: .venv/ready\n\t.*mkdocs build --strict$", makefile, re.MULTILINE)
+    return re.search(r"^docs: .venv/ready\n\t.*/sphinx-build (.*) -c docs . site$", makefile, re.MULTILINE)[1].split()
+
+
+def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SPHINX, *options(), "-c", str(ROOT / "docs"), str(source), str(site)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def sphinx() -> None:
+    if not os.environ.get("CI"):  # there nothing may be skipped
+        for name in ("sphinx", "myst_parser", "furo"):
+            pytest.importorskip(name)
+
+
+@pytest.fixture(scope="module")
+def site(sphinx, tmp_path_factory) -> Path:
+    site = tmp_path_factory.mktemp("site")
+    built = build(ROOT, site)
+    assert built.returncode == 0, built.stderr
+    return site
+
+
+def test_the_site_builds_without_a_warning_and_has_every_page(site):
+    assert {"-n", "-W", "--keep-going"} <= set(options())
+    for page in PAGES:
+        text = (site / page.relative_to(ROOT).with_suffix(".html")).read_text(encoding="utf-8")
+        assert "generated:" not in text, f"{page}: a marker was not replaced"
+    assert "url=README.html" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_site_fetches_nothing(site):
+    files = [path for suffix in ("html", "css") for path in site.rglob(f"*.{suffix}")]
+    assert not [str(path) for path in files if FETCHED.search(path.read_text(encoding="utf-8"))]
+
+
+def test_results_that_pages_link_to_are_part_of_the_site(site):
+    page = (site / "docs/decisions.html").read_text(encoding="utf-8")
+    (copied,) = set(re.findall(r'href="\.\./([^"]*/refresh_80_batches\.json)"', page))
+    assert (site / copied).read_bytes() == (ROOT / "benchmarks/results/refresh_80_batches.json").read_bytes()
+
+
+def test_a_broken_link_fails_the_build(sphinx, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/method.md").write_text("# Method\n")
+    (tmp_path / "README.md").write_text("# Title\n" + "".join(f"\n[x]({link})\n" for link in BROKEN))
+    built = build(tmp_path, tmp_path / "site")
+    assert built.returncode != 0
+    for number, link in enumerate(BROKEN):
+        target = link.rpartition("#")[2]
+        assert re.search(rf"README.md:{3 + 2 * number}: WARNING: .*{target}", built.stderr), link
