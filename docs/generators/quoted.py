@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def loops(root: Path = ROOT) -> str:
 
 
 def _figure(text: str) -> str:
-    kept = "\n".join(line for line in text.splitlines() if line.strip() != "```")
-    return f"```text\n{kept.replace('``', '')}\n```"
+    """As plain text. Spaces after a name make up for its backticks, so that columns stay columns."""
+    lines = ("" if line.strip() == "```" else line for line in text.splitlines())
+    kept = re.sub(r"``(\w+)``(\S*)", r"\1\2    ", "\n".join(lines).strip("\n"))
+    return f"```text\n{kept}\n```"
 
 
 def plain_ppo(root: Path = ROOT) -> str:

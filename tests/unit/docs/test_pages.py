@@ -111,8 +111,11 @@ def test_every_departure_is_quoted():
 
 
 def test_the_loops_and_the_plain_ppo_are_quoted():
+    text = quoted.loops()
+    column = len(re.search(r"^Loop .*(?=unblocked by)", text, re.MULTILINE)[0])
     for loop in ("roll_out", "score", "learn", "publish", "compare", "label", "refit"):
-        assert re.search(rf"^{loop} ", quoted.loops(), re.MULTILINE)
+        (row,) = re.findall(rf"^{loop} .*", text, re.MULTILINE)
+        assert row[column - 2 : column] == "  " and row[column] != " ", "the columns of the table are out of line"
     assert "def plain_ppo(" in quoted.plain_ppo()
 
 
