@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rlaif.config.schema import Config, Miniature
 from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.make import MiniaturePaths, make
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
+
+# Machines are shared: how long an example takes says nothing about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 NUM_PROMPTS = 12
 #: Short, because these models read at most 256 tokens of one byte each.

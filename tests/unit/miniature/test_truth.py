@@ -19,7 +19,7 @@ CASES = [(axis, kind) for axis, kinds in ORDER.items() for kind in kinds]
 
 @pytest.mark.parametrize(("axis", "kind"), CASES)
 @given(seed=st.integers(0, 2**32), heldout=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_generated_answer_has_its_class(axis, kind, seed, heldout):
     for world in WORLDS:
         rng = Random(seed)
@@ -30,7 +30,7 @@ def test_every_generated_answer_has_its_class(axis, kind, seed, heldout):
 
 @pytest.mark.parametrize("axis", ["red_team", "helpful"])
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_request_is_read_back(axis, seed):
     for world in WORLDS:
         request = world.request(Random(seed), axis)
@@ -39,7 +39,7 @@ def test_request_is_read_back(axis, seed):
 
 @pytest.mark.parametrize("kind", ["helpful", "refusal"])
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_answer_to_another_request_is_malformed(kind, seed):
     for world in WORLDS:
         rng = Random(seed)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif.errors import DataError
@@ -16,7 +16,6 @@ from rlaif.training.rollouts import share
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 200))
 def test_micro_batches_hold_every_row_once_within_the_budget(lengths, max_tokens):
     batches = micro_batches(lengths, max_tokens)
@@ -25,7 +24,6 @@ def test_micro_batches_hold_every_row_once_within_the_budget(lengths, max_tokens
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= max_tokens
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 200), st.integers(1, 5))
 def test_ranks_share_all_rows_in_equally_many_passes(lengths, max_tokens, world_size):
     rows = list(range(0, len(lengths), 2))
