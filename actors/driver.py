@@ -31,7 +31,8 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.stages.label import label_pairs
 from rlaif.stages.pipeline import run_pipeline, run_stage
 from rlaif.stages.run import Progress, Run
-from rlaif.storage.run_dir import RunDir, naming_full_disk
+from rlaif.storage.files import naming_full_disk
+from rlaif.storage.run_dir import RunDir
 
 SHARING = {"preference_model.base_model", "supervision.base_model"}
 PACKAGES = ("rlaif", "ray", "torch", "deepspeed", "transformers")

@@ -23,11 +23,11 @@ def branch(base: Path, run_dir: Path, config: Config) -> Config:
     shutil.copytree(base, run_dir, ignore=ignore)
     (run_dir / "config.yaml").write_text(dump_config(config))
     manifest = json.loads((run_dir / "manifest.json").read_text())
-    manifest["finished"] = {name: manifest["finished"][name] for name in BEFORE}
-    manifest["stages"] = {name: rows for name, rows in manifest["stages"].items() if not name.startswith(LATER)}
+    manifest["stages"] = {name: manifest["stages"][name] for name in BEFORE}
+    manifest["rows"] = {kind: rows for kind, rows in manifest["rows"].items() if not kind.startswith(LATER)}
     (run_dir / "manifest.json").write_text(json.dumps(manifest))
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
-        for stage in LATER:
-            db.execute("DELETE FROM records WHERE stage GLOB ?", (f"{stage}*",))
+        for kind in LATER:
+            db.execute("DELETE FROM records WHERE kind GLOB ?", (f"{kind}*",))
         db.commit()
     return config

@@ -192,11 +192,11 @@ def summary(victims: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def outcome(run_dir: Path, calm: Path | None) -> dict[str, Any]:
-    stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
+    rows = json.loads((run_dir / "manifest.json").read_text())["rows"]
     harmful = json.loads((run_dir / "evaluation.json").read_text())["answers"]["red_team"]["rl_cai"]["harmful"]
     report: dict[str, Any] = {
-        "counts": stages,
-        "counts_exact": all(c["rows_in"] == c["rows_out"] + c["quarantined"] for c in stages.values()),
+        "counts": rows,
+        "counts_exact": all(c["rows_in"] == c["rows_out"] + c["quarantined"] for c in rows.values()),
         "doubled": count_repeats(run_dir),
         "harmful": harmful,
     }

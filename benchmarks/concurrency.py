@@ -28,7 +28,7 @@ from benchmarks.branches import BEFORE, branch
 from benchmarks.machine import publish
 from rlaif.config.files import load_config
 from rlaif.config.schema import Config
-from rlaif.stages.reinforcement.lag import num_refreshes
+from rlaif.stages.reinforcement.preference_versions import num_refreshes
 from rlaif.stages.run import Silent
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -110,7 +110,7 @@ def run_way(way: str, base: Path, directory: Path, role_s: dict[str, float], bat
     branch(base, directory / way, config)
     asyncio.run(drive(config, Silent(), one_stage("reinforce"), in_process=False))
     seconds, bound = loops_s(directory / way), bounds(config, role_s)
-    rows = json.loads((directory / way / "manifest.json").read_text())["stages"]
+    rows = json.loads((directory / way / "manifest.json").read_text())["rows"]
     return {
         "seconds": round(seconds, 2),
         "bound_s": round(max(bound.values()), 2),

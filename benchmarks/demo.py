@@ -73,7 +73,7 @@ def main() -> None:
                 *arguments.overrides,
             ]
         )
-        stages = json.loads((run_dir / "manifest.json").read_text())["finished"]
+        stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
     publish({**result, "stages": stages}, arguments.json)
 
 

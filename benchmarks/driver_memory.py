@@ -24,7 +24,8 @@ from benchmarks.machine import publish
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import load_constitution
 from rlaif.records import Answer
-from rlaif.stages.run import Run, Silent, collect
+from rlaif.stages.bookkeeping import collect
+from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.sampling import SampleAnswer, draws
 

@@ -39,7 +39,8 @@ from rlaif.interfaces import Pool
 from rlaif.miniature.make import MiniaturePaths, make
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Comparison, Turn
-from rlaif.stages.run import Run, Silent, collect
+from rlaif.stages.bookkeeping import collect
+from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.labelling import Label
 
@@ -112,9 +113,9 @@ class System:
     def __init__(self, run: Run, pool: Pool) -> None:
         self._run, self._pool = run, pool
 
-    async def time(self, stage: str, task: Label, pairs: Sequence[Comparison]) -> float:
+    async def time(self, kind: str, task: Label, pairs: Sequence[Comparison]) -> float:
         began = time.perf_counter()
-        await collect(self._run, stage, self._pool, task, pairs)
+        await collect(self._run, kind, self._pool, task, pairs)
         return time.perf_counter() - began
 
 

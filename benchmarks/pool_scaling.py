@@ -41,11 +41,11 @@ DISPATCH_ROWS = 60_000
 REAL_PAIRS = 600
 
 
-async def labels_per_s(pool: EnginePool, journal: Journal, stage: str) -> float:
+async def labels_per_s(pool: EnginePool, journal: Journal, kind: str) -> float:
     """Rows journalled per second in a window of an endless stream of rows."""
     warm_at, began, count = time.perf_counter() + WARM_UP_S, None, 0
-    async for back in pool.run(Judge(), comparisons(stage)):
-        journal.add_all(stage, (done.record for done in back))
+    async for back in pool.run(Judge(), comparisons(kind)):
+        journal.add_all(kind, (done.record for done in back))
         now = time.perf_counter()
         if began is not None:
             count += len(back)
@@ -99,11 +99,11 @@ async def one_real_labeller(directory: Path) -> float:
     return rate
 
 
-async def _label(pool: EnginePool, journal: Journal, stage: str, task: Any, rows: Any) -> float:
+async def _label(pool: EnginePool, journal: Journal, kind: str, task: Any, rows: Any) -> float:
     """Seconds to label and journal all rows."""
     began = time.perf_counter()
     async for back in pool.run(task, rows):
-        journal.add_all(stage, (done.record for done in back))
+        journal.add_all(kind, (done.record for done in back))
     return time.perf_counter() - began
 
 

@@ -56,8 +56,9 @@ from rlaif.miniature.paths import miniature_paths
 from rlaif.miniature.truth import Class, better
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Preference
-from rlaif.stages.reinforcement.lag import num_refreshes, version_for
-from rlaif.stages.reinforcement.preference_loops import PREFERENCES, stage_of
+from rlaif.stages.label import PREFERENCES
+from rlaif.stages.reinforcement.preference_loops import REFRESH_PREFERENCES
+from rlaif.stages.reinforcement.preference_versions import num_refreshes, version_for
 from rlaif.storage.journal import Journal
 from rlaif.tasks.sampling import terminated
 from rlaif.training.batches import padded
@@ -171,8 +172,9 @@ def labels(run_dir: Path, config: Config) -> list[dict[str, float | None]]:
     """For the first labels and each refresh's: how the judge behaved, and what the truth says about the pairs."""
     journal, winner_of, sets = Journal(run_dir / "journal.sqlite"), Winner(config), []
     refreshes = range(1, num_refreshes(config.reinforcement, config.preference_model.refresh) + 1)
-    for stage in ("preferences", *(stage_of(PREFERENCES, version) for version in refreshes)):
-        valid = [(label, label.prob) for label in journal.records(Preference, stage) if label.prob is not None]
+    for kind, version in ((PREFERENCES, None), *((REFRESH_PREFERENCES, version) for version in refreshes)):
+        records = journal.records(Preference, kind, version)
+        valid = [(label, label.prob) for label in records if label.prob is not None]
         winners = [winner_of(label.source_row, label.answer_1, label.answer_2) for label, _ in valid]
         right = [(prob > 0.5) == (winner == 1) for (_, prob), winner in zip(valid, winners, strict=True) if winner]
         quality = measure(label for label, _ in valid).measures()

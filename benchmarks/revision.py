@@ -34,7 +34,8 @@ from rlaif.miniature.make import make
 from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Prompt, RevisionChain
-from rlaif.stages.run import Run, Silent, collect
+from rlaif.stages.bookkeeping import collect
+from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.critique_revision import Revise
 
@@ -61,11 +62,11 @@ def requests_of(chain: RevisionChain, constitution: Constitution, tokenizer: Any
 
 async def system_round(run: Run, number: int, task: Revise, prompts: Sequence[Prompt]) -> float:
     began = time.perf_counter()
-    await collect(run, _stage(number), run.opened("generator"), task, prompts)
+    await collect(run, _kind(number), run.opened("generator"), task, prompts)
     return time.perf_counter() - began
 
 
-def _stage(number: int) -> str:
+def _kind(number: int) -> str:
     return f"revisions/{number}"
 
 
@@ -73,7 +74,7 @@ def one_round(
     run: Run, number: int, task: Revise, prompts: Sequence[Prompt], bare: BareEngine, loop: Any
 ) -> dict[str, float]:
     seconds = loop.run_until_complete(system_round(run, number, task, prompts))
-    chains = list(run.run_dir.journal.records(RevisionChain, _stage(number)))
+    chains = list(run.run_dir.journal.records(RevisionChain, _kind(number)))
     assert len(chains) == len(prompts)
     tokenizer = load_tokenizer(run.config.generator.model)
     requests = [r for chain in chains for r in requests_of(chain, task.constitution, tokenizer)]

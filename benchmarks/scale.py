@@ -67,7 +67,7 @@ class Job:
         if not (self.out / "journal.sqlite").exists():
             return 0
         with closing(sqlite3.connect(self.out / "journal.sqlite")) as db:
-            query = "SELECT count(DISTINCT id) FROM records WHERE stage = 'preferences'"
+            query = "SELECT count(DISTINCT id) FROM records WHERE kind = 'preferences'"
             try:
                 return db.execute(query).fetchone()[0]
             except sqlite3.OperationalError:  # the file exists before its tables do

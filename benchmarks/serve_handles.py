@@ -118,12 +118,12 @@ async def open_system(way: str, config: Config) -> AsyncIterator[Any]:
 
 
 # -------------------------------------------------------------------------------------------------------- measuring
-async def label(system: Any, journal: Journal, stage: str, num: int, kill_after: int | None = None) -> dict[str, Any]:
+async def label(system: Any, journal: Journal, kind: str, num: int, kill_after: int | None = None) -> dict[str, Any]:
     """Send ``num`` rows and count the results; one engine gets SIGKILL after ``kill_after`` records."""
     began, pids, errors, records = time.perf_counter(), Counter(), Counter(), 0
-    async for back in system.stream(comparisons(stage, num)):
+    async for back in system.stream(comparisons(kind, num)):
         good = [record for _, record in back if not isinstance(record, Exception)]
-        journal.add_all(stage, good)
+        journal.add_all(kind, good)
         records += len(good)
         pids.update(pid for pid, record in back if not isinstance(record, Exception))
         errors.update(type(record).__name__ for _, record in back if isinstance(record, Exception))

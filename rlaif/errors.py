@@ -28,7 +28,7 @@ class ModelError(UserError):
 
 
 class RunDirError(UserError):
-    """A run directory that does not belong to this configuration, or that another process uses."""
+    """A run directory of another configuration or a later version, or one that another process uses."""
 
 
 class PlacementError(UserError):

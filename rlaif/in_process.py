@@ -7,6 +7,7 @@ all here, without placement, restarts or transport.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +26,7 @@ class InProcessPool:
         self.role = role
         self._engine = engine
         self._settings = settings
+        self._opened = time.monotonic()
 
     async def run(self, task: Task[Row, Record], rows: Iterable[Row]) -> AsyncIterator[list[Done[Row, Record]]]:
         waiting = iter(rows)
@@ -45,6 +47,9 @@ class InProcessPool:
 
     async def prefix_hits(self) -> tuple[int, int]:
         return self._engine.prefix_hits()
+
+    def engine_seconds(self) -> float:
+        return time.monotonic() - self._opened
 
     async def update_weights(self, weights: VersionedWeights) -> None:
         assert isinstance(weights, Weights)  # a learner of this process sends no references

@@ -137,6 +137,10 @@ class Pool(Protocol):
         """Prompt tokens found in the prefix caches, and all prompt tokens, summed over the engines still alive."""
         ...
 
+    def engine_seconds(self) -> float:
+        """Seconds that engines have served since the pool was opened, summed over the engines."""
+        ...
+
     async def update_weights(self, weights: VersionedWeights) -> None:
         """Give every engine the weights and wait until each has proved that it serves them."""
         ...

@@ -1,20 +1,22 @@
 """The records that flow from stage to stage: frozen, keyword-only, complete when made.
 
-Ids come from file and row (``red_team.jsonl:17``), so that equal texts stay two rows and a rerun finds its own.
-Log-probabilities are natural logarithms; ``seconds`` is wall-clock time spent on the row next to its engine.
+Ids come from file and row (``rlaif.ids``), so that equal texts stay two rows and a rerun finds its own. Records that
+are stored share the columns of ``Provenance``. Log-probabilities are natural logarithms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, Self
 
 Axis = Literal["red_team", "helpful"]
 FinishReason = Literal["stop", "length"]
 Role = Literal["human", "assistant"]
-#: Why a revision is none: see ``critique_revision``.
+#: What is wrong with a revision: see ``critique_revision``.
 Flaw = Literal["empty", "unchanged", "leaked_prefix", "critique_as_revision", "over_long", "refused_critique"]
+
+NO_BATCH = -1  #: the batch of rows whose kind does not come in batches
 
 
 class Status(StrEnum):
@@ -72,41 +74,10 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Round:
-    """One round of critique and revision; a revision with a ``flaw`` is never trained on."""
+class Provenance:
+    """Where a row comes from, what became of it, and what made it: the first columns of every table.
 
-    principle_id: str
-    critique: str
-    revision: str
-    flaw: Flaw | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RevisionChain:
-    """First answer and its revisions, each the answer to the one before. ``token_ids`` are the last revision's."""
-
-    id: str
-    source_file: str
-    source_row: int
-    status: Status
-    error: str | None
-    seconds: float
-    seed: int
-    model_version: str
-    axis: Axis
-    prompt: tuple[Turn, ...]
-    response: str
-    rounds: tuple[Round, ...]
-    token_ids: tuple[int, ...]
-    truncated: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """A prompt and two answers, not yet judged. Token ids include the EOS where it was sampled.
-
-    Pairs that were not sampled here have no token ids. ``gold`` is P(answer_1 better) by those who brought the pair.
-    ``policy_version``: the oldest that had a part in it; weights may change between its tokens, as in any sample.
+    ``seconds`` is wall-clock time spent on the row next to its engine.
     """
 
     id: str
@@ -118,6 +89,55 @@ class Comparison:
     seed: int
     model_version: str
     axis: Axis
+
+    @classmethod
+    def of(cls, row: Prompt | Provenance, **own: Any) -> Self:
+        """The record made of ``row``: fields that both have by name are carried over, ``own`` adds or replaces others.
+
+        What says how a record was made (``NOT_CARRIED``) is never carried over.
+        """
+        carried = {name: value for name, value in _carried(cls, row).items() if name not in NOT_CARRIED}
+        return cls(**(carried | own))
+
+
+NOT_CARRIED = {"status", "error", "seconds", "seed", "model_version"}
+
+
+def _carried(record_type: type[Provenance], *rows: Prompt | Provenance | ScoredSample) -> dict[str, Any]:
+    """The fields of ``record_type`` that ``rows`` have by the same name."""
+    names = {field.name for field in fields(record_type)}
+    return {field.name: getattr(row, field.name) for row in rows for field in fields(row) if field.name in names}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One round of critique and revision; a revision with a ``flaw`` is never trained on."""
+
+    principle_id: str
+    critique: str
+    revision: str
+    flaw: Flaw | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RevisionChain(Provenance):
+    """First answer and its revisions, each the answer to the one before. ``token_ids`` are the last revision's."""
+
+    prompt: tuple[Turn, ...]
+    response: str
+    rounds: tuple[Round, ...]
+    token_ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison(Provenance):
+    """A prompt and two answers, not yet judged. Token ids include the EOS where it was sampled.
+
+    Pairs that were not sampled here have no token ids. ``gold`` is P(answer_1 better) according to the pair's source.
+    ``policy_version``: the oldest that sampled any of it; weights may change between its tokens, as in any sample.
+    """
+
     prompt: tuple[Turn, ...]
     prompt_ids: tuple[int, ...]
     answer_1: str
@@ -142,7 +162,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """One look at a comparison: which answer stood in slot A (``order`` 1: answer_1), raw log-probabilities."""
+    """One look at a comparison: which answer was in slot A (``order`` 1: answer_1), raw log-probabilities."""
 
     principle_id: str
     order: Literal[1, 2]
@@ -152,18 +172,9 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Preference:
+class Preference(Provenance):
     """The debiased soft label: ``prob`` = P(answer_1 better), None unless the status is OK or TIE."""
 
-    id: str
-    source_file: str
-    source_row: int
-    status: Status
-    error: str | None
-    seconds: float
-    seed: int
-    model_version: str
-    axis: Axis
     prompt: tuple[Turn, ...]
     prompt_ids: tuple[int, ...]
     answer_1: str
@@ -211,16 +222,9 @@ class ScoredAnswers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RolloutSample:
+class RolloutSample(Provenance):
     """A sample of the policy on its way to the scorer. ``prompt_ids`` are what the engine was given for ``prompt``."""
 
-    id: str
-    source_file: str
-    source_row: int
-    seconds: float
-    seed: int
-    model_version: str
-    axis: Axis
     prompt: tuple[Turn, ...]
     prompt_ids: tuple[int, ...]
     completion: Completion
@@ -228,7 +232,7 @@ class RolloutSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredSample:
-    """A rollout that its scorer has read: what the policy learner consumes.
+    """A rollout with its score: what the policy learner consumes.
 
     ``logprobs`` [T] are the engine's, at the sampling temperature, for ``response_ids`` [T] (EOS included where it
     was sampled); ``score`` is the preference score, re-centred when the model has been refreshed.
@@ -244,24 +248,30 @@ class ScoredSample:
     policy_version_start: int
     preference_model_version: int  #: 0: the first fit, or none
 
+    @classmethod
+    def of(cls, sample: RolloutSample, *, score: float, preference_model_version: int) -> ScoredSample:
+        completion = sample.completion
+        return cls(
+            id=sample.id,
+            axis=sample.axis,
+            prompt_ids=sample.prompt_ids,
+            response_ids=completion.token_ids,
+            logprobs=completion.logprobs,
+            finish_reason=completion.finish_reason,
+            score=score,
+            policy_version_start=completion.policy_version_start,
+            preference_model_version=preference_model_version,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rollout:
-    """One on-policy sample with its score. ``logprobs`` [T] belong to ``response_ids`` [T], EOS included.
+class Rollout(Provenance):
+    """One sample of the policy with its score. ``logprobs`` [T] belong to ``response_ids`` [T], EOS included.
 
     Written when its batch has been learned: ``kl`` is the sum over the response of (log policy - log reference),
     ``advantage_mean`` the mean of the advantage over its tokens, ``score`` the one that was learned from.
     """
 
-    id: str
-    source_file: str
-    source_row: int
-    status: Status
-    error: str | None
-    seconds: float
-    seed: int
-    model_version: str
-    axis: Axis
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -273,20 +283,20 @@ class Rollout:
     kl: float
     advantage_mean: float
 
+    @classmethod
+    def from_scored(cls, sample: RolloutSample, scored: ScoredSample, *, kl: float, advantage_mean: float) -> Rollout:
+        return cls(
+            **_carried(cls, sample, scored),
+            policy_version_end=sample.completion.policy_version_end,
+            kl=kl,
+            advantage_mean=advantage_mean,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Answer(Provenance):
     """An answer sampled for evaluation from one snapshot (``helpful_only``, ``sl_cai``, ``rl_cai``)."""
 
-    id: str
-    source_file: str
-    source_row: int
-    status: Status
-    error: str | None
-    seconds: float
-    seed: int
-    model_version: str
-    axis: Axis
     snapshot: str
     prompt: tuple[Turn, ...]
     text: str
@@ -296,10 +306,19 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quarantined:
-    """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``."""
+    """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``.
+
+    ``kind``: of the rows that it was to become one of, or "read" for a row of a source that cannot be used.
+    """
 
     id: str
     file: str
     row: int
-    stage: str
+    kind: str
+    batch: int = NO_BATCH
     cause: str
+
+    @property
+    def stage(self) -> str:
+        """What ``quarantine.jsonl`` says under ``stage``: the kind, and the batch if it has one."""
+        return self.kind if self.batch == NO_BATCH else f"{self.kind}/{self.batch:08d}"

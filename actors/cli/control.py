@@ -14,12 +14,13 @@ import typer
 from rich.table import Table
 
 from actors.cli.console import console
+from actors.cluster.announcement import Announcement, ended, find_run
 from rlaif.config.files import load_config
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import RunError, UserError, WaitTimeoutError
+from rlaif.storage.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from actors.cluster.announcement import Announcement
     from actors.cluster.whereabouts import Whereabouts
     from actors.control import ControlReply
     from actors.pool.pool import PoolStats
@@ -33,12 +34,9 @@ RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
 
 def status(run_dir: RunDirPath) -> None:
     """Show what a run has done, the stage that it is in, and the engines that serve it now."""
-    from actors.cluster.announcement import find_run
-
-    if not (run_dir / "manifest.json").is_file():
-        raise UserError(f"{run_dir}: not a run directory (no manifest.json)")
-    console.print(_story(run_dir))
-    console.print(_rows(run_dir))
+    manifest = read_manifest(run_dir)
+    console.print(_story(run_dir, manifest))
+    console.print(_rows(manifest))
     try:
         run = find_run(run_dir)
         answer = _ask(run_dir, run, None, STATUS_TIMEOUT_S, "it to say how its engines are")
@@ -57,8 +55,6 @@ def scale(
     size: Annotated[int, typer.Argument(metavar="N", help="engines, within the role's min and max")],
 ) -> None:
     """Serve a role of a running job with N engines; returns when newcomers serve and leavers have finished."""
-    from actors.cluster.announcement import find_run
-
     run = find_run(run_dir)
     settings = _elastic(run_dir, role, size)
     began = time.monotonic()
@@ -92,7 +88,6 @@ def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout
     import ray
     from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-    from actors.cluster.announcement import find_run
     from actors.cluster.causes import death_of
     from actors.cluster.start import joined
     from actors.control import Scale
@@ -118,8 +113,6 @@ def _control(run_dir: Path, run: Announcement) -> Any:
     """The run's control actor, in the cluster that this process has joined. Raises UserError when there is none."""
     import ray
 
-    from actors.cluster.announcement import ended
-
     try:
         return ray.get_actor(run.control)
     except ValueError:
@@ -127,10 +120,10 @@ def _control(run_dir: Path, run: Announcement) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------------- tables
-def _story(run_dir: Path) -> Table:
+def _story(run_dir: Path, manifest: Manifest) -> Table:
     """The stages that are done, and the one that is not."""
     table = Table("stage", "state", "seconds", title=str(run_dir), title_justify="left")
-    finished = _manifest(run_dir)["finished"]
+    finished = manifest["stages"]
     for stage, facts in finished.items():
         table.add_row(stage, "done", f"{facts['seconds']:.1f}")
     for event in list(_stage_events(run_dir))[-1:]:
@@ -139,9 +132,9 @@ def _story(run_dir: Path) -> Table:
     return table
 
 
-def _rows(run_dir: Path) -> Table:
+def _rows(manifest: Manifest) -> Table:
     table = Table("rows", "in", "out", "quarantined")
-    for name, counts in _manifest(run_dir)["stages"].items():
+    for name, counts in manifest["rows"].items():
         table.add_row(name, *(f"{counts[key]:,}" for key in ("rows_in", "rows_out", "quarantined")))
     return table
 
@@ -170,10 +163,6 @@ def _hosts(where: Iterable[Whereabouts]) -> str:
 
 def _grouped(number: int) -> str:
     return f"{number:,}"
-
-
-def _manifest(run_dir: Path) -> dict[str, Any]:
-    return json.loads((run_dir / "manifest.json").read_text())
 
 
 def _stage_events(run_dir: Path) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlaif.errors import UserError
-from rlaif.storage.run_dir import write_atomically
+from rlaif.storage.files import write_atomically
 
 REACH_TIMEOUT_S = 5.0
 

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from rlaif.config.schema import Config, PoolSettings, Trainer
 from rlaif.errors import PlacementError
+from rlaif.stages.pipeline import STAGES, story
 
 Phases = Mapping[str, tuple[str, ...]]  #: roles by the phase in which they live
 
@@ -84,21 +85,9 @@ def rank_resources(trainer: Trainer) -> dict[str, float]:
 
 
 def phases_of(config: Config) -> Phases:
-    """The phases of the whole method."""
-    phases: dict[str, tuple[str, ...]] = {
-        "revise": ("generator",),
-        "supervise": ("policy_trainer",),
-        "label": ("generator", "labeller"),
-        "fit_preference_model": ("generator", "preference_trainer"),  # the generator stays for what comes next
-        "reinforce": ("generator", "scorer", "policy_trainer"),
-        "evaluate": ("generator",),
-    }
-    if config.preference_model.refresh.every:
-        phases["reinforce"] = (*phases["reinforce"], "labeller", "preference_trainer")
-    if config.reinforcement.reward == "direct":
-        del phases["fit_preference_model"]
-        phases["reinforce"] = ("generator", "labeller", "policy_trainer")
-    return phases
+    """The phases of the whole method: its stages that have pools or trainers."""
+    phases = {name: STAGES[name].roles(config) for name in story(config)}
+    return {name: roles for name, roles in phases.items() if roles}
 
 
 def plan(config: Config, phases: Phases) -> ResourcePlan:

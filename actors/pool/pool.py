@@ -34,6 +34,7 @@ from actors.cluster.logs import log_tail
 from actors.cluster.weights import SharedWeights, share
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.autoscale import Autoscaler, Load
+from actors.pool.engine_clock import EngineClock
 from actors.pool.member import Member, start_member
 from actors.pool.shipment import PoolCall, Shipment, after_death, condemned
 from rlaif.config.schema import Config, PoolSettings
@@ -79,6 +80,7 @@ class EnginePool:
         self._settings = settings
         self._numbers = numbers or itertools.count()  #: of actors: a replacement gets a name of its own
         self._members: list[Member] = []
+        self._clock = EngineClock()
         self._starting = 0
         self._size = settings.min  #: engines that the pool is to have: what is missing is replaced
         self._runs: deque[PoolCall] = deque()
@@ -151,6 +153,7 @@ class EnginePool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         members, self._members = self._members, []
+        self._clock.set(0)
         await asyncio.gather(*(member.close() for member in members))
 
     def stats(self) -> PoolStats:
@@ -197,6 +200,7 @@ class EnginePool:
             async with self._syncing:
                 await self._catch_up(member)
                 self._members.append(member)
+                self._clock.set(len(self._members))
                 self._spawn(self._attend(member))
         finally:
             self._starting -= 1
@@ -220,6 +224,7 @@ class EnginePool:
             if member not in self._members:
                 return
             self._members.remove(member)
+            self._clock.set(len(self._members))
         await member.close()
 
     async def _replace(self) -> None:
@@ -246,6 +251,9 @@ class EnginePool:
     async def prefix_hits(self) -> tuple[int, int]:
         counts = await asyncio.gather(*(member.prefix_hits() for member in tuple(self._members)))
         return sum(hits for hits, _ in counts), sum(asked for _, asked in counts)
+
+    def engine_seconds(self) -> float:
+        return self._clock.seconds()
 
     # ------------------------------------------------------------------------------------------------ weights
     async def update_weights(self, weights: VersionedWeights) -> None:
@@ -404,6 +412,7 @@ class EnginePool:
         logger.warning("%s died: %s", member, member.cause)
         member.lost_with_node = not member.node_alive()
         self._members.remove(member)
+        self._clock.set(len(self._members))
         member.kill()
         self._barren += 1
         if self._barren > BARREN_DEATHS * max(self._settings.min, len(self._members) + 1):

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rlaif.config.strict_yaml import read_yaml, told
 from rlaif.constitution.public_json import tree_of
 from rlaif.errors import ConfigError
-from rlaif.seeds import SEPARATOR, hashed, seed_of
+from rlaif.seeds import SEPARATOR, hash_of, seed_of
 
 SHIPPED_CONSTITUTIONS = Path(__file__).parent / "shipped"
 
@@ -139,7 +139,7 @@ def draw_principles(principles: Sequence[Principle], num: int, draw: DrawRule, *
     As if drawn one after another without replacement, each time in proportion to the weights that remain.
     """
 
-    begun = hashed("principle", *key)  # what all of them share is long and hashed once
+    begun = hash_of("principle", *key)  # what all of them share is long and is hashed once
 
     def score(principle: Principle) -> float:
         """An exponential waiting time at the rate of the weight: the first of several is a weighted draw."""

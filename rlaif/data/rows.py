@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlaif.errors import DataError
+from rlaif.ids import row_id
 from rlaif.records import Quarantined
 
 PARQUET_BATCH_ROWS = 256
@@ -40,7 +41,7 @@ class SourceRow:
 
     @property
     def id(self) -> str:
-        return f"{self.file}:{self.number}"
+        return row_id(self.file, self.number)
 
 
 def read_records(source: str, parse: Callable[[SourceRow], _Record], quarantine: Quarantine) -> Iterator[_Record]:
@@ -55,7 +56,7 @@ def read_records(source: str, parse: Callable[[SourceRow], _Record], quarantine:
                 record = _parsed(row, parse)
             except BadRow as error:
                 first_mistake = first_mistake or f"row {row.number}: {error}"
-                quarantine(Quarantined(id=row.id, file=file, row=row.number, stage="read", cause=str(error)))
+                quarantine(Quarantined(id=row.id, file=file, row=row.number, kind="read", cause=str(error)))
                 continue
             num_good += 1
             yield record

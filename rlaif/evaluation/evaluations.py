@@ -13,7 +13,8 @@ from rlaif.evaluation.answers import ANSWER_CLASSES
 from rlaif.evaluation.evaluator import Evaluator, Results
 from rlaif.evaluation.labels import LABEL_ACCURACY
 from rlaif.miniature.lexicon import Lexicon
-from rlaif.storage.run_dir import RunDir, write_atomically
+from rlaif.storage.files import write_atomically
+from rlaif.storage.run_dir import RunDir
 
 EVALUATORS: tuple[Evaluator, ...] = (ANSWER_CLASSES, LABEL_ACCURACY)
 

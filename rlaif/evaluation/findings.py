@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import RunDirError
+from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest
 
 NUM_HISTOGRAM_BINS = 20
 RELIABILITY = "preference/reliability/"  #: followed by the bin's lower end and the name of a number: 0.9_mean_prob
 
-#: The order of the story; the manifest's own is alphabetical. What is not named here comes last.
-STAGES_ORDER = ("revise", "supervise", "label", "fit_preference_model", "reinforce", "evaluate")
-ROWS_ORDER = ("revisions", "helpful_samples", "supervise", "comparisons", "preferences", *STAGES_ORDER[3:])
-
 JsonObject = dict[str, Any]  #: parsed JSON, or a row of parquet
-Series = list[tuple[float, float]]  #: (step, value), in the order of steps
+Series = list[tuple[float, float]]  #: (index, value), in the order of indices
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,20 @@ class Findings:
     # -------------------------------------------------------------------------------------------- counts
     @cached_property
     def manifest(self) -> JsonObject:
-        return self._json("manifest.json")
+        exists = (self.path / MANIFEST_FILE).is_file()
+        return read_manifest(self.path) if exists else new_manifest()
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
-        """Kind of rows -> ``rows_in``, ``rows_out``, ``quarantined``."""
-        return _in_order(self.manifest.get("stages", {}), ROWS_ORDER)
+        """Kind of rows -> ``rows_in``, ``rows_out``, ``quarantined``, in the order in which they were made."""
+        rows: Mapping[str, Mapping[str, Any]] = self.manifest["rows"]
+        return rows
 
     @property
     def finished(self) -> Mapping[str, Mapping[str, Any]]:
-        """Stage of the pipeline -> how long it took."""
-        return _in_order(self.manifest.get("finished", {}), STAGES_ORDER)
+        """Stage of the story -> how long it took, in the order of the story."""
+        stages: Mapping[str, Mapping[str, Any]] = self.manifest["stages"]
+        return stages
 
     @cached_property
     def evaluation(self) -> JsonObject:
@@ -78,14 +78,15 @@ class Findings:
     # ------------------------------------------------------------------------------------------- metrics
     @cached_property
     def metrics(self) -> dict[str, Series]:
-        """Key -> its series. A step that was run again after a crash counts once, as it was last."""
+        """Key -> its series. What was run again after a crash counts once, as it was last; lines that have no index
+        are counted."""
         found: dict[str, dict[float, float]] = {}
         for line in self.lines("metrics.jsonl"):
             for key, value in line["metrics"].items():
                 if value is not None:
                     series = found.setdefault(key, {})
-                    step = line.get("step")
-                    series[len(series) + 1 if step is None else step] = value
+                    index = line.get("index", line.get("step"))  # as logs of earlier runs call it
+                    series[len(series) + 1 if index is None else index] = value
         return {key: sorted(series.items()) for key, series in found.items()}
 
     def last(self, prefix: str = "") -> dict[str, float]:
@@ -137,7 +138,3 @@ class Findings:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=1024, columns=columns):
                     yield batch.to_pylist()
-
-
-def _in_order(named: Mapping[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
-    return dict(sorted(named.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))

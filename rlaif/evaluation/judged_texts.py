@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rlaif.storage.files import replacing
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -16,9 +18,7 @@ _Judged = TypeVar("_Judged", bound="DataclassInstance")
 
 def write_judged(path: Path, judged: Iterable[_Judged], add: Callable[[_Judged], None]) -> None:
     """Write every judged text and ``add`` it to the totals; memory does not grow with their number."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         for text in judged:
             add(text)
             file.write(json.dumps(asdict(text), ensure_ascii=False) + "\n")
-    unfinished.replace(path)

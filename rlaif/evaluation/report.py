@@ -16,8 +16,8 @@ from rlaif.evaluation.section import ReportSection
 from rlaif.evaluation.training_curves import reinforcement_section, training_section
 from rlaif.prompting.questions import SPEAKERS
 from rlaif.records import Judgement
+from rlaif.storage.files import write_atomically
 from rlaif.storage.record_schema import from_row
-from rlaif.storage.run_dir import write_atomically
 from rlaif.tasks.labelling import prob_by_order
 
 REPORT_TEMPLATE = "report.html.jinja"

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from rlaif.config.schema import Labeller
 
 
-def cost_metrics(num_labels: int, seconds: float, num_engines: int, labeller: Labeller) -> Mapping[str, float]:
-    """``label/cost/...`` of labels that ``num_engines`` loaded engines made in ``seconds`` of wall-clock time.
+def cost_metrics(num_labels: int, seconds: float, engine_s: float, labeller: Labeller) -> Mapping[str, float]:
+    """``label/cost/...`` of labels made in ``seconds`` of wall-clock time by engines that served for ``engine_s``
+    seconds, all together.
 
     GPU hours are given where the labeller has GPUs, money where ``labeller.price_per_hour`` is set.
     """
-    if not num_labels or seconds <= 0:
+    if not num_labels or engine_s <= 0:
         return {}
-    per_s, hours = num_labels / seconds, num_engines * seconds / 3600
-    costs = {"labels_per_s": per_s, "labels_per_engine_hour": num_labels / hours}
+    hours = engine_s / 3600
+    costs = {"labels_per_s": num_labels / seconds, "labels_per_engine_hour": num_labels / hours}
     if gpus := labeller.gpus * labeller.tensor_parallel:
         costs["labels_per_gpu_hour"] = num_labels / (hours * gpus)
     if labeller.price_per_hour:

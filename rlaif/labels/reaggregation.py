@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rlaif.config.schema import Labelling
 from rlaif.errors import DataError, RunDirError
 from rlaif.records import Judgement, Status
+from rlaif.storage.files import replacing
 from rlaif.tasks.labelling import verdict
 
 REWRITE_ROWS = 5_000
@@ -31,7 +32,6 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: Path) -> tuple[int,
     if out.resolve() == stored.resolve():
         raise DataError(f"{out}: holds the run's own labels; choose another file")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         return _rewrite(stored, settings, out)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error}") from error
@@ -39,15 +39,17 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: Path) -> tuple[int,
 
 def _rewrite(stored: Path, settings: Labelling, out: Path) -> tuple[int, int]:
     num = num_changed = 0
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    with pq.ParquetFile(stored) as file, pq.ParquetWriter(unfinished, file.schema_arrow) as writer:
+    with (
+        replacing(out) as unfinished,
+        pq.ParquetFile(stored) as file,
+        pq.ParquetWriter(unfinished, file.schema_arrow) as writer,
+    ):
         for batch in file.iter_batches(batch_size=REWRITE_ROWS):
             old = batch.select(READ_COLUMNS).to_pylist()
             new = [_reaggregated(row, settings) for row in old]
             num += len(old)
             num_changed += sum(a["prob"] != b["prob"] for a, b in zip(old, new, strict=True))
             writer.write_batch(_with(batch, new))
-    unfinished.replace(out)
     return num, num_changed
 
 

@@ -1,5 +1,6 @@
-"""The story, one file per step: revise, supervise, label, fit the preference model, reinforce, evaluate.
+"""The story, one file per step: read, revise, supervise, label, fit the preference model, reinforce, evaluate.
 
-Each stage is a coroutine over the Protocols in ``rlaif.interfaces``; it knows neither Ray nor vLLM. Where pools and
-trainers come from is the runner's business: ``actors.driver`` for a cluster, ``in_process`` for one process.
+Each stage is a coroutine over the Protocols in ``rlaif.interfaces``; it knows neither Ray nor vLLM. The runner decides
+where pools and trainers come from: ``actors.driver`` for a cluster, ``in_process`` for one process. ``pipeline``
+declares all stages in one table, ``run`` is what each is given, and ``bookkeeping`` sees that no row is lost.
 """

@@ -1,7 +1,8 @@
 """Step 3. Consumes: red-team prompts and models/sl_cai. Waits for: the generator's and the labeller's engines.
-Produces: comparisons/ and preferences/, one label for each comparison, judged in both orders; label_quality.json.
+Produces: comparisons/ and preferences/, one label for each comparison, judged in both orders; label_quality.json;
+SL-CAI's answers to the held-out prompts.
 
-``label_pairs`` is the same labelling alone, for pairs that a user brings (``rlaif label``)."""
+``label_pairs`` labels pairs that a user brings (``rlaif label``), without the rest of the method."""
 
 from __future__ import annotations
 
@@ -17,14 +18,14 @@ from rlaif.labels.quality import measure
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import read_template
 from rlaif.records import Comparison, Preference
-from rlaif.stages.evaluate import sample_answers
-from rlaif.stages.read import account_source
-from rlaif.stages.run import Run, collect
-from rlaif.storage.run_dir import write_atomically
+from rlaif.stages.bookkeeping import account_source, collect
+from rlaif.stages.held_out import sample_answers
+from rlaif.stages.run import Run
+from rlaif.storage.files import write_atomically
 from rlaif.tasks.labelling import Label, principles_for
 from rlaif.tasks.sampling import SamplePair
 
-STAGE = "preferences"
+PREFERENCES = "preferences"
 
 
 async def label(run: Run) -> None:
@@ -39,32 +40,32 @@ async def label(run: Run) -> None:
 
 
 async def label_pairs(run: Run) -> None:
-    """Label ``data.comparisons``. What is labelled already stays, unless its principles say something else now."""
+    """Label ``data.comparisons``. Existing labels stay, unless their principles have changed."""
     source = str(run.config.data.comparisons)
     num_pairs = account_source(run, "pairs", source, read_comparisons(source, run.quarantine))
     _forget_outdated(run)
     journal = run.run_dir.journal
-    if journal.count(STAGE) + journal.num_quarantined(STAGE) < num_pairs:  # else no engine need start
+    if journal.count(PREFERENCES) + journal.num_quarantined(PREFERENCES) < num_pairs:  # otherwise no engine is needed
         await _judge(run, read_comparisons(source, run.quarantine), num_pairs)
     _conclude(run)
     run.run_dir.write_quarantine()
 
 
 def _forget_outdated(run: Run) -> None:
-    """Targeted relabelling: drop the labels that the constitution as it is now would make otherwise."""
+    """Targeted relabelling: drop the labels that would be different under the constitution as it is now."""
     old, new, run_dir = run.run_dir.constitution(), run.constitution, run.run_dir
     if old is not None and old.hash != new.hash:
         changed = diff(old, new)
-        labels = run_dir.journal.records(Preference, STAGE)
-        outdated = [made.id for made in labels if made.constitution_hash != new.hash and _differs(run, made, changed)]
-        run_dir.journal.forget(STAGE, outdated)
+        others = (x for x in run_dir.journal.records(Preference, PREFERENCES) if x.constitution_hash != new.hash)
+        outdated = [label.id for label in others if _differs(run, label, changed)]
+        run_dir.journal.forget(PREFERENCES, outdated)
         run_dir.events.write("labels_outdated", num=len(outdated), constitution=new.hash)
     run_dir.keep_constitution(new)
 
 
-def _differs(run: Run, made: Preference, changed: ConstitutionDiff) -> bool:
-    drawn = principles_for(run.constitution, run.config.labelling, made.seed, made)
-    return changed.outdates((j.principle_id for j in made.judgements), (p.id for p in drawn))
+def _differs(run: Run, label: Preference, changed: ConstitutionDiff) -> bool:
+    drawn = principles_for(run.constitution, run.config.labelling, label.seed, label)
+    return changed.outdates((j.principle_id for j in label.judgements), (p.id for p in drawn))
 
 
 async def _compare(run: Run) -> None:
@@ -92,18 +93,18 @@ async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -
     config, run_dir = run.config, run.run_dir
     task = label_task(run)
     async with run.pool("labeller", run.path(config.labeller.model)) as pool:
-        before, started = run_dir.journal.count(STAGE), time.monotonic()
-        await collect(run, STAGE, pool, task, pairs, num_pairs)
-        seconds = time.monotonic() - started
+        num_before = run_dir.journal.count(PREFERENCES)
+        engine_s_before, started = pool.engine_seconds(), time.monotonic()
+        await collect(run, PREFERENCES, pool, task, pairs, num_pairs)
+        engine_s, seconds = pool.engine_seconds() - engine_s_before, time.monotonic() - started
     await run.release("labeller")
-    run_dir.metrics.write(
-        "label", cost_metrics(run_dir.journal.count(STAGE) - before, seconds, config.labeller.min, config.labeller)
-    )
+    num_labels = run_dir.journal.count(PREFERENCES) - num_before
+    run_dir.metrics.write("label", cost_metrics(num_labels, seconds, engine_s, config.labeller))
 
 
 def _conclude(run: Run) -> None:
     """Export the labels and measure them."""
-    run.run_dir.journal.export(Preference, STAGE, run.run_dir.path / "preferences" / "preferences.parquet")
-    quality = measure(run.run_dir.journal.records(Preference, STAGE))
+    run.run_dir.journal.export(Preference, PREFERENCES, run.run_dir.path / "preferences" / "preferences.parquet")
+    quality = measure(run.run_dir.journal.records(Preference, PREFERENCES))
     run.run_dir.metrics.write("label", quality.metrics())
     write_atomically(run.run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")

@@ -1,8 +1,13 @@
-"""The whole method, a verb a line. A stage that the manifest calls done is not run again."""
+"""The whole method as a table: one row for each stage, in the order of the story.
+
+Adding a stage takes its function and a row here. What a run needs at once (``actors.cluster.placement``) and which
+stages a configuration has are derived from the table. A stage that the manifest lists is not run again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from rlaif.config.schema import Config
 from rlaif.errors import UserError
@@ -15,24 +20,58 @@ from rlaif.stages.revise import revise
 from rlaif.stages.run import Run
 from rlaif.stages.supervise import supervise
 
-Stage = Callable[[Run], Awaitable[None]]
+Roles = tuple[str, ...]
 
-#: In the order of the story.
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the story. ``roles``: of the pools and trainers that live while it runs, for a configuration;
+    ``applies``: whether a configuration has this stage at all."""
+
+    name: str
+    run: Callable[[Run], Awaitable[None]]
+    roles: Callable[[Config], Roles]
+    applies: Callable[[Config], bool] = lambda config: True
+
+
+def _always(*roles: str) -> Callable[[Config], Roles]:
+    return lambda config: roles
+
+
+def _has_preference_model(config: Config) -> bool:
+    """A direct reward needs none."""
+    return config.reinforcement.reward == "preference_model"
+
+
+def _reinforcement_roles(config: Config) -> Roles:
+    rewards = "scorer" if _has_preference_model(config) else "labeller"
+    refreshing = ("labeller", "preference_trainer") if config.preference_model.refresh.every else ()
+    return tuple(dict.fromkeys(("generator", rewards, "policy_trainer", *refreshing)))
+
+
+#: By name, in the order of the story.
 STAGES: dict[str, Stage] = {
-    "read": read,
-    "revise": revise,
-    "supervise": supervise,
-    "label": label,
-    "fit_preference_model": fit_preference_model,
-    "reinforce": reinforce,
-    "evaluate": evaluate,
+    stage.name: stage
+    for stage in (
+        Stage(name="read", run=read, roles=_always()),
+        Stage(name="revise", run=revise, roles=_always("generator")),
+        Stage(name="supervise", run=supervise, roles=_always("policy_trainer")),
+        Stage(name="label", run=label, roles=_always("generator", "labeller")),
+        Stage(
+            name="fit_preference_model",
+            run=fit_preference_model,
+            roles=_always("generator", "preference_trainer"),  # the generator stays for what comes next
+            applies=_has_preference_model,
+        ),
+        Stage(name="reinforce", run=reinforce, roles=_reinforcement_roles),
+        Stage(name="evaluate", run=evaluate, roles=_always("generator")),
+    )
 }
 
 
 def story(config: Config) -> list[str]:
-    """The stages that a configuration has: a direct reward does without a preference model."""
-    without = {"fit_preference_model"} if config.reinforcement.reward == "direct" else set()
-    return [name for name in STAGES if name not in without]
+    """The stages that a configuration has."""
+    return [name for name, stage in STAGES.items() if stage.applies(config)]
 
 
 async def run_pipeline(run: Run) -> None:
@@ -51,4 +90,4 @@ async def run_stage(run: Run, name: str) -> None:
     if run.run_dir.is_finished(name):
         return
     with run.run_dir.timed(name):
-        await STAGES[name](run)
+        await STAGES[name].run(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.data.prompts import read_prompts
-from rlaif.interfaces import Pool, Pools, Task, Trainers
+from rlaif.ids import row_id
+from rlaif.interfaces import Pool, Pools, Trainers
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Axis, Prompt, Quarantined
-from rlaif.storage.journal import RowT
 from rlaif.storage.run_dir import RunDir
 
 
@@ -30,7 +30,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A Progress that shows nothing."""
+    """A Progress that shows nothing: for tests, benchmarks, and programs that use the method as a library."""
 
     def start(self, name: str, total: int | None) -> None: ...
 
@@ -41,7 +41,7 @@ class Silent:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run. ``paths`` says where each ``miniature:NAME`` is; every other source and model stands for itself."""
+    """One run. ``paths`` says where each ``miniature:NAME`` is; any other source or model is its own path."""
 
     config: Config
     constitution: Constitution
@@ -72,10 +72,10 @@ class Run:
             if path == source:
                 yield prompt
             else:
-                yield replace(prompt, id=f"{source}:{prompt.source_row}", source_file=source)
+                yield replace(prompt, id=row_id(source, prompt.source_row), source_file=source)
 
     def num_prompts(self, axis: Axis) -> int:
-        """How many there are, as ``stages.read`` counted them."""
+        """How many there are, as the stage ``read`` counted them."""
         return self.run_dir.rows(f"prompts_{axis}")["rows_out"]
 
     def quarantine(self, row: Quarantined) -> None:
@@ -106,56 +106,3 @@ class Run:
             if role in self._open:
                 _, pool = self._open.pop(role)
                 await pool.close()
-
-
-class Counted:
-    """An iterable that counts what was taken from it."""
-
-    def __init__(self, rows: Iterable[RowT]) -> None:
-        self._rows = rows
-        self.taken = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for row in self._rows:
-            self.taken += 1
-            yield row
-
-
-async def collect(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT], total: int | None = None) -> None:
-    """Run ``task`` on every row that ``stage`` does not have yet, journal each when it comes back, account for all."""
-    journal, counted = run.run_dir.journal, Counted(rows)
-    run.progress.start(stage, total)
-    hits_before, asked_before = await pool.prefix_hits()
-    async for failure in journalled(run, stage, pool, task, counted):
-        run.progress.advance(stage, failed=failure is not None)
-    run.progress.finish(stage)
-    hits, asked = await pool.prefix_hits()
-    if asked > asked_before:
-        hit_rate = (hits - hits_before) / (asked - asked_before)
-        run.run_dir.metrics.write(stage, {f"{stage}/engine/prefix_hit_rate": hit_rate})
-    run.run_dir.account(
-        stage,
-        rows_in=counted.taken,
-        rows_out=journal.count(stage),
-        quarantined=journal.num_quarantined(stage),
-    )
-
-
-async def journalled(run: Run, stage: str, pool: Pool, task: Task, rows: Iterable[RowT]) -> AsyncIterator[str | None]:
-    """Run ``task`` on every row that ``stage`` does not have yet and journal what comes back together at once.
-
-    Yields for each row why it failed, or None.
-    """
-    journal = run.run_dir.journal
-    async for back in pool.run(task, journal.pending(stage, rows)):
-        journal.add_all(stage, (done.record for done in back if done.record is not None))
-        for done in back:
-            if done.record is None:
-                journal.quarantine(failed(stage, done.row, done.failure or "unknown"))
-            yield done.failure
-
-
-def failed(stage: str, row: Any, cause: str) -> Quarantined:
-    """A row that a pool gave back without a record; ``row`` is a Prompt, a record, or a draw of a prompt."""
-    source = row if hasattr(row, "source_file") else row.prompt
-    return Quarantined(id=row.id, file=source.source_file, row=source.source_row, stage=stage, cause=cause)

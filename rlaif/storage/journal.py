@@ -1,38 +1,53 @@
-"""The journal: every finished row of a run in one SQLite file, written by the driver alone.
+"""The journal: every finished row of a run in one SQLite file, written only by the driver.
 
-A row is committed as soon as it comes back, so a killed driver loses at most what was in flight. The key is
-(stage, id), so nothing can be recorded twice. Records of a stage are read back in the order of their source rows,
-whatever order they finished in; memory does not grow with their number.
+A row is committed as soon as it comes back, so a killed driver loses at most what was in flight. Rows have a *kind*
+(revisions, comparisons, rollouts...), and kinds that come in batches a *batch*, so that everything after a checkpoint
+can be forgotten. The key is (kind, batch, id): nothing can be recorded twice. Records are read back in the order of
+their source rows, whatever order they finished in; memory does not grow with their number.
+
+Tables of format 1, where kind and batch were one text in the column ``stage`` (``rollouts/00000012``), are rewritten
+when they are opened, all or nothing.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.errors import StorageError
-from rlaif.records import Quarantined
+from rlaif.errors import RunDirError, StorageError
+from rlaif.records import NO_BATCH, Provenance, Quarantined
+from rlaif.storage.files import replacing
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 
-R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+_RecordT = TypeVar("_RecordT", bound=Provenance)
 
+JOURNAL_FORMAT = 2  #: SQLite's ``user_version``; format 1 has 0 there
 EXPORT_ROWS = 2_000  #: rows held in memory while exporting
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS records (
-    stage TEXT NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL, source_row INTEGER NOT NULL,
-    record BLOB NOT NULL, PRIMARY KEY (stage, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (
-    stage TEXT NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL, source_row INTEGER NOT NULL,
-    cause TEXT NOT NULL, PRIMARY KEY (stage, id)) WITHOUT ROWID;
-"""
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL, batch INTEGER NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL,
+    source_row INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS quarantine (
+    kind TEXT NOT NULL, batch INTEGER NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL,
+    source_row INTEGER NOT NULL, cause TEXT NOT NULL, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID""",
+)
+_BATCHED = "stage GLOB '*/[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]'"
+_FROM_FORMAT_1 = (
+    f"iif({_BATCHED}, substr(stage, 1, length(stage) - 9), stage), "
+    f"iif({_BATCHED}, CAST(substr(stage, -8) AS INTEGER), {NO_BATCH}), id, source_file, source_row"
+)
 
 
 class HasId(Protocol):
@@ -40,12 +55,12 @@ class HasId(Protocol):
     def id(self) -> str: ...
 
 
-RowT = TypeVar("RowT", bound=HasId)
+_RowT = TypeVar("_RowT", bound=HasId)
 
 
-def _storage(method: F) -> F:
+def _storage(method: Callable[Concatenate[Journal, _P], _T]) -> Callable[Concatenate[Journal, _P], _T]:
     @wraps(method)
-    def guarded(self: Journal, *args: Any, **kwargs: Any) -> Any:
+    def guarded(self: Journal, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return method(self, *args, **kwargs)
         except (sqlite3.OperationalError, OSError) as error:
@@ -53,10 +68,12 @@ def _storage(method: F) -> F:
                 f"{self.path}: cannot write: {error}; free the disk or its permissions and run the same command again"
             ) from error
 
-    return guarded  # type: ignore[return-value]
+    return guarded
 
 
 class Journal:
+    """Raises RunDirError for a journal of a later format."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open()
@@ -67,110 +84,120 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=WAL")
         # NORMAL survives a killed process (what happens) and at worst forgets the last rows of a lost machine.
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(TABLES)
+        written = self._number("PRAGMA user_version")
+        if written > JOURNAL_FORMAT:
+            self._db.close()
+            raise RunDirError(
+                f"{self.path}: format {written}: this version reads formats 1 to {JOURNAL_FORMAT}; "
+                "use the version of rlaif that made the run, or choose another run_dir="
+            )
+        if written < JOURNAL_FORMAT:
+            self._upgrade()
 
-    @_storage
-    def add(self, stage: str, record: Any) -> None:
-        """Record one finished row; a second record with its stage and id is a programming error."""
-        self._db.execute(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
-            (stage, record.id, record.source_file, record.source_row, to_json(record)),
-        )
-
-    @_storage
-    def add_all(self, stage: str, records: Iterable[Any]) -> None:
-        """Record rows that came back together, all or none: one commit costs as much as one row."""
-        rows = [(stage, r.id, r.source_file, r.source_row, to_json(r)) for r in records]
+    def _upgrade(self) -> None:
+        """Create the tables, and move into them what is there in tables of format 1."""
         with self._transaction():
-            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            old = self._number("SELECT count(*) FROM pragma_table_info('records') WHERE name = 'stage'") > 0
+            for table in ("records", "quarantine") if old else ():
+                self._db.execute(f"ALTER TABLE {table} RENAME TO {table}_1")
+            for statement in TABLES:
+                self._db.execute(statement)
+            for table, content in (("records", "record"), ("quarantine", "cause")) if old else ():
+                self._db.execute(f"INSERT INTO {table} SELECT {_FROM_FORMAT_1}, {content} FROM {table}_1")
+                self._db.execute(f"DROP TABLE {table}_1")
+            self._db.execute(f"PRAGMA user_version = {JOURNAL_FORMAT}")
+
+    @_storage
+    def add_all(self, kind: str, records: Iterable[Provenance], batch: int = NO_BATCH) -> None:
+        """Record rows that came back together, all or none: one commit costs as much as one row.
+
+        A second record with the same kind, batch and id is a programming error.
+        """
+        rows = [(kind, batch, r.id, r.source_file, r.source_row, to_json(r)) for r in records]
+        with self._transaction():
+            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     @_storage
     def quarantine(self, row: Quarantined) -> None:
         """Set a row aside with its cause; reading a source again finds the same bad row, which is no error."""
         self._db.execute(
-            "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-            (row.stage, row.id, row.file, row.row, row.cause),
+            "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
+            (row.kind, row.batch, row.id, row.file, row.row, row.cause),
         )
 
-    def pending(self, stage: str, rows: Iterable[RowT]) -> Iterator[RowT]:
-        """Those of ``rows`` that have neither been recorded nor quarantined in ``stage``; lazy."""
+    def pending(self, kind: str, rows: Iterable[_RowT], batch: int = NO_BATCH) -> Iterator[_RowT]:
+        """Those of ``rows`` that have been neither recorded nor quarantined; lazy."""
         query = (
-            "SELECT 1 FROM records WHERE stage = ?1 AND id = ?2 "
-            "UNION ALL SELECT 1 FROM quarantine WHERE stage = ?1 AND id = ?2"
+            "SELECT 1 FROM records WHERE kind = ?1 AND batch = ?2 AND id = ?3 "
+            "UNION ALL SELECT 1 FROM quarantine WHERE kind = ?1 AND batch = ?2 AND id = ?3"
         )
-        return (row for row in rows if self._db.execute(query, (stage, row.id)).fetchone() is None)
+        return (row for row in rows if self._db.execute(query, (kind, batch, row.id)).fetchone() is None)
 
-    def count(self, stage: str) -> int:
-        return self._db.execute("SELECT count(*) FROM records WHERE stage = ?", (stage,)).fetchone()[0]
+    def count(self, kind: str) -> int:
+        """Records of ``kind``, of all its batches."""
+        return self._number("SELECT count(*) FROM records WHERE kind = ?", kind)
 
-    def num_quarantined(self, stage: str) -> int:
-        """Of ``stage``, a GLOB pattern."""
-        return self._db.execute("SELECT count(*) FROM quarantine WHERE stage GLOB ?", (stage,)).fetchone()[0]
+    def num_quarantined(self, kind: str) -> int:
+        """Quarantined rows of ``kind``, of all its batches."""
+        return self._number("SELECT count(*) FROM quarantine WHERE kind = ?", kind)
 
-    def records(self, record_type: type[R], stage: str) -> Iterator[R]:
-        """Records of ``stage`` (a GLOB pattern) in the order of their source rows."""
+    def records(self, record_type: type[_R], kind: str, batch: int | None = None) -> Iterator[_R]:
+        """Records of ``kind`` (of one batch, or of all) in the order of their source rows."""
+        where, values = ("kind = ?", (kind,)) if batch is None else ("kind = ? AND batch = ?", (kind, batch))
         cursor = self._db.execute(
-            "SELECT record FROM records WHERE stage GLOB ? ORDER BY source_file, source_row, id", (stage,)
+            f"SELECT record FROM records WHERE {where} ORDER BY source_file, source_row, id", values
         )
         return (from_json(record_type, data) for (data,) in cursor)
 
     def quarantined(self) -> Iterator[Quarantined]:
-        cursor = self._db.execute("SELECT id, source_file, source_row, stage, cause FROM quarantine ORDER BY 4, 2, 3")
-        return (Quarantined(id=i, file=f, row=r, stage=s, cause=c) for i, f, r, s, c in cursor)
+        cursor = self._db.execute(
+            "SELECT kind, batch, id, source_file, source_row, cause FROM quarantine ORDER BY 1, 2, 4, 5"
+        )
+        return (Quarantined(kind=k, batch=b, id=i, file=f, row=r, cause=c) for k, b, i, f, r, c in cursor)
 
     @_storage
-    def forget(self, stage: str, ids: Iterable[str]) -> None:
-        """Drop records, to be made again; all or none."""
+    def forget(self, kind: str, ids: Iterable[str]) -> None:
+        """Drop records of a kind without batches, to be made again; all or none."""
+        rows = ((kind, NO_BATCH, id) for id in ids)
         with self._transaction():
-            self._db.executemany("DELETE FROM records WHERE stage = ? AND id = ?", ((stage, id) for id in ids))
+            self._db.executemany("DELETE FROM records WHERE kind = ? AND batch = ? AND id = ?", rows)
 
     @_storage
-    def forget_from(self, stage: str) -> None:
-        """Drop what was recorded or quarantined in the stages from ``stage`` on that share its name up to the last
-        slash (batches after a checkpoint); all or none."""
+    def forget_from(self, kind: str, batch: int) -> None:
+        """Drop what was recorded or quarantined in the batches of ``kind`` from ``batch`` on; all or none."""
         with self._transaction():
             for table in ("records", "quarantine"):
-                siblings = stage.rsplit("/", 1)[0] + "/*"
-                self._db.execute(f"DELETE FROM {table} WHERE stage >= ? AND stage GLOB ?", (stage, siblings))
+                self._db.execute(f"DELETE FROM {table} WHERE kind = ? AND batch >= ?", (kind, batch))
 
     @_storage
-    def export(self, record_type: type, stage: str, path: Path) -> int:
-        """Write the records of ``stage`` to one parquet file, atomically; returns their number."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
+    def export(self, record_type: type[_RecordT], kind: str, path: Path) -> int:
+        """Write the records of ``kind`` to one parquet file, atomically; returns their number."""
         schema, num_rows = arrow_schema(record_type), 0
-        with pq.ParquetWriter(unfinished, schema) as writer:
-            records: Iterator[Any] = self.records(record_type, stage)
-            for rows in _chunks(records, EXPORT_ROWS):
-                writer.write_table(pa.Table.from_pylist([dict(to_row(r)) for r in rows], schema=schema))
-                num_rows += len(rows)
-        unfinished.replace(path)
+        with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+            for records in _chunks(self.records(record_type, kind), EXPORT_ROWS):
+                writer.write_table(pa.Table.from_pylist([dict(to_row(r)) for r in records], schema=schema))
+                num_rows += len(records)
         return num_rows
 
     def close(self) -> None:
         self._db.close()
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    def _number(self, query: str, *values: str) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])
 
-
-class _Transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:  # else SQLite has rolled back by itself, as it does when the disk is full
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._db.execute("ROLLBACK" if error else "COMMIT")
 
-
-def _chunks(items: Iterable[R], size: int) -> Iterator[list[R]]:
-    chunk: list[R] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+def _chunks(items: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
         yield chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -13,35 +13,35 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 
 SCALARS = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
 
 
-@cache
-def _adapter(record_type: Any) -> TypeAdapter:
-    return TypeAdapter(record_type)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def to_json(record: Any) -> bytes:
-    return _adapter(type(record)).dump_json(record)  # type: ignore[arg-type]  # mypy: type[Any] is hashable
+    return _adapter(type(record)).dump_json(record)
 
 
-def from_json(record_type: type[R], data: bytes) -> R:
-    return _adapter(record_type).validate_json(data)  # type: ignore[arg-type]
+def from_json(record_type: type[_R], data: bytes) -> _R:
+    record: _R = _adapter(record_type).validate_json(data)
+    return record
 
 
 def to_row(record: Any) -> Mapping[str, Any]:
     """The record as plain values that ``arrow_schema(type(record))`` accepts."""
-    return _adapter(type(record)).dump_python(record, mode="json")  # type: ignore[arg-type]
+    row: Mapping[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
+    return row
 
 
-def from_row(record_type: type[R], row: Mapping[str, Any]) -> R:
+def from_row(record_type: type[_R], row: Mapping[str, Any]) -> _R:
     """The record that ``to_row`` or a parquet row holds."""
-    return _adapter(record_type).validate_python(row)  # type: ignore[arg-type]
+    record: _R = _adapter(record_type).validate_python(row)
+    return record
 
 
-@cache
 def arrow_schema(record_type: Any) -> pa.Schema:
     hints = typing.get_type_hints(record_type)
     return pa.schema([(field.name, _arrow_type(hints[field.name])) for field in fields(record_type)])

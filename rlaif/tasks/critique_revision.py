@@ -5,17 +5,17 @@ Source: Constitutional AI (arXiv 2212.08073), section 3.1.
 Departures from the paper:
 1. Each prompt's rounds run as one coroutine next to one engine; nothing waits for the slowest of a batch, and the
    rounds share the engine's prefix cache.
-2. A revision with a flaw (below) is kept and named, never trained on, and the next round starts from the text before
-   it. A chain without any good revision is invalid.
-3. Few-shot transcripts are the user's choice (``critique_revision.examples``): instruct models do without.
+2. A revision with a flaw (below) is kept and named but never trained on, and the next round starts from the text
+   before it. A chain without any good revision is invalid.
+3. Few-shot transcripts are optional (``critique_revision.examples``): instruct models do not need them.
 
-Flaws, in the order in which they are looked for:
+Flaws, in the order in which they are checked:
 - ``empty``: no text.
-- ``over_long``: cut off at ``max_revision_tokens``, so that it has no end.
-- ``refused_critique``: the model would not criticise its answer, so that it revises nothing.
-- ``critique_as_revision``: it speaks about the answer instead of giving one, or repeats the critique.
+- ``over_long``: cut off at ``max_revision_tokens``, so it has no end.
+- ``refused_critique``: the model refused to criticise its answer, so there is nothing to revise by.
+- ``critique_as_revision``: it talks about the answer instead of giving one, or repeats the critique.
 - ``leaked_prefix``: it announces itself ("Here is a revised ...").
-- ``unchanged``: it repeats the text that it was to revise.
+- ``unchanged``: it repeats the text that it was meant to revise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -32,7 +32,7 @@ from rlaif.constitution.principles import Constitution, Principle, draw_principl
 from rlaif.interfaces import TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import RevisionExample
-from rlaif.prompting.tokenization import fit_turns
+from rlaif.prompting.tokenization import Pieces, fit_turns
 from rlaif.records import Completion, Flaw, Prompt, RevisionChain, Round, Sampling, Status, Turn
 from rlaif.seeds import seed_from
 from rlaif.tasks.labelling import REFUSAL
@@ -66,17 +66,14 @@ class Revise:
         chat = _Conversation(self, engine, prompt)
         response = await chat.answer()
         rounds = await self._rounds(chat, prompt, response)
-        error = _problem(response, rounds)
-        return RevisionChain(
-            id=prompt.id,
-            source_file=prompt.source_file,
-            source_row=prompt.source_row,
+        error = _unusable(response, rounds)
+        return RevisionChain.of(
+            prompt,
             status=Status.INVALID if error else Status.OK,
             error=error,
             seconds=time.monotonic() - started,
             seed=chat.seed,
             model_version=engine.model_version,
-            axis=prompt.axis,
             prompt=tuple(chat.turns),
             response=response,
             rounds=tuple(rounds),
@@ -98,7 +95,7 @@ class Revise:
 
 
 def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw | None:
-    """Why ``revision`` of ``answer`` is none, or None."""
+    """What is wrong with ``revision`` of ``answer``, or None."""
     flaws: tuple[tuple[Flaw, object], ...] = (
         ("empty", not revision),
         ("over_long", cut_off),
@@ -107,11 +104,11 @@ def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw
         ("leaked_prefix", ANNOUNCEMENT.match(revision)),
         ("unchanged", revision == answer),
     )
-    return next((name for name, found in flaws if found), None)
+    return next((name for name, applies in flaws if applies), None)
 
 
-def _problem(response: str, rounds: Sequence[Round]) -> str | None:
-    """Why a chain is not fit for training, or None."""
+def _unusable(response: str, rounds: Sequence[Round]) -> str | None:
+    """Why a chain cannot be trained on, or None."""
     if not response:
         return "empty answer"
     if all(round.flaw for round in rounds):
@@ -120,14 +117,14 @@ def _problem(response: str, rounds: Sequence[Round]) -> str | None:
 
 
 def filter_metrics(chains: Iterable[RevisionChain]) -> Mapping[str, float]:
-    """``revise/filter/...``: how many rounds were filtered for what, beside how many there were."""
+    """``revise/filter/...``: how many rounds had each flaw, and how many rounds there were."""
     counts = Counter(round.flaw or "none" for chain in chains for round in chain.rounds)
-    found = {f"revise/filter/{flaw}": float(counts[flaw]) for flaw in get_args(Flaw)}
-    return {**found, "revise/filter/num_rounds": float(counts.total())}
+    of_flaws = {f"revise/filter/{flaw}": float(counts[flaw]) for flaw in get_args(Flaw)}
+    return {**of_flaws, "revise/filter/num_rounds": float(counts.total())}
 
 
 class _Conversation:
-    """One prompt's requests to one engine; each prompt is fitted to the engine's length from the oldest turn on."""
+    """One prompt's requests to one engine; each drops the oldest turns that exceed the engine's length."""
 
     def __init__(self, task: Revise, engine: TextGenerator, prompt: Prompt) -> None:
         self._task = task
@@ -157,7 +154,7 @@ class _Conversation:
             f"revision {round}",
         )
 
-    async def _ask(self, render, max_tokens: int, purpose: str) -> Completion:
+    async def _ask(self, render: Callable[[Sequence[Turn]], str | Pieces], max_tokens: int, purpose: str) -> Completion:
         room = self._engine.max_length - max_tokens
         self.turns, ids, truncated = fit_turns(self.turns, render, self._engine.tokenizer, room)
         self.truncated |= truncated

@@ -4,8 +4,8 @@ Source: Lee et al. (RLAIF, arXiv 2309.00267), "direct RLAIF": the model rates fr
 ten ratings' probabilities, rescaled to [-1, 1].
 
 Departures from the paper:
-1. The standard that it rates by is a principle drawn from the constitution, a new draw for each prompt.
-2. Where "10" begins with the token of "1", the probability of both is parted by one more look behind that token.
+1. The standard that it rates by is a principle of the constitution, drawn for each prompt.
+2. Where "10" begins with the token of "1", one more look after that token separates their probabilities.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Constitution, draw_principle
 from rlaif.errors import ModelError, RequestError
+from rlaif.ids import prompt_id_of
 from rlaif.interfaces import ChoiceScorer
 from rlaif.prompting.dialogues import DialogueFormat, dialogue
 from rlaif.prompting.questions import RatingQuestion
@@ -46,22 +47,12 @@ class RateSample:
         probs = await rating_probs(engine, self._question(engine, sample))
         if sum(probs) < self.settings.min_letter_mass:
             raise RequestError(f"the ratings hold {sum(probs):.3f} of the probability")
-        return ScoredSample(
-            id=sample.id,
-            axis=sample.axis,
-            prompt_ids=sample.prompt_ids,
-            response_ids=sample.completion.token_ids,
-            logprobs=sample.completion.logprobs,
-            finish_reason=sample.completion.finish_reason,
-            score=reward_of(probs),
-            policy_version_start=sample.completion.policy_version_start,
-            preference_model_version=0,
-        )
+        return ScoredSample.of(sample, score=reward_of(probs), preference_model_version=0)
 
     def _question(self, engine: ChoiceScorer, sample: RolloutSample) -> Pieces:
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        prompt_id = sample.id.rsplit("@", 1)[0]
-        principle = draw_principle(self.constitution.for_comparison, self.settings.draw, self.seed, prompt_id)
+        principles, key = self.constitution.for_comparison, prompt_id_of(sample.id)
+        principle = draw_principle(principles, self.settings.draw, self.seed, key)
         standard = principle.comparison
         assert standard is not None
 
@@ -78,23 +69,23 @@ async def rating_probs(engine: ChoiceScorer, question: Pieces) -> tuple[float, .
     firsts = tuple(dict.fromkeys(end[0] for end in ends))
     logprobs = dict(zip(firsts, await engine.choice_logprobs(ids, firsts), strict=True))
     probs = [math.exp(logprobs[end[0]]) for end in ends]
-    if len(firsts) < len(ends):  # "10" goes on where "1" ends
-        (ten_goes_on,) = await engine.choice_logprobs((*ids, ends[-1][0]), (ends[-1][1],))
-        probs[-1] *= math.exp(ten_goes_on)
+    if len(firsts) < len(ends):  # "10" begins with the token of "1"
+        (zero_after_one,) = await engine.choice_logprobs((*ids, ends[-1][0]), (ends[-1][1],))
+        probs[-1] *= math.exp(zero_after_one)
         probs[0] -= probs[-1]
     return tuple(probs)
 
 
 def rating_ids(tokenizer: Any, question: Pieces) -> tuple[list[int], list[list[int]]]:
-    """Prompt ids and what each rating adds to them.
+    """Prompt ids, and the token ids that each rating adds to them.
 
-    Raises ModelError for a tokenizer that cannot tell the ratings apart.
+    Raises ModelError for a tokenizer that gives the ratings no distinct next tokens.
     """
-    behind = [encode(tokenizer, append_text(question[-1], f" {rating}")) for rating in RATINGS]
-    num_shared = len(common_prefix(behind))
-    ends = [ids[num_shared:] for ids in behind]
+    endings = [encode(tokenizer, append_text(question[-1], f" {rating}")) for rating in RATINGS]
+    num_shared = len(common_prefix(endings))
+    ends = [ids[num_shared:] for ids in endings]
     one, *others, ten = (end[0] if end else None for end in ends)
     distinct = len({one, *others}) == len(RATINGS) - 1 and None not in (one, *others, ten) and ten not in others
     if not distinct or (ten == one and len(ends[-1]) < 2):
         raise ModelError("the tokenizer gives the ratings 1 to 10 no distinct next tokens")
-    return prompt_ids(tokenizer, Pieces(question[:-1])) + behind[0][:num_shared], ends
+    return prompt_ids(tokenizer, Pieces(question[:-1])) + endings[0][:num_shared], ends

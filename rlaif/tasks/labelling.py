@@ -3,8 +3,8 @@
 Source: Constitutional AI (arXiv 2212.08073), section 4.1; both orders, their averaging and sampled rationales: Lee et
 al. (RLAIF, arXiv 2309.00267), sections 2.2 and 2.3.
 
-Conventions: ``y1``, ``y2`` are the comparison's answers. l1 = log-odds that the letter of y1 is chosen when y1 stands
-in slot A; l2 = the same when y1 stands in slot B (already un-swapped). p = sigmoid(l). A *vote* is (l1, l2): one
+Conventions: ``y1``, ``y2`` are the comparison's answers. l1 = log-odds that the letter of y1 is chosen when y1 is
+in slot A; l2 = the same when y1 is in slot B (already un-swapped). p = sigmoid(l). A *vote* is (l1, l2): one
 principle's two orders, and with sampled rationales one pair of them.
 
 Departures from the papers:
@@ -32,8 +32,8 @@ from rlaif.interfaces import ChoiceScorer
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import LabelExample
 from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTemplate
-from rlaif.prompting.tokenization import encode, fit_turns, letter_ids, prompt_ids
-from rlaif.records import Comparison, Judgement, Preference, Sampling, Status
+from rlaif.prompting.tokenization import Pieces, encode, fit_turns, letter_ids, prompt_ids
+from rlaif.records import Comparison, Judgement, Preference, Sampling, Status, Turn
 from rlaif.seeds import seed_from
 from rlaif.statistics.logistic import sigmoid
 
@@ -74,8 +74,8 @@ def _capped(logit: float) -> float:
 
 
 def votes_of(judgements: Sequence[Judgement]) -> list[Vote]:
-    """The votes in the order in which they were asked; the n-th of a principle in one order meets its n-th in the
-    other."""
+    """The votes in the order in which they were asked for; a principle's n-th judgement in one order is paired with its
+    n-th in the other."""
     orders: dict[str, tuple[list[float], list[float]]] = {}
     for judgement in judgements:
         orders.setdefault(judgement.principle_id, ([], []))[judgement.order - 1].append(log_odds(judgement))
@@ -85,8 +85,8 @@ def votes_of(judgements: Sequence[Judgement]) -> list[Vote]:
 def prob_of(judgements: Sequence[Judgement], how: Aggregation, clamp: float = 0.0) -> float:
     """The label of a pair: the mean of its votes, within [clamp, 1 - clamp].
 
-    The swapped pair gets exactly 1 - p: of a pair and its mirror image one alone is computed, on a grid of 2**-53,
-    where 1 - p is no rounding.
+    The swapped pair gets exactly 1 - p: only one of a pair and its mirror image is computed, on a grid of 2**-53, where
+    1 - p is exact.
     """
     votes = votes_of(judgements)
     mirrored = [(-l2, -l1) for l1, l2 in votes]
@@ -108,7 +108,7 @@ def clamp_of(settings: Labelling) -> float:
 
 
 def verdict(judgements: Sequence[Judgement], settings: Labelling) -> tuple[Status, float | None, str | None]:
-    """(status, probability, error) of a pair's judgements."""
+    """(status, P(answer_1 better), error) of a pair's judgements."""
     if not judgements:  # identical answers
         return Status.TIE, 0.5, None
     for judgement in judgements:
@@ -157,30 +157,19 @@ class Label:
             status, error = Status.ERROR, str(failure)
         except TimeoutError:
             status, error = Status.TIMEOUT, f"no judgement within {self.settings.timeout_s:g} s"
-        return Preference(
-            id=pair.id,
-            source_file=pair.source_file,
-            source_row=pair.source_row,
+        return Preference.of(
+            pair,
             status=status,
             error=error,
             seconds=time.monotonic() - started,
             seed=self.seed,
             model_version=engine.model_version,
-            axis=pair.axis,
-            prompt=pair.prompt,
-            prompt_ids=pair.prompt_ids,
-            answer_1=pair.answer_1,
-            answer_2=pair.answer_2,
-            token_ids_1=pair.token_ids_1,
-            token_ids_2=pair.token_ids_2,
-            policy_version=pair.policy_version,
             prob=prob,
             aggregation=self.settings.aggregation,
             judgements=judgements,
             constitution_hash=self.constitution.hash,
             template_version=self.template.version,
             truncated=truncated,
-            gold=pair.gold,
         )
 
 
@@ -226,7 +215,7 @@ class _Inquiry:
         longest = max(principles, key=lambda principle: len(encode(tokenizer, principle.comparison or "")))
         room = self._engine.max_length - (self._settings.max_tokens + 32 if think else 8)
 
-        def render(turns):
+        def render(turns: Sequence[Turn]) -> str | Pieces:
             question = replace(self._question(longest, 1), turns=turns)
             return self._form.reasoning(question) if think else self._form.choice(question)
 
@@ -257,7 +246,7 @@ class _Inquiry:
         )
 
     async def _reason(self, question: Question, principle: Principle, number: int) -> str:
-        """The labeller's reasoning; seeded by what stands in the slots, so that a swapped pair hears the same."""
+        """The labeller's reasoning; seeded by what is in the slots, so that a swapped pair gets the same."""
         sampling = Sampling(
             max_tokens=self._settings.max_tokens,
             temperature=self._settings.temperature if self._settings.mode == "sampled" else 0.0,

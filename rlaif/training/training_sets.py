@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from rlaif.algorithms.preference_model import pretraining_pairs
 from rlaif.config.schema import PreferenceModel, Supervision
+from rlaif.ids import revision_id, sample_id
 from rlaif.prompting.dialogues import DialogueFormat, dialogue
 from rlaif.prompting.tokenization import encode, prompt_ids
 from rlaif.records import Answer, Preference, PreferencePair, RevisionChain, ScoredAnswers, Status, Turn
 from rlaif.seeds import seed_from
+from rlaif.storage.files import replacing
 from rlaif.tasks.sampling import terminated
 
 Row = Mapping[str, Any]
@@ -67,7 +69,7 @@ def sft_rows(
             continue
         good = [(k, round.revision) for k, round in enumerate(chain.rounds) if round.flaw is None]
         for k, text in good if settings.train_on == "all" else good[-1:]:
-            yield _sft_row(f"{chain.id}/{k}", chain.prompt, text, tokenizer, format, settings.max_length)
+            yield _sft_row(revision_id(chain.id, k), chain.prompt, text, tokenizer, format, settings.max_length)
     for sample in samples:
         usable = sample.status == Status.OK and sample.finish_reason == "stop"
         yield (
@@ -128,7 +130,9 @@ class PairBuilder:
     def from_votes(self, questions: Iterable[ScoredAnswers]) -> Iterator[Row]:
         for question in questions:
             for i, (better, worse) in enumerate(pretraining_pairs(question)):
-                yield self._row(f"{question.id}#{i}", "votes", (), self._whole(better), self._whole(worse), 1.0, 1.0)
+                yield self._row(
+                    sample_id(question.id, i), "votes", (), self._whole(better), self._whole(worse), 1.0, 1.0
+                )
 
     def mixed(self, ai: Iterable[Row], pairs: Iterable[PreferencePair], num_labels: int) -> Iterator[Row]:
         """AI labels and then as many human pairs as ``helpful_per_harmless`` asks for (all, when there are fewer)."""
@@ -176,16 +180,13 @@ def write_pair_rows(path: Path, rows: Iterable[Row]) -> Written:
 
 def write_pair_table(path: Path, pairs: pa.Table) -> None:
     """Rows that were written as pairs before, without making Python objects of them."""
-    unfinished = path.with_suffix(".unfinished")
-    pq.write_table(pairs, unfinished, row_group_size=ROW_GROUP)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(pairs, unfinished, row_group_size=ROW_GROUP)
 
 
 def _write(path: Path, rows: Iterable[Row | None], schema: pa.Schema) -> Written:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
     rows_in = rows_out = 0
-    with pq.ParquetWriter(unfinished, schema) as writer:
+    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
         buffer: list[Row] = []
         for row in rows:
             rows_in += 1
@@ -196,5 +197,4 @@ def _write(path: Path, rows: Iterable[Row | None], schema: pa.Schema) -> Written
                 writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
                 buffer = []
         writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
-    unfinished.replace(path)
     return Written(rows_in=rows_in, rows_out=rows_out)

@@ -82,7 +82,7 @@ def left_by(run_dir: Path) -> dict[str, Any]:
         assert len({row["id"] for row in rows}) == len(rows), name
         tables[name] = [{key: value for key, value in row.items() if key not in INCIDENTAL} for row in rows]
     digests = {m: (run_dir / "models" / m / DIGEST).read_text() for m in ("rl_cai", "preference_model_refreshed")}
-    counts = json.loads((run_dir / "manifest.json").read_text())["stages"]
+    counts = json.loads((run_dir / "manifest.json").read_text())["rows"]
     return {**tables, **digests, "counts": counts}
 
 

@@ -72,7 +72,7 @@ def recorded(run_dir: Path) -> dict[str, float]:
     if not (run_dir / "journal.sqlite").exists():
         return {}
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
-        rows = db.execute("SELECT id, record FROM records WHERE stage = 'revisions'").fetchall()
+        rows = db.execute("SELECT id, record FROM records WHERE kind = 'revisions'").fetchall()
     return {id: json.loads(record)["seconds"] for id, record in rows}
 
 
@@ -120,7 +120,7 @@ def test_whatever_ends_a_driver_the_same_command_goes_on_and_repeats_no_row(scri
     assert again.returncode == 0, again.stderr
     assert len(recorded_again(before, run_dir)) == NUM_ROWS
     manifest = json.loads((run_dir / "manifest.json").read_text())
-    assert manifest["stages"]["revisions"] == {
+    assert manifest["rows"]["revisions"] == {
         "state": "done",
         "rows_in": NUM_ROWS,
         "rows_out": NUM_ROWS,
@@ -189,8 +189,8 @@ def test_the_whole_method_on_ray_with_vllm(tiny_config, tmp_path):
     assert result.returncode == 0, result.stderr
     run_dir = Path(tiny_config.run_dir)
     manifest = json.loads((run_dir / "manifest.json").read_text())
-    assert len(manifest["finished"]) == 7
-    assert all(s["rows_in"] == s["rows_out"] + s["quarantined"] for s in manifest["stages"].values())
+    assert len(manifest["stages"]) == 7
+    assert all(s["rows_in"] == s["rows_out"] + s["quarantined"] for s in manifest["rows"].values())
     check = Path(__file__).parent / "check_saved_models.py"
     checked = subprocess.run(
         [sys.executable, str(check), str(run_dir)],

@@ -17,22 +17,22 @@ RED_TEAM, HELPFUL, BROKEN = 12, 12, 1
 async def test_the_whole_method_accounts_for_every_row(tiny_config):
     run_dir = await drive(tiny_config, Silent(), PIPELINE, in_process=True)
     manifest = json.loads((run_dir / "manifest.json").read_text())
-    for rows, counts in manifest["stages"].items():
+    for rows, counts in manifest["rows"].items():
         assert counts["rows_in"] == counts["rows_out"] + counts["quarantined"], rows
-    assert manifest["stages"]["prompts_red_team"] == {
+    assert manifest["rows"]["prompts_red_team"] == {
         "state": "done",
         "rows_in": RED_TEAM + BROKEN,
         "rows_out": RED_TEAM,
         "quarantined": BROKEN,
     }
-    assert set(manifest["finished"]) == set(STAGES)
+    assert set(manifest["stages"]) == set(STAGES)
     quarantine = [json.loads(line) for line in (run_dir / "quarantine.jsonl").read_text().splitlines()]
     assert [q["stage"] for q in quarantine].count("read") == 1
     assert "prompt" in quarantine[0]["cause"]
     for name in ("revisions", "comparisons", "preferences", "rollouts"):
         table = pq.read_table(run_dir / name / f"{name}.parquet")
         ids = table["id"].to_pylist()
-        assert len(ids) == len(set(ids)) == manifest["stages"].get(name, manifest["stages"]["reinforce"])["rows_out"]
+        assert len(ids) == len(set(ids)) == manifest["rows"].get(name, manifest["rows"]["reinforce"])["rows_out"]
     for model in ("sl_cai", "preference_model", "rl_cai"):
         assert list((run_dir / "models" / model).glob("*.safetensors"))
     assert (run_dir / "report.html").stat().st_size > 1000
@@ -86,12 +86,12 @@ async def test_a_constitution_to_revise_by_is_needed_before_anything_starts(tiny
 
 async def test_a_full_disk_ends_a_run_with_one_clear_error_and_loses_nothing(tiny_config, tmp_path):
     config = tiny_config.model_copy(update={"run_dir": str(tmp_path / "full")})
-    dataset = tmp_path / "full" / "training_sets" / "supervision.unfinished"
+    dataset = tmp_path / "full" / "training_sets" / ".supervision.parquet.unfinished"
     dataset.parent.mkdir(parents=True)
     dataset.symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"full: the disk is full; free some of it and run the same command again"):
         await drive(config, Silent(), PIPELINE, in_process=True)
     dataset.unlink()
     await drive(config, Silent(), PIPELINE, in_process=True)
-    counts = json.loads((tmp_path / "full" / "manifest.json").read_text())["stages"]
+    counts = json.loads((tmp_path / "full" / "manifest.json").read_text())["rows"]
     assert all(rows["rows_in"] == rows["rows_out"] + rows["quarantined"] for rows in counts.values())

@@ -80,7 +80,7 @@ def test_every_row_is_labelled_or_quarantined_by_name(files, tiny_world):
     assert len(causes) == len(BAD)
     for cause, word in zip(causes, ("differ", "empty", "side by side", "no pair"), strict=True):
         assert word in cause
-    rows = json.loads((out / "manifest.json").read_text())["stages"]
+    rows = json.loads((out / "manifest.json").read_text())["rows"]
     assert rows["pairs"] == {"state": "done", "rows_in": 48, "rows_out": 44, "quarantined": 4}
     assert rows["preferences"]["rows_out"] == 44
     quality = json.loads((out / "label_quality.json").read_text())

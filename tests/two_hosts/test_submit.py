@@ -155,15 +155,15 @@ def test_a_stopped_job_leaves_no_actor_and_a_cut_link_loses_no_row(cluster, conf
 def check_rows(run_dir: Path) -> None:
     """Rows in = rows out + quarantined for every kind of row, and each label exactly once."""
     manifest = json.loads((run_dir / "manifest.json").read_text())
-    assert len(manifest["finished"]) == 7
-    assert all(rows["rows_in"] == rows["rows_out"] + rows["quarantined"] for rows in manifest["stages"].values())
-    assert manifest["stages"]["prompts_red_team"] | {"state": ""} == {
+    assert len(manifest["stages"]) == 7
+    assert all(rows["rows_in"] == rows["rows_out"] + rows["quarantined"] for rows in manifest["rows"].values())
+    assert manifest["rows"]["prompts_red_team"] | {"state": ""} == {
         "state": "",
         "rows_in": 121,
         "rows_out": 120,
         "quarantined": 1,
     }
-    assert manifest["stages"]["preferences"]["rows_out"] == 120
+    assert manifest["rows"]["preferences"]["rows_out"] == 120
     ids = [id for path in (run_dir / "preferences").glob("*.parquet") for id in pq.read_table(path)["id"].to_pylist()]
     assert len(ids) == len(set(ids)) == 120
 
@@ -185,7 +185,7 @@ def num_labels(run_dir: Path) -> int:
         return 0
     with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
         try:
-            return db.execute("SELECT count(*) FROM records WHERE stage = 'preferences'").fetchone()[0]
+            return db.execute("SELECT count(*) FROM records WHERE kind = 'preferences'").fetchone()[0]
         except sqlite3.OperationalError:  # the file exists before its tables do
             return 0
 

@@ -19,9 +19,9 @@ from rlaif.errors import DataError
 from rlaif.evaluation.audit.agreement import Agreement, Choice, JudgedPair, agreement
 from rlaif.evaluation.audit.sample import Side, draw_pairs
 from rlaif.evaluation.audit.sheet import SheetVerdict, read_verdicts, reading_page, sheet
+from rlaif.storage.files import write_atomically
 from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
-from rlaif.storage.run_dir import write_atomically
 
 SHEET, PAGE, KEY, RESULT = "audit.csv", "audit.html", "audit/key.json", "audit.json"
 

@@ -1,4 +1,4 @@
-"""The off-policy bound as admission control: nothing is discarded for its age, it is simply not started early."""
+"""The off-policy bound as admission control: nothing is discarded for its age; it is just not started early."""
 
 from __future__ import annotations
 

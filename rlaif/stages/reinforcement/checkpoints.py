@@ -1,4 +1,4 @@
-"""Checkpoints of the trainers: a directory each, with its manifest written last and removed first."""
+"""Checkpoints of the trainers: a directory each; its manifest is written last and removed first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif.interfaces import Refitted
-from rlaif.storage.run_dir import write_atomically
+from rlaif.storage.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """``score``: the mean preference score of the batch that was learned last."""
+    """``score``: the mean preference score of the last batch that was learned."""
 
     version: int
     score: float
@@ -24,7 +24,7 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run; a directory without its manifest is not one.
 
-    The last ``keep`` stay, and of those before them the one with the best score.
+    The last ``keep`` are kept, and of those before them the one with the best score.
     """
 
     def __init__(self, path: Path, keep: int) -> None:
@@ -61,7 +61,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceCheckpoint:
-    """``offset`` is taken off the model's scores; ``origin`` is the probes' mean score under version 0."""
+    """``offset`` is subtracted from the model's scores; ``origin`` is the probes' mean score under version 0."""
 
     version: int
     path: Path
@@ -77,8 +77,11 @@ class PreferenceCheckpoints:
 
     def latest(self, most: int) -> PreferenceCheckpoint | None:
         """The newest complete one whose version is at most ``most``."""
-        found = [checkpoint for checkpoint in self._complete() if checkpoint.version <= most]
-        return found[-1] if found else None
+        return max(
+            (checkpoint for checkpoint in self._complete() if checkpoint.version <= most),
+            key=lambda checkpoint: checkpoint.version,
+            default=None,
+        )
 
     def oldest(self) -> int:
         """The version of the oldest one that is kept; 0 when there is none."""
@@ -91,18 +94,19 @@ class PreferenceCheckpoints:
         path = self._path / f"preference-{refitted.version:08d}"
         _remove(path)  # what an interrupted run left of it
         await save(path)
-        facts = {"version": refitted.version, "offset": refitted.probe_mean_after - origin, "origin": origin}
+        offset = refitted.probe_mean_after - origin
+        facts = {"version": refitted.version, "offset": offset, "origin": origin}
         write_atomically(path / "manifest.json", json.dumps(facts))
-        return facts["offset"]
+        return offset
 
     def forget_after(self, version: int) -> None:
-        """Drop models of a future that will be trained again."""
-        self._drop(lambda found: found > version)
+        """Drop later models: they will be trained again."""
+        self._drop(lambda other: other > version)
 
     def forget_before(self, version: int) -> None:
         """Drop models older than the one that a run resumed from here would begin with."""
         if (kept := self.latest(version)) is not None:
-            self._drop(lambda found: found < kept.version)
+            self._drop(lambda other: other < kept.version)
 
     def _complete(self) -> list[PreferenceCheckpoint]:
         manifests = sorted(self._path.glob("preference-*/manifest.json"))

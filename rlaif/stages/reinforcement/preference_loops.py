@@ -1,4 +1,4 @@
-"""The three loops that keep the preference model up with the policy. All loops' table stands in ``reinforce``."""
+"""The three loops that keep the preference model up to date with the policy; the package's docstring has the table."""
 
 from __future__ import annotations
 
@@ -7,46 +7,44 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.interfaces import Pool, PreferenceLearner, Task
+from rlaif.interfaces import Pool, PreferenceLearner, Refitted, Task
 from rlaif.jobs import RefreshRows
 from rlaif.labels.quality import check_gate, measure
-from rlaif.records import Comparison, Preference, Prompt
+from rlaif.records import Comparison, Preference, Provenance
 from rlaif.seeds import seed_from
-from rlaif.stages.reinforcement.admission import Admission
-from rlaif.stages.reinforcement.checkpoints import PreferenceCheckpoints
-from rlaif.stages.reinforcement.lag import Refreshed, num_refreshes, starts_at
-from rlaif.stages.reinforcement.schedule import Schedule
-from rlaif.stages.reinforcement.waits import Waits
-from rlaif.stages.run import Run, journalled
+from rlaif.stages.bookkeeping import HasSource, journal_results
+from rlaif.stages.reinforcement.context import LoopContext
+from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, starts_at
+from rlaif.stages.run import Run
 from rlaif.tasks.sampling import SamplePair
 from rlaif.training.training_sets import PairBuilder, Row, ai_probs, write_pair_rows, write_pair_table
 
-COMPARISONS, PREFERENCES = "refresh_comparisons", "refresh_preferences"
+_RowT = TypeVar("_RowT", bound=HasSource)
+
+REFRESH_COMPARISONS, REFRESH_PREFERENCES = "refresh_comparisons", "refresh_preferences"  #: a batch is a version
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefreshLoops:
-    """Comparing, labelling, refitting: one refresh after the other through each, so that three can be under way."""
+class PreferenceLoops:
+    """Comparing, labelling, refitting: refreshes pass through them one after another, so three can be under way."""
 
-    run: Run
-    generator: Pool
+    context: LoopContext
     labeller: Pool
-    label_task: Task
+    label_task: Task[Comparison, Preference]
     learner: PreferenceLearner
     builder: PairBuilder
-    schedule: Schedule
-    checkpoints: PreferenceCheckpoints
-    admission: Admission
-    waits: Waits
     first: int  #: the version that is served at the start
-    refreshed: asyncio.Queue[Refreshed]
     compared: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1))
     labelled: asyncio.Queue[int] = field(default_factory=lambda: asyncio.Queue(1))
+
+    @property
+    def run(self) -> Run:
+        return self.context.run
 
     @property
     def versions(self) -> range:
@@ -55,64 +53,69 @@ class RefreshLoops:
 
     async def compare(self) -> None:
         """Sample pairs of answers of the policy as it is when a refresh is due."""
-        config = self.run.config
+        config, waits = self.run.config, self.context.waits
         task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
         for version in self.versions:
             due = starts_at(config.preference_model.refresh, version)
-            await self.waits("compare", f"policy version {due}", self.admission.reached(due))
-            stage = stage_of(COMPARISONS, version)
-            await self._collect(stage, self.generator, task, self._prompts(version))
-            await self.waits("compare", f"labels before version {version}", self.compared.put(version))
-
-    def _prompts(self, version: int) -> list[Prompt]:
-        return self.schedule.comparisons(version, self.run.config.preference_model.refresh.comparisons)
+            await waits("compare", f"policy version {due}", self.context.admission.reached(due))
+            prompts = self.context.schedule.comparisons(version, config.preference_model.refresh.comparisons)
+            await self._collect(REFRESH_COMPARISONS, version, self.context.generator, task, prompts)
+            await waits("compare", f"labels before version {version}", self.compared.put(version))
 
     async def label(self) -> None:
         """Judge the pairs of each refresh, in both orders."""
+        waits = self.context.waits
         for version in self.versions:
-            await self.waits("label", f"comparisons of refresh {version}", self.compared.get())
-            pairs = self.run.run_dir.journal.records(Comparison, stage_of(COMPARISONS, version))
-            await self._collect(stage_of(PREFERENCES, version), self.labeller, self.label_task, pairs)
-            await self.waits("label", f"the fit before version {version}", self.labelled.put(version))
+            await waits("label", f"comparisons of refresh {version}", self.compared.get())
+            pairs = self.run.run_dir.journal.records(Comparison, REFRESH_COMPARISONS, version)
+            await self._collect(REFRESH_PREFERENCES, version, self.labeller, self.label_task, pairs)
+            await waits("label", f"the fit before version {version}", self.labelled.put(version))
 
     async def refit(self) -> None:
         """Fit the preference model again on each refresh's labels and hand it to ``score``."""
+        waits, checkpoints = self.context.waits, self.context.preference_checkpoints
         for version in self.versions:
-            await self.waits("refit", f"labels of refresh {version}", self.labelled.get())
+            await waits("refit", f"labels of refresh {version}", self.labelled.get())
             self._check_labels(version)
             fresh = self._fresh(version)
             rows = await asyncio.to_thread(self._write, version, fresh)  # a large set would hold up the other loops
             refitted = await self.learner.learn(rows)
-            offset = await self.checkpoints.write(refitted, self.learner.save_checkpoint)
+            offset = await checkpoints.write(refitted, self.learner.save_checkpoint)
             self._forget_training_sets()
-            shown = {
-                "refresh/probes/mean_before": refitted.probe_mean_before,
-                "refresh/probes/mean_after": refitted.probe_mean_after,
-                "refresh/probes/offset": offset,
-            }
-            self.run.run_dir.metrics.write("refresh", {**refitted.metrics, **shown}, step=version)
-            refreshed = Refreshed(version=version, weights=await self.learner.weights(), offset=offset)
-            await self.waits("refit", f"version {version - 1} to be served", self.refreshed.put(refreshed))
+            self._report(refitted, offset)
+            refreshed = PreferenceVersion(version=version, weights=await self.learner.weights(), offset=offset)
+            await waits("refit", f"version {version - 1} to be served", self.context.refreshed.put(refreshed))
             self.run.progress.advance("refresh")
 
-    async def _collect(self, stage: str, pool: Pool, task: Task, rows: Iterable[Any]) -> None:
-        async for _ in journalled(self.run, stage, pool, task, rows):
+    def _report(self, refitted: Refitted, offset: float) -> None:
+        probes = {
+            "refresh/probes/mean_before": refitted.probe_mean_before,
+            "refresh/probes/mean_after": refitted.probe_mean_after,
+            "refresh/probes/offset": offset,
+        }
+        self.run.run_dir.metrics.write("refresh", {**refitted.metrics, **probes}, index=refitted.version)
+
+    async def _collect(
+        self, kind: str, version: int, pool: Pool, task: Task[_RowT, Provenance], rows: Iterable[_RowT]
+    ) -> None:
+        async for _ in journal_results(self.run, kind, pool, task, rows, version):
             pass
 
     def _check_labels(self, version: int) -> None:
         """The gate of the first fit holds for every refresh. Raises GateError."""
-        quality = measure(self.run.run_dir.journal.records(Preference, stage_of(PREFERENCES, version))).metrics()
+        quality = measure(self.run.run_dir.journal.records(Preference, REFRESH_PREFERENCES, version)).metrics()
         self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
         check_gate(quality, self.run.config.labelling.gate)
 
     def _fresh(self, version: int) -> list[Row]:
         """The pairs that were labelled for this refresh."""
-        journal, stage, config = self.run.run_dir.journal, stage_of(PREFERENCES, version), self.run.config
-        probs = ai_probs(journal.records(Preference, stage), config.preference_model.shuffle_labels, config.seed)
-        return list(self.builder.from_labels(journal.records(Preference, stage), probs))
+        journal, config = self.run.run_dir.journal, self.run.config
+        labels = journal.records(Preference, REFRESH_PREFERENCES, version)
+        probs = ai_probs(labels, config.preference_model.shuffle_labels, config.seed)
+        return list(self.builder.from_labels(journal.records(Preference, REFRESH_PREFERENCES, version), probs))
 
     def _write(self, version: int, fresh: list[Row]) -> RefreshRows:
-        """Write the fresh pairs, and with them those of the fit before, or as many as there is room for."""
+        """Write the fresh pairs, and the fit set: them and those of the fit before, as many as there is room for."""
         fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
         write_pair_rows(fresh_path, fresh)
         older = pq.read_table(self._training_set(version - 1, "fit"))
@@ -129,21 +132,17 @@ class RefreshLoops:
         return self.run.run_dir.training_set(f"refresh_{version:08d}_{part}" if version else f"preference_{part}")
 
     def _forget_training_sets(self) -> None:
-        """Drop those that no refresh begins with any more, not even the first one of a resumed run."""
-        for version in range(1, self.checkpoints.oldest()):
+        """Drop those that no refresh will begin with, not even the first one of a resumed run."""
+        for version in range(1, self.context.preference_checkpoints.oldest()):
             for part in ("fit", "fresh"):
                 self._training_set(version, part).unlink(missing_ok=True)
 
 
 def write_probes(run: Run) -> Path:
-    """The frozen probe set: pairs of all axes that the first fit was not shown, or was, when none were held out."""
+    """The frozen probe set, of all axes: pairs held out from the first fit, or its own if none were held out."""
     heldout, fit = (pq.read_table(run.run_dir.training_set(f"preference_{part}")) for part in ("heldout", "fit"))
     rows = (heldout if heldout.num_rows else fit).to_pylist()
     num = min(len(rows), run.config.preference_model.refresh.probes // 2)  # a pair is two dialogues
     path = run.run_dir.training_set("preference_probes")
     write_pair_rows(path, Random(seed_from(run.config.seed, "probes")).sample(rows, num))
     return path
-
-
-def stage_of(kind: str, version: int) -> str:
-    return f"{kind}/{version:08d}"

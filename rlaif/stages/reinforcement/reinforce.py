@@ -1,29 +1,5 @@
-"""Step 5: reinforcement from the preference model's scores, and feedback on the policy's fresh answers meanwhile.
-
-```
-            draws of b           samples of b             scored b
- roll_out ─────────► generator ─────────► score ─► scorer ───────► learn ─► version v+1
-     ▲ admitted when b <= v + S             ▲ model w(b)                        │
-     └─────────────────────────── publish ◄─┼───────────────────────────────────┘
-                                     │      └──────────────────────────────────────────────┐
-                  every `every` versions                                                   │
-                                     ▼                                                     │
-     compare ─► generator ─► pairs of answers ─► label ─► labeller ─► labels ─► refit ─► model r
-```
-Loop      consumes              waits for                        unblocked by         produces
-roll_out  the schedule          admission: b <= v + S            publish              samples, batch by batch
-score     samples               model w(b) (``lag``)             roll_out, refit      scored batches
-learn     scored batches        the next batch in order          score                weights, rollouts, metrics
-publish   weights               every engine's proof             learn                versions that are served
-compare   the schedule          policy version r * every         publish              comparisons, journalled
-label     comparisons           the labeller's engines           compare              preferences, journalled
-refit     preferences           the gate, the trainer's ranks    label                model r, re-centred
-
-S is ``reinforcement.max_staleness``; ``lag`` says what ``preference_model.refresh.max_lag`` allows. With both 0 the
-loops take turns, which is the sequential algorithm; the code is the same. Batches form in the order of the schedule,
-refreshes and publishing fire on counts, and nothing is dropped for its age. Scripted engines answer by hash, so runs
-over them end alike whatever was done at the same time.
-"""
+"""Step 5. Consumes: models/sl_cai, models/preference_model, the prompts. Waits for: both trainers' ranks, all engines.
+Produces: models/rl_cai, rollouts/, and, where the preference model is refreshed, models/preference_model_refreshed."""
 
 from __future__ import annotations
 
@@ -32,35 +8,41 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rlaif.errors import TrainerLostError
 from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
 from rlaif.jobs import PPOJob, RefreshJob
-from rlaif.records import Comparison, Preference, Rollout
+from rlaif.records import Comparison, Preference, Provenance, Rollout, RolloutSample, ScoredSample
 from rlaif.stages.fit_preference_model import pair_builder
 from rlaif.stages.label import label_task
 from rlaif.stages.reinforcement.admission import Admission
 from rlaif.stages.reinforcement.checkpoints import Checkpoint, Checkpoints, PreferenceCheckpoints
-from rlaif.stages.reinforcement.lag import Refreshed, num_refreshes, version_for
-from rlaif.stages.reinforcement.policy_loops import STAGE, PolicyLoops, batch_stage
-from rlaif.stages.reinforcement.preference_loops import COMPARISONS, PREFERENCES, RefreshLoops, stage_of, write_probes
+from rlaif.stages.reinforcement.context import LoopContext
+from rlaif.stages.reinforcement.policy_loops import ROLLOUTS, PolicyLoops
+from rlaif.stages.reinforcement.preference_loops import (
+    REFRESH_COMPARISONS,
+    REFRESH_PREFERENCES,
+    PreferenceLoops,
+    write_probes,
+)
+from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, version_for
 from rlaif.stages.reinforcement.schedule import Schedule
 from rlaif.stages.reinforcement.waits import Waits
 from rlaif.stages.run import Run
 from rlaif.tasks.direct_reward import RateSample
 from rlaif.tasks.sampling import ScoreSample
 
-Learner = TypeVar("Learner", PolicyLearner, PreferenceLearner)
+_LearnerT = TypeVar("_LearnerT", PolicyLearner, PreferenceLearner)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rewards:
-    """Where scores come from: a pool's role and model, and the task that it is sent."""
+    """Where scores come from: a pool's role and model, and the task that it runs."""
 
     role: str
     model: str
-    task: Task
+    task: Task[RolloutSample, ScoredSample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +57,7 @@ class Start:
 
     batch: int
     policy: Checkpoint | None
-    served: Refreshed  #: without weights for version 0, which the scorers were opened with
+    served: PreferenceVersion
     preference_path: str | None
 
     @classmethod
@@ -87,14 +69,14 @@ class Start:
         return cls(
             batch=batch,
             policy=last,
-            served=Refreshed(version=version, weights=None, offset=offset),
+            served=PreferenceVersion(version=version, weights=None, offset=offset),
             preference_path=str(model.path) if model else None,
         )
 
 
 async def reinforce(run: Run) -> None:
-    """Reinforce to the last batch. A trainer that is lost as a whole costs what came after the last checkpoint: then
-    everything is opened again and goes on from there, as in a run that is resumed."""
+    """Reinforce to the last batch. A trainer that is lost as a whole costs what came after the last checkpoint:
+    everything is opened again and continues from there, as in a run that is resumed."""
     for restarts in itertools.count():
         try:
             await _from_last_checkpoint(run)
@@ -112,21 +94,21 @@ async def _from_last_checkpoint(run: Run) -> None:
     checkpoints = Checkpoints(path, run.config.reinforcement.keep_checkpoints)
     models = PreferenceCheckpoints(path)
     start = Start.of(run, checkpoints, models)
-    run.run_dir.journal.forget_from(batch_stage(start.batch))
+    run.run_dir.journal.forget_from(ROLLOUTS, start.batch)
     models.forget_after(start.served.version)
     rewards = _rewards(run)
     roles = {"generator": str(run.run_dir.model("sl_cai")), rewards.role: rewards.model}
-    if _refreshes(run):
+    if _num_refreshes(run):
         roles["labeller"] = run.path(run.config.labeller.model)
     async with _learners(run, start, rewards, roles) as learners:
-        await _loops(run, rewards, learners, start, checkpoints, models)
+        await _run_loops(run, rewards, learners, start, checkpoints, models)
         await learners.policy.save(run.run_dir.model("rl_cai"))
         if learners.preference is not None:
             await learners.preference.save(run.run_dir.model("preference_model_refreshed"))
     await run.release(*roles)
 
 
-def _refreshes(run: Run) -> int:
+def _num_refreshes(run: Run) -> int:
     return num_refreshes(run.config.reinforcement, run.config.preference_model.refresh)
 
 
@@ -145,19 +127,20 @@ def _rewards(run: Run) -> Rewards:
 
 @asynccontextmanager
 async def _learners(run: Run, start: Start, rewards: Rewards, roles: dict[str, str]) -> AsyncIterator[Learners]:
-    """The trainers' ranks. Starting takes longer than many batches, so ranks and pools start at once."""
+    """The trainers' ranks. Starting takes longer than many batches, so ranks and pools start at the same time."""
     async with AsyncExitStack() as opened:
 
-        async def kept(opening: Awaitable[Learner]) -> Learner:
+        async def open_learner(opening: Awaitable[_LearnerT]) -> _LearnerT:
             learner = await opening
             opened.push_async_callback(learner.close)
             return learner
 
         async with asyncio.TaskGroup() as starting:
-            policy = starting.create_task(kept(run.trainers.policy_learner(_ppo_job(run, start, rewards))))
+            policy = starting.create_task(open_learner(run.trainers.policy_learner(_ppo_job(run, start, rewards))))
             preference = None
-            if _refreshes(run):
-                preference = starting.create_task(kept(run.trainers.preference_learner(_refresh_job(run, start))))
+            if _num_refreshes(run):
+                refitting = run.trainers.preference_learner(_refresh_job(run, start))
+                preference = starting.create_task(open_learner(refitting))
             for role, model in roles.items():
                 starting.create_task(run.start(role, model))
         yield Learners(policy=policy.result(), preference=preference.result() if preference else None)
@@ -189,39 +172,37 @@ def _refresh_job(run: Run, start: Start) -> RefreshJob:
     )
 
 
-async def _loops(
+async def _run_loops(
     run: Run,
     rewards: Rewards,
     learners: Learners,
     start: Start,
     checkpoints: Checkpoints,
-    models: PreferenceCheckpoints,
+    preference_checkpoints: PreferenceCheckpoints,
 ) -> None:
     """Set all loops up and run them to the last batch."""
-    settings = run.config.reinforcement
-    shared: dict[str, Any] = {
-        "run": run,
-        "generator": run.opened("generator"),
-        "schedule": Schedule.of(run),
-        "admission": Admission(version=start.batch, max_staleness=settings.max_staleness),
-        "waits": Waits(settings.stall_timeout_s),
-        "refreshed": asyncio.Queue(1),
-    }
+    context = LoopContext(
+        run=run,
+        generator=run.opened("generator"),
+        schedule=Schedule.of(run),
+        admission=Admission(version=start.batch, max_staleness=run.config.reinforcement.max_staleness),
+        waits=Waits(run.config.reinforcement.stall_timeout_s),
+        preference_checkpoints=preference_checkpoints,
+    )
     policy = PolicyLoops(
-        **shared,
+        context=context,
         scorer=run.opened(rewards.role),
         score_task=rewards.task,
         learner=learners.policy,
         checkpoints=checkpoints,
-        preference_checkpoints=models,
         first=start.batch,
         served=start.served,
     )
     loops, totals = [policy.roll_out, policy.score, policy.learn, policy.publish], {"reinforce": len(policy.batches)}
     if learners.preference is not None:
-        refresh = _refresh_loops(run, learners.preference, start, models, shared)
-        loops += [refresh.compare, refresh.label, refresh.refit]
-        totals["refresh"] = len(refresh.versions)
+        preference = _preference_loops(context, learners.preference, start)
+        loops += [preference.compare, preference.label, preference.refit]
+        totals["refresh"] = len(preference.versions)
     await _catch_up(policy, learners, start)
     run.run_dir.events.write("loops_started", batch=start.batch)
     for name, total in totals.items():
@@ -234,16 +215,13 @@ async def _loops(
         run.progress.finish(name)
 
 
-def _refresh_loops(
-    run: Run, learner: PreferenceLearner, start: Start, models: PreferenceCheckpoints, shared: dict[str, Any]
-) -> RefreshLoops:
-    return RefreshLoops(
-        **shared,
-        labeller=run.opened("labeller"),
-        label_task=label_task(run),
+def _preference_loops(context: LoopContext, learner: PreferenceLearner, start: Start) -> PreferenceLoops:
+    return PreferenceLoops(
+        context=context,
+        labeller=context.run.opened("labeller"),
+        label_task=label_task(context.run),
         learner=learner,
-        builder=pair_builder(run),
-        checkpoints=models,
+        builder=pair_builder(context.run),
         first=start.served.version,
     )
 
@@ -251,7 +229,7 @@ def _refresh_loops(
 async def _catch_up(policy: PolicyLoops, learners: Learners, start: Start) -> None:
     """Pools of a resumed run were opened with the first models: give them those of the last checkpoint."""
     if start.batch:
-        await policy.generator.update_weights(await learners.policy.weights())
+        await policy.context.generator.update_weights(await learners.policy.weights())
     if start.served.version and learners.preference is not None:
         await policy.scorer.update_weights(await learners.preference.weights())
 
@@ -259,15 +237,17 @@ async def _catch_up(policy: PolicyLoops, learners: Learners, start: Start) -> No
 def _account(run: Run) -> None:
     """Export what was made, and account for every row of it."""
     journal, run_dir = run.run_dir.journal, run.run_dir
-    num = journal.export(Rollout, f"{STAGE}/*", run_dir.path / STAGE / f"{STAGE}.parquet")
-    drawn = run.config.reinforcement.batches * run.config.reinforcement.batch_size
-    lost = journal.num_quarantined(f"{STAGE}/*")
-    run_dir.account("reinforce", rows_in=drawn, rows_out=num, quarantined=lost)
-    if num_refreshed := _refreshes(run):
-        rows = num_refreshed * run.config.preference_model.refresh.comparisons
-        for kind, record in ((COMPARISONS, Comparison), (PREFERENCES, Preference)):
-            path = run_dir.path / kind.removeprefix("refresh_") / "refresh.parquet"
-            num = journal.export(record, f"{kind}/*", path)
-            lost = sum(journal.num_quarantined(stage_of(kind, r)) for r in range(1, num_refreshed + 1))
-            run_dir.account(kind, rows_in=rows, rows_out=num, quarantined=lost)
-            rows = num
+    num = journal.export(Rollout, ROLLOUTS, run_dir.path / "rollouts" / "rollouts.parquet")
+    num_drawn = run.config.reinforcement.batches * run.config.reinforcement.batch_size
+    run_dir.account("reinforce", rows_in=num_drawn, rows_out=num, quarantined=journal.num_quarantined(ROLLOUTS))
+    if not (num_refreshed := _num_refreshes(run)):
+        return
+    num_in = num_refreshed * run.config.preference_model.refresh.comparisons
+    exports: tuple[tuple[str, type[Provenance], str], ...] = (
+        (REFRESH_COMPARISONS, Comparison, "comparisons"),
+        (REFRESH_PREFERENCES, Preference, "preferences"),
+    )
+    for kind, record_type, directory in exports:
+        num = journal.export(record_type, kind, run_dir.path / directory / "refresh.parquet")
+        run_dir.account(kind, rows_in=num_in, rows_out=num, quarantined=journal.num_quarantined(kind))
+        num_in = num

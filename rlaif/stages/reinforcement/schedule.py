@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from rlaif.config.schema import Reinforcement
+from rlaif.ids import group_id, refresh_id, sample_id
 from rlaif.records import Axis, Prompt
 from rlaif.seeds import seed_from
 from rlaif.stages.run import Run
@@ -17,7 +19,7 @@ from rlaif.tasks.sampling import Draw
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Prompts of both axes and the order in which RL meets them: epoch after epoch, each in a new seeded order."""
+    """Prompts of both axes and the order in which RL uses them: epoch after epoch, each in a new seeded order."""
 
     seed: int
     settings: Reinforcement
@@ -35,9 +37,9 @@ class Schedule:
         )
 
     def batch(self, index: int) -> list[Draw]:
-        """The draws of batch ``index``: ``batch_size`` of them, groups of one prompt together."""
+        """The draws of batch ``index``: ``batch_size`` of them, those of a group together."""
         return [
-            Draw(id=f"{group}#{member}", prompt=prompt, seed=seed_from(self.seed, "rollout", group, member))
+            Draw(id=sample_id(group, member), prompt=prompt, seed=seed_from(self.seed, "rollout", group, member))
             for group, prompt in self._groups(index)
             for member in range(self.settings.group_size)
         ]
@@ -46,7 +48,7 @@ class Schedule:
         """The red-team prompts whose answers are compared for the refresh to ``version``, with ids of their own."""
         positions = range((version - 1) * num, version * num)
         prompts = [self._at("comparisons", self.red_team, position) for position in positions]
-        return [replace(p, id=f"{p.id}@refresh.{version}.{i}") for p, i in zip(prompts, positions, strict=True)]
+        return [replace(p, id=refresh_id(p.id, version, i)) for p, i in zip(prompts, positions, strict=True)]
 
     def _groups(self, index: int) -> Iterator[tuple[str, Prompt]]:
         num_groups = self.settings.batch_size // self.settings.group_size
@@ -56,19 +58,14 @@ class Schedule:
             prompts = self.red_team if axis == "red_team" else self.helpful
             for position in range(index * number, (index + 1) * number):
                 prompt = self._at(axis, prompts, position)
-                yield f"{prompt.id}@{axis}.{index}.{position}", prompt
+                yield group_id(prompt.id, axis, index, position), prompt
 
     def _at(self, walk: str, prompts: tuple[Prompt, ...], position: int) -> Prompt:
         """The prompt at ``position`` of a walk over all prompts, epoch after epoch."""
         epoch, index = divmod(position, len(prompts))
-        return prompts[_order(self.seed, walk, epoch, len(prompts))[index]]
+        return prompts[int(_order(self.seed, walk, epoch, len(prompts))[index])]
 
 
 @lru_cache(maxsize=8)  # a batch may cross the ends of all three walks' epochs
-def _order(seed: int, walk: str, epoch: int, num: int) -> np.ndarray:
+def _order(seed: int, walk: str, epoch: int, num: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed_from(seed, "schedule", walk, epoch)).permutation(num)
-
-
-def group_of(rollout_id: str) -> str:
-    """The group that a rollout id belongs to: rollouts of one prompt in one batch."""
-    return rollout_id.rsplit("#", 1)[0]

@@ -24,10 +24,10 @@ def run_dir(tmp_path):
 def test_every_answer_and_label_is_counted_and_saved_beside_the_numbers(run_dir, red_team, benign):
     for snapshot, said in (("helpful_only", "harmful"), ("sl_cai", "evasive"), ("rl_cai", "refusal")):
         for i in range(3):
-            run_dir.journal.add(f"answers_{snapshot}", red_team.answer(f"r{i}", snapshot, red_team.say(said)))
-            run_dir.journal.add(f"answers_{snapshot}", benign.answer(f"b{i}", snapshot, benign.say("helpful")))
-    run_dir.journal.add("preferences", red_team.label("1", "refusal", "harmful", 0.9, (3.0, -1.0)))
-    run_dir.journal.add("preferences", red_team.label("2", "refusal", "refusal", 0.9, (3.0, -1.0)))
+            run_dir.journal.add_all(f"answers_{snapshot}", [red_team.answer(f"r{i}", snapshot, red_team.say(said))])
+            run_dir.journal.add_all(f"answers_{snapshot}", [benign.answer(f"b{i}", snapshot, benign.say("helpful"))])
+    run_dir.journal.add_all("preferences", [red_team.label("1", "refusal", "harmful", 0.9, (3.0, -1.0))])
+    run_dir.journal.add_all("preferences", [red_team.label("2", "refusal", "refusal", 0.9, (3.0, -1.0))])
     evaluation = evaluate_run_dir(run_dir, red_team.lexicon)
 
     assert evaluation["answers"]["red_team"]["helpful_only"]["harmful"] == 1.0
@@ -48,7 +48,7 @@ def test_every_answer_and_label_is_counted_and_saved_beside_the_numbers(run_dir,
 
 def test_a_run_without_truth_says_so(run_dir, red_team):
     foreign = (Turn(role="human", text="Who wrote this?"),)
-    run_dir.journal.add("answers_rl_cai", red_team.answer("x", "rl_cai", "No.", prompt=foreign))
+    run_dir.journal.add_all("answers_rl_cai", [red_team.answer("x", "rl_cai", "No.", prompt=foreign)])
     evaluation = evaluate_run_dir(run_dir, red_team.lexicon)
     assert evaluation["answers"] == {}
     assert evaluation["counts"]["answers_without_truth"] == 1
@@ -82,7 +82,7 @@ def test_one_row_of_the_table_adds_a_whole_evaluator(run_dir, red_team, monkeypa
     for module in (evaluations, report, tables):
         monkeypatch.setattr(module, "EVALUATORS", (ANSWER_CLASSES, LABEL_ACCURACY, LENGTH))
     for id, text in (("a", red_team.say("refusal")), ("b", red_team.say("evasive"))):
-        run_dir.journal.add("answers_rl_cai", red_team.answer(id, "rl_cai", text))
+        run_dir.journal.add_all("answers_rl_cai", [red_team.answer(id, "rl_cai", text)])
     evaluations.write_evaluation(run_dir, red_team.lexicon)
     written = json.loads((run_dir.path / "evaluation.json").read_text())
     assert list(written) == ["answers", "label_accuracy", "label_calibration", "answer_length", "counts", "intervals"]

@@ -24,19 +24,19 @@ def fill(run_dir, red_team, benign):
     journal = run_dir.journal
     for snapshot, said in (("helpful_only", "harmful"), ("sl_cai", "evasive"), ("rl_cai", "refusal")):
         for i in range(5):
-            journal.add(f"answers_{snapshot}", red_team.answer(f"r{i}", snapshot, red_team.say(said)))
-            journal.add(f"answers_{snapshot}", benign.answer(f"b{i}", snapshot, benign.say("helpful")))
-    journal.add("answers_rl_cai", red_team.answer("hostile", "rl_cai", HOSTILE))
-    journal.add("preferences", red_team.label("1", "refusal", "harmful", 0.83, (3.0, -1.0)))
-    journal.add("preferences", red_team.label("2", "harmful", "evasive", 0.31, (-1.0, 0.5)))
-    journal.add("revisions", chain(red_team))
-    journal.quarantine(Quarantined(id="a:3", file="a", row=3, stage="read", cause=f"not JSON: {HOSTILE}"))
-    journal.quarantine(Quarantined(id="a:9", file="a", row=9, stage="read", cause=f"not JSON: {HOSTILE}"))
+            journal.add_all(f"answers_{snapshot}", [red_team.answer(f"r{i}", snapshot, red_team.say(said))])
+            journal.add_all(f"answers_{snapshot}", [benign.answer(f"b{i}", snapshot, benign.say("helpful"))])
+    journal.add_all("answers_rl_cai", [red_team.answer("hostile", "rl_cai", HOSTILE)])
+    journal.add_all("preferences", [red_team.label("1", "refusal", "harmful", 0.83, (3.0, -1.0))])
+    journal.add_all("preferences", [red_team.label("2", "harmful", "evasive", 0.31, (-1.0, 0.5))])
+    journal.add_all("revisions", [chain(red_team)])
+    journal.quarantine(Quarantined(id="a:3", file="a", row=3, kind="read", cause=f"not JSON: {HOSTILE}"))
+    journal.quarantine(Quarantined(id="a:9", file="a", row=9, kind="read", cause=f"not JSON: {HOSTILE}"))
     journal.export(Preference, "preferences", run_dir.path / "preferences" / "preferences.parquet")
     journal.export(RevisionChain, "revisions", run_dir.path / "revisions" / "revisions.parquet")
     for step in range(1, 41):
         metrics = {"reinforce/score/mean": step / 10, "reinforce/kl/sequence_mean": step / 20}
-        run_dir.metrics.write("reinforce", metrics, step=step)
+        run_dir.metrics.write("reinforce", metrics, index=step)
     run_dir.metrics.write("label", {"label/quality/flip_rate": 0.18})
     quality = measure(journal.records(Preference, "preferences")).summary()
     (run_dir.path / "label_quality.json").write_text(json.dumps(quality))
@@ -134,12 +134,12 @@ def test_the_terminal_table_holds_the_rates(run_dir, red_team, benign):
 
 def test_a_step_that_ran_twice_counts_as_it_was_last_and_half_a_line_does_not(run_dir):
     for step, value in ((1, 1.0), (2, 2.0), (2, 5.0)):
-        run_dir.metrics.write("reinforce", {"reinforce/score/mean": value}, step=step)
+        run_dir.metrics.write("reinforce", {"reinforce/score/mean": value}, index=step)
     run_dir.metrics.write("label", {"label/quality/flip_rate": float("nan")})
     with (run_dir.path / "metrics.jsonl").open("a") as file:
         file.write('{"time": 1, "met')
-    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 7.0}, step=3)  # lost to the incomplete line before it
-    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 8.0}, step=4)
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 7.0}, index=3)  # lost to the incomplete line before it
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 8.0}, index=4)
     found = Findings(run_dir.path)
     assert found.metrics == {"reinforce/score/mean": [(1, 1.0), (2, 5.0), (4, 8.0)]}
     assert found.last("label/") == {}
@@ -147,7 +147,7 @@ def test_a_step_that_ran_twice_counts_as_it_was_last_and_half_a_line_does_not(ru
 
 def test_causes_are_counted_and_the_frequent_come_first(run_dir):
     for i, cause in enumerate(["rare", "often", "often"]):
-        run_dir.journal.quarantine(Quarantined(id=f"a:{i}", file="a", row=i, stage="read", cause=cause))
+        run_dir.journal.quarantine(Quarantined(id=f"a:{i}", file="a", row=i, kind="read", cause=cause))
     run_dir.write_quarantine()
     assert Findings(run_dir.path).quarantine_causes() == [
         ("read", "often", 2, "a:1"),

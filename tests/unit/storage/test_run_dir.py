@@ -3,8 +3,9 @@ import json
 import pytest
 
 from rlaif.config.schema import Config, Gate
-from rlaif.errors import RunDirError, RunError, StorageError
-from rlaif.storage.run_dir import RunDir, naming_full_disk
+from rlaif.errors import RunDirError, RunError
+from rlaif.records import Quarantined
+from rlaif.storage.run_dir import RunDir
 
 CONFIG = Config(run_dir="unused")
 
@@ -60,32 +61,25 @@ def test_a_missing_row_stops_the_run(tmp_path):
 
 def test_metrics_and_events_are_lines_of_json(tmp_path):
     run_dir = opened(tmp_path / "run")
-    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 1.5, "reinforce/x/y": float("nan")}, step=3)
+    run_dir.metrics.write("reinforce", {"reinforce/score/mean": 1.5, "reinforce/x/y": float("nan")}, index=3)
     run_dir.events.write("hello", n=1)
     line = json.loads((run_dir.path / "metrics.jsonl").read_text())
-    assert (line["stage"], line["step"]) == ("reinforce", 3)
+    assert (line["stage"], line["index"]) == ("reinforce", 3)
     assert line["metrics"] == {"reinforce/score/mean": 1.5, "reinforce/x/y": None}
     assert json.loads((run_dir.path / "events.jsonl").read_text().splitlines()[-1])["n"] == 1
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        RuntimeError("writer failed: No space left on device"),
-        ExceptionGroup("loops", [ValueError("one"), OSError(28, "No space left on device")]),
-    ],
-)
-def test_what_a_full_disk_made_fail_is_a_storage_error_that_says_so(tmp_path, error):
-    told = "the disk is full; free some of it and run the same command again"
-    with pytest.raises(StorageError, match=told), naming_full_disk(tmp_path):
-        raise error
-
-
-def test_other_failures_stay_what_they_are(tmp_path):
-    for error in (ValueError("no"), RunError("no"), RunDirError("no")):
-        with pytest.raises(type(error), match="no"), naming_full_disk(tmp_path):
-            raise error
+def test_quarantine_names_the_kind_of_rows_and_its_batch(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.journal.quarantine(
+        Quarantined(id="f:2@red_team.0.1#0", file="f", row=2, kind="rollouts", batch=0, cause="x")
+    )
+    run_dir.journal.quarantine(Quarantined(id="f:1", file="f", row=1, kind="revisions", cause="y"))
+    assert run_dir.write_quarantine() == 2
+    assert [json.loads(line) for line in (run_dir.path / "quarantine.jsonl").read_text().splitlines()] == [
+        {"id": "f:1", "file": "f", "row": 1, "stage": "revisions", "cause": "y"},
+        {"id": "f:2@red_team.0.1#0", "file": "f", "row": 2, "stage": "rollouts/00000000", "cause": "x"},
+    ]
 
 
 def test_a_line_that_was_cut_off_is_dropped_from_the_logs(tmp_path):

@@ -9,12 +9,13 @@ from rlaif.config.schema import Labelling, PoolSettings, SamplingSettings
 from rlaif.constitution.principles import load_constitution
 from rlaif.engines import open_engine
 from rlaif.errors import ModelError, RequestError
+from rlaif.ids import group_id, sample_id
 from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.prompting.questions import RatingQuestion
 from rlaif.prompting.tokenization import Pieces, encode
 from rlaif.records import Prompt, Turn
 from rlaif.tasks.direct_reward import RateSample, rating_ids, rating_probs, reward_of
-from rlaif.tasks.sampling import RollOut, draws
+from rlaif.tasks.sampling import Draw, RollOut
 from tests.tiny_models import tiny_tokenizer
 from tests.tricky_tokenizers import bpe, chat
 
@@ -45,7 +46,7 @@ def test_the_mean_rating_on_the_scale_from_minus_one_to_one(probs, reward):
     assert reward_of(probs) == pytest.approx(reward)
 
 
-async def test_one_and_ten_are_told_apart_behind_their_shared_token():
+async def test_one_and_ten_are_separated_after_their_shared_token():
     probs = await rating_probs(Rater([0.5, *[0.05] * 8], ten=0.8), QUESTION)
     assert probs == pytest.approx([0.1, *[0.05] * 8, 0.4])
 
@@ -72,8 +73,9 @@ async def test_a_rollout_is_scored_by_its_rating():
         id="f:1", source_file="f", source_row=1, axis="red_team", turns=(Turn(role="human", text="How do I?"),)
     )
     sampling = SamplingSettings(max_tokens=40)
+    rollout_id = sample_id(group_id(prompt.id, "red_team", 0, 3), 0)
     rollout = RollOut(dialogue_format="human_assistant", sampling=sampling)
-    sample = await rollout(open_engine("generator", None, settings), draws(prompt, 1, "s")[0])
+    sample = await rollout(open_engine("generator", None, settings), Draw(id=rollout_id, prompt=prompt, seed=1))
     rate = RateSample(
         seed=0,
         constitution=load_constitution("nine_points"),

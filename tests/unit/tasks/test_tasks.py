@@ -162,7 +162,7 @@ async def test_both_orders_see_the_same_shortened_conversation():
     assert made.prompt == pair.prompt  # the record keeps the original pair
 
 
-async def test_few_shot_examples_stand_in_front():
+async def test_few_shot_examples_come_before_the_question():
     example = LabelExample(prompt="q", comparison="Which is better?", answer_a="x", answer_b="y", preferred="B")
     task = replace(label(), examples=(example,))
     plain, shown = [await t(engine("labeller"), comparison("No.", "Take a mask.")) for t in (label(), task)]

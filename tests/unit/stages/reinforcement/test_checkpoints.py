@@ -36,7 +36,7 @@ async def test_the_last_ones_and_the_best_are_kept(tmp_path, scores, keep, kept)
     assert checkpoints.best().score == max(scores)
 
 
-async def test_a_directory_without_manifest_is_none_and_is_written_anew(tmp_path):
+async def test_a_directory_without_manifest_is_no_checkpoint_and_is_written_again(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2)
     assert checkpoints.last() is None and checkpoints.best() is None
     await checkpoints.write(1, save, 0.5)

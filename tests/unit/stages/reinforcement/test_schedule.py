@@ -3,9 +3,10 @@ import asyncio
 import pytest
 
 from rlaif.config.schema import Reinforcement
+from rlaif.ids import group_id_of
 from rlaif.records import Prompt, Turn
 from rlaif.stages.reinforcement.admission import Admission
-from rlaif.stages.reinforcement.schedule import Schedule, group_of
+from rlaif.stages.reinforcement.schedule import Schedule
 
 
 def prompts(axis: str, num: int) -> tuple[Prompt, ...]:
@@ -36,12 +37,12 @@ def test_a_batch_does_not_depend_on_what_came_before():
     assert schedule().batch(3) == schedule().batch(3)
 
 
-def test_ids_are_unique_over_batches_and_groups_stand_together():
+def test_ids_are_unique_over_batches_and_groups_are_contiguous():
     made = schedule(group_size=4, algorithm="rloo")
     draws = [draw for b in range(6) for draw in made.batch(b)]
     assert len({draw.id for draw in draws}) == len(draws)
     assert len({draw.seed for draw in draws}) == len(draws)
-    groups = [group_of(draw.id) for draw in draws]
+    groups = [group_id_of(draw.id) for draw in draws]
     assert groups == [g for i in range(0, len(groups), 4) for g in [groups[i]] * 4]
 
 

@@ -3,7 +3,6 @@ import asyncio
 import pytest
 
 from rlaif.errors import WaitTimeoutError
-from rlaif.stages.reinforcement.rows import Watched
 from rlaif.stages.reinforcement.waits import Waits
 
 
@@ -26,10 +25,3 @@ async def test_what_arrives_is_passed_on_and_a_foreign_timeout_stays_itself():
     with pytest.raises(TimeoutError, match="something else") as found:
         await waits("score", "a batch", slow())
     assert not isinstance(found.value, WaitTimeoutError)
-
-
-def test_rows_say_when_the_last_has_been_taken():
-    rows = Watched([1, 2])
-    assert [next(rows), next(rows)] == [1, 2]
-    assert not rows.taken.is_set()  # only by asking does a pool learn that there are no more
-    assert next(rows, None) is None and rows.taken.is_set()

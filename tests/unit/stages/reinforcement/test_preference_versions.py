@@ -1,7 +1,7 @@
 import pytest
 
 from rlaif.config.schema import Refresh, Reinforcement
-from rlaif.stages.reinforcement.lag import num_refreshes, starts_at, version_for
+from rlaif.stages.reinforcement.preference_versions import num_refreshes, starts_at, version_for
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Which version of the preference model scores which batch: a function of counts, never of time.
 
 Refresh r (1, 2, ...) begins when ``r * every`` batches have been learned: it labels answers of that policy. Its model
-scores from batch ``r * every + max_lag`` on; until then RL goes on with the older one, and at that batch it waits.
+scores from batch ``r * every + max_lag`` on; until then RL uses the older one, and at that batch it waits.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from rlaif.config.schema import Refresh, Reinforcement
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refreshed:
-    """A preference model ready to be served. ``weights`` is what a pool takes; ``offset`` is taken off its scores, so
-    that its mean on the frozen probes is that of version 0."""
+class PreferenceVersion:
+    """A preference model ready to be served. ``weights`` is what a pool takes, None for what its engines were opened
+    with; ``offset`` is subtracted from its scores, so that their mean on the frozen probes is that of version 0."""
 
     version: int
     weights: Any

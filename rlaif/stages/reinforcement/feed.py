@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 from rlaif.interfaces import Pool, Task
-from rlaif.stages.run import Run, failed
+from rlaif.stages.bookkeeping import HasSource, quarantine_entry
+from rlaif.stages.run import Run
+
+_RowT = TypeVar("_RowT", bound=HasSource)
+_ResultT = TypeVar("_ResultT")
 
 
-class Watched:
+class Feed(Generic[_RowT]):
     """Rows, and an event for when a pool has taken the last: then the next rows may follow without a gap."""
 
-    def __init__(self, rows: Sequence[Any]) -> None:
+    def __init__(self, rows: Sequence[_RowT]) -> None:
         self.rows = rows
         self.taken = asyncio.Event()
         self._left = deque(rows)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[_RowT]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> _RowT:
         if not self._left:
             self.taken.set()
             raise StopIteration
@@ -32,13 +36,15 @@ class Watched:
         return len(self._left)
 
 
-async def in_order(run: Run, stage: str, pool: Pool, task: Task, watched: Watched) -> list[Any]:
+async def run_in_order(
+    run: Run, kind: str, batch: int, pool: Pool, task: Task[_RowT, _ResultT], feed: Feed[_RowT]
+) -> list[_ResultT]:
     """Results of the rows in their order; a row that fails is quarantined and leaves a gap."""
-    results = {}
-    async for back in pool.run(task, watched):
-        for done in back:
+    by_id: dict[str, _ResultT] = {}
+    async for results in pool.run(task, feed):
+        for done in results:
             if done.record is not None:
-                results[done.row.id] = done.record
+                by_id[done.row.id] = done.record
             else:
-                run.quarantine(failed(stage, done.row, done.failure or "unknown"))
-    return [results[row.id] for row in watched.rows if row.id in results]
+                run.quarantine(quarantine_entry(kind, done.row, done.failure, batch))
+    return [by_id[row.id] for row in feed.rows if row.id in by_id]

@@ -1,0 +1,73 @@
+"""``manifest.json``: which stages have finished, and what became of every kind of rows.
+
+``format`` 2, in the order in which things happened:
+
+- ``stages``: stage of the story -> ``{"seconds"}``; a stage that is not listed has not finished.
+- ``rows``: kind of rows (``revisions``, ``comparisons``...) -> ``{"state", "rows_in", "rows_out", "quarantined"}``.
+
+In format 1, which had no number, ``stages`` held the kinds of rows, ``finished`` the stages, both in the order of the
+alphabet. It is read as format 2 and written as such by the next run in its directory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import RunDirError
+from rlaif.storage.files import write_atomically
+
+Manifest = dict[str, Any]  #: parsed JSON
+
+MANIFEST_FORMAT = 2
+MANIFEST_FILE = "manifest.json"
+
+#: The order in which runs of format 1 did things.
+_STAGES_1 = ("read", "revise", "supervise", "label", "fit_preference_model", "reinforce", "evaluate")
+_ROWS_1 = (
+    *("prompts_red_team", "prompts_helpful", "pairs"),
+    *("revisions", "helpful_samples", "answers_helpful_only", "supervise"),
+    *("comparisons", "answers_sl_cai", "preferences", "fit_preference_model"),
+    *("reinforce", "refresh_comparisons", "refresh_preferences", "answers_rl_cai"),
+)
+
+
+def new_manifest() -> Manifest:
+    return {"format": MANIFEST_FORMAT, "rows": {}, "stages": {}}
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """The manifest of a run directory, whichever format it was written in.
+
+    Raises RunDirError when there is none, or one of a later format.
+    """
+    path = run_dir / MANIFEST_FILE
+    if not path.is_file():
+        raise RunDirError(f"{run_dir}: not a run directory (no {MANIFEST_FILE})")
+    manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+    written = manifest.get("format", 1)
+    if written == 1:
+        return _from_format_1(manifest)
+    if written != MANIFEST_FORMAT:
+        raise RunDirError(
+            f"{path}: format={written}: this version reads formats 1 to {MANIFEST_FORMAT}; "
+            "use the version of rlaif that made the run, or choose another run_dir="
+        )
+    return manifest
+
+
+def write_manifest(run_dir: Path, manifest: Manifest) -> None:
+    write_atomically(run_dir / MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")
+
+
+def _from_format_1(manifest: Manifest) -> Manifest:
+    facts = {name: value for name, value in manifest.items() if name not in ("stages", "finished")}
+    rows, stages = manifest.get("stages", {}), manifest.get("finished", {})
+    return {**new_manifest(), **facts, "rows": _in_order(rows, _ROWS_1), "stages": _in_order(stages, _STAGES_1)}
+
+
+def _in_order(named: Mapping[str, Any], order: tuple[str, ...]) -> dict[str, Any]:
+    """``named`` in ``order``; what is not in it comes last."""
+    return dict(sorted(named.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
