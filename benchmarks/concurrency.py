@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.driver import drive, one_stage
+from actors.driver import drive
+from actors.work import one_stage
 from benchmarks.branches import BEFORE, branch
 from benchmarks.machine import publish
 from rlaif.config.files import load_config

@@ -1,6 +1,6 @@
 """The one exception tree. Every error is picklable, and its first argument is the whole message for a person.
 
-``UserError`` and its children are a user's mistakes: the CLI prints the message alone and exits with 2.
+``UserError`` and its children are a user's mistakes: the CLI prints only the message and exits with 2.
 ``RunError`` and its children end a run that was started correctly: exit 1.
 """
 
@@ -12,15 +12,15 @@ class RlaifError(Exception):
 
 
 class UserError(RlaifError):
-    """A mistake in what the user gave; nothing was lost and nothing was started."""
+    """A mistake in the user's input; nothing was lost and nothing was started."""
 
 
 class ConfigError(UserError):
-    """Wrong configuration: all mistakes at once, one ``path=value: rule; fix`` a line."""
+    """A wrong configuration: every mistake on its own line, ``path=value: rule; fix``."""
 
 
 class DataError(UserError):
-    """A data file that cannot be used, named with its row and field where there is one."""
+    """A data file that cannot be used; names the row and field where there is one."""
 
 
 class ModelError(UserError):
@@ -52,7 +52,7 @@ class EngineError(RunError):
 
 
 class RequestError(EngineError):
-    """One request that an engine cannot serve (empty, over-long, unknown token); the engine lives on."""
+    """One request that an engine cannot serve (empty, too long, unknown token); the engine keeps running."""
 
 
 class WeightSyncError(RunError):
@@ -60,12 +60,12 @@ class WeightSyncError(RunError):
 
 
 class TrainerLostError(RunError):
-    """A whole trainer is gone, by no fault of its own: what it did since its last checkpoint must be done again."""
+    """A whole trainer was lost to an outside failure; everything since its last checkpoint must be redone."""
 
 
 class WaitTimeoutError(RunError):
-    """A bounded wait ran out; names what was waited for."""
+    """A wait timed out; names what was waited for."""
 
 
 class Interrupted(RlaifError):
-    """Somebody ended a command, or what it followed; says how to go on. Exit 130."""
+    """The user ended a command, or the job that it followed; says how to continue. Exit 130."""

@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.interfaces import AnyEngine, Done, Record, Row, Task, VersionedWeights, Weights
-from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+from rlaif.jobs import JobReport, PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 
 class InProcessPool:
@@ -46,7 +47,8 @@ class InProcessPool:
             return Done(row=row, record=None, failure=f"{type(error).__name__}: {error}")
 
     async def prefix_hits(self) -> tuple[int, int]:
-        return self._engine.prefix_hits()
+        hits: tuple[int, int] = self._engine.prefix_hits()
+        return hits
 
     def engine_seconds(self) -> float:
         return time.monotonic() - self._opened
@@ -73,7 +75,7 @@ class InProcessPools:
 class InProcessTrainers:
     """Trainers of one rank in this process. Batches are the whole optimizer step's: there is no other rank."""
 
-    def __init__(self, report: Any) -> None:
+    def __init__(self, report: JobReport) -> None:
         self._report = report
 
     async def supervise(self, job: SFTJob) -> Mapping[str, float]:
@@ -82,7 +84,7 @@ class InProcessTrainers:
 
         optimization = job.optimization
         batches = local_batches(job.dataset, optimization.batch_size, optimization.epochs, job.seed)
-        return await asyncio.to_thread(fit_of(job), job, Rank(), batches, self._report)
+        return await asyncio.to_thread(fit_of(job), job, Rank(), batches, partial(self._report, job.name))
 
     async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches, read_rows
@@ -98,7 +100,7 @@ class InProcessTrainers:
             else None,
             local_batches(job.fit, fit.batch_size, fit.epochs, job.seed),
             read_rows(job.heldout) if job.heldout else None,
-            self._report,
+            partial(self._report, job.name),
         )
 
     async def policy_learner(self, job: PPOJob) -> InProcessLearner:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
 
-Report = Callable[[Mapping[str, float]], None]  #: takes metrics of one step
+Report = Callable[[Mapping[str, float]], None]  #: takes the metrics of one step
+JobReport = Callable[[str, Mapping[str, float]], None]  #: takes the name of a job, and the metrics of one step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class Rank:
 class SFTJob:
     """Fine-tune ``base_model`` on the parquet ``dataset`` and save the result at ``output``.
 
-    Rows: ``id, input_ids, prompt_length``; the loss is on ``input_ids[prompt_length:]``, EOS included.
+    Rows: ``id, input_ids, prompt_length``; the loss is on ``input_ids[prompt_length:]``, EOS included. ``name`` begins
+    every metric's key.
     """
 
     base_model: str
@@ -36,6 +38,7 @@ class SFTJob:
     optimization: Optimization
     trainer: Trainer
     seed: int
+    name: str = "supervise"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,35 @@
-"""What can be wrong around a configuration: files that are missing, paths that a cluster does not see.
+"""Every check before anything starts: the same ones, in one order, for run, plan, stage, label and submit.
 
-Every mistake is one line, ``path=value: rule; fix``. Nothing here reads data or starts anything.
+Nothing is made, locked, fetched or started here, and no data is read. All mistakes are shown at once, one line each:
+``path=value: rule; fix``. Three things are checked once they can be known: models that must be fetched or made first
+(by ``check_models``), files on another cluster (by the job, there), and the nodes of a cluster (by ``check_nodes``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, ParamSpec
 
 from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.schema import Config
-from rlaif.constitution.principles import Constitution
-from rlaif.errors import ConfigError
+from rlaif.constitution.principles import Constitution, load_constitution
+from rlaif.data.rows import files_of
+from rlaif.engines import ENGINES
+from rlaif.engines.models import check_model_dir, is_hub_name, read_model
+from rlaif.errors import ConfigError, ModelError, RunDirError, UserError
 from rlaif.miniature.lexicon import load_lexicon
+from rlaif.miniature.make import FILES, MODELS, is_cached
 from rlaif.prompting.examples import LabelExample, RevisionExample, read_examples
 from rlaif.prompting.questions import read_template
+from rlaif.prompting.tokenization import load_tokenizer
+from rlaif.storage.run_dir import check_stored_config, stored_constitution
 
-DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
-MINIATURE_DATA = ("red_team", "helpful", "helpful_pairs", "votes", "eval_red_team", "eval_helpful")
-MINIATURE_MODELS = ("helpful_only", "feedback", "base")
+#: Where the work is done: in this process, on a Ray that it joins or starts, or by a job that is sent to a cluster and
+#: does not see this machine's files.
+Runner = Literal["in_process", "ray", "job"]
+
 SOURCE_KEYS = (
     "data.red_team",
     "data.helpful",
@@ -27,109 +38,189 @@ SOURCE_KEYS = (
     "evaluation.red_team",
     "evaluation.helpful",
 )
-MODEL_KEYS = ("generator.model", "labeller.model", "supervision.base_model", "preference_model.base_model")
+SCORED_KEY, POLICY_KEY = "preference_model.base_model", "supervision.base_model"
+MODEL_KEYS = ("generator.model", "labeller.model", POLICY_KEY, SCORED_KEY)
+MINIATURE = "miniature:"
+
+_P = ParamSpec("_P")
 
 
-def check_for_cluster(config: Config) -> list[str]:
-    """What the in-process runner allows and a cluster does not; one line each, empty when all is well."""
-    return [
-        f"{role}.engine=hf: the transformers engine runs in one process only; use vllm, or scripted"
-        for role, pool in pools_of(config)
-        if pool.engine == "hf"
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What some work needs of a configuration."""
+
+    models: tuple[str, ...] = MODEL_KEYS  #: configuration keys
+    sources: tuple[str, ...] = SOURCE_KEYS  #: configuration keys
+    revises: bool = True
+    relabels: bool = False  #: can continue under a changed constitution
+    serves_all: bool = True  #: opens an engine for each of the models of pools; a single stage may not
+
+
+def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
+    """Check everything that can be known now; returns the constitution.
+
+    Raises ConfigError with every mistake, RunDirError for a run directory of another configuration or constitution.
+    """
+    mistakes = [
+        *_file_mistakes(config),
+        *_constitution_mistakes(config, needs),
+        *_source_mistakes(config, needs, runner),
     ]
+    if runner != "job":
+        mistakes += _model_mistakes(config, needs, {})
+    if runner != "in_process":
+        mistakes += _engine_mistakes(config)
+    if runner == "job":
+        mistakes += _path_mistakes(config)
+    if mistakes:
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
+    constitution = load_constitution(config.constitution)
+    if runner != "job":
+        check_run_dir(config, constitution, relabels=needs.relabels)
+    return constitution
 
 
-def check_shared(config: Config) -> list[str]:
-    """Paths that mean nothing to the nodes of a cluster, which see neither this machine's directories nor each other's
-    homes; one line each, empty when all is well. Whether an absolute path exists is seen there."""
-    flat = flatten(config)
-    named = {key: flat[key] for key in (*SOURCE_KEYS, *MODEL_KEYS) if flat[key] is not None}
-    own = {key: value for key, value in named.items() if not value.startswith(("hf:", "miniature:"))}
-    paths = {key: value for key, value in own.items() if key not in MODEL_KEYS or not _is_hub_name(value)}
-    paths["run_dir"] = config.run_dir
-    if any(value.startswith("miniature:") for value in named.values()):
-        paths["miniature.cache_dir"] = config.miniature.cache_dir
-    return [
-        f"{key}={value}: the nodes of a cluster do not see it; give an absolute path on storage that they share"
-        for key, value in paths.items()
-        if not Path(value).is_absolute()
-    ]
+def check_models(config: Config, needs: Needs, paths: Mapping[str, Path]) -> None:
+    """Check the models again, now that ``paths`` has those that were fetched or made. Raises ModelError."""
+    if mistakes := list(_model_mistakes(config, needs, paths)):
+        raise ModelError("\n".join(mistakes))
 
 
-def _is_hub_name(model: str) -> bool:
-    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
+def check_run_dir(config: Config, constitution: Constitution, *, relabels: bool) -> None:
+    """Raises RunDirError when the run directory holds a run of another configuration or constitution."""
+    path = Path(config.run_dir)
+    check_stored_config(path, config)
+    stored = stored_constitution(path)
+    if stored is not None and stored.hash != constitution.hash and not relabels:
+        raise RunDirError(
+            f"{path}: made under another version of constitution {constitution.name} "
+            f"({stored.hash}, now {constitution.hash}); choose another run_dir=, or restore the file to resume"
+        )
 
 
-def check_files(config: Config) -> None:
-    """Read the small files that a configuration names: a lexicon, examples and a template. Raises ConfigError."""
-    load_lexicon(config.miniature.lexicon)
-    read_template(config.labelling.template)
-    read_examples(LabelExample, config.labelling.examples, field="labelling.examples")
-    read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples")
+def _mistakes_of(check: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> list[str]:
+    """The lines that ``check`` raises as the user's mistakes; none when all is well."""
+    try:
+        check(*args, **kwargs)
+    except UserError as error:
+        return str(error).splitlines()
+    return []
 
 
-def check_constitution(constitution: Constitution, config: Config, *, revises: bool) -> None:
-    """Raises ConfigError when the constitution has too few comparison principles for the labels that are asked for, or
-    no principle to revise by where there is something to revise."""
-    if revises and not constitution.for_revision:
-        raise ConfigError(
+# ------------------------------------------------------------------------------------- small files, constitution
+def _file_mistakes(config: Config) -> Iterator[str]:
+    """Small files that cannot be used: lexicon, template, examples."""
+    revision, labelling = config.critique_revision, config.labelling
+    yield from _mistakes_of(load_lexicon, config.miniature.lexicon)
+    yield from _mistakes_of(read_template, labelling.template)
+    yield from _mistakes_of(read_examples, LabelExample, labelling.examples, field="labelling.examples")
+    yield from _mistakes_of(read_examples, RevisionExample, revision.examples, field="critique_revision.examples")
+
+
+def _constitution_mistakes(config: Config, needs: Needs) -> Iterator[str]:
+    """A constitution that cannot be read, or lacks principles that the work needs."""
+    if unreadable := _mistakes_of(load_constitution, config.constitution):
+        yield from unreadable
+        return
+    constitution = load_constitution(config.constitution)
+    if needs.revises and not constitution.for_revision:
+        yield (
             f"constitution={config.constitution}: has no principle with critique_request and revision_request; "
             "the first step revises by them, so add one"
         )
-    have, wanted = len(constitution.for_comparison), config.labelling.principles
-    if have < wanted:
-        raise ConfigError(
-            f"constitution={config.constitution}: has {have} principles with a comparison, labels need "
-            f"labelling.principles={wanted}; add comparisons, or lower labelling.principles"
+    num, num_needed = len(constitution.for_comparison), config.labelling.principles
+    if num < num_needed:
+        yield (
+            f"constitution={config.constitution}: has {num} principles with a comparison, labels need "
+            f"labelling.principles={num_needed}; add comparisons, or lower labelling.principles"
+        )
+    elif any(value.startswith(MINIATURE) for value in _values(config, (*needs.models, *needs.sources)).values()):
+        yield from _mistakes_of(is_cached, config.miniature, constitution)  # whether a miniature could be made from it
+
+
+def _values(config: Config, keys: Iterable[str]) -> dict[str, str]:
+    """The values of those ``keys`` that have one."""
+    flat = flatten(config)
+    return {key: flat[key] for key in keys if flat[key] is not None}
+
+
+# ----------------------------------------------------------------------------------------------- sources, models
+def _source_mistakes(config: Config, needs: Needs, runner: Runner) -> Iterator[str]:
+    """Sources that do not exist; none is read. ``hf:`` names pass, and a job's files are checked where it runs."""
+    for key, source in _values(config, needs.sources).items():
+        if source.startswith(MINIATURE):
+            yield from _name_mistakes(key, source, FILES)
+        elif runner != "job" and (unusable := _mistakes_of(files_of, source)):
+            is_missing = not Path(source).exists()
+            hint = f"; paths are relative to the working directory ({Path.cwd()})" if is_missing else ""
+            yield f"{key}={unusable[0]}{hint}"
+    if runner == "job":
+        for key, model in _values(config, needs.models).items():
+            yield from _name_mistakes(key, model, MODELS)
+
+
+def _model_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:
+    """Models that cannot play their role. A hub name or a miniature is looked at once ``paths`` says where it is."""
+    for key, model in _values(config, needs.models).items():
+        if model in paths:
+            yield from _mistakes_of_model(config, key, str(paths[model]), needs)
+        elif model.startswith(MINIATURE):
+            yield from _name_mistakes(key, model, MODELS)
+        elif not is_hub_name(model):
+            directory = str(Path(model).expanduser()) if model.startswith("~") else model
+            yield from _mistakes_of_model(config, key, directory, needs)
+    yield from _tokenizer_mistakes(config, needs, paths)
+
+
+def _mistakes_of_model(config: Config, key: str, path: str, needs: Needs) -> list[str]:
+    pool = pools_of(config).get(key.removesuffix(".model"))
+    if pool is None or pool.engine == "scripted" or not needs.serves_all:
+        return _mistakes_of(check_model_dir, path, field=key)
+    return _mistakes_of(read_model, path, field=key, max_length=pool.max_length, pooling=False)
+
+
+def _tokenizer_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:
+    """The preference model scores the policy's token ids, so they must share a tokenizer."""
+    if not {SCORED_KEY, POLICY_KEY} <= set(needs.models):
+        return
+    models = _values(config, (SCORED_KEY, POLICY_KEY))
+    scored, policy = (paths.get(model, Path(model).expanduser()) for model in models.values())
+    if scored == policy or not all((path / "tokenizer.json").is_file() for path in (scored, policy)):
+        return
+    try:
+        is_shared = load_tokenizer(scored).get_vocab() == load_tokenizer(policy).get_vocab()
+    except ModelError as error:
+        yield str(error)
+        return
+    if not is_shared:
+        yield (
+            f"{SCORED_KEY}={models[SCORED_KEY]}: its tokenizer is not that of {POLICY_KEY}={models[POLICY_KEY]}; "
+            "the preference model scores the policy's token ids, so they must share one"
         )
 
 
-def check_sources(config: Config, sources: Sequence[str] = SOURCE_KEYS, models: Sequence[str] = MODEL_KEYS) -> None:
-    """See that named files and miniatures exist, without reading them; ``hf:`` names and hub models pass.
-
-    Raises ConfigError with one line for each key whose source is missing.
-    """
-    flat = flatten(config)
-    lines = [_source_problem(key, flat[key]) for key in sources if flat[key] is not None]
-    lines += [_model_problem(key, flat[key]) for key in models]
-    lexicon = flat["miniature.lexicon"]
-    if lexicon is not None and not Path(lexicon).is_file():
-        lines.append(f"miniature.lexicon={lexicon}: no such file; give a YAML lexicon, or leave it out")
-    problems = [line for line in lines if line]
-    if problems:
-        raise ConfigError("\n".join(problems))
+def _name_mistakes(key: str, value: str, names: Sequence[str]) -> Iterator[str]:
+    if value.startswith(MINIATURE) and value.removeprefix(MINIATURE) not in names:
+        yield f"{key}={value}: no such miniature; use one of {', '.join(names)}"
 
 
-# ---------------------------------------------------------------------------------------------------- sources
-def _source_problem(key: str, source: str) -> str | None:
-    if source.startswith("hf:"):
-        return None
-    if source.startswith("miniature:"):
-        return _miniature_problem(key, source, MINIATURE_DATA)
-    path = Path(source)
-    if path.is_dir():
-        found = any(p.suffix in DATA_SUFFIXES for p in path.rglob("*"))
-        return None if found else f"{key}={source}: no {', '.join(DATA_SUFFIXES)} files in it; name another directory"
-    if not path.is_file():
-        return f"{key}={source}: no such file; paths are relative to the working directory ({Path.cwd()})"
-    if path.suffix not in DATA_SUFFIXES:
-        return f"{key}={source}: unknown kind of file; use one of {', '.join(DATA_SUFFIXES)}"
-    return None
+# ------------------------------------------------------------------------------------------------------- clusters
+def _engine_mistakes(config: Config) -> Iterator[str]:
+    """Engines that only the in-process runner can use."""
+    for role, pool in pools_of(config).items():
+        if ENGINES[pool.engine].in_process_only:
+            others = " or ".join(name for name, kind in ENGINES.items() if not kind.in_process_only)
+            yield f"{role}.engine={pool.engine}: this engine runs in one process only; use {others}"
 
 
-def _model_problem(key: str, model: str) -> str | None:
-    if model.startswith("miniature:"):
-        return _miniature_problem(key, model, MINIATURE_MODELS)
-    directory = Path(model).expanduser()
-    if (directory / "config.json").is_file():
-        return None
-    if (directory / "adapter_config.json").is_file():
-        return f"{key}={model}: a LoRA adapter without its model; merge it into its base and name what comes out"
-    if model.startswith(("/", "./", "../", "~")):
-        return f"{key}={model}: no model there (config.json is missing); name a Hugging Face model directory"
-    return None
-
-
-def _miniature_problem(key: str, source: str, known: tuple[str, ...]) -> str | None:
-    name = source.removeprefix("miniature:")
-    return None if name in known else f"{key}={source}: no such miniature; use one of {', '.join(known)}"
+def _path_mistakes(config: Config) -> Iterator[str]:
+    """Paths that mean nothing on another cluster. Whether an absolute path exists is checked there."""
+    named = _values(config, (*SOURCE_KEYS, *MODEL_KEYS))
+    paths = {key: value for key, value in named.items() if not value.startswith(("hf:", MINIATURE))}
+    paths = {key: value for key, value in paths.items() if key not in MODEL_KEYS or not is_hub_name(value)}
+    paths["run_dir"] = config.run_dir
+    if any(value.startswith(MINIATURE) for value in named.values()):
+        paths["miniature.cache_dir"] = config.miniature.cache_dir
+    for key, value in paths.items():
+        if not Path(value).is_absolute():
+            yield f"{key}={value}: the nodes of a cluster do not see it; give an absolute path on storage they share"

@@ -10,44 +10,41 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli import audit as audit_cli
-from actors.cli import constitution as constitution_cli
-from actors.cli import control as control_cli
+from actors.cli.arguments import ConfigName, InProcess, Overrides, RunDirPath
+from actors.cli.audit import audit_app
 from actors.cli.console import console, errors
-from rlaif.config.files import load_config
+from actors.cli.constitution import constitution_app
+from actors.cli.control import scale_command, status_command
+from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
-from rlaif.errors import Interrupted, RlaifError, UserError
+from rlaif.errors import Interrupted, PlacementError, RlaifError, UserError
 
-LABEL_CONFIG = Path(__file__).parents[2] / "configs" / "label.yaml"
+if TYPE_CHECKING:
+    from actors.work import Work
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-app.add_typer(constitution_cli.app, name="constitution")
-app.add_typer(audit_cli.app, name="audit")
-app.command()(control_cli.status)
-app.command()(control_cli.scale)
-
-ConfigPath = Annotated[Path, typer.Argument(help="a YAML configuration, e.g. configs/quickstart.yaml")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="dotted overrides, e.g. seed=1 run_dir=runs/two")]
-InProcess = Annotated[bool, typer.Option("--in-process", help="run without Ray, in this process")]
-RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
+app.add_typer(constitution_app, name="constitution")
+app.add_typer(audit_app, name="audit")
+app.command("status")(status_command)
+app.command("scale")(scale_command)
 
 
-@app.command()
-def run(config: ConfigPath, overrides: Overrides = None, in_process: InProcess = False) -> None:
+@app.command("run")
+def run_command(config: ConfigName, overrides: Overrides = None, in_process: InProcess = False) -> None:
     """Run the whole method, or resume it when its run directory exists."""
-    from actors.driver import PIPELINE
+    from actors.work import PIPELINE
 
     _summarise(_drive(load_config(config, overrides or []), PIPELINE, in_process))
 
 
-@app.command()
-def stage(name: str, config: ConfigPath, overrides: Overrides = None, in_process: InProcess = False) -> None:
+@app.command("stage")
+def stage_command(name: str, config: ConfigName, overrides: Overrides = None, in_process: InProcess = False) -> None:
     """Run one stage of the method; the stages before it must be done."""
-    from actors.driver import one_stage
+    from actors.work import one_stage
     from rlaif.stages.pipeline import STAGES
 
     if name not in STAGES:
@@ -55,36 +52,36 @@ def stage(name: str, config: ConfigPath, overrides: Overrides = None, in_process
     _drive(load_config(config, overrides or []), one_stage(name), in_process)
 
 
-@app.command()
-def label(
+@app.command("label")
+def label_command(
     file: Annotated[str, typer.Argument(help="pairs of answers: .jsonl, .csv, .parquet, a directory, or hf:NAME")],
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option("--out", help="where the labels go; run again to resume")] = Path("runs/labels"),
     model: Annotated[str | None, typer.Option("--model", help="the feedback model")] = None,
-    config: Annotated[Path, typer.Option("--config", help="a YAML configuration")] = LABEL_CONFIG,
+    config: Annotated[str | None, typer.Option("--config", help="as for run; by default the shipped label")] = None,
     in_process: InProcess = False,
 ) -> None:
     """Label pairs of answers that you bring, each in both orders and exactly once."""
-    from actors.driver import LABELS
+    from actors.work import LABELS
     from rlaif.evaluation.tables import label_table
 
     chosen = [f"labeller.model={model}"] if model else []
     keys = [*(overrides or []), *chosen, f"run_dir={out}", f"data.comparisons={file}"]
-    settings = load_config(config, keys)
+    settings = load_config(config or SHIPPED_CONFIGS / "label.yaml", keys)
     if settings.labeller.model.startswith("miniature:"):
-        errors.print("note: judged by the miniature's feedback model; name your own with --model", style="yellow")
+        errors.print("note: the miniature's feedback model is the judge; name your own with --model", style="yellow")
     run_dir = _drive(settings, LABELS, in_process)
     console.print(label_table(run_dir))
     console.print(f"labels: {run_dir / 'preferences' / 'preferences.parquet'}")
 
 
-@app.command()
-def reaggregate(
+@app.command("reaggregate")
+def reaggregate_command(
     run_dir: RunDirPath,
     out: Annotated[Path, typer.Option("--out", help="the parquet file to write")],
     overrides: Overrides = None,
 ) -> None:
-    """Make the labels of a run anew from their stored log-probabilities, e.g. with labelling.aggregation=logit_mean."""
+    """Recompute the labels of a run from their stored log-probabilities, e.g. with labelling.aggregation=logit_mean."""
     from rlaif.labels.reaggregation import reaggregate_run
 
     settings = load_config(run_dir / "config.yaml", overrides or [])
@@ -92,35 +89,34 @@ def reaggregate(
     console.print(f"{num:,} labels in {out}; {num_changed:,} differ from those of the run")
 
 
-@app.command()
-def plan(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Validate a configuration and print what it needs; starts nothing."""
-    from actors.cluster.placement import check, declared, phases_of, table
-    from actors.cluster.placement import plan as plan_of
-    from rlaif.constitution.principles import load_constitution
-    from rlaif.preflight import check_constitution, check_files, check_sources
+@app.command("plan")
+def plan_command(config: ConfigName, overrides: Overrides = None) -> None:
+    """Check a configuration as run does, and print what it needs; starts nothing."""
+    from actors.cluster.placement import plan, table
+    from actors.work import PIPELINE, check_work
 
     settings = load_config(config, overrides or [])
-    check_constitution(load_constitution(settings.constitution), settings, revises=True)
-    check_files(settings)
-    check_sources(settings)
-    needs = plan_of(settings, phases_of(settings))
-    console.print(table(needs))
-    check(needs, declared(settings))
-    console.print("The declared resources hold this plan.")
+    needs = table(plan(settings, PIPELINE.phases(settings)))
+    try:
+        check_work(settings, PIPELINE, "ray")
+    except PlacementError:
+        console.print(needs)
+        raise
+    console.print(needs)
+    console.print("The declared resources are enough for this plan.")
 
 
-@app.command()
-def submit(
-    config: ConfigPath,
+@app.command("submit")
+def submit_command(
+    config: ConfigName,
     address: Annotated[str, typer.Option("--address", help="the cluster's Jobs API, e.g. http://head:8265")],
     overrides: Overrides = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow it to its end, or print its id")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="show its log to the end, or print its id")] = True,
 ) -> None:
-    """Run a configuration on a cluster elsewhere; exits as the run there does."""
-    from actors.submit.submit import submit as submit_job
+    """Run a configuration on another cluster; exits as the run there does."""
+    from actors.submit.submit import submit
 
-    job = submit_job(load_config(config, overrides or []), address)
+    job = submit(load_config(config, overrides or []), address)
     if not wait:
         print(job.name)
         return
@@ -128,9 +124,9 @@ def submit(
     raise typer.Exit(job.follow(lambda text: print(text, end="", flush=True)))
 
 
-@app.command()
-def report(run_dir: RunDirPath) -> None:
-    """Write report.html again and print the summary."""
+@app.command("report")
+def report_command(run_dir: RunDirPath) -> None:
+    """Rewrite report.html and print the summary."""
     from rlaif.evaluation.report import write_report
 
     if not (run_dir / "manifest.json").is_file():
@@ -139,19 +135,19 @@ def report(run_dir: RunDirPath) -> None:
     _summarise(run_dir)
 
 
-def _drive(config: Config, work: Any, in_process: bool) -> Path:
+def _drive(config: Config, work: Work, in_process: bool) -> Path:
     from actors.cli.progress import Bars
     from actors.driver import drive
 
     with Bars(console) as bars:
         try:
-            return asyncio.run(_heeding_sigterm(drive(config, bars, work, in_process=in_process)))
+            return asyncio.run(_cancelled_by_sigterm(drive(config, bars, work, in_process=in_process)))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
 
 
-async def _heeding_sigterm(work: Coroutine[Any, Any, Path]) -> Path:
-    """SIGTERM, with which clusters stop a job, cancels ``work`` as Ctrl-C does: everything is closed on the way out."""
+async def _cancelled_by_sigterm(work: Coroutine[Any, Any, Path]) -> Path:
+    """Let SIGTERM, with which clusters stop a job, cancel ``work`` as Ctrl-C does, so that everything is closed."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -165,7 +161,7 @@ def _summarise(run_dir: Path) -> None:
     console.print(f"report: {run_dir / 'report.html'}")
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except UserError as error:
@@ -174,13 +170,13 @@ def main(arguments: list[str] | None = None) -> Any:
         _fail(str(error), 130)
     except RlaifError as error:
         _fail(str(error), 1)
-    except ExceptionGroup as group:  # of loops that ran at the same time
+    except ExceptionGroup as group:  # raised by loops that ran concurrently
         causes = list(_causes(group))
         if not all(isinstance(cause, RlaifError) for cause in causes):
             raise
         _fail("\n".join(map(str, causes)), 2 if all(isinstance(cause, UserError) for cause in causes) else 1)
     except SystemExit as leaving:
-        if leaving.code == 130:  # what typer makes of Ctrl-C
+        if leaving.code == 130:  # typer turns Ctrl-C into this
             _fail("interrupted; run the same command again to resume", 130)
         raise
 

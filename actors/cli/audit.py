@@ -7,33 +7,32 @@ from typing import Annotated
 
 import typer
 
+from actors.cli.arguments import RunDirPath
 from actors.cli.console import console
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
-
-RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
+audit_app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 
-@app.command("export")
-def export(
+@audit_app.command("export")
+def export_command(
     run_dir: RunDirPath,
     out: Annotated[Path, typer.Option(help="a directory for the judge's files")],
-    rows: Annotated[int, typer.Option(min=1, help="how many labels to draw, at most")] = 200,
-    seed: Annotated[int, typer.Option(help="of the draw and of the sides")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="most labels to draw")] = 200,
+    seed: Annotated[int, typer.Option(help="seed of the draw, and of which answer is on the left")] = 0,
 ) -> None:
-    """Draw labels and write audit.csv, to be filled in, and audit.html, to be read beside it."""
+    """Draw labels and write audit.csv, to be filled in, and audit.html, to be read with it."""
     from rlaif.evaluation.audit.exchange import export_audit, export_lines
 
     key = export_audit(run_dir, out, rows, seed)
     _print(export_lines(key, run_dir, out))
 
 
-@app.command("import")
-def import_(
+@audit_app.command("import")
+def import_verdicts_command(
     run_dir: RunDirPath,
     file: Annotated[Path, typer.Argument(help="the filled audit.csv, as your spreadsheet saved it")],
 ) -> None:
-    """Read verdicts back, and say how far people and labels agree."""
+    """Read the verdicts back and report how far people and labels agree."""
     from rlaif.evaluation.audit.exchange import import_audit
     from rlaif.evaluation.audit.presentation import audit_lines, audit_table
 

@@ -1,4 +1,4 @@
-"""``rlaif constitution``: what is wrong with one, what changed between two, and the paper's public files as YAML."""
+"""``rlaif constitution``: lint one, compare two, or import the paper's public files as YAML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_QUESTION_TOKENS = 4096
 
-app = typer.Typer(no_args_is_help=True, help="Constitutions: what is wrong, what changed, and files in public shapes.")
+constitution_app = typer.Typer(no_args_is_help=True, help="Lint a constitution, compare two, or import public files.")
 
 NameOrFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped constitution")]
 Model = Annotated[
@@ -25,45 +25,45 @@ Model = Annotated[
 ]
 
 
-@app.command()
-def lint(constitution: NameOrFile, model: Model = None) -> None:
-    """One line for each finding; exits with 2 when there are errors. Warnings are for you to weigh."""
+@constitution_app.command("lint")
+def lint_command(constitution: NameOrFile, model: Model = None) -> None:
+    """Print one line for each finding; exits with 2 when there are errors. Warnings are for you to weigh."""
     from rlaif.lint.meaning import MEANING
-    from rlaif.lint.structure import lint as lint_of
+    from rlaif.lint.structure import lint
 
-    draft, findings = lint_of(constitution)
+    draft, findings = lint(constitution)
     unjudged: tuple[str, ...] = ()
     if model is None:
         codes = ", ".join(rule.code for rule in MEANING)
-        unjudged = (f"{codes} looked at words only and were not judged for their meaning: give --model PATH",)
+        unjudged = (f"{codes} were judged by words only, not by meaning: give --model PATH",)
     else:
-        judged, unjudged = _judge(model, draft, findings)
-        findings += judged
+        more, unjudged = _judge(model, draft, findings)
+        findings += more
     errors = sum(finding.severity == "error" for finding in findings)
     _print(*findings, *unjudged, f"{errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise typer.Exit(2)
 
 
-@app.command()
-def diff(old: NameOrFile, new: NameOrFile) -> None:
-    """What changed from OLD to NEW, field by field, and which labels must be made again."""
-    from rlaif.constitution.diff import diff as diff_of
+@constitution_app.command("diff")
+def diff_command(old: NameOrFile, new: NameOrFile) -> None:
+    """Print what changed from OLD to NEW, field by field, and which labels must be made again."""
+    from rlaif.constitution.diff import diff
     from rlaif.constitution.principles import load_constitution
 
-    found = diff_of(load_constitution(old), load_constitution(new))
-    if found.empty:
+    difference = diff(load_constitution(old), load_constitution(new))
+    if difference.empty:
         _print("Nothing changed; no label is outdated.")
     else:
-        _print(*_changes(found), *_labels(found))
+        _print(*_changes(difference), *_labels(difference))
 
 
-@app.command("import")
-def import_(
+@constitution_app.command("import")
+def import_json_command(
     files: Annotated[list[Path], typer.Argument(help="JSON files in the paper's public shapes")],
     out: Annotated[Path, typer.Option(help="the YAML file to write")],
 ) -> None:
-    """Make one constitution of critique-revision requests and comparisons in JSON."""
+    """Combine JSON files of critique-revision requests and comparisons into one constitution."""
     import yaml
 
     from rlaif.constitution.principles import validated
@@ -78,7 +78,8 @@ def import_(
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written: {error.strerror}") from None
     _print(
-        f"{out}: {num} principles, all of one category; correct categories and weights, then: constitution lint {out}"
+        f"{out}: {num} principles, all of one category; correct categories and weights, "
+        f"then run: rlaif constitution lint {out}"
     )
 
 
@@ -88,7 +89,7 @@ def _print(*lines: object) -> None:
 
 
 def _judge(model: str, draft: Draft, findings: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """Some hundred short questions: transformers in this process is ready long before vLLM would be."""
+    """Ask some hundred short questions with transformers, which is ready in this process long before vLLM would be."""
     import asyncio
 
     import torch
@@ -96,21 +97,21 @@ def _judge(model: str, draft: Draft, findings: tuple[Finding, ...]) -> tuple[tup
     from rlaif.config.schema import Labeller
     from rlaif.engines import open_engine
     from rlaif.engines.models import local_model, max_positions
-    from rlaif.lint.meaning import judge
+    from rlaif.lint.meaning import judge_meaning
 
     path = local_model(model, field="--model")
     max_length = min(max_positions(path, field="--model") or MAX_QUESTION_TOKENS, MAX_QUESTION_TOKENS)
     gpu = torch.cuda.is_available()
     settings = Labeller(engine="hf", gpus=float(gpu), dtype="bfloat16" if gpu else "float32", max_length=max_length)
 
-    async def judged() -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    async def verdicts() -> tuple[tuple[Finding, ...], tuple[str, ...]]:
         engine = open_engine("labeller", path, settings)
         try:
-            return await judge(engine, draft, findings)
+            return await judge_meaning(engine, draft, findings)
         finally:
             await engine.close()
 
-    return asyncio.run(judged())
+    return asyncio.run(verdicts())
 
 
 # ------------------------------------------------------------------------------------------ a diff for a person
@@ -135,5 +136,5 @@ def _labels(diff: ConstitutionDiff) -> Iterator[str]:
         ("that now draw", diff.joined),
         ("whose draw changes with the weights (draw: weighted) of", diff.reweighted),
     )
-    told = [f"labels to make again: those {which} {', '.join(ids)}" for which, ids in cases if ids]
-    yield from told or ["No comparison changed; no label is outdated."]
+    outdated = [f"labels to make again: those {which} {', '.join(ids)}" for which, ids in cases if ids]
+    yield from outdated or ["No comparison changed; no label is outdated."]

@@ -1,4 +1,4 @@
-"""``rlaif status`` and ``rlaif scale``: how a run is doing, and how many engines serve it."""
+"""``rlaif status`` and ``rlaif scale``: the state of a run, and how many engines serve it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from actors.cli.arguments import RunDirPath
 from actors.cli.console import console
 from actors.cluster.announcement import Announcement, ended, find_run
+from rlaif.config.contradictions import pools_of, trainers_of
 from rlaif.config.files import load_config
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import RunError, UserError, WaitTimeoutError
@@ -26,21 +28,19 @@ if TYPE_CHECKING:
     from actors.pool.pool import PoolStats
 
 STATUS_TIMEOUT_S = 60.0
-ANSWER_TIMEOUT_S = 30.0  #: of a driver that has other things to do
-RETRY_S = 0.5  #: while the control actor is started again
-
-RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
+REPLY_TIMEOUT_S = 30.0  #: longest time for a busy driver to reply
+REPLY_RETRY_S = 0.5  #: between questions while the control actor restarts
 
 
-def status(run_dir: RunDirPath) -> None:
-    """Show what a run has done, the stage that it is in, and the engines that serve it now."""
+def status_command(run_dir: RunDirPath) -> None:
+    """Show what a run has done, the stage it is in, and the engines that serve it now."""
     manifest = read_manifest(run_dir)
     console.print(_story(run_dir, manifest))
     console.print(_rows(manifest))
     try:
         run = find_run(run_dir)
-        answer = _ask(run_dir, run, None, STATUS_TIMEOUT_S, "it to say how its engines are")
-    except UserError as error:  # a run that has ended has a status, too
+        answer = _ask(run_dir, run, None, STATUS_TIMEOUT_S, "its driver to report on its engines")
+    except UserError as error:  # a finished run has a status, too
         console.print(str(error), markup=False, highlight=False)
         return
     console.print(f"running: pid {run.pid} on {run.host}, Ray at {run.address}", highlight=False)
@@ -49,16 +49,16 @@ def status(run_dir: RunDirPath) -> None:
         console.print(_ranks(answer.ranks))
 
 
-def scale(
+def scale_command(
     run_dir: RunDirPath,
     role: Annotated[str, typer.Argument(help="generator, labeller or scorer")],
     size: Annotated[int, typer.Argument(metavar="N", help="engines, within the role's min and max")],
 ) -> None:
-    """Serve a role of a running job with N engines; returns when newcomers serve and leavers have finished."""
+    """Resize a role of a running run to N engines; returns once new ones serve and removed ones have finished."""
     run = find_run(run_dir)
     settings = _elastic(run_dir, role, size)
     began = time.monotonic()
-    limit = settings.start_timeout_s + settings.idle_timeout_s + ANSWER_TIMEOUT_S
+    limit = settings.start_timeout_s + settings.idle_timeout_s + REPLY_TIMEOUT_S
     answer = _ask(run_dir, run, (role, size), limit, f"{role} to have {size} engines")
     if answer.mistake:
         raise UserError(answer.mistake)
@@ -71,9 +71,9 @@ def scale(
 def _elastic(run_dir: Path, role: str, size: int) -> PoolSettings:
     """The settings of a role that can have ``size`` engines. Raises UserError."""
     config = load_config(run_dir / "config.yaml", [])
-    pools = {name: value for name, value in config if isinstance(value, PoolSettings)}
+    pools = pools_of(config)
     if role not in pools:
-        fixed = " has as many ranks as the run began with" if hasattr(config, role) else " is not a role"
+        fixed = " has as many ranks as the run began with" if role in trainers_of(config) else " is not a role"
         raise UserError(f"{role}:{fixed}; the roles that scale: {', '.join(pools)}")
     settings = pools[role]
     if not settings.min <= size <= settings.max:
@@ -82,8 +82,8 @@ def _elastic(run_dir: Path, role: str, size: int) -> PoolSettings:
 
 
 def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout_s: float, what: str) -> ControlReply:
-    """The driver's answer, when its role has the wanted size where one is given."""
-    if run.auth_mode is not None:  # read when Ray is imported; a Ray started for one run asks for the user's token
+    """The driver's reply; for a ``size`` (role, number), once the role has it."""
+    if run.auth_mode is not None:  # Ray reads it at import; a Ray started for one run requires the user's token
         os.environ.setdefault("RAY_AUTH_MODE", run.auth_mode)
     import ray
     from ray.exceptions import GetTimeoutError, RayActorError, RayError
@@ -102,9 +102,9 @@ def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout
             except GetTimeoutError:
                 driver = f"(driver: pid {run.pid} on {run.host})"
                 raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} {driver}") from None
-            except RayActorError:  # Ray starts the control actor again, unless the run is over
+            except RayActorError:  # Ray restarts the control actor, unless the run is over
                 find_run(run_dir)
-                time.sleep(RETRY_S)
+                time.sleep(REPLY_RETRY_S)
             except RayError as error:
                 raise RunError(f"{run_dir}: {what}: {death_of(error)}") from error
 
@@ -121,7 +121,7 @@ def _control(run_dir: Path, run: Announcement) -> Any:
 
 # --------------------------------------------------------------------------------------------------------- tables
 def _story(run_dir: Path, manifest: Manifest) -> Table:
-    """The stages that are done, and the one that is not."""
+    """The stages that are done, and the one that is running or was interrupted."""
     table = Table("stage", "state", "seconds", title=str(run_dir), title_justify="left")
     finished = manifest["stages"]
     for stage, facts in finished.items():

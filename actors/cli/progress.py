@@ -12,6 +12,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -34,7 +35,7 @@ class Bars:
         self._console = console
         self._started: dict[str, float] = {}
         self._failed: dict[str, int] = {}
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -61,10 +62,10 @@ class Bars:
 
     def advance(self, name: str, failed: bool = False) -> None:
         self._failed[name] += failed
-        self._progress.advance(self._tasks[name])  # type: ignore[arg-type]
+        self._progress.advance(self._tasks[name])
 
     def finish(self, name: str) -> None:
-        task = self._progress.tasks[self._progress.task_ids.index(self._tasks[name])]  # type: ignore[arg-type]
+        task = self._progress.tasks[self._progress.task_ids.index(self._tasks[name])]
         seconds = time.monotonic() - self._started[name]
         rows = f"{task.completed:,.0f} rows, {task.completed / max(seconds, 1e-9):,.0f}/s" if task.completed else ""
         failed = f", {self._failed[name]} quarantined" if self._failed[name] else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from rich.table import Column, Table
 
+from rlaif.config.contradictions import pools_of, trainers_of
 from rlaif.config.schema import Config, PoolSettings, Trainer
 from rlaif.errors import PlacementError
 from rlaif.stages.pipeline import STAGES, story
@@ -100,17 +101,10 @@ def plan(config: Config, phases: Phases) -> ResourcePlan:
             each=engine_resources(pool),
             parts=pool.tensor_parallel,
         )
-        for role, pool in (
-            ("generator", config.generator),
-            ("labeller", config.labeller),
-            ("scorer", config.scorer),
-        )
+        for role, pool in pools_of(config).items()
     } | {
         role: Claim(role=role, units=trainer.ranks, max_units=trainer.ranks, each=rank_resources(trainer))
-        for role, trainer in (
-            ("policy_trainer", config.policy_trainer),
-            ("preference_trainer", config.preference_trainer),
-        )
+        for role, trainer in trainers_of(config).items()
     }
     wanted = {role for roles in phases.values() for role in roles}
     return ResourcePlan(

@@ -1,1 +1,1 @@
-"""A run on a cluster elsewhere, over the Ray Jobs API."""
+"""A run on another cluster, over the Ray Jobs API."""

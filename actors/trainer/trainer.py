@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ from actors.trainer.mailbox import POLL_S, Mailbox, Seen, Verb
 from actors.trainer.ranks import learner_rank, preference_rank, supervise_rank, take_weights
 from rlaif.config.schema import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
-from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
+from rlaif.jobs import JobReport, PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ PASSING = (RuntimeError, OSError, RayError)
 
 
 class RayTrainers:
-    """``storage_path``: of Ray Train's own state, seen by all nodes; ``report`` gets metrics step by step."""
+    """``storage_path``: of Ray Train's own state, seen by all nodes; ``report`` gets the metrics of fits."""
 
-    def __init__(self, storage_path: Path, report: Report | None = None) -> None:
+    def __init__(self, storage_path: Path, report: JobReport | None = None) -> None:
         self._storage_path = storage_path
         self._report = report
         self._fits: dict[str, Fit] = {}  #: the last of each name
@@ -96,18 +97,20 @@ class RayTrainers:
         return learner
 
     async def _fit_rows(
-        self, name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], expected: int
+        self, name: str, rank: Any, job: SFTJob | PreferenceJob, datasets: dict[str, Any], expected: int
     ) -> Mapping[str, float]:
         metrics, seen = await self._fitted(name, rank, job, datasets, job.trainer.max_failures)
         if seen != expected:
             raise RunError(f"{name}: {expected} rows went in, the ranks saw {seen}")
         return metrics
 
-    async def _fitted(self, name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], restarts: int) -> Any:
+    async def _fitted(
+        self, name: str, rank: Any, job: SFTJob | PreferenceJob, datasets: dict[str, Any], restarts: int
+    ) -> Any:
         """What rank 0 returned; a trainer that is lost begins again, ``restarts`` times at most."""
         fit = self._fits[name] = Fit(name, rank, job, datasets, self._storage_path)
         try:
-            return await fit.result(self._report)
+            return await fit.result(partial(self._report, job.name) if self._report else None)
         except TrainerLostError as error:
             if not restarts:
                 raise

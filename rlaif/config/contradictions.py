@@ -1,16 +1,16 @@
-"""Values that are right alone and wrong together. Pure: reads no file and no data.
+"""Values that are valid one by one but contradict each other. Pure: reads no file and no data.
 
 Every mistake is one line, ``path=value: rule; fix``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.config.schema import Config, PoolSettings, Section
+from rlaif.config.schema import Config, PoolSettings, Section, Trainer
+from rlaif.config.strict_yaml import format_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +33,19 @@ def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def pools_of(config: Config) -> dict[str, PoolSettings]:
+    """The roles that pools of engines play, which are the ones that can be scaled."""
+    return {role: settings for role, settings in config if isinstance(settings, PoolSettings)}
 
 
-def pools_of(config: Config) -> tuple[tuple[str, PoolSettings], ...]:
-    return (("generator", config.generator), ("labeller", config.labeller), ("scorer", config.scorer))
+def trainers_of(config: Config) -> dict[str, Trainer]:
+    """The roles that trainers play; each has as many ranks as it began with."""
+    return {role: settings for role, settings in config if isinstance(settings, Trainer)}
 
 
 def contradictions(config: Config) -> Iterator[Mistake]:
-    """Values that are right alone and wrong together."""
-    for role, pool in pools_of(config):
+    """Values that are valid one by one but contradict each other."""
+    for role, pool in pools_of(config).items():
         yield from _pool_contradictions(role, pool)
     if config.labeller.model == config.generator.model:
         yield _against(
@@ -67,8 +68,9 @@ def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
         line = f"{role}.min={pool.min}: must be at most {role}.max={pool.max}; lower it or raise {role}.max"
         yield Mistake(keys=bounds, line=line)
     if pool.autoscale.enabled and pool.min == pool.max:
-        line = f"{role}.autoscale.enabled=true: with {role}.min={pool.min} and max={pool.max}: nowhere to go; raise max"
-        yield Mistake(keys=(f"{role}.autoscale.enabled", *bounds), line=line)
+        enabled = f"{role}.autoscale.enabled"
+        line = f"{enabled}=true: with {role}.min={pool.min} and max={pool.max}: has no room to grow; raise max"
+        yield Mistake(keys=(enabled, *bounds), line=line)
     if pool.chunk_rows > pool.max_in_flight:
         name, limit = f"{role}.chunk_rows", f"{role}.max_in_flight"
         line = f"{name}={pool.chunk_rows}: must be at most {limit}={pool.max_in_flight}; raise {limit}"
@@ -76,7 +78,7 @@ def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
 
 
 def _length_contradictions(config: Config) -> Iterator[Mistake]:
-    """A context must hold more than the completion; a forward pass must hold at least one sequence."""
+    """A context must have room for more than the completion, a forward pass for at least one sequence."""
     for key in (
         "sampling.max_tokens",
         "critique_revision.max_critique_tokens",
@@ -108,13 +110,11 @@ def _reinforcement_contradictions(config: Config) -> Iterator[Mistake]:
         yield _against((batch, minibatch), config, "must be a multiple of the minibatch", "change either")
     if r.helpfulness_penalty > 0 and r.helpful_fraction == 0:
         keys = ("reinforcement.helpfulness_penalty", "reinforcement.helpful_fraction")
-        yield _against(
-            keys, config, "without helpful prompts nothing tells how helpful it is", "raise helpful_fraction"
-        )
+        yield _against(keys, config, "helpfulness cannot be measured without helpful prompts", "raise helpful_fraction")
 
 
 def _against(keys: tuple[str, str], config: Config, rule: str, fix: str) -> Mistake:
     """One key's value against another's."""
     flat = flatten(config)
-    line = f"{keys[0]}={shown(flat[keys[0]])}: with {keys[1]}={shown(flat[keys[1]])}: {rule}; {fix}"
+    line = f"{keys[0]}={format_value(flat[keys[0]])}: with {keys[1]}={format_value(flat[keys[1]])}: {rule}; {fix}"
     return Mistake(keys=keys, line=line)

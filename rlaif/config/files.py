@@ -1,12 +1,16 @@
 """Configuration files and overrides become one ``Config``; every mistake is shown at once.
 
-Layers, weakest first: the defaults in ``config``, what ``extends:`` names (relative to the file in which it
-stands), the file itself, dotted overrides ``a.b=c``. Sections merge key by key, custom resources included; a
-list is replaced.
+Layers, weakest first: the defaults in ``schema``, the file that ``extends:`` names (relative to the file that says
+so), the file itself, dotted overrides ``a.b=c``. Sections merge key by key, custom resources included; a list is
+replaced.
 
-Whose directory a relative path belongs to: ``constitution``, lexicon, examples and templates to the file that names
-them (to the working directory in an override), so that a preset can be used from anywhere; data sources and
-``run_dir`` always to the working directory, because they belong to whoever runs it.
+What a relative path is relative to: ``constitution``, lexicon, examples and templates to the file that names them (in
+an override, to the working directory), so that a configuration can be used from anywhere; data sources and ``run_dir``
+always to the working directory, because they belong to the user who runs it.
+
+Shipped configurations have names: ``quickstart`` is ``configs/quickstart.yaml``, which a wheel holds in
+``rlaif/config/shipped``. A file in the working directory (or, for ``extends:``, next to the file that says so) goes
+first.
 """
 
 from __future__ import annotations
@@ -14,19 +18,23 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from rlaif.config.contradictions import Mistake, contradictions, flatten, shown
+from rlaif.config.contradictions import Mistake, contradictions, flatten
 from rlaif.config.schema import Config, Section
-from rlaif.config.strict_yaml import StrictLoader, where, why
+from rlaif.config.strict_yaml import StrictLoader, format_value, line_of, reason_of, rule_of
 from rlaif.errors import ConfigError
 
 CARRIED = re.compile(r"-carried-[0-9a-f]{16}\.\w+$")
+PACKAGED = Path(__file__).parent / "shipped"
+#: Where the shipped configurations are: in the package when installed from a wheel, in the checkout otherwise.
+SHIPPED_CONFIGS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
 #: small files that belong to the configuration file that names them
 FILE_KEYS = (
     "constitution",
@@ -40,13 +48,13 @@ Tree = dict[str, Any]
 
 # ----------------------------------------------------------------------------------------------- public verbs
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in ``path`` with ``overrides`` on top.
+    """The configuration in ``path``, a file or the name of a shipped one, with ``overrides`` on top.
 
     Raises ConfigError with one line for every mistake: in the files, in the overrides, in single values, and
     between values that contradict each other.
     """
     mistakes: list[Mistake] = []
-    tree = _read_file(Path(path), (), mistakes)
+    tree = _read_file(config_file(path), (), mistakes)
     complete = not mistakes
     for override in overrides:
         _apply(tree, override, mistakes)
@@ -60,6 +68,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def config_file(name: str | Path, directory: Path = Path()) -> Path:
+    """The file that ``name`` means in ``directory``: a file there, else a shipped configuration of that name."""
+    path = directory / name
+    shipped = SHIPPED_CONFIGS / f"{name}.yaml"
+    is_name = len(Path(name).parts) == 1 and not Path(name).suffix
+    return shipped if is_name and not path.is_file() and shipped.is_file() else path
+
+
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML; loading it gives an equal ``Config``."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -68,8 +84,8 @@ def dump_config(config: Config) -> str:
 def differences(a: Config, b: Config) -> list[str]:
     """Dotted keys whose values differ, in the order of the fields.
 
-    Of files that travelled with a job (``carried_name``) the names count, not the directories: they lie in another
-    place each time.
+    For files that travelled with a job (``carried_name``) only the names count, because their directory differs each
+    time.
     """
     left, right = _placeless(flatten(a)), _placeless(flatten(b))
     return [key for key in left if left[key] != right[key]]
@@ -81,16 +97,18 @@ def _placeless(flat: Tree) -> Tree:
 
 
 def carried_name(name: str, content: bytes, suffix: str) -> str:
-    """What a file is called that travels with a job: a name that changes with its content."""
+    """The name of a file that travels with a job; it changes with the file's content."""
     return f"{name}-carried-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
 
 
 # ------------------------------------------------------------------------------------------- files and layers
 def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
-    """One file merged over what it extends; ``chain`` holds the files that led here, to see a cycle."""
+    """One file merged over the one it extends; ``chain`` holds the files that led here, to detect a circle."""
     if path.resolve() in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(path.resolve()) :], path))
-        mistakes.append(_mistake("extends", path.name, f"the files extend each other in a circle ({circle})", "cut it"))
+        mistakes.append(
+            _mistake("extends", path.name, f"the files extend each other in a circle ({circle})", "remove one extends")
+        )
         return {}
     tree = _parse_file(path, chain, mistakes)
     base = tree.pop("extends", None)
@@ -100,20 +118,24 @@ def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> 
     if not isinstance(base, str):
         mistakes.append(_mistake("extends", base, "must be one file name", f"correct it in {path}"))
         return tree
-    return _merge(_read_file(path.parent / base, (*chain, path.resolve()), mistakes), tree)
+    return _merge(_read_file(config_file(base, path.parent), (*chain, path.resolve()), mistakes), tree)
 
 
 def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except yaml.YAMLError as error:
-        mistakes.append(Mistake(keys=(), line=f"{path}{where(error)}: not YAML: {why(error)}; correct the file"))
+        mistakes.append(
+            Mistake(keys=(), line=f"{path}{line_of(error)}: not YAML: {reason_of(error)}; correct the file")
+        )
     except UnicodeDecodeError:
         mistakes.append(Mistake(keys=(), line=f"{path}: not UTF-8 text; save it as UTF-8"))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         named_by = f"extends={path.name} in {chain[-1]}: " if chain else ""
-        mistakes.append(Mistake(keys=(), line=f"{named_by}{path}: {reason}; give an existing YAML file"))
+        shipped = ", ".join(sorted(file.stem for file in SHIPPED_CONFIGS.glob("*.yaml")))
+        fix = f"give a YAML file, or one of the shipped configurations: {shipped}"
+        mistakes.append(Mistake(keys=(), line=f"{named_by}{path}: {reason}; {fix}"))
     else:
         if isinstance(tree, dict):
             return _without_empty_sections(tree, Config)
@@ -152,7 +174,7 @@ def _anchor_files(tree: Tree, directory: Path) -> None:
 
 
 def _anchor(tree: Tree, name: str, directory: Path) -> None:
-    """Make the file in ``tree[name]`` absolute; a name without a suffix is a shipped one, and stays."""
+    """Make the file in ``tree[name]`` absolute; a name without a suffix is that of a shipped file, and is kept."""
     value = tree.get(name)
     if isinstance(value, str) and Path(value).suffix:
         tree[name] = str((directory / Path(value).expanduser()).resolve())
@@ -168,12 +190,12 @@ def _apply(tree: Tree, override: str, mistakes: list[Mistake]) -> None:
     try:
         value = yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
-        mistakes.append(_mistake(key, text, f"not a YAML value: {why(error)}", "quote it"))
+        mistakes.append(_mistake(key, text, f"not a YAML value: {reason_of(error)}", "quote it"))
         return
     *sections, name = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):  # a wrong value where a section belongs: reported as what it is
+        if not isinstance(tree, dict):  # a wrong value in place of a section, which is reported as such
             return
     layer = {name: value}
     if key in FILE_KEYS:
@@ -194,7 +216,7 @@ def _validate(tree: Tree, mistakes: list[Mistake]) -> Config:
 
 
 def _drop(tree: Tree, loc: tuple[str, ...]) -> None:
-    """Remove what ``loc`` points at; of a list or a scalar, the whole key."""
+    """Remove the value at ``loc``; inside a list or a scalar, the whole key."""
     for name in loc[:-1]:
         if not isinstance(tree.get(name), dict):
             tree.pop(name, None)
@@ -203,39 +225,17 @@ def _drop(tree: Tree, loc: tuple[str, ...]) -> None:
     tree.pop(loc[-1], None)
 
 
-def _explain(problem: Any) -> Mistake:
+def _explain(problem: ErrorDetails) -> Mistake:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         known = _nearest(key)
         return Mistake(keys=(key,), line=f"{key}: unknown key; {f'did you mean {known}?' if known else 'remove it'}")
-    rule, fix = _rule(problem["type"], problem.get("ctx", {}))
-    return _mistake(key, problem["input"], rule or problem["msg"], fix)
-
-
-def _rule(kind: str, ctx: Mapping[str, Any]) -> tuple[str | None, str]:
-    """What a pydantic error says, in plain words, and what to do."""
-    limits = {"greater_than_equal": ("at least", "ge"), "greater_than": ("more than", "gt")}
-    limits |= {"less_than_equal": ("at most", "le"), "less_than": ("less than", "lt")}
-    if kind in limits:
-        words, name = limits[kind]
-        return f"must be {words} {ctx[name]:g}", "change the number"
-    if kind == "literal_error":
-        return f"must be one of {ctx['expected']}".replace("'", ""), "choose one of them"
-    kinds = {
-        "int": ("must be a whole number", "write one such as 8"),
-        "float": ("must be a number", "write one such as 0.5"),
-        "finite": ("must be a finite number", "write one such as 0.5"),
-        "bool": ("must be true or false", "write one of the two"),
-        "string": ("must be text", "put it in quotes"),
-        "tuple": ("must be a list", "write [a, b]"),
-        "dict": ("must be keys and values", "write {name: number}"),
-        "model": ("must be a section", "indent its keys below it"),
-    }
-    return kinds.get(kind.split("_")[0], (None, "see the field's description"))
+    rule, fix = rule_of(problem)
+    return _mistake(key, problem["input"], rule, fix or "see the field's description")
 
 
 def _mistake(key: str, value: object, rule: str, fix: str) -> Mistake:
-    return Mistake(keys=(key,), line=f"{key}={shown(value)}: {rule}; {fix}")
+    return Mistake(keys=(key,), line=f"{key}={format_value(value)}: {rule}; {fix}")
 
 
 def _touches(key: str, wrong: set[str]) -> bool:
@@ -259,7 +259,7 @@ def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[st
 
 
 def _nearest(key: str) -> str | None:
-    """The known key that was probably meant: misspelt here, at home elsewhere, or near as a whole."""
+    """The known key that was probably meant: misspelt, from another section, or similar as a whole."""
     known = list(known_keys())
     section, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}

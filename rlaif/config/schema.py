@@ -1,7 +1,7 @@
-"""The configuration: one frozen tree of sections, keys equal to fields, one home for each value.
+"""The configuration: one frozen tree of sections, keys equal to fields, one home and one description for each value.
 
-Imports neither torch nor vLLM nor Ray (a test proves it). Files and overrides are read in ``config_file``.
-Sizes of models, batches and pools of the reference run are in ``configs/paper.yaml``.
+Imports neither torch nor vLLM nor Ray (a test proves it). Files and overrides are read in ``rlaif.config.files``.
+The sizes of models, batches and pools in the paper's run are in ``configs/paper.yaml``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -26,136 +28,156 @@ class Data(Section):
 
     red_team: str = Field("miniature:red_team", description="prompts that ask for harm")
     helpful: str = Field("miniature:helpful", description="prompts that ask for help")
-    helpful_pairs: str | None = Field("miniature:helpful_pairs", description="human chosen/rejected comparisons")
-    votes: str | None = Field("miniature:votes", description="questions with voted answers, for PM pretraining")
-    comparisons: str | None = Field(None, description="pairs of answers, for `rlaif label` alone")
+    helpful_pairs: str | None = Field("miniature:helpful_pairs", description="human chosen/rejected pairs; null: none")
+    votes: str | None = Field(
+        "miniature:votes", description="questions with voted answers, for pretraining the preference model; null: none"
+    )
+    comparisons: str | None = Field(None, description="pairs of answers for `rlaif label`; null: none")
 
 
 class Miniature(Section):
-    """The embedded world with known truth; used where a source or a model is ``miniature:NAME``."""
+    """The built-in world with known truth; used where a source or a model is ``miniature:NAME``."""
 
-    lexicon: str | None = Field(None, description="YAML lexicon; none: the shipped one")
-    seed: int = 0
-    slot_bias: float = Field(2.0, description="planted in the feedback model's weights, log-odds towards slot A")
-    cache_dir: str = "~/.cache/rlaif/miniature"
+    lexicon: str | None = Field(None, description="YAML file with the world's words; null: the shipped lexicon")
+    seed: int = Field(0, description="seed of the world's data and of its models' training")
+    slot_bias: float = Field(
+        2.0, description="log-odds toward slot A, planted in the weights of the feedback model; 0: none"
+    )
+    cache_dir: str = Field("~/.cache/rlaif/miniature", description="directory where finished miniatures are kept")
 
 
 class SamplingSettings(Section):
-    """How the policy answers, everywhere: first answers, comparisons, rollouts and evaluation."""
+    """How the policy samples everywhere: first answers, comparisons, rollouts and evaluation."""
 
-    temperature: Positive = 1.0
-    max_tokens: Count = 64
+    temperature: Positive = Field(1.0, description="divides the logits before sampling")
+    max_tokens: Count = Field(64, description="longest answer, in tokens")
 
 
 class ScriptedEngineSettings(Section):
     """The validating engine without weights."""
 
-    latency_s: Annotated[float, Field(ge=0)] = 0.0
-    concurrency: Count | None = Field(None, description="requests served at once; none: any number")
-    failure_rate: Fraction = 0.0
+    latency_s: NonNegative = Field(0.0, description="seconds that a request takes")
+    concurrency: Count | None = Field(None, description="requests served at once; null: no limit")
+    failure_rate: Fraction = Field(0.0, description="share of requests that fail")
     slot_bias: float = Field(0.0, description="added to the log-odds of the first of two choices")
 
 
 class Autoscale(Section):
-    """A pool that grows and shrinks by itself between its ``min`` and ``max``, an engine at a time."""
+    """A pool that resizes itself between its ``min`` and ``max``, one engine at a time."""
 
-    enabled: bool = False
-    up_after_s: Seconds = Field(10, description="all engines full and rows waiting this long: one engine more")
-    down_after_s: Seconds = Field(60, description="room of one engine unused this long: one engine less, drained")
+    enabled: bool = Field(False, description="whether the pool resizes itself")
+    up_after_s: Seconds = Field(
+        10, description="adds an engine once all have been full, with rows waiting, for this many seconds"
+    )
+    down_after_s: Seconds = Field(
+        60, description="drops an engine once a whole engine's capacity has been idle for this many seconds"
+    )
 
 
 class PoolSettings(Section):
-    """A pool of engines of one role. ``min`` and ``max`` bound the number of engines."""
+    """A pool of engines that serves one role."""
 
-    engine: Literal["vllm", "hf", "scripted"] = "vllm"
-    min: Count = 1
-    max: Count = 1
-    cpus: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of one engine")
-    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of one tensor-parallel rank")
-    gpu_memory_fraction: Fraction = 0.9
-    tensor_parallel: Count = 1
-    dtype: Dtype = "float32"
-    max_length: Count = Field(1024, description="tokens of prompt and completion together")
-    kv_cache_gib: Positive = Field(1.0, description="CPU engines only; GPUs use gpu_memory_fraction")
+    engine: Literal["vllm", "hf", "scripted"] = Field(
+        "vllm", description="hf: transformers, in one process only; scripted: no weights, for tests"
+    )
+    min: Count = Field(1, description="engines that the pool starts with, and its smallest size")
+    max: Count = Field(1, description="largest number of engines")
+    cpus: NonNegative = Field(1.0, description="CPUs reserved for one engine")
+    gpus: NonNegative = Field(0.0, description="GPUs reserved for one tensor-parallel rank; may be a fraction")
+    gpu_memory_fraction: Fraction = Field(0.9, description="share of a GPU's memory that one engine may use")
+    tensor_parallel: Count = Field(1, description="ranks that the weights of one engine are split over")
+    dtype: Dtype = Field("float32", description="number format of weights and activations")
+    max_length: Count = Field(1024, description="longest prompt and completion together, in tokens")
+    kv_cache_gib: Positive = Field(1.0, description="KV cache of a CPU engine; GPUs use gpu_memory_fraction")
     threads: Count = Field(1, description="CPU threads of one engine")
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
-    max_in_flight: Count = Field(128, description="rows that one engine holds at once")
-    start_timeout_s: Seconds = 600
+    max_in_flight: Count = Field(128, description="most rows that one engine holds at once")
+    start_timeout_s: Seconds = Field(600, description="longest time for an engine to load its model")
     on_new_weights: Literal["finish", "pause"] = Field(
-        "finish", description="what becomes of running requests: finished first, or frozen and continued under them"
+        "finish", description="running requests finish before new weights are loaded, or pause and continue under them"
     )
-    idle_timeout_s: Seconds = Field(300, description="an engine that holds rows and returns none this long is hung")
+    idle_timeout_s: Seconds = Field(300, description="an engine that holds rows and returns none for this long is hung")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one engine")
-    autoscale: Autoscale = Autoscale()
-    scripted: ScriptedEngineSettings = ScriptedEngineSettings()
+    autoscale: Autoscale = Field(Autoscale(), description="whether and when the pool resizes itself")
+    scripted: ScriptedEngineSettings = Field(ScriptedEngineSettings(), description="behaviour of engine: scripted")
 
 
 class Generator(PoolSettings):
-    model: str = Field("miniature:helpful_only", description="the helpful-only model; later the policy takes its place")
+    """The pool that answers, criticises and revises: the helpful-only model first, the policy later."""
+
+    model: str = Field("miniature:helpful_only", description="the helpful-only model, a directory or hub name")
 
 
 class Labeller(PoolSettings):
+    """The pool of the feedback model, which judges pairs of answers."""
+
     model: str = Field("miniature:feedback", description="the feedback model; never shares weights with the policy")
-    price_per_hour: Annotated[float, Field(ge=0)] = Field(0.0, description="money that one engine costs in an hour")
+    price_per_hour: NonNegative = Field(0.0, description="cost of one engine per hour, in any currency; 0: not counted")
 
 
 class Scorer(PoolSettings):
-    """Serves the preference model that the run fits, so it has no model of its own."""
+    """The pool of the preference model; it has no ``model``, because the run fits it."""
 
 
 class ScriptedTrainerSettings(Section):
     """The validating trainer without weights."""
 
-    row_s: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds that a row takes to be learned")
+    row_s: NonNegative = Field(0.0, description="seconds that it takes to learn one row")
 
 
 class Trainer(Section):
-    """DeepSpeed ranks under Ray Train; of fixed size in a run."""
+    """DeepSpeed ranks under Ray Train; their number is fixed during a run."""
 
-    engine: Literal["deepspeed", "scripted"] = "deepspeed"
-    ranks: Count = 1
-    cpus: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of one rank")
-    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of one rank")
+    engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
+    ranks: Count = Field(1, description="number of data-parallel processes")
+    cpus: NonNegative = Field(1.0, description="CPUs reserved for one rank")
+    gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction")
     threads: Count = Field(1, description="CPU threads of one rank")
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    cpu_offload: bool = False
-    dtype: Dtype = "float32"
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="what ranks share: 1 optimizer state, 2 gradients as well, 3 weights as well; 0: nothing"
+    )
+    cpu_offload: bool = Field(False, description="keep the optimizer state (with zero_stage 3 the weights) on the CPU")
+    dtype: Dtype = Field("float32", description="number format of the weights; with bfloat16 the optimizer has float32")
     micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
-    start_timeout_s: Seconds = 600
-    step_timeout_s: Seconds = Field(600, description="longest silence of ranks: a batch, held-out rows, a save")
-    max_failures: Annotated[int, Field(ge=0)] = Field(2, description="restarts of the group before the run fails")
+    start_timeout_s: Seconds = Field(600, description="longest time for the ranks to start")
+    step_timeout_s: Seconds = Field(600, description="longest silence of the ranks: a batch, held-out rows, a save")
+    max_failures: CountOrZero = Field(2, description="restarts of the ranks before the run fails; 0: none")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
-    scripted: ScriptedTrainerSettings = ScriptedTrainerSettings()
+    scripted: ScriptedTrainerSettings = Field(ScriptedTrainerSettings(), description="behaviour of engine: scripted")
 
 
 class CritiqueRevision(Section):
-    rounds: Annotated[int, Field(ge=1, le=4)] = 2
+    """Step 1: the helpful-only model criticises and revises its own answers to red-team prompts."""
+
+    rounds: Annotated[int, Field(ge=1, le=4)] = Field(2, description="revisions of each answer, one after another")
     critique: bool = Field(True, description="false: revise without a critique (the paper's ablation)")
-    draw: Literal["uniform", "weighted"] = "uniform"
-    examples: str | None = Field(None, description="YAML list of few-shot transcripts to put in front")
-    max_critique_tokens: Count = 64
-    max_revision_tokens: Count = 64
+    draw: Literal["uniform", "weighted"] = Field("uniform", description="weighted: principles drawn by their weights")
+    examples: str | None = Field(
+        None, description="few-shot transcripts: a YAML file, or the name of a shipped set; null: none"
+    )
+    max_critique_tokens: Count = Field(64, description="longest critique, in tokens")
+    max_revision_tokens: Count = Field(64, description="longest revision, in tokens")
 
 
 class Optimization(Section):
-    """One pass of supervised optimisation: constant rate after a linear warm-up."""
+    """One supervised fit: a constant learning rate after a linear warm-up."""
 
-    epochs: Count = 1
+    epochs: Count = Field(1, description="passes over the data")
     batch_size: Count = Field(32, description="sequences (SFT) or pairs (PM) of one optimizer step, over all ranks")
-    learning_rate: Positive = 1e-5
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Positive = 1.0
+    learning_rate: Positive = Field(1e-5, description="after the warm-up")
+    warmup_steps: CountOrZero = Field(0, description="optimizer steps over which the rate rises from zero; 0: none")
+    weight_decay: NonNegative = Field(0.0, description="AdamW's decoupled decay; 0: none")
+    max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
 
 
 class Supervision(Section):
-    """Fine-tuning the base on revisions and helpful samples: SL-CAI."""
+    """Fine-tuning the base model on revisions and helpful samples, which gives SL-CAI."""
 
-    base_model: str = "miniature:base"
-    train_on: Literal["final", "all"] = Field("all", description="the last revision of a chain, or every round's")
+    base_model: str = Field("miniature:base", description="the pretrained model, a directory or hub name")
+    train_on: Literal["final", "all"] = Field("all", description="the last revision of each answer, or every round's")
     helpful_samples: Count = Field(2, description="answers of the helpful-only model per helpful prompt")
-    max_length: Count = 512
-    optimization: Optimization = Optimization()
+    max_length: Count = Field(512, description="longest sequence, in tokens")
+    optimization: Optimization = Field(Optimization(), description="how SL-CAI is fitted")
 
 
 class Gate(Section):
@@ -163,154 +185,170 @@ class Gate(Section):
 
     max_flip_rate: Fraction = Field(0.6, description="share of pairs whose winner changes with the order")
     min_order_correlation: Fraction = Field(
-        0.3, description="of both orders' log-odds; below, more than half of an averaged label's variance is noise"
+        0.3, description="between both orders' log-odds; lower means that an averaged label is mostly noise"
     )
-    max_invalid_rate: Fraction = 0.05
-    min_gold_accuracy: Fraction = Field(0.5, description="agreement with labels that the pairs came with, if any did")
+    max_invalid_rate: Fraction = Field(0.05, description="share of pairs that could not be labelled")
+    min_gold_accuracy: Fraction = Field(0.5, description="agreement with gold labels, where the pairs have any")
     override: tuple[Literal["flip_rate", "order_correlation", "invalid_rate", "gold_accuracy"], ...] = Field(
-        (), description="limits to pass by, by name"
+        (), description="limits to ignore, by name"
     )
 
 
 class Reasoning(Section):
-    """Let the labeller reason, step by step, before the letters are read off."""
+    """Let the labeller reason step by step before its choice is read."""
 
-    mode: Literal["off", "greedy", "sampled"] = "off"
-    rationales: Count = Field(1, description="sampled: rationales of each order, whose labels are averaged")
-    temperature: Positive = Field(1.0, description="sampled: of the rationales")
-    max_tokens: Count = 256
+    mode: Literal["off", "greedy", "sampled"] = Field("off", description="how rationales are decoded; off: none")
+    rationales: Count = Field(1, description="sampled: rationales for each order, whose labels are averaged")
+    temperature: Positive = Field(1.0, description="sampled: temperature of the rationales")
+    max_tokens: Count = Field(256, description="longest rationale, in tokens")
     clamp: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        0.4, description="labels are kept within [clamp, 1 - clamp]: reasoned letters are overconfident"
+        0.4, description="labels are kept within [clamp, 1 - clamp], because choices after reasoning are overconfident"
     )
 
 
 class Labelling(Section):
-    aggregation: Literal["prob_mean", "logit_mean", "agree_or_tie"] = "prob_mean"
-    draw: Literal["uniform", "weighted"] = "uniform"
-    principles: Count = Field(1, description="principles that each pair is judged by, one after the other; averaged")
-    reasoning: Reasoning = Reasoning()
-    examples: str | None = Field(None, description="YAML list of judged pairs to put in front (few-shot)")
-    template: str | None = Field(None, description="text file with another wording of the two-choice question")
-    min_letter_mass: Fraction = Field(0.5, description="joint probability of the two letters below which it is invalid")
-    timeout_s: Seconds = Field(600, description="longest time for one label, both orders and all principles")
-    gate: Gate = Gate()
+    """Step 3: the feedback model judges pairs of answers by principles, in both orders."""
+
+    aggregation: Literal["prob_mean", "logit_mean", "agree_or_tie"] = Field(
+        "prob_mean", description="how both orders become one label; agree_or_tie: 0.5 where their winners differ"
+    )
+    draw: Literal["uniform", "weighted"] = Field("uniform", description="weighted: principles drawn by their weights")
+    principles: Count = Field(1, description="principles that each pair is judged by, one at a time; averaged")
+    reasoning: Reasoning = Field(Reasoning(), description="whether the labeller reasons before it chooses")
+    examples: str | None = Field(
+        None, description="few-shot judged pairs: a YAML file, or the name of a shipped set; null: none"
+    )
+    template: str | None = Field(
+        None, description="text file with another wording of the two-choice question; null: the built-in wording"
+    )
+    min_letter_mass: Fraction = Field(0.5, description="a label is invalid when A and B have less joint probability")
+    timeout_s: Seconds = Field(600, description="longest time for one label: both orders, all principles")
+    gate: Gate = Field(Gate(), description="quality limits that the labels must meet")
 
 
 class Refresh(Section):
     """Fitting the preference model again, on fresh answers of the policy, while the policy is trained."""
 
-    every: Annotated[int, Field(ge=0)] = Field(0, description="batches between refreshes; 0: never")
+    every: CountOrZero = Field(0, description="batches between refreshes; 0: never")
     comparisons: Count = Field(256, description="fresh pairs of answers that are labelled for each refresh")
-    max_lag: Annotated[int, Field(ge=0)] = Field(
-        0, description="batches that go on with the older preference model meanwhile; 0: RL waits for the new one"
+    max_lag: CountOrZero = Field(
+        0, description="batches that may still use the older preference model meanwhile; 0: RL waits for the new one"
     )
     max_pairs: Count | None = Field(
-        None, description="pairs of one refresh at most: the fresh ones and a random draw of older ones; null: all"
+        None, description="most pairs of one refresh: the fresh ones and a random draw of older ones; null: all"
     )
     probes: Annotated[int, Field(ge=2)] = Field(64, description="held-out dialogues on which scores are re-centred")
-    value_warmup_epochs: Annotated[int, Field(ge=0)] = Field(
-        1, description="passes over the first batch of a new model that train the value function alone"
+    value_warmup_epochs: CountOrZero = Field(
+        1, description="passes over a new model's first batch that train the value function only"
     )
 
 
 class PreferenceModel(Section):
-    base_model: str = "miniature:base"
-    pretraining: Optimization = Optimization()
-    fit: Optimization = Optimization()
+    """Step 4: one model that scores answers, fitted on AI harmlessness labels and human helpfulness pairs."""
+
+    base_model: str = Field("miniature:base", description="the model it starts from, a directory or hub name")
+    pretraining: Optimization = Field(Optimization(), description="the fit on voted answers, where data.votes has any")
+    fit: Optimization = Field(Optimization(), description="the fit on labels and pairs")
     harmless_weight: Positive = Field(1.0, description="loss weight of AI harmlessness labels; helpful pairs have 1")
     helpful_per_harmless: Positive = Field(0.74, description="helpful pairs for each AI label (the paper: 135/183)")
-    heldout_fraction: Fraction = Field(0.1, description="share of prompts kept out of the fit for its report")
-    max_length: Count = 512
+    heldout_fraction: Fraction = Field(0.1, description="share of prompts held out of the fit, for its report")
+    max_length: Count = Field(512, description="longest prompt and answer together, in tokens")
     shuffle_labels: bool = Field(False, description="permute the AI labels among the pairs: the control experiment")
     test_split: bool = Field(
         False, description="fit on half of the pairs, and models/preference_model_test on the other half"
     )
-    refresh: Refresh = Refresh()
+    refresh: Refresh = Field(Refresh(), description="whether and when it is fitted again during RL")
 
 
 class KL(Section):
     """The per-token penalty beta * (log policy - log reference) inside the reward (k1)."""
 
-    controller: Literal["fixed", "adaptive"] = "fixed"
-    coefficient: Annotated[float, Field(ge=0)] = 0.1
-    target: Positive = Field(6.0, description="adaptive: the mean sequence-summed KL to steer to, nats")
+    controller: Literal["fixed", "adaptive"] = Field("fixed", description="adaptive: the coefficient follows a target")
+    coefficient: NonNegative = Field(0.1, description="beta, or its first value when adaptive; 0: no penalty")
+    target: Positive = Field(6.0, description="adaptive: the mean sequence-summed KL to aim for, in nats")
     horizon: Positive = Field(10000, description="adaptive: samples over which the coefficient adapts")
 
 
 class Reinforcement(Section):
-    algorithm: Literal["ppo", "rloo", "grpo"] = "ppo"
+    """Step 5: RL of the policy against the preference model, which gives RL-CAI."""
+
+    algorithm: Literal["ppo", "rloo", "grpo"] = Field("ppo", description="how advantages are estimated")
     reward: Literal["preference_model", "direct"] = Field(
         "preference_model", description="direct: the feedback model's own rating; no preference model is fitted"
     )
-    batches: Count = 40
+    batches: Count = Field(40, description="length of the training, in batches of rollouts")
     batch_size: Count = Field(128, description="rollouts learned per batch, over all ranks")
     group_size: Count = Field(1, description="rollouts of one prompt; at least 2 for rloo and grpo")
-    minibatch_size: Count = Field(64, description="rollouts of one optimizer step")
-    epochs: Annotated[int, Field(ge=1, le=4)] = 1
+    minibatch_size: Count = Field(64, description="rollouts of one optimizer step, over all ranks")
+    epochs: Annotated[int, Field(ge=1, le=4)] = Field(1, description="passes over each batch")
     helpful_fraction: Fraction = Field(0.5, description="share of helpful prompts in a batch")
     learning_rate: Positive = Field(1e-6, description="at the first batch; falls linearly to zero at the last")
-    value_learning_rate: Positive = 1e-5
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    max_grad_norm: Positive = 1.0
-    gamma: Fraction = 1.0
-    gae_lambda: Fraction = 0.95
-    clip: Positive = 0.2
-    value_clip: Positive = 0.2
+    value_learning_rate: Positive = Field(1e-5, description="likewise, for the value function")
+    warmup_steps: CountOrZero = Field(0, description="optimizer steps over which the rates rise from zero; 0: none")
+    max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
+    gamma: Fraction = Field(1.0, description="discount of later rewards per token")
+    gae_lambda: Fraction = Field(0.95, description="ppo: decay of the advantage estimate per token")
+    clip: Positive = Field(0.2, description="how far from 1 the probability ratio may move an update")
+    value_clip: Positive = Field(0.2, description="ppo: how far one batch may move a value, in units of reward")
     importance_cap: Positive = Field(2.0, description="cap of exp(old - rollout), the engine/learner correction")
-    kl: KL = KL()
+    kl: KL = Field(KL(), description="the penalty that keeps the policy near SL-CAI")
     reward_normalization: Literal["mean", "mean_std"] = Field(
-        "mean", description="running centring alone keeps the preference model's log-odds unit"
+        "mean", description="mean: running centring only, which keeps the preference model's log-odds unit"
     )
-    helpfulness_penalty: Annotated[float, Field(ge=0)] = Field(
+    helpfulness_penalty: NonNegative = Field(
         0.0, description="extra weight of helpful prompts per unit of score that they fall below SL-CAI's; 0: no guard"
     )
-    helpfulness_margin: Annotated[float, Field(ge=0)] = Field(
-        0.1, description="units of score below SL-CAI's that are not yet a fall"
+    helpfulness_margin: NonNegative = Field(0.1, description="a smaller fall below SL-CAI's score is ignored")
+    truncation_penalty: NonNegative = Field(
+        1.0, description="subtracted from the normalised reward of an answer without EOS; 0: none"
     )
-    truncation_penalty: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="taken off the normalised reward of an answer without EOS"
+    checkpoint_every: Count = Field(20, description="batches between checkpoints; a resumed run starts from the last")
+    keep_checkpoints: Count = Field(2, description="latest checkpoints that are kept, besides the best-scoring one")
+    max_staleness: CountOrZero = Field(
+        0, description="how many batches old the sampling policy may be; 0: fully on-policy"
     )
-    checkpoint_every: Count = Field(20, description="batches between checkpoints; a resumed run goes on from the last")
-    keep_checkpoints: Count = Field(2, description="the last ones that are kept; the one with the best score is, too")
-    max_staleness: Annotated[int, Field(ge=0)] = Field(
-        0, description="batches that a rollout may be behind; 0: in step"
-    )
-    stall_timeout_s: Seconds = Field(3600, description="longest that one loop may wait for another")
+    stall_timeout_s: Seconds = Field(3600, description="longest time that one loop may wait for another")
 
 
 class Evaluation(Section):
-    red_team: str = "miniature:eval_red_team"
-    helpful: str = "miniature:eval_helpful"
-    answers_per_cell: Count = Field(500, description="answers of each snapshot on each axis, at least")
+    """Held-out prompts on which every snapshot of the policy is compared."""
+
+    red_team: str = Field("miniature:eval_red_team", description="prompts that ask for harm; a source as in data")
+    helpful: str = Field("miniature:eval_helpful", description="prompts that ask for help; a source as in data")
+    answers_per_cell: Count = Field(500, description="fewest answers of each snapshot on each of the two sets")
 
 
 class Resources(Section):
     """What the run may use: on one machine what Ray is started with, on a cluster what it must have."""
 
-    address: str | None = Field(None, description="Ray cluster to join; none: start one on this machine")
-    cpus: Positive = 8
-    gpus: Annotated[int, Field(ge=0)] = 0
-    custom: dict[str, Positive] = Field(default_factory=dict)
-    object_store_gib: Positive = Field(1.0, description="on a machine that Ray is started on")
+    address: str | None = Field(None, description="Ray cluster to join; null: start one on this machine")
+    cpus: Positive = Field(8, description="number of CPUs")
+    gpus: CountOrZero = Field(0, description="number of GPUs")
+    custom: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources, for placement")
+    object_store_gib: Positive = Field(1.0, description="Ray's shared memory, where Ray is started on this machine")
 
 
 class Config(Section):
-    seed: int = 0
-    run_dir: str = "runs/run"
-    constitution: str = Field("sixteen_principles", description="a YAML file, or the name of a shipped one")
-    dialogue_format: Literal["human_assistant", "chat_template"] = "human_assistant"
-    data: Data = Data()
-    miniature: Miniature = Miniature()
-    sampling: SamplingSettings = SamplingSettings()
-    generator: Generator = Generator()
-    labeller: Labeller = Labeller()
-    scorer: Scorer = Scorer()
-    policy_trainer: Trainer = Trainer()
-    preference_trainer: Trainer = Trainer()
-    critique_revision: CritiqueRevision = CritiqueRevision()
-    supervision: Supervision = Supervision()
-    labelling: Labelling = Labelling()
-    preference_model: PreferenceModel = PreferenceModel()
-    reinforcement: Reinforcement = Reinforcement()
-    evaluation: Evaluation = Evaluation()
-    resources: Resources = Resources()
+    """A whole run."""
+
+    seed: int = Field(0, description="seed of every random draw; the same seed gives the same draws")
+    run_dir: str = Field("runs/run", description="directory that the run writes, and resumes from")
+    constitution: str = Field("sixteen_principles", description="a YAML file, or the name of a shipped constitution")
+    dialogue_format: Literal["human_assistant", "chat_template"] = Field(
+        "human_assistant", description="how turns become text: Human:/Assistant:, or the tokenizer's own template"
+    )
+    data: Data = Field(Data(), description="sources of prompts and pairs")
+    miniature: Miniature = Field(Miniature(), description="the built-in world")
+    sampling: SamplingSettings = Field(SamplingSettings(), description="how the policy samples")
+    generator: Generator = Field(Generator(), description="engines that answer, criticise and revise")
+    labeller: Labeller = Field(Labeller(), description="engines that judge pairs")
+    scorer: Scorer = Field(Scorer(), description="engines that score answers for RL")
+    policy_trainer: Trainer = Field(Trainer(), description="ranks that train SL-CAI and RL-CAI")
+    preference_trainer: Trainer = Field(Trainer(), description="ranks that fit the preference model")
+    critique_revision: CritiqueRevision = Field(CritiqueRevision(), description="revising answers")
+    supervision: Supervision = Field(Supervision(), description="fitting SL-CAI")
+    labelling: Labelling = Field(Labelling(), description="judging pairs")
+    preference_model: PreferenceModel = Field(PreferenceModel(), description="fitting the preference model")
+    reinforcement: Reinforcement = Field(Reinforcement(), description="training RL-CAI")
+    evaluation: Evaluation = Field(Evaluation(), description="comparing the snapshots")
+    resources: Resources = Field(Resources(), description="what the run may use")

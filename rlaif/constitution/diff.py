@@ -1,7 +1,7 @@
 """What changed between two constitutions, and which labels that outdates: targeted relabelling.
 
-A label is made again when the principles drawn for it are others now, or when the text of one of them changed. Draws
-are by rendezvous hashing (``constitution``), so other labels would come out the same, and stay.
+A label is made again when other principles are drawn for it now, or when the text of one of them changed. Draws are by
+rendezvous hashing (``principles``), so every other label would come out the same, and is kept.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class ConstitutionDiff:
-    """Empty exactly when both constitutions have one content hash. Principles are told apart by their ids.
+    """Empty exactly when both constitutions have the same content hash. Principles are identified by their ids.
 
-    For labels, by principle id: ``joined`` and ``left`` the comparisons, ``reworded`` there, or ``reweighted`` for
-    ``draw: weighted``, by their own or their category's weight.
+    For labels, by principle id: those that ``joined`` or ``left`` the principles with a comparison, those that were
+    ``reworded``, and, for ``draw: weighted``, those ``reweighted`` by their own or their category's weight.
     """
 
     added: tuple[Principle, ...]
@@ -48,27 +48,32 @@ class ConstitutionDiff:
     def outdates(self, principle_ids: Iterable[str], drawn_now_ids: Iterable[str]) -> bool:
         """Whether a label by ``principle_ids``, made under the old constitution, must be made again.
 
-        ``drawn_now_ids``: what the new one draws for the same key. A label that asked no principle (identical answers)
-        stays.
+        ``drawn_now_ids``: what the new one draws for the same key. A label that used no principle (identical answers)
+        is kept.
         """
-        asked = set(principle_ids)
-        return bool(asked) and (asked != set(drawn_now_ids) or not asked.isdisjoint((*self.reworded, *self.left)))
+        used = set(principle_ids)
+        return bool(used) and (used != set(drawn_now_ids) or not used.isdisjoint((*self.reworded, *self.left)))
 
 
 def diff(old: Constitution, new: Constitution) -> ConstitutionDiff:
-    before, after = ({p.id: p for p in c.principles} for c in (old, new))
-    asked, asks = ({p.id: p for p in c.for_comparison} for c in (old, new))
-    both = [id for id in asked if id in asks]
+    """What changed from ``old`` to ``new``."""
+    old_by_id, new_by_id = _by_id(old.principles), _by_id(new.principles)
+    old_labelling, new_labelling = _by_id(old.for_comparison), _by_id(new.for_comparison)
+    in_both = [(principle, new_labelling[id]) for id, principle in old_labelling.items() if id in new_labelling]
     return ConstitutionDiff(
-        added=tuple(p for id, p in after.items() if id not in before),
-        removed=tuple(p for id, p in before.items() if id not in after),
-        changed=tuple(c for id, p in before.items() if id in after for c in _changes(p, after[id])),
+        added=tuple(p for id, p in new_by_id.items() if id not in old_by_id),
+        removed=tuple(p for id, p in old_by_id.items() if id not in new_by_id),
+        changed=tuple(c for id, p in old_by_id.items() if id in new_by_id for c in _changes(p, new_by_id[id])),
         category_weights=tuple(_weight_changes(old, new)),
-        joined=tuple(id for id in asks if id not in asked),
-        left=tuple(id for id in asked if id not in asks),
-        reworded=tuple(id for id in both if asked[id].comparison != asks[id].comparison),
-        reweighted=tuple(id for id in both if asked[id].weight != asks[id].weight),
+        joined=tuple(id for id in new_labelling if id not in old_labelling),
+        left=tuple(id for id in old_labelling if id not in new_labelling),
+        reworded=tuple(before.id for before, after in in_both if before.comparison != after.comparison),
+        reweighted=tuple(before.id for before, after in in_both if before.weight != after.weight),
     )
+
+
+def _by_id(principles: Iterable[Principle]) -> dict[str, Principle]:
+    return {principle.id: principle for principle in principles}
 
 
 def _changes(old: Principle, new: Principle) -> Iterator[Change]:

@@ -4,13 +4,13 @@ Source: Constitutional AI (arXiv 2212.08073), sections 3.1 (critique and revisio
 principle is drawn at random for each revision and for each label.
 
 Departures from the paper:
-1. Draws are seeded by what they are for (run seed, prompt, round; or run seed, prompt, pair), never by the order of
+1. A draw is seeded by its purpose (run seed, prompt, round; or run seed, prompt, pair), never by the order of
    execution, so that a rerun, a resumed run and a swapped pair draw the same principle.
 2. Principles carry category, priority, weight and source. ``draw: weighted`` draws in proportion to a principle's
    weight times its category's.
 3. Draws are by rendezvous hashing: every principle has a score for every draw, whatever the others are, and the best
    score wins. Adding, removing or reweighting one principle thus changes only the draws that it wins or won, so that
-   only the labels behind those are made again (``constitution_diff``).
+   only the labels made by those draws are made again (``rlaif.constitution.diff``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from rlaif.config.strict_yaml import read_yaml, told
+from rlaif.config.strict_yaml import describe_problem, read_yaml
 from rlaif.constitution.public_json import tree_of
 from rlaif.errors import ConfigError
 from rlaif.seeds import SEPARATOR, hash_of, seed_of
@@ -41,9 +42,9 @@ Category = Literal[
     "helpfulness",
     "edge_cases",
 ]
-Priority = Literal["safety", "ethics", "guidelines", "helpfulness"]  #: what comes first when principles conflict
+Priority = Literal["safety", "ethics", "guidelines", "helpfulness"]  #: which principle prevails in a conflict
 DrawRule = Literal["uniform", "weighted"]
-Text = Annotated[str, Field(min_length=1)]
+PrincipleText = Annotated[str, Field(min_length=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 #: The priority of a principle that names none.
@@ -67,10 +68,10 @@ class Principle(BaseModel):
     category: Category
     priority: Priority = Field(default_factory=lambda fields: PRIORITY_OF[fields["category"]])
     weight: Weight = 1.0
-    source: Text
-    critique_request: Text | None = None
-    revision_request: Text | None = None
-    comparison: Text | None = None
+    source: PrincipleText
+    critique_request: PrincipleText | None = None
+    revision_request: PrincipleText | None = None
+    comparison: PrincipleText | None = None
 
     @model_validator(mode="after")
     def usable(self) -> Principle:
@@ -84,8 +85,8 @@ class Principle(BaseModel):
 class Constitution(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Text
-    version: Text
+    name: PrincipleText
+    version: PrincipleText
     category_weights: dict[Category, Weight] = Field(
         default_factory=dict, description="multiplies the weights of a category's principles; 1 where none is given"
     )
@@ -101,9 +102,9 @@ class Constitution(BaseModel):
 
     @cached_property
     def hash(self) -> str:
-        """Content hash, in 16 hex digits, of what the principles say and how they are drawn.
+        """Hash, in 16 hex digits, of the principles and of how they are drawn.
 
-        Name, version and the order of the principles do not count; a category weight of 1 is none.
+        Name, version and the order of the principles do not matter; a category weight of 1 is the same as none.
         """
         by_id = sorted(self.principles, key=lambda principle: principle.id)
         weights = {category: weight for category, weight in self.category_weights.items() if weight != 1}
@@ -112,12 +113,12 @@ class Constitution(BaseModel):
 
     @cached_property
     def for_revision(self) -> tuple[Principle, ...]:
-        """The principles of step 1, ready to be drawn: their weights include their categories'."""
+        """The principles for revision, ready to be drawn: their weights include their categories'."""
         return tuple(self._as_drawn(p) for p in self.principles if p.critique_request is not None)
 
     @cached_property
     def for_comparison(self) -> tuple[Principle, ...]:
-        """The principles of step 3, ready to be drawn: their weights include their categories'."""
+        """The principles for labelling, ready to be drawn: their weights include their categories'."""
         return tuple(self._as_drawn(p) for p in self.principles if p.comparison is not None)
 
     def _as_drawn(self, principle: Principle) -> Principle:
@@ -129,17 +130,17 @@ class Constitution(BaseModel):
 
 
 def draw_principle(principles: Sequence[Principle], draw: DrawRule, *key: object) -> Principle:
-    """The principle for ``key`` = what it is drawn for, e.g. (run seed, prompt id, round)."""
+    """The principle for ``key``, the purpose of the draw, e.g. (run seed, prompt id, round)."""
     return draw_principles(principles, 1, draw, *key)[0]
 
 
 def draw_principles(principles: Sequence[Principle], num: int, draw: DrawRule, *key: object) -> tuple[Principle, ...]:
-    """``num`` different principles for ``key``, in the order of being drawn; all when there are fewer.
+    """``num`` different principles for ``key``, in the order drawn; all when there are fewer.
 
-    As if drawn one after another without replacement, each time in proportion to the weights that remain.
+    Equivalent to sequential draws without replacement, each in proportion to the remaining weights.
     """
 
-    begun = hash_of("principle", *key)  # what all of them share is long and is hashed once
+    begun = hash_of("principle", *key)  # the part they share is long, so it is hashed once
 
     def score(principle: Principle) -> float:
         """An exponential waiting time at the rate of the weight: the first of several is a weighted draw."""
@@ -155,37 +156,43 @@ def draw_principles(principles: Sequence[Principle], num: int, draw: DrawRule, *
 def load_constitution(name_or_path: str) -> Constitution:
     """Read a constitution by path, or a shipped one by name. Raises ConfigError naming file and field.
 
-    A ``.json`` file may also have one of the paper's public shapes (``constitution_json``).
+    A ``.json`` file may also have one of the paper's public shapes (``rlaif.constitution.public_json``).
     """
     path, tree = read_constitution(name_or_path)
     return validated(tree, path)
 
 
 def validated(tree: Any, path: Path) -> Constitution:
-    """The constitution that a file's contents make. Raises ConfigError with one line a mistake."""
+    """The constitution in a file's contents. Raises ConfigError with one line for each mistake."""
     try:
         return Constitution.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, place)) or 'top level'}: {told}" for place, told in complaints(error)]
+        lines = [
+            f"{path}: {'.'.join(map(str, problem['loc'])) or 'top level'}: {describe_mistake(problem)}"
+            for problem in mistakes_in(error)
+        ]
         raise ConfigError("\n".join(lines)) from None
 
 
-def complaints(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """(place, what is wrong there) of each mistake in a constitution."""
-    for problem in error.errors():
-        if not _follows(problem):
-            is_id = problem["type"] == "string_pattern_mismatch"
-            yield problem["loc"], "must be lower-case letters, digits and underscores" if is_id else told(problem)
+def mistakes_in(error: ValidationError) -> Iterator[ErrorDetails]:
+    """Each mistake in a constitution, as pydantic has it, without those that only follow from another."""
+    return (problem for problem in error.errors() if not _follows(problem))
 
 
-def _follows(problem: Any) -> bool:
-    """Whether pydantic says it because of another mistake: a default from a wrong field, wrong items not counted."""
+def describe_mistake(problem: ErrorDetails) -> str:
+    """What is wrong, in plain words, and what to do about it."""
+    is_id = problem["type"] == "string_pattern_mismatch"
+    return "must be lower-case letters, digits and underscores" if is_id else describe_problem(problem)
+
+
+def _follows(problem: ErrorDetails) -> bool:
+    """Whether another mistake is the cause: a default that depends on a wrong field, a list without its wrong items."""
     kind = problem["type"]
     return kind == "default_factory_not_called" or (kind == "too_short" and bool(problem["input"]))
 
 
 def read_constitution(name_or_path: str) -> tuple[Path, Any]:
-    """Where a constitution is and what the file holds, not validated. Raises ConfigError when it cannot be read."""
+    """A constitution's file and its contents, not validated. Raises ConfigError when it cannot be read."""
     path = Path(name_or_path)
     if not path.suffix:
         path = SHIPPED_CONSTITUTIONS / f"{name_or_path}.yaml"

@@ -5,9 +5,9 @@
 - Comparisons: ``[text, ...]``. They become ``comparison_1``, ``comparison_2``...
 - An object with ``principles`` is a constitution of ours, written as JSON.
 
-Labels that our templates write themselves ("Critique Request:", "Revision:", "Options:"...) are taken off the ends.
-The shapes know no categories: every principle gets ``harm_avoidance``, the axis that the paper's principles are for,
-with weight 1 and its file as source. ``rlaif constitution import`` writes YAML in which all of this can be corrected.
+Labels that our templates add themselves ("Critique Request:", "Revision:", "Options:"...) are stripped from both ends.
+The shapes have no categories: every principle gets ``harm_avoidance``, the axis of the paper's principles, with weight
+1 and its file as source. ``rlaif constitution import`` writes YAML in which all of this can be corrected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRAILING_LABEL = re.compile(r"\s*\b(?:critique|revision|options):\s*$", re.IGNOR
 
 
 def tree_of(files: Sequence[Path]) -> Any:
-    """The constitution of one or more JSON files together, as its YAML would hold it; not validated.
+    """The constitution in one or more JSON files, as its YAML would hold it; not validated.
 
     Raises ConfigError naming file and key.
     """
@@ -52,10 +52,10 @@ def _read(file: Path) -> Any:
 
 
 def _object(file: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a key stand twice, and then the first would be lost without a word."""
+    """JSON allows a key to appear twice; the first of its values would be lost silently."""
     names = [name for name, _ in pairs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{file}: {repeated[0]}: stands twice")
+        raise ConfigError(f"{file}: {repeated[0]}: appears twice")
     return dict(pairs)
 
 
@@ -65,7 +65,7 @@ def _is_ours(content: Any) -> bool:
 
 def _principles(file: Path, content: Any) -> Iterator[dict[str, Any]]:
     if _is_ours(content):
-        raise ConfigError(f"{file}: a whole constitution, which is not combined with other files; give it alone")
+        raise ConfigError(f"{file}: a whole constitution, which cannot be combined with other files; give it alone")
     if isinstance(content, dict):
         yield from (_revising(file, name, entry) for name, entry in content.items())
     elif isinstance(content, list):
@@ -87,8 +87,8 @@ def _revising(file: Path, name: str, entry: Any) -> dict[str, Any]:
         "id": re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"),
         "category": CATEGORY,
         "source": f"{file.name}: {name}",
-        "critique_request": _needed(file, f"{name}.prompt", "\n".join(part for part in parts if part)),
-        "revision_request": _needed(
+        "critique_request": _required(file, f"{name}.prompt", "\n".join(part for part in parts if part)),
+        "revision_request": _required(
             file, f"{name}.edit_request", _text(file, f"{name}.edit_request", entry.get("edit_request"))
         ),
     }
@@ -99,18 +99,18 @@ def _comparing(file: Path, row: int, text: Any) -> dict[str, Any]:
         "id": f"comparison_{row}",
         "category": CATEGORY,
         "source": f"{file.name}: {row}",
-        "comparison": _needed(file, f"row {row}", _text(file, f"row {row}", text)),
+        "comparison": _required(file, f"row {row}", _text(file, f"row {row}", text)),
     }
 
 
 def _text(file: Path, key: str, value: Any) -> str:
-    """``value`` without the labels around it; may be empty, as where a list ends in a bare "Critique:"."""
+    """``value`` without the labels around it; empty when there is nothing else, as in a bare "Critique:"."""
     if not isinstance(value, str):
         raise ConfigError(f"{file}: {key}: must be text")
     return TRAILING_LABEL.sub("", LEADING_LABEL.sub("", value)).strip()
 
 
-def _needed(file: Path, key: str, text: str) -> str:
+def _required(file: Path, key: str, text: str) -> str:
     if not text:
-        raise ConfigError(f"{file}: {key}: says nothing")
+        raise ConfigError(f"{file}: {key}: is empty")
     return text

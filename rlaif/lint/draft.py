@@ -1,6 +1,6 @@
-"""A constitution as it stands in its file, right or wrong, and what a lint rule and a finding are.
+"""A constitution as its file has it, valid or not, and what a lint rule and a finding are.
 
-Rules read a draft instead of a ``Constitution``, which exists only when nothing is wrong: so all findings come at once.
+Rules read a draft, because a ``Constitution`` exists only when nothing is wrong; so all findings come at once.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, Literal
 from rlaif.constitution.principles import PRIORITY_OF
 
 Severity = Literal["error", "warning"]
-Remark = tuple[str, str]  #: (place inside the file, message)
+PlacedMessage = tuple[str, str]  #: (place inside the file, message)
 
 TEXTS = ("critique_request", "revision_request", "comparison")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class DraftEntry:
     """One principle of the file. ``place``: its id, or ``principles.INDEX`` when it has no id of its own."""
 
     place: str
@@ -44,7 +44,7 @@ class Entry:
 class Draft:
     file: str
     tree: Any
-    entries: tuple[Entry, ...]
+    entries: tuple[DraftEntry, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +70,17 @@ class Rule:
     code: str
     severity: Severity
     title: str
-    check: Callable[[Draft], Iterable[Remark]]
+    check: Callable[[Draft], Iterable[PlacedMessage]]
     passing: str
     failing: str
-    ask: Callable[[Draft, Entry], str | None] | None = None
+    ask: Callable[[Draft, DraftEntry], str | None] | None = None
 
     def findings(self, draft: Draft) -> tuple[Finding, ...]:
         return tuple(self.finding(draft, place, message) for place, message in self.check(draft))
 
     def finding(self, draft: Draft, place: str, message: str) -> Finding:
-        where = f"{draft.file}: {place}" if place else draft.file
-        return Finding(code=self.code, severity=self.severity, place=where, message=message)
+        full_place = f"{draft.file}: {place}" if place else draft.file
+        return Finding(code=self.code, severity=self.severity, place=full_place, message=message)
 
 
 def draft_of(tree: Any, file: str) -> Draft:
@@ -88,7 +88,7 @@ def draft_of(tree: Any, file: str) -> Draft:
     rows = [row if isinstance(row, dict) else {} for row in (principles if isinstance(principles, list) else [])]
     ids = [row.get("id") for row in rows]
     places = [id if isinstance(id, str) and ids.count(id) == 1 else f"principles.{i}" for i, id in enumerate(ids)]
-    entries = tuple(Entry(place=place, fields=row) for place, row in zip(places, rows, strict=True))
+    entries = tuple(DraftEntry(place=place, fields=row) for place, row in zip(places, rows, strict=True))
     return Draft(file=file, tree=tree, entries=entries)
 
 

@@ -1,8 +1,8 @@
-"""Rules about what principles mean. All are warnings: words alone are a weak witness, and so is a small model.
+"""Rules about what principles mean. All are warnings, because words are weak evidence, and so is a small model.
 
-By words, each rule looks for a few telling ones. A model is asked one yes/no question for each rule and principle, as
-labels are asked for: a two-choice question in both orders, averaged (``labelling``). It is put as plain text, so that
-base models understand it too.
+By words, each rule looks for a few characteristic ones. A model is asked one yes/no question for each rule and
+principle, in the way labels are made: a two-choice question in both orders, averaged (``rlaif.tasks.labelling``). The
+question is plain text, so that base models understand it too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 from rlaif.config.schema import Labelling
 from rlaif.errors import RequestError
 from rlaif.interfaces import ChoiceScorer
-from rlaif.lint.draft import TEXTS, Draft, Entry, Finding, Remark, Rule, words
+from rlaif.lint.draft import TEXTS, Draft, DraftEntry, Finding, PlacedMessage, Rule, words
 from rlaif.prompting.questions import DEFAULT, LETTERS
 from rlaif.prompting.tokenization import Pieces, letter_ids
 from rlaif.records import Judgement
@@ -47,14 +47,14 @@ DEMAND = re.compile(r"\b(?P<way>more|most|less|least|fewer|fewest)\s+(?P<what>[a
 
 
 # ---------------------------------------------------------------------------------------------------- by words
-def _compares(draft: Draft) -> Iterator[Remark]:
+def _compares(draft: Draft) -> Iterator[PlacedMessage]:
     for entry in draft.entries:
         said = words(entry.text("comparison"))
         if said and COMPARATIVES.isdisjoint(said) and not any(COMPARATIVE_ENDING.match(word) for word in said):
             yield f"{entry.place}.comparison", 'compares nothing; ask e.g. "Which answer is less ...?"'
 
 
-def _general(draft: Draft) -> Iterator[Remark]:
+def _general(draft: Draft) -> Iterator[PlacedMessage]:
     for entry in draft.entries:
         for field, text in entry.texts.items():
             if found := SPECIFIC.search(text):
@@ -63,14 +63,17 @@ def _general(draft: Draft) -> Iterator[Remark]:
                 yield f"{entry.place}.{field}", f"may be too specific: {len(words(text))} words, above {MAX_WORDS}"
 
 
-def _anywhere(draft: Draft) -> Iterator[Remark]:
+def _anywhere(draft: Draft) -> Iterator[PlacedMessage]:
     for entry in draft.entries:
         for field, text in entry.texts.items():
             if found := JURISDICTION.search(text):
-                yield f"{entry.place}.{field}", f"depends on a jurisdiction: {found[0]}; name the value behind the law"
+                yield (
+                    f"{entry.place}.{field}",
+                    f"depends on a jurisdiction: {found[0]}; name the value that the law protects",
+                )
 
 
-def _consistent(draft: Draft) -> Iterator[Remark]:
+def _consistent(draft: Draft) -> Iterator[PlacedMessage]:
     for i, entry in enumerate(draft.entries):
         for other in draft.entries[:i]:
             shared = _demands(entry, up=True) & _demands(other, up=False)
@@ -82,36 +85,36 @@ def _consistent(draft: Draft) -> Iterator[Remark]:
                 )
 
 
-def _demands(entry: Entry, *, up: bool) -> set[str]:
-    """What a comparison wants more of, or less of."""
+def _demands(entry: DraftEntry, *, up: bool) -> set[str]:
+    """What a comparison asks for more of, or less of."""
     found = DEMAND.finditer(entry.text("comparison").lower())
     return {match["what"] for match in found if match["way"].startswith("mo") == up}
 
 
-def _safety_alone(draft: Draft) -> Iterator[Remark]:
+def _safety_alone(draft: Draft) -> Iterator[PlacedMessage]:
     for entry in draft.entries:
         for field, text in entry.texts.items():
             if entry.priority == "safety" and (style := STYLE.intersection(words(text))):
-                told = f"mixes style with safety: {', '.join(sorted(style))}; make it two principles"
-                yield f"{entry.place}.{field}", told
+                mixed = f"mixes style with safety: {', '.join(sorted(style))}; make it two principles"
+                yield f"{entry.place}.{field}", mixed
 
 
 # ------------------------------------------------------------------------------------------------ by a question
-def _ask_compares(draft: Draft, entry: Entry) -> str | None:
+def _ask_compares(draft: Draft, entry: DraftEntry) -> str | None:
     if not entry.text("comparison"):
         return None
     return "Does its comparison describe one good answer, instead of asking which of two answers is better in some way?"
 
 
-def _ask_specific(draft: Draft, entry: Entry) -> str | None:
+def _ask_specific(draft: Draft, entry: DraftEntry) -> str | None:
     return "Is it so specific that it says nothing about most conversations?" if entry.texts else None
 
 
-def _ask_jurisdiction(draft: Draft, entry: Entry) -> str | None:
+def _ask_jurisdiction(draft: Draft, entry: DraftEntry) -> str | None:
     return "Does it depend on the law of a particular country or state?" if entry.texts else None
 
 
-def _ask_contradiction(draft: Draft, entry: Entry) -> str | None:
+def _ask_contradiction(draft: Draft, entry: DraftEntry) -> str | None:
     others = [e for e in draft.entries if e is not entry and e.priority == entry.priority and e.texts]
     if not entry.texts or not others:
         return None
@@ -119,7 +122,7 @@ def _ask_contradiction(draft: Draft, entry: Entry) -> str | None:
     return f"Does it demand the opposite of one of these other principles?\n{listed}"
 
 
-def _ask_style(draft: Draft, entry: Entry) -> str | None:
+def _ask_style(draft: Draft, entry: DraftEntry) -> str | None:
     if entry.priority != "safety" or not entry.texts:
         return None
     return "Does it judge how an answer is worded, besides whether the answer is safe?"
@@ -167,7 +170,7 @@ MEANING = (
     Rule(
         code="C105",
         severity="warning",
-        title="a safety principle asks for safety alone, not for style",
+        title="a safety principle asks for safety only, not for style",
         check=_safety_alone,
         ask=_ask_style,
         passing='principles: [{category: helpfulness, comparison: "Which answer is more polite?"}, '
@@ -178,29 +181,29 @@ MEANING = (
 
 
 # -------------------------------------------------------------------------------------------------- by a model
-async def judge(
+async def judge_meaning(
     engine: ChoiceScorer, draft: Draft, by_words: Sequence[Finding]
 ) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """(findings of a model that words did not give away already, what it left unjudged and why)."""
-    asked = [
+    """(a model's findings that ``by_words`` does not have yet, what could not be judged and why)."""
+    questions = [
         (rule, entry, question)
         for rule in MEANING
         for entry in draft.entries
         if rule.ask is not None and (question := rule.ask(draft, entry)) is not None
     ]
-    answers = await asyncio.gather(*(_prob_yes(engine, entry, question) for _, entry, question in asked))
-    found, unjudged = [], []
-    for (rule, entry, _), (prob, error) in zip(asked, answers, strict=True):
+    answers = await asyncio.gather(*(_prob_yes(engine, entry, question) for _, entry, question in questions))
+    findings, unjudged = [], []
+    for (rule, entry, _), (prob, error) in zip(questions, answers, strict=True):
         finding = rule.finding(draft, entry.place, f"a model doubts that {rule.title}")
         if prob is None:
             unjudged.append(f"{rule.code} not judged {finding.place}: {error}")
         elif prob > 0.5 and not any(_same(finding, known) for known in by_words):
-            found.append(replace(finding, message=f"{finding.message} (at {prob:.2f})"))
-    return tuple(found), tuple(unjudged)
+            findings.append(replace(finding, message=f"{finding.message} (at {prob:.2f})"))
+    return tuple(findings), tuple(unjudged)
 
 
-async def _prob_yes(engine: ChoiceScorer, entry: Entry, question: str) -> tuple[float | None, str | None]:
-    """P(yes) over both orders, or None and why there is none."""
+async def _prob_yes(engine: ChoiceScorer, entry: DraftEntry, question: str) -> tuple[float | None, str | None]:
+    """P(yes) averaged over both orders, or None and the reason why there is none."""
     try:
         judgements = await asyncio.gather(_look(engine, entry, question, 1), _look(engine, entry, question, 2))
     except RequestError as failure:
@@ -209,20 +212,20 @@ async def _prob_yes(engine: ChoiceScorer, entry: Entry, question: str) -> tuple[
     return prob, error
 
 
-async def _look(engine: ChoiceScorer, entry: Entry, question: str, order: Literal[1, 2]) -> Judgement:
+async def _look(engine: ChoiceScorer, entry: DraftEntry, question: str, order: Literal[1, 2]) -> Judgement:
     slots = ("yes", "no") if order == 1 else ("no", "yes")
     prompt_ids, letters = letter_ids(engine.tokenizer, _question(entry, question, *slots), LETTERS)
     logprob_a, logprob_b = await engine.choice_logprobs(prompt_ids, letters)
     return Judgement(principle_id=entry.place, order=order, logprob_a=logprob_a, logprob_b=logprob_b)
 
 
-def _question(entry: Entry, question: str, slot_a: str, slot_b: str) -> Pieces:
+def _question(entry: DraftEntry, question: str, slot_a: str, slot_b: str) -> Pieces:
     texts = "\n".join(entry.texts.values())
     asked = f"Consider the following principle for an AI assistant:\n{texts}\n\n{question}"
     return Pieces((f"{asked}\n\nOptions:\n(A) {slot_a}\n(B) {slot_b}", DEFAULT.closing))
 
 
 def _same(finding: Finding, known: Finding) -> bool:
-    """Whether both are of one rule and one principle; ``known`` may name the field."""
+    """Whether both are about the same rule and principle; ``known`` may also name a field."""
     places = (finding.place, *(f"{finding.place}.{field}" for field in TEXTS))
     return finding.code == known.code and known.place in places

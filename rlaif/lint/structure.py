@@ -1,10 +1,10 @@
-"""The lint of constitutions: rules of structure (C0..), and of meaning (C1.., in ``constitution_meaning``).
+"""The lint of constitutions: rules of structure (C0..), and of meaning (C1.., in ``rlaif.lint.meaning``).
 
-Errors make a constitution unusable: a file without errors loads. Warnings are for a person to weigh.
+Errors make a constitution unusable: a file without errors loads. Warnings are for people to weigh.
 Every rule carries an example that passes and one that fails; a test runs them all.
 
-``harm_avoidance`` and ``helpfulness`` must be covered: without the first nothing is learned about harm, without the
-second the best answer to everything is a refusal. The other categories should be.
+``harm_avoidance`` and ``helpfulness`` must be covered: without the first nothing is learned about harm, and without the
+second the best answer to everything is a refusal. The other categories should be covered.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from rlaif.constitution.principles import Category, Constitution, complaints, read_constitution
-from rlaif.lint.draft import Draft, Finding, Remark, Rule, draft_of, words
+from rlaif.constitution.principles import (
+    Category,
+    Constitution,
+    describe_mistake,
+    mistakes_in,
+    read_constitution,
+)
+from rlaif.lint.draft import Draft, Finding, PlacedMessage, Rule, draft_of, words
 from rlaif.lint.meaning import MEANING
 
 NEEDED = ("harm_avoidance", "helpfulness")
-#: Texts whose words are this equal (Jaccard index, fillers left out) say the same.
+#: Texts whose words overlap this much (Jaccard index, without fillers) say the same.
 NEAR_EQUAL = 0.85
 FILLERS = frozenset(words("a an and the this that these those of to in is are be it its which choose please would"))
 #: Words of prohibitions; a text without any of them asks for something.
@@ -34,20 +40,20 @@ FORBIDDING = frozenset(
 
 
 # ------------------------------------------------------------------------------------------- what pydantic sees
-#: Mistakes in these fields have rules of their own; the others are of the shape.
+#: Fields whose mistakes have rules of their own; all other mistakes are of the shape.
 KINDS = {"id": "id", "weight": "weight", "category_weights": "weight"}
 
 
-def _mistakes(draft: Draft, kind: str) -> Iterator[Remark]:
+def _mistakes(draft: Draft, kind: str) -> Iterator[PlacedMessage]:
     try:
         Constitution.model_validate(draft.tree)
     except ValidationError as error:
-        for loc, message in complaints(error):
-            place, field = _located(draft, loc)
-            # What has no field comes from validators over several fields, which have rules of their own here.
-            over_fields = not field and message.startswith("Value error")
+        for problem in mistakes_in(error):
+            place, field = _located(draft, problem["loc"])
+            # Validators over several fields raise ValueError; what they check has rules of its own here.
+            over_fields = problem["type"] == "value_error"
             if not over_fields and KINDS.get(field[0] if field else "", "shape") == kind:
-                yield ".".join(filter(None, (place, *field))), message
+                yield ".".join(filter(None, (place, *field))), describe_mistake(problem)
 
 
 def _located(draft: Draft, loc: tuple[int | str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -61,14 +67,14 @@ def _located(draft: Draft, loc: tuple[int | str, ...]) -> tuple[str, tuple[str, 
 
 
 # --------------------------------------------------------------------------------------------------- duplicates
-def _repeated_ids(draft: Draft) -> Iterator[Remark]:
+def _repeated_ids(draft: Draft) -> Iterator[PlacedMessage]:
     counts = Counter(entry.text("id") for entry in draft.entries if entry.text("id"))
     for entry in draft.entries:
         if counts[entry.text("id")] > 1:
-            yield f"{entry.place}.id", f"{entry.text('id')} stands {counts[entry.text('id')]} times"
+            yield f"{entry.place}.id", f"{entry.text('id')} appears {counts[entry.text('id')]} times"
 
 
-def _repeated_texts(draft: Draft) -> Iterator[Remark]:
+def _repeated_texts(draft: Draft) -> Iterator[PlacedMessage]:
     for one, other in combinations(draft.entries, 2):
         for field, text in other.texts.items():
             if _near_equal(one.text(field), text):
@@ -81,7 +87,7 @@ def _near_equal(one: str, other: str) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------- usefulness
-def _usable(draft: Draft) -> Iterator[Remark]:
+def _usable(draft: Draft) -> Iterator[PlacedMessage]:
     for entry in draft.entries:
         if bool(entry.text("critique_request")) != bool(entry.text("revision_request")):
             yield entry.place, "critique_request and revision_request go together; give both or neither"
@@ -93,35 +99,38 @@ def _covered(draft: Draft) -> set[str]:
     return {entry.text("category") for entry in draft.entries}
 
 
-def _needed_categories(draft: Draft) -> Iterator[Remark]:
+def _needed_categories(draft: Draft) -> Iterator[PlacedMessage]:
     for category in NEEDED:
         if category not in _covered(draft):
             yield "principles", f"none has category {category}, which every constitution needs"
 
 
-def _other_categories(draft: Draft) -> Iterator[Remark]:
+def _other_categories(draft: Draft) -> Iterator[PlacedMessage]:
     missing = [c for c in get_args(Category) if c not in NEEDED and c not in _covered(draft)]
     if missing:
         yield "principles", f"none has category {', '.join(missing)}"
 
 
-def _positive(draft: Draft) -> Iterator[Remark]:
+def _positive(draft: Draft) -> Iterator[PlacedMessage]:
     asked = [entry.text(field) for entry in draft.entries for field in ("revision_request", "comparison")]
     if not any(text and FORBIDDING.isdisjoint(words(text)) for text in asked):
-        yield "principles", "all only forbid; add one that asks for something good, or refusing everything is best"
+        yield (
+            "principles",
+            "all of them only forbid, so refusing everything is best; add one that asks for something good",
+        )
 
 
-def _steps(draft: Draft) -> Iterator[Remark]:
+def _steps(draft: Draft) -> Iterator[PlacedMessage]:
     for field, step in (("revision_request", "revision"), ("comparison", "labelling")):
         if not any(entry.text(field) for entry in draft.entries):
-            yield "principles", f"none serves {step} (no {field})"
+            yield "principles", f"none can be used for {step} (no {field})"
 
 
 STRUCTURE = (
     Rule(
         code="C001",
         severity="error",
-        title="keys are known, needed ones are there, values are of their kind",
+        title="keys are known, required keys are present, values have the right type",
         check=partial(_mistakes, kind="shape"),
         passing="{name: n, version: '1', principles: [{id: a, category: honesty, source: s, comparison: x}]}",
         failing="{name: n, version: '1', principles: [{id: a, category: truth, source: s, comparision: x}]}",
@@ -137,7 +146,7 @@ STRUCTURE = (
     Rule(
         code="C003",
         severity="error",
-        title="no id stands twice",
+        title="every id is unique",
         check=_repeated_ids,
         passing="principles: [{id: a}, {id: b}]",
         failing="principles: [{id: a}, {id: a}]",
@@ -204,7 +213,7 @@ RULES = (*STRUCTURE, *MEANING)
 
 
 def lint(name_or_path: str) -> tuple[Draft, tuple[Finding, ...]]:
-    """What stands in a constitution's file, and everything that its rules find by structure and by words.
+    """The draft in a constitution's file, and all findings of structure and of words.
 
     Raises ConfigError only when the file cannot be read at all.
     """

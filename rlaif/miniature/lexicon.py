@@ -33,7 +33,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rlaif.config.strict_yaml import mistakes, read_yaml
+from rlaif.config.strict_yaml import describe_mistakes, read_yaml
 from rlaif.errors import ConfigError
 from rlaif.records import Axis
 
@@ -214,4 +214,4 @@ def load_lexicon(path: str | Path | None = None) -> Lexicon:
     try:
         return Lexicon.model_validate(read_yaml(file, str(file)))
     except ValidationError as error:
-        raise ConfigError(mistakes(error, str(file))) from None
+        raise ConfigError(describe_mistakes(error, str(file))) from None

@@ -1,8 +1,9 @@
 """Few-shot examples: worked transcripts that show a model what a critique, a revision or a judgement looks like.
 
-They come from a YAML list that the user names (``critique_revision.examples``, ``labelling.examples``); two sets are
-in ``configs/examples``. They are trusted text. Without them, small helpful models confuse the points of view (they
-write a critique where a revision is asked for; Constitutional AI, arXiv 2212.08073, section 3.1).
+They come from a YAML list that the user names (``critique_revision.examples``, ``labelling.examples``): a file, or one
+of the shipped sets in ``configs/examples``, ``revisions`` and ``labels``. They are trusted text. Without them, small
+helpful models confuse the points of view (they write a critique where a revision is asked for; Constitutional AI, arXiv
+2212.08073, section 3.1).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rlaif.config.strict_yaml import mistakes, read_yaml
+from rlaif.config.files import SHIPPED_CONFIGS
+from rlaif.config.strict_yaml import describe_mistakes, read_yaml
 from rlaif.errors import ConfigError
 from rlaif.records import Turn
 
@@ -58,13 +60,17 @@ class LabelExample(Example):
 
 
 def read_examples(kind: type[_Example], path: str | None, field: str) -> tuple[_Example, ...]:
-    """The examples in a YAML list; none without a path. Raises ConfigError naming the file, the entry and its key."""
+    """The examples in a YAML file, or in a shipped one for a name without a suffix; none without a path.
+
+    Raises ConfigError naming the file, the entry and its key.
+    """
     if path is None:
         return ()
     named = f"{field}={path}"
+    file = Path(path) if Path(path).suffix else SHIPPED_CONFIGS / "examples" / f"{path}.yaml"
     try:
-        tree = read_yaml(Path(path), named)
+        tree = read_yaml(file, named)
         examples: list[_Example] = TypeAdapter(list[kind]).validate_python(tree)  # type: ignore[valid-type]
         return tuple(examples)
     except ValidationError as error:
-        raise ConfigError(mistakes(error, named)) from None
+        raise ConfigError(describe_mistakes(error, named)) from None

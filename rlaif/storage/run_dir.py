@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from rlaif.config.files import differences, dump_config, load_config
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
-from rlaif.errors import RunDirError, RunError, StorageError
+from rlaif.errors import RunDirError, RunError, StorageError, UserError
 from rlaif.storage.files import write_atomically
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, Manifest, new_manifest, read_manifest, write_manifest
@@ -55,8 +55,7 @@ class RunDir:
 
     def constitution(self) -> Constitution | None:
         """The one that the run last used; None in a new run."""
-        stored = self.path / "constitution.json"
-        return Constitution.model_validate_json(stored.read_text(encoding="utf-8")) if stored.exists() else None
+        return stored_constitution(self.path)
 
     def keep_constitution(self, constitution: Constitution) -> None:
         write_atomically(self.path / "constitution.json", constitution.model_dump_json(indent=2) + "\n")
@@ -114,20 +113,13 @@ class RunDir:
         self._lock.close()
 
     def _claim(self, config: Config) -> None:
-        """Refuse a directory that was made with another configuration; write this one into a new directory.
-
-        The gate may change: its limits decide whether a run continues, not what it makes.
-        """
-        stored = self.path / "config.yaml"
-        changed = differences(load_config(stored, []), config) if stored.exists() else ["everything"]
-        if not stored.exists() or all(key.startswith("labelling.gate.") for key in changed):
-            write_atomically(stored, dump_config(config))
-        else:
+        """Refuse a directory that was made with another configuration; write this one into a new directory."""
+        try:
+            check_stored_config(self.path, config)
+        except UserError:
             self._lock.close()
-            raise RunDirError(
-                f"{self.path}: made with another configuration; different: {', '.join(changed)}; "
-                "choose another run_dir=, or give the same values to resume"
-            )
+            raise
+        write_atomically(self.path / "config.yaml", dump_config(config))
 
     @staticmethod
     def _locked(path: Path) -> TextIO:
@@ -137,3 +129,26 @@ class RunDir:
         except BlockingIOError:
             raise RunDirError(f"{path}: another process is running here; wait for it or choose run_dir=") from None
         return lock
+
+
+def check_stored_config(path: Path, config: Config) -> None:
+    """Raises RunDirError when ``path`` is a run directory that was made with another configuration, or by a later
+    version.
+
+    The gate may change: its limits decide whether a run continues, not what it makes.
+    """
+    stored = path / "config.yaml"
+    changed = differences(load_config(stored, []), config) if stored.exists() else []
+    if not all(key.startswith("labelling.gate.") for key in changed):
+        raise RunDirError(
+            f"{path}: made with another configuration; different: {', '.join(changed)}; "
+            "choose another run_dir=, or give the same values to resume"
+        )
+    if (path / MANIFEST_FILE).exists():
+        read_manifest(path)
+
+
+def stored_constitution(path: Path) -> Constitution | None:
+    """The one that the run in ``path`` last used; None in a new run."""
+    stored = path / "constitution.json"
+    return Constitution.model_validate_json(stored.read_text(encoding="utf-8")) if stored.exists() else None

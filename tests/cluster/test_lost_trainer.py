@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.driver import PIPELINE, drive
+from actors.driver import drive
 from actors.trainer.trainer import RayTrainers
+from actors.work import PIPELINE
 from benchmarks.branches import branch
 from rlaif.config.schema import Config
 from rlaif.stages.run import Silent
@@ -85,7 +86,7 @@ def learns(run_dir: Path) -> bool:
 async def test_a_fit_whose_controller_dies_begins_again_and_misses_no_row(tmp_path: Path) -> None:
     killed = []
 
-    def kill_once(metrics: object) -> None:
+    def kill_once(name: str, metrics: object) -> None:
         if not killed:
             killed.extend(processes(psutil.Process(), "ray::TrainController")[-1:])
             killed[0].send_signal(signal.SIGKILL)

@@ -15,6 +15,7 @@ import pytest
 
 from rlaif.config.files import dump_config
 from rlaif.config.schema import Config
+from tests.tiny_models import MAX_LENGTH
 
 NUM_ROWS = 300
 IN_FLIGHT = 32
@@ -56,7 +57,7 @@ def scripted(tmp_path, tiny_world) -> tuple[str, Path]:
             },
             "sampling": {"max_tokens": 8},
             "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 8},
-            "labeller": {"model": models["feedback"]},
+            "labeller": {"model": models["feedback"], "max_length": MAX_LENGTH},
             "supervision": {"base_model": models["base"]},
             "preference_model": {"base_model": models["base"]},
             "resources": {"cpus": 4},

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from actors.driver import PIPELINE, drive
+from actors.driver import drive
+from actors.work import PIPELINE
 from rlaif.config.schema import Config
 from rlaif.stages.reinforcement.preference_versions import version_for
 from rlaif.stages.run import Silent

@@ -5,7 +5,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from actors.driver import PIPELINE, drive, one_stage
+from actors.driver import drive
+from actors.work import PIPELINE, one_stage
 from rlaif.errors import StorageError, UserError
 from rlaif.evaluation.findings import Findings
 from rlaif.stages.pipeline import STAGES

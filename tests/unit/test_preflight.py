@@ -1,14 +1,26 @@
-"""Paths in a configuration that is sent to a cluster."""
+"""The checks before anything starts: files, sources, models, engines, run directories, paths of a cluster."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+from transformers import LlamaForCausalLM
 
-from rlaif.config.files import flatten
-from rlaif.config.schema import Config
-from rlaif.preflight import check_shared
+from rlaif.config.contradictions import flatten
+from rlaif.config.files import load_config
+from rlaif.config.schema import Config, Generator, Resources
+from rlaif.constitution.principles import load_constitution
+from rlaif.errors import ConfigError, ModelError, RunDirError
+from rlaif.miniature.make import FILES, MODELS
+from rlaif.preflight import MODEL_KEYS, SOURCE_KEYS, Needs, Runner, check_models, preflight
+from rlaif.storage.run_dir import RunDir
+from tests.tiny_models import saved, tiny_config, tiny_lm, tiny_pm
 
-SHARED = {
+WHOLE_RUN = Needs()
+SHARED: dict[str, Any] = {
     "run_dir": "/mnt/shared/runs/one",
     "data": {"red_team": "/mnt/shared/prompts.jsonl", "helpful": "hf:some/set", "helpful_pairs": None, "votes": None},
     "evaluation": {"red_team": "/mnt/shared/a.jsonl", "helpful": "/mnt/shared/b.jsonl"},
@@ -19,8 +31,165 @@ SHARED = {
 }
 
 
+def write(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def mistakes(config: Config, runner: Runner = "in_process", needs: Needs = WHOLE_RUN) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        preflight(config, needs, runner)
+    return str(raised.value).splitlines()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    return write(tmp_path / "empty.yaml", f"run_dir: {tmp_path / 'run'}\n")
+
+
+# ------------------------------------------------------------------------------------------- sources and models
+def test_missing_files_are_named_all_at_once(empty: Path, tmp_path: Path) -> None:
+    write(tmp_path / "notes.txt")
+    (tmp_path / "nothing").mkdir()
+    config = load_config(
+        empty,
+        [
+            f"data.red_team={tmp_path}/gone.jsonl",
+            f"data.helpful={tmp_path}/notes.txt",
+            f"evaluation.helpful={tmp_path}/nothing",
+            "data.votes=miniature:votess",
+            "generator.model=miniature:helpful",
+            f"labeller.model={tmp_path}",
+            "data.helpful_pairs=hf:any/name",
+            "miniature.lexicon=gone.yaml",
+            "labelling.template=gone.txt",
+            "constitution=none_such",
+        ],
+    )
+    keys = {line.partition("=")[0] for line in mistakes(config)}
+    assert keys == {
+        "data.red_team",
+        "data.helpful",
+        "data.votes",
+        "evaluation.helpful",
+        "generator.model",
+        "labeller.model",
+        "labelling.template",
+        "miniature.lexicon",
+        "constitution",
+    }
+
+
+def test_a_missing_source_says_where_paths_start(empty: Path) -> None:
+    (line,) = mistakes(load_config(empty, ["data.red_team=gone.jsonl"]))
+    assert line.startswith("data.red_team=gone.jsonl: no such file")
+    assert line.endswith(f"relative to the working directory ({Path.cwd()})")
+
+
+def test_an_adapter_is_refused_for_what_it_is(empty: Path, tmp_path: Path) -> None:
+    write(tmp_path / "lora" / "adapter_config.json", "{}")
+    (line,) = mistakes(load_config(empty, [f"generator.model={tmp_path}/lora"]))
+    assert line.startswith(f"generator.model={tmp_path}/lora: a LoRA adapter without its model; merge it")
+
+
+def test_existing_sources_pass(empty: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data" / "a.jsonl")
+    overrides = [f"data.red_team={tmp_path}/data", f"data.helpful={tmp_path}/data/a.jsonl"]
+    preflight(load_config(empty, overrides), Needs(), "ray")
+
+
+def test_every_name_of_the_miniature_passes(empty: Path) -> None:
+    for key, names in (("data.red_team", FILES), ("generator.model", MODELS)):
+        for name in set(names) - {"feedback"}:  # which must not be the policy's
+            preflight(load_config(empty, [f"{key}=miniature:{name}"]), Needs(), "ray")
+
+
+def test_a_model_is_checked_for_the_role_that_it_plays(empty: Path, tmp_path: Path) -> None:
+    config = tiny_config(tied=True)
+    config.max_position_embeddings = 64
+    short, scores = saved(LlamaForCausalLM(config), tmp_path / "short"), saved(tiny_pm(1), tmp_path / "scores")
+    asked = load_config(empty, [f"generator.model={short}", f"labeller.model={scores}", "labeller.max_length=64"])
+    too_long, of_wrong_kind = mistakes(asked)
+    assert too_long == f"generator.model={short}: max_length=1024 is beyond the model's 64 positions"
+    assert of_wrong_kind.startswith(f"labeller.model={scores}: LlamaForSequenceClassification generates no text")
+    preflight(asked, Needs(serves_all=False), "in_process")  # one stage, which may open neither
+    scripted = ["generator.engine=scripted", "labeller.engine=scripted"]
+    preflight(load_config(empty, [f"generator.model={short}", f"labeller.model={scores}", *scripted]), Needs(), "ray")
+
+
+def test_preference_model_and_policy_must_share_a_tokenizer(empty: Path, tmp_path: Path) -> None:
+    one, other = saved(tiny_lm(1, tied=True), tmp_path / "one"), saved(tiny_lm(2, tied=True), tmp_path / "other")
+    named = [f"supervision.base_model={one}", f"preference_model.base_model={other}"]
+    preflight(load_config(empty, named), Needs(), "ray")
+    tokenizer = json.loads(Path(other, "tokenizer.json").read_text())
+    swap_two_tokens(tokenizer["model"]["vocab"])
+    Path(other, "tokenizer.json").write_text(json.dumps(tokenizer))
+    (line,) = mistakes(load_config(empty, named), "ray")
+    assert line.startswith(f"preference_model.base_model={other}: its tokenizer is not that of supervision.base_model")
+    preflight(load_config(empty, named), Needs(models=("labeller.model",)), "ray")  # labels need neither
+
+
+def swap_two_tokens(vocabulary: dict[str, int]) -> None:
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+
+
+def test_what_had_to_be_fetched_is_checked_where_it_is(tmp_path: Path) -> None:
+    config = Config.model_validate({"generator": {"model": "organisation/name"}})
+    model = Path(saved(tiny_lm(1, tied=True), tmp_path / "model"))
+    paths = {flatten(config)[key]: model for key in MODEL_KEYS}
+    needs = Needs(serves_all=False)
+    check_models(config, needs, paths)
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=rf"^generator\.model={model}: .*it lacks tokenizer\.json"):
+        check_models(config, needs, paths)
+
+
+# ----------------------------------------------------------------------------------------------- constitutions
+def test_a_constitution_without_what_the_miniature_learns_from_is_refused(empty: Path, tmp_path: Path) -> None:
+    only_revisions = write(
+        tmp_path / "c.yaml",
+        "{name: n, version: '1', principles: "
+        "[{id: a, category: honesty, source: s, comparison: Truer, critique_request: Lies, revision_request: Fix}]}",
+    )
+    preflight(load_config(empty, [f"constitution={only_revisions}"]), Needs(), "ray")
+    only_revisions.write_text(only_revisions.read_text().replace("critique_request: Lies, revision_request: Fix", ""))
+    lines = mistakes(load_config(empty, [f"constitution={only_revisions}"]))
+    assert any("has no principle with critique_request" in line for line in lines)
+    labels = Needs(models=("labeller.model",), sources=("data.comparisons",), revises=False)
+    (line,) = mistakes(load_config(empty, [f"constitution={only_revisions}"]), needs=labels)
+    assert "the miniature's models learn from both kinds of principles" in line
+
+
+# ----------------------------------------------------------------------------------------------- run directories
+def test_a_run_directory_of_another_run_is_refused_and_left_alone(empty: Path, tmp_path: Path) -> None:
+    config = load_config(empty)
+    preflight(config, Needs(), "ray")
+    assert not Path(config.run_dir).exists()
+    run_dir = RunDir(Path(config.run_dir), config)
+    run_dir.keep_constitution(load_constitution("nine_points"))
+    run_dir.close()
+    before = {path: path.stat().st_mtime_ns for path in Path(config.run_dir).rglob("*")}
+    with pytest.raises(RunDirError, match="different: seed; choose another run_dir="):
+        preflight(load_config(empty, ["seed=7"]), Needs(), "ray")
+    with pytest.raises(RunDirError, match="made under another version of constitution"):
+        preflight(config, Needs(), "ray")
+    preflight(config, Needs(relabels=True), "ray")
+    preflight(load_config(empty, ["labelling.gate.max_flip_rate=0.9"]), Needs(relabels=True), "ray")
+    assert {path: path.stat().st_mtime_ns for path in Path(config.run_dir).rglob("*")} == before
+
+
+# ----------------------------------------------------------------------------------------------------- clusters
+def test_the_transformers_engine_is_refused_on_a_cluster_only(tmp_path: Path) -> None:
+    config = Config(generator=Generator(engine="hf"), run_dir=str(tmp_path / "run"))
+    (line,) = mistakes(config, "ray")
+    assert line.startswith("generator.engine=hf")
+    preflight(config, Needs(), "in_process")
+    preflight(Config(resources=Resources(cpus=1), run_dir=str(tmp_path / "run")), Needs(), "ray")
+
+
 def test_absolute_paths_and_names_can_go_to_a_cluster() -> None:
-    assert check_shared(Config.model_validate(SHARED)) == []
+    preflight(Config.model_validate(SHARED), Needs(), "job")
 
 
 @pytest.mark.parametrize(
@@ -39,5 +208,16 @@ def test_what_only_this_machine_sees_is_named(section: str, values: object) -> N
     if section == "miniature":  # its directory matters only when something from it is used
         config = config.model_copy(update={"data": config.data.model_copy(update={"votes": "miniature:votes"})})
     key = section if isinstance(values, str) else f"{section}.{next(iter(values))}"
-    (line,) = check_shared(config)
+    (line,) = mistakes(config, "job")
     assert line.startswith(f"{key}={flatten(config)[key]}: ") and "absolute path" in line
+
+
+def test_names_that_do_not_exist_are_not_sent_to_a_cluster() -> None:
+    changes = {"data": SHARED["data"] | {"votes": "miniature:votess"}, "labeller": {"model": "miniature:judge"}}
+    changes["miniature"] = {"cache_dir": "/mnt/shared/cache"}
+    keys = {line.partition("=")[0] for line in mistakes(Config.model_validate(SHARED | changes), "job")}
+    assert keys == {"data.votes", "labeller.model"}
+
+
+def test_keys_are_those_of_the_configuration() -> None:
+    assert set(flatten(Config())) >= {*SOURCE_KEYS, *MODEL_KEYS}

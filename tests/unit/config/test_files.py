@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from rlaif.config.files import differences, dump_config, load_config
-from rlaif.config.schema import Config, Generator, Resources
+from rlaif.config.schema import Config
 from rlaif.errors import ConfigError
-from rlaif.preflight import check_for_cluster, check_sources
 
 REPOSITORY = Path(__file__).parents[3]
 SHIPPED = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -68,7 +67,7 @@ def test_a_missing_base_names_both_files(tmp_path):
     ("text", "said"),
     [
         ("a: [1\nb: 2\n", "line 2: not YAML"),
-        ("seed: 1\ndata:\n  votes: x\n  votes: y\n", "line 4: not YAML: key votes stands twice"),
+        ("seed: 1\ndata:\n  votes: x\n  votes: y\n", "line 4: not YAML: key votes appears twice"),
         ("- seed\n", "must hold keys and values"),
     ],
 )
@@ -125,7 +124,7 @@ def test_differences_are_dotted_keys(empty):
         ("critique_revision.critique=maybe", "critique_revision.critique=maybe: must be true or false; write"),
         ("generator.engine=sglang", "generator.engine=sglang: must be one of vllm, hf or scripted; choose"),
         ("run_dir=3", "run_dir=3: must be text; put it in quotes"),
-        ("data=3", "data=3: must be a section; indent its keys below it"),
+        ("data=3", "data=3: must be keys and values; indent them below it"),
         ("labelling.gate.override=flip_rate", "labelling.gate.override=flip_rate: must be a list; write [a, b]"),
         ("scorer.placement=[]", "scorer.placement=[]: must be keys and values; write {name: number}"),
         ("resources.custom.a=-1", "resources.custom.a=-1: must be more than 0; change the number"),
@@ -176,54 +175,6 @@ def test_all_mistakes_are_shown_at_once(tmp_path):
 def test_a_contradiction_with_a_wrong_value_is_not_reported_twice(empty):
     (line,) = mistakes(empty, "reinforcement.algorithm=grpo", "reinforcement.group_size=none")
     assert line.startswith("reinforcement.group_size=none: must be a whole number")
-
-
-# ------------------------------------------------------------------------------------------ sources and cluster
-def test_missing_sources_are_named_all_at_once(empty, tmp_path):
-    write(tmp_path / "notes.txt")
-    (tmp_path / "nothing").mkdir()
-    config = load_config(
-        empty,
-        [
-            f"data.red_team={tmp_path}/gone.jsonl",
-            f"data.helpful={tmp_path}/notes.txt",
-            f"evaluation.helpful={tmp_path}/nothing",
-            "data.votes=miniature:votess",
-            "generator.model=miniature:helpful",
-            f"labeller.model={tmp_path}",
-            "data.helpful_pairs=hf:any/name",
-            "miniature.lexicon=gone.yaml",
-        ],
-    )
-    with pytest.raises(ConfigError) as error:
-        check_sources(config)
-    keys = {line.partition("=")[0] for line in str(error.value).splitlines()}
-    assert keys == {
-        "data.red_team",
-        "data.helpful",
-        "data.votes",
-        "evaluation.helpful",
-        "generator.model",
-        "labeller.model",
-        "miniature.lexicon",
-    }
-
-
-def test_an_adapter_is_refused_for_what_it_is(empty, tmp_path):
-    write(tmp_path / "lora" / "adapter_config.json", "{}")
-    with pytest.raises(ConfigError, match=r"^generator\.model=.*lora: a LoRA adapter without its model; merge it"):
-        check_sources(load_config(empty, [f"generator.model={tmp_path}/lora"]))
-
-
-def test_existing_sources_pass(empty, tmp_path):
-    write(tmp_path / "data" / "a.jsonl")
-    check_sources(load_config(empty, [f"data.red_team={tmp_path}/data", f"data.helpful={tmp_path}/data/a.jsonl"]))
-
-
-def test_the_transformers_engine_is_refused_on_a_cluster_only():
-    (line,) = check_for_cluster(Config(generator=Generator(engine="hf")))
-    assert line.startswith("generator.engine=hf")
-    assert check_for_cluster(Config(resources=Resources(cpus=1))) == []
 
 
 # ---------------------------------------------------------------------------------------------------- promises

@@ -159,7 +159,7 @@ def test_the_hash_is_of_what_principles_say_and_how_they_are_drawn():
         ("{id: a, category: honesty, source: s, comparison: x, priority: first}", "principles.0.priority"),
         ("{id: a, category: honesty, source: s, comparison: x, weight: .inf}", "principles.0.weight"),
         ("{id: a, category: honesty, comparison: x}", "principles.0.source: is missing"),
-        ("{id: a, category: honesty, source: s, comparison: x, comparison: y}", "comparison stands twice"),
+        ("{id: a, category: honesty, source: s, comparison: x, comparison: y}", "comparison appears twice"),
     ],
 )
 def test_mistakes_name_file_and_field(tmp_path, principle, told):

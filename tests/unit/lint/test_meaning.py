@@ -7,7 +7,7 @@ import pytest
 from rlaif.engines.scripted import byte_tokenizer
 from rlaif.errors import RequestError
 from rlaif.lint.draft import draft_of
-from rlaif.lint.meaning import MEANING, judge
+from rlaif.lint.meaning import MEANING, judge_meaning
 from rlaif.lint.structure import findings
 
 PRINCIPLES = [
@@ -40,7 +40,7 @@ class Judge:
 
 @pytest.mark.parametrize("slot_bias", [-4.0, 0.0, 4.0])
 async def test_yes_is_a_finding_whatever_the_slot(slot_bias):
-    found, unjudged = await judge(Judge("one good answer", slot_bias=slot_bias), DRAFT, ())
+    found, unjudged = await judge_meaning(Judge("one good answer", slot_bias=slot_bias), DRAFT, ())
     assert [(f.code, f.severity, f.place) for f in found] == [
         ("C101", "warning", "c.yaml: safe"),
         ("C101", "warning", "c.yaml: tidy"),
@@ -50,7 +50,7 @@ async def test_yes_is_a_finding_whatever_the_slot(slot_bias):
 
 async def test_each_rule_asks_of_the_principles_that_it_is_about():
     engine = Judge("never asked")
-    assert await judge(engine, DRAFT, ()) == ((), ())
+    assert await judge_meaning(engine, DRAFT, ()) == ((), ())
     asked = {"C101": 2, "C102": 3, "C103": 3, "C104": 2, "C105": 2}
     assert {rule.code for rule in MEANING} == set(asked)
     assert len(engine.questions) == 2 * sum(asked.values())
@@ -60,13 +60,13 @@ async def test_each_rule_asks_of_the_principles_that_it_is_about():
 async def test_what_words_gave_away_is_not_said_twice():
     by_words = findings(DRAFT)
     assert any((f.code, f.place) == ("C105", "c.yaml: tidy.comparison") for f in by_words)
-    found, _ = await judge(Judge("worded"), DRAFT, by_words)
+    found, _ = await judge_meaning(Judge("worded"), DRAFT, by_words)
     assert [(f.code, f.place) for f in found] == [("C105", "c.yaml: safe")]
 
 
 @pytest.mark.parametrize(("judge_of", "told"), [({"mass": 0.1}, "letters hold 0.100"), ({"max_length": 9}, "too long")])
 async def test_no_answer_is_no_verdict(judge_of, told):
-    found, unjudged = await judge(Judge("", **judge_of), DRAFT, ())
+    found, unjudged = await judge_meaning(Judge("", **judge_of), DRAFT, ())
     assert not found and len(unjudged) == 12
     assert all(told in line for line in unjudged)
     assert "C101 not judged c.yaml: safe" in unjudged[0]

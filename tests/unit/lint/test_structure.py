@@ -44,16 +44,25 @@ principles:
         "C001 error {}: principles.1.category: must be one of",
         "C001 error {}: b.colour: unknown key",
         "C001 error {}: principles.3: must be keys and values",
-        "C003 error {}: principles.0.id: a stands 2 times",
+        "C003 error {}: principles.0.id: a appears 2 times",
         "C004 error {}: principles.1.comparison: says the same as principles.0.comparison",
         "C005 error {}: category_weights.style: must be one of",
-        "C005 error {}: principles.0.weight: Input should be",
+        "C005 error {}: principles.0.weight: must be more than 0, not -1",
         "C006 error {}: b: critique_request and revision_request go together",
         "C007 error {}: principles: none has category helpfulness",
         "C008 warning {}: principles: none has category",
         "C101 warning {}: principles.0.comparison: compares nothing",
     ):
         assert any(line.startswith(expected.format(path)) for line in lines), (expected, lines)
+
+
+def test_what_a_rule_of_its_own_finds_is_no_mistake_of_shape_too(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "{name: n, version: '1', principles: [{id: a, category: honesty, source: s, critique_request: Flaws}]}"
+    )
+    codes = [finding.code for finding in lint(str(path))[1] if finding.place.endswith(": a")]
+    assert codes == ["C006"]
 
 
 @pytest.mark.parametrize("text", ["", "3", "[]", "principles: 3", "principles: {}", "principles: [[]]", "1: 2"])

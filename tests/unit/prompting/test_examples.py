@@ -29,5 +29,5 @@ def test_mistakes_name_file_place_and_field(tmp_path):
     lines = str(raised.value).splitlines()
     assert all(line.startswith(f"labelling.examples={path}: 0.") for line in lines)
     assert any("answer_b: is missing" in line for line in lines)
-    assert any("preferred: must be one of 'A' or 'B', not 'C'" in line for line in lines)
+    assert any("preferred: must be one of A or B, not 'C'" in line for line in lines)
     assert any("colour: unknown key" in line for line in lines)

@@ -101,8 +101,8 @@ def test_import_makes_one_file_that_loads(rlaif, tmp_path):
 def test_lint_by_words_and_diff_need_no_heavy_library():
     file = str(SHIPPED_CONSTITUTIONS / "nine_points.yaml")
     code = (
-        "import sys\nfrom actors.cli.constitution import diff, lint\n"
-        f"lint({file!r}); diff({file!r}, 'helpful_honest')\n"
+        "import sys\nfrom actors.cli.constitution import diff_command, lint_command\n"
+        f"lint_command({file!r}); diff_command({file!r}, 'helpful_honest')\n"
         "print([name for name in ('torch', 'transformers', 'ray', 'vllm') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

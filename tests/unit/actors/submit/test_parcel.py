@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from actors.submit.parcel import pack
-from rlaif.config.files import FILE_KEYS, differences, flatten, load_config
+from rlaif.config.contradictions import flatten
+from rlaif.config.files import FILE_KEYS, differences, load_config
 from rlaif.config.schema import Config
 
 LEXICON = "miniature.lexicon"
@@ -64,18 +65,25 @@ def test_files_that_did_not_travel_are_compared_by_their_whole_path(config: Conf
 
 def test_the_code_in_it_runs_and_nothing_else_is_in_it(tmp_path: Path) -> None:
     packed(Config(run_dir="/mnt/shared/runs/one"), tmp_path / "parcel")
-    assert {path.name for path in (tmp_path / "parcel").iterdir()} == {"rlaif", "actors", "configs", "config.yaml"}
+    assert {path.name for path in (tmp_path / "parcel").iterdir()} == {"rlaif", "actors", "config.yaml"}
     assert not list((tmp_path / "parcel").rglob("__pycache__"))
-    told = subprocess.run(
+    said = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import actors, rlaif.constitution.principles as c\n"
-            "print(actors.__file__, c.SHIPPED_CONSTITUTIONS.is_dir())",
+            "import actors, rlaif.constitution.principles as c, rlaif.config.files as f\n"
+            "print(actors.__file__, c.SHIPPED_CONSTITUTIONS.is_dir(), f.config_file('quickstart').is_file())\n"
+            "print(f.SHIPPED_CONFIGS)",
         ],
         cwd=tmp_path / "parcel",
         env={"PYTHONPATH": str(tmp_path / "parcel")},
         capture_output=True,
         text=True,
     )
-    assert told.stdout.split() == [str(tmp_path / "parcel" / "actors" / "__init__.py"), "True"]
+    parcel = tmp_path / "parcel"
+    assert said.stdout.split() == [
+        str(parcel / "actors" / "__init__.py"),
+        "True",
+        "True",
+        str(parcel / "rlaif" / "config" / "shipped"),
+    ]

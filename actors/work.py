@@ -1,0 +1,49 @@
+"""What a command can ask for: the whole pipeline, one stage, or labels only. Its checks, Ray's resources included.
+
+Knows no Ray: ``rlaif plan`` and ``rlaif submit`` check the same work that ``actors.driver`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from actors.cluster.placement import Phases, check, declared, phases_of, plan
+from rlaif.config.schema import Config
+from rlaif.constitution.principles import Constitution
+from rlaif.preflight import Needs, Runner, preflight
+from rlaif.stages.label import label_pairs
+from rlaif.stages.pipeline import run_pipeline, run_stage
+from rlaif.stages.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is done, what it needs of the configuration, and which roles are alive at the same time."""
+
+    go: Callable[[Run], Awaitable[None]]
+    needs: Needs
+    phases: Callable[[Config], Phases] = phases_of
+
+
+PIPELINE = Work(go=run_pipeline, needs=Needs())
+LABELS = Work(
+    go=label_pairs,
+    needs=Needs(models=("labeller.model",), sources=("data.comparisons",), revises=False, relabels=True),
+    phases=lambda _: {"label": ("labeller",)},
+)
+
+
+def one_stage(name: str) -> Work:
+    return Work(go=lambda run: run_stage(run, name), needs=Needs(serves_all=False))
+
+
+def check_work(config: Config, work: Work, runner: Runner) -> Constitution:
+    """Check everything that can be known before a run directory is made and Ray starts; returns the constitution.
+
+    Raises UserError: what ``preflight`` raises, then PlacementError when the declared resources cannot hold the work.
+    """
+    constitution = preflight(config, work.needs, runner)
+    if runner != "in_process":
+        check(plan(config, work.phases(config)), declared(config))
+    return constitution
