@@ -1,11 +1,11 @@
-"""Between a running driver and the commands that ask it something (``rlaif status``, ``rlaif scale``).
+"""Between a running driver and the commands that ask something of it (``rlaif status``, ``rlaif scale``).
 
     command ──ask──► Control ◄──next_orders── driver
        ▲                │ ▲                     │
        └─────answer─────┘ └───────answer────────┘
 
-The actor holds what was asked and is not yet answered, nothing else. When it dies, Ray starts it again, a command asks
-again (to ask twice for a size is to ask once), and the run does not notice.
+The actor holds the orders that are not answered yet, and nothing else. When it dies, Ray starts it again, a command
+asks again (asking twice for a size is the same as asking once), and the run does not notice.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.cluster.causes import one_line
 from actors.cluster.placement import Phases
 from actors.cluster.waiting import within
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.pool import PoolStats, RayPools
 from actors.trainer.trainer import RayTrainers
-from rlaif.errors import RunError, UserError, WaitTimeoutError
+from rlaif.errors import RunError, UserError, WaitTimeoutError, describe_error
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 NAME = "control"
-POLL_S = 5.0  #: longest that the driver's question stays open
+CONTROL_POLL_S = 5.0  #: how long the driver's question for orders stays open at most
 POLL_TIMEOUT_S = 60.0  #: then it is asked again: the actor may have moved to another node
-RETRY_S = 1.0
+CONTROL_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlReply:
-    """Pools and trainers as they are now. ``mistake`` or ``failure``: why what was asked was not done."""
+    """Pools and trainers as they are now. ``mistake`` or ``failure``: why the order was not carried out."""
 
     pools: Mapping[str, PoolStats]
     ranks: Mapping[str, Mapping[int, Whereabouts]]
@@ -65,8 +64,8 @@ class Control:
         self._changed = asyncio.Event()
 
     async def ask(self, order: Scale | None) -> ControlReply:
-        """What the driver answers to ``order`` (None: only how its pools are). Whoever asks bounds the wait."""
-        key = secrets.token_hex(8)  # a count would begin again with the actor, and late answers go to who asked anew
+        """What the driver answers to ``order`` (None: only how its pools are). The caller bounds the wait."""
+        key = secrets.token_hex(8)  # a count would restart with the actor, and a late answer go to the wrong caller
         self._new[key] = order
         self._asked[key] = asyncio.get_running_loop().create_future()
         self._changed.set()
@@ -76,9 +75,9 @@ class Control:
             del self._asked[key]
 
     async def next_orders(self) -> dict[str, Scale | None]:
-        """What was asked since the last call; empty when nothing was for ``POLL_S``."""
+        """The orders since the last call, by key; empty when there was none for ``CONTROL_POLL_S``."""
         try:
-            await asyncio.wait_for(self._changed.wait(), POLL_S)
+            await asyncio.wait_for(self._changed.wait(), CONTROL_POLL_S)
         except TimeoutError:
             return {}
         self._changed.clear()
@@ -86,15 +85,15 @@ class Control:
         return orders
 
     async def answer(self, key: str, answer: ControlReply) -> None:
-        """An answer that nobody waits for is dropped."""
+        """An answer is dropped when its caller no longer waits."""
         waiting = self._asked.get(key)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
 
 @asynccontextmanager
-async def controlled(pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[str]:
-    """Do what other commands ask while the ``async with`` block runs; yields the name of the control actor."""
+async def serve_orders(pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[str]:
+    """Carry out other commands' orders while the ``async with`` block runs; yields the control actor's name."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(Control).options(name=NAME, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
     attending = asyncio.create_task(Attendant(actor.remote(), pools, trainers, phases).attend())
@@ -106,7 +105,7 @@ async def controlled(pools: RayPools, trainers: RayTrainers, phases: Phases) -> 
 
 
 class Attendant:
-    """The driver's side: takes orders from the control actor and answers each when it is done."""
+    """The driver's side: takes orders from the control actor, and answers each when it is carried out."""
 
     def __init__(self, control: Any, pools: RayPools, trainers: RayTrainers, phases: Phases) -> None:
         self._control = control
@@ -115,7 +114,7 @@ class Attendant:
         self._phases = phases
 
     async def attend(self) -> None:
-        async with asyncio.TaskGroup() as answers:  # what is still being done when the run ends is cancelled
+        async with asyncio.TaskGroup() as answers:  # orders still being carried out when the run ends are cancelled
             while True:
                 for key, order in (await self._next_orders()).items():
                     answers.create_task(self._answer(key, order))
@@ -124,8 +123,8 @@ class Attendant:
         try:
             return await within(POLL_TIMEOUT_S, self._control.next_orders.remote(), "the control actor")
         except (RayError, WaitTimeoutError) as error:
-            logger.warning("control actor: %s", error)
-            await asyncio.sleep(RETRY_S)
+            _logger.warning("control actor: %s", error)
+            await asyncio.sleep(CONTROL_RETRY_S)
             return {}
 
     async def _answer(self, key: str, order: Scale | None) -> None:
@@ -136,7 +135,7 @@ class Attendant:
         except UserError as error:
             mistake = str(error)
         except Exception as error:
-            failure = one_line(error)
+            failure = describe_error(error)
         ranks = await self._ranks()
         pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
         answer = ControlReply(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
@@ -144,14 +143,14 @@ class Attendant:
             sent = self._control.answer.remote(key, answer)
             await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")
         except (RayError, WaitTimeoutError) as error:
-            logger.warning("control actor: %s", error)
+            _logger.warning("control actor: %s", error)
 
     async def _ranks(self) -> dict[str, dict[int, Whereabouts]]:
-        """None while a trainer is lost: whoever asks then may still ask about the pools."""
+        """Empty while a trainer is lost, so that the pools can still be asked about."""
         try:
             return await self._trainers.ranks()
         except RunError as error:
-            logger.warning("trainers: %s", error)
+            _logger.warning("trainers: %s", error)
             return {}
 
     async def _scale(self, order: Scale) -> None:

@@ -88,18 +88,18 @@ async def _runner(
 @asynccontextmanager
 async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator[tuple[Pools, Trainers]]:
     """Pools and trainers on Ray, with the control actor that ``rlaif status`` and ``rlaif scale`` talk to."""
-    from actors.cluster.announcement import announced
+    from actors.cluster.announcement import announce
     from actors.cluster.placement import check_nodes, plan
-    from actors.cluster.start import current_namespace, nodes, started
-    from actors.control import controlled
+    from actors.cluster.start import current_namespace, nodes, open_cluster
+    from actors.control import serve_orders
     from actors.pool.pool import RayPools
     from actors.trainer.trainer import RayTrainers
 
     phases = work.phases(config)
-    with started(config) as address:
+    with open_cluster(config) as address:
         check_nodes(plan(config, phases), nodes())
         pools = RayPools(config)
         trainers = RayTrainers(run_dir.path.absolute() / "ray_train", run_dir.metrics.write)
-        async with controlled(pools, trainers, phases) as control:
-            with announced(run_dir.path, address=address, namespace=current_namespace(), control=control):
+        async with serve_orders(pools, trainers, phases) as control:
+            with announce(run_dir.path, address=address, namespace=current_namespace(), control=control):
                 yield pools, trainers

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from actors.cluster.placement import Phases, check, declared, phases_of, plan
+from actors.cluster.placement import Phases, check, declared_resources, phases_of, plan
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.preflight import Needs, Runner, preflight
@@ -45,5 +45,5 @@ def check_work(config: Config, work: Work, runner: Runner) -> Constitution:
     """
     constitution = preflight(config, work.needs, runner)
     if runner != "in_process":
-        check(plan(config, work.phases(config)), declared(config))
+        check(plan(config, work.phases(config)), declared_resources(config))
     return constitution

@@ -62,10 +62,10 @@ class Watch:
             os.environ["RAY_AUTH_MODE"] = run.auth_mode
         import ray
 
-        from actors.cluster.start import joined
+        from actors.cluster.start import join_cluster
 
         self._ray = ray
-        self._session = joined(run_dir, run)
+        self._session = join_cluster(run_dir, run)
         self._session.__enter__()
         self._control = ray.get_actor(run.control)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from actors.pool.pool import RayPools
 from benchmarks.machine import publish
 from rlaif.config.schema import Config
@@ -93,7 +93,7 @@ def main() -> None:
                 "resources": {"cpus": 2, "object_store_gib": 0.5},
             }
         )
-        with started(config):
+        with open_cluster(config):
             asyncio.run(answer_all(config, Path(directory), watch))
     result = {
         "rows": arguments.rows,

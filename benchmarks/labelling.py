@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from actors.pool.pool import RayPools
 from benchmarks.bare_vllm import Bare, BareEngine
 from benchmarks.machine import publish
@@ -147,7 +147,7 @@ def measure(num_pairs: int) -> dict[str, Any]:
         config = Config.model_validate(values)
         bare = BareEngine(model, config.labeller)
         loop = asyncio.new_event_loop()
-        with started(config):
+        with open_cluster(config):
             run = Run(
                 config=config,
                 constitution=load_constitution("sixteen_principles"),

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from actors.pool.pool import EnginePool, RayPools
 from benchmarks.labelling import Texts, label_task
 from benchmarks.machine import publish
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as path, started(scripted_config(path, low=1, high=1, service_s=0.0)):
+    with tempfile.TemporaryDirectory() as path, open_cluster(scripted_config(path, low=1, high=1, service_s=0.0)):
         result = asyncio.run(measure(Path(path), tuple(arguments.sizes)))
     publish(result, arguments.json)
 

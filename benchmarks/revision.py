@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from actors.pool.pool import RayPools
 from benchmarks.bare_vllm import Bare, BareEngine
 from benchmarks.machine import publish
@@ -104,7 +104,7 @@ def measure(num_prompts: int) -> dict[str, Any]:
             sampling=config.sampling,
         )
         bare, loop = BareEngine(model, config.generator), asyncio.new_event_loop()
-        with started(config):
+        with open_cluster(config):
             run = Run(
                 config=config,
                 constitution=constitution,

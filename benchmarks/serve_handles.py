@@ -27,7 +27,7 @@ from typing import Any
 
 from ray import serve
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from actors.pool.pool import EnginePool, RayPools
 from benchmarks.machine import publish
 from benchmarks.scripted_labellers import CHUNK_ROWS, SERVICE_S, Judge, comparisons, scripted_config
@@ -101,7 +101,7 @@ class Pool:
             yield [(0, done.record or RuntimeError(done.failure)) for done in back]
 
     def victim(self, pids: Counter) -> int:
-        return self._pool.members[0].where.pid
+        return self._pool.roster.members[0].where.pid
 
     async def close(self) -> None:
         await self._pool.close()
@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as path, started(settings(path, 0.0)):
+    with tempfile.TemporaryDirectory() as path, open_cluster(settings(path, 0.0)):
         result = asyncio.run(measure(Path(path)))
     publish(result, arguments.json)
 

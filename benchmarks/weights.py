@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 import ray
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from actors.cluster.weights import SharedWeights
 from actors.pool.pool import EnginePool
 from benchmarks.demo import tree_pss
@@ -178,7 +178,7 @@ def main() -> None:
     arguments = parser.parse_args()
     shapes = [SHAPES[index] for index in arguments.sizes]
     config = Config.model_validate({"run_dir": "weights", "resources": {"cpus": 4, "object_store_gib": 3.0}})
-    with tempfile.TemporaryDirectory() as directory, started(config):
+    with tempfile.TemporaryDirectory() as directory, open_cluster(config):
         syncs = asyncio.run(measure_all(Path(directory), shapes, arguments.engines))
     publish({"syncs": syncs}, arguments.json)
 

@@ -69,3 +69,9 @@ class WaitTimeoutError(RunError):
 
 class Interrupted(RlaifError):
     """The user ended a command, or the job that it followed; says how to continue. Exit 130."""
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and the first line of an error: what a quarantined row says of its cause."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

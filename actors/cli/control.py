@@ -15,7 +15,7 @@ from rich.table import Table
 
 from actors.cli.arguments import RunDirPath
 from actors.cli.console import console
-from actors.cluster.announcement import Announcement, ended, find_run
+from actors.cluster.announcement import Announcement, find_run, run_ended_error
 from rlaif.config.contradictions import pools_of, trainers_of
 from rlaif.config.files import load_config
 from rlaif.config.schema import PoolSettings
@@ -89,12 +89,12 @@ def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout
     from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
     from actors.cluster.causes import death_of
-    from actors.cluster.start import joined
+    from actors.cluster.start import join_cluster
     from actors.control import Scale
 
     order = Scale(role=size[0], size=size[1]) if size else None
     deadline = time.monotonic() + timeout_s
-    with joined(run_dir, run):
+    with join_cluster(run_dir, run):
         while True:
             answer = _control(run_dir, run).ask.remote(order)
             try:
@@ -116,7 +116,7 @@ def _control(run_dir: Path, run: Announcement) -> Any:
     try:
         return ray.get_actor(run.control)
     except ValueError:
-        raise ended(run_dir, run) from None
+        raise run_ended_error(run_dir, run) from None
 
 
 # --------------------------------------------------------------------------------------------------------- tables

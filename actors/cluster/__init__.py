@@ -1,1 +1,1 @@
-"""What every actor needs of the cluster: placement, Ray itself, whereabouts, logs, causes of death, weights."""
+"""What every actor needs of the cluster: Ray itself, placement, whereabouts, logs, causes of death, weights."""

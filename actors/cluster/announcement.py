@@ -1,4 +1,4 @@
-"""``driver.json``: how other commands find a run that is going on."""
+"""``driver.json``: how other commands find a run in progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ REACH_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Announcement:
-    """A driver and its cluster. ``control``: the name of its control actor; ``auth_mode``: what Ray's clients need."""
+    """A driver and its cluster.
+
+    Attributes:
+        address: of the cluster's head, host:port.
+        namespace: Ray's, of this run.
+        control: name of the control actor.
+        auth_mode: RAY_AUTH_MODE that clients of this cluster need.
+        started: Unix time.
+    """
 
     pid: int
     host: str
@@ -31,8 +39,8 @@ class Announcement:
 
 
 @contextmanager
-def announced(run_dir: Path, *, address: str, namespace: str, control: str) -> Iterator[None]:
-    """``driver.json`` for the length of a ``with`` block. A killed driver leaves it behind."""
+def announce(run_dir: Path, *, address: str, namespace: str, control: str) -> Iterator[None]:
+    """Keep ``driver.json`` for the length of a ``with`` block. A killed driver leaves it there."""
     announcement = Announcement(
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -51,26 +59,26 @@ def announced(run_dir: Path, *, address: str, namespace: str, control: str) -> I
 
 
 def find_run(run_dir: Path) -> Announcement:
-    """The announcement of a run that is going on, as far as this host can tell. Raises UserError when it is not."""
+    """The announcement of a run that is in progress, as far as this host can tell. Raises UserError when it is not."""
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir}: not a run directory (no config.yaml)")
     path = run_dir / "driver.json"
     if not path.is_file():
         raise UserError(f"{run_dir}: not running on a cluster now (no driver.json)")
-    found = Announcement(**json.loads(path.read_text()))
-    here = found.host == socket.gethostname()
-    if here and not _lives(found.pid):
-        raise ended(run_dir, found)
-    if not here and found.address.startswith("127."):
-        raise UserError(f"{run_dir}: runs on {found.host}, with a Ray that listens there alone; ask there")
-    if not _listens(found.address):
-        raise UserError(f"{run_dir}: its Ray cluster at {found.address} cannot be reached from here")
-    return found
+    run = Announcement(**json.loads(path.read_text()))
+    on_this_host = run.host == socket.gethostname()
+    if on_this_host and not _lives(run.pid):
+        raise run_ended_error(run_dir, run)
+    if not on_this_host and run.address.startswith("127."):
+        raise UserError(f"{run_dir}: runs on {run.host}, and its Ray listens on that host only; ask there")
+    if not _listens(run.address):
+        raise UserError(f"{run_dir}: its Ray cluster at {run.address} cannot be reached from here")
+    return run
 
 
-def ended(run_dir: Path, found: Announcement) -> UserError:
+def run_ended_error(run_dir: Path, run: Announcement) -> UserError:
     return UserError(
-        f"{run_dir}: not running: its driver (pid {found.pid} on {found.host}) has ended; "
+        f"{run_dir}: not running: its driver (pid {run.pid} on {run.host}) has ended; "
         "give its command again to resume it"
     )
 

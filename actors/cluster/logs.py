@@ -1,4 +1,4 @@
-"""The end of an actor's log, for the error message that names its cause."""
+"""The end of an actor's log, for error messages about its death."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LOG_TIMEOUT_S = 20.0
 
 
 def read_tail(path: str) -> str:
-    """The last lines of a log, or nothing where there is none."""
+    """The last lines of a log; empty when it cannot be read."""
     with contextlib.suppress(OSError), Path(path).open(encoding="utf-8", errors="replace") as log:
         return "".join(deque(log, maxlen=LOG_LINES)).strip()
     return ""
 
 
 async def log_tail(where: Whereabouts) -> str:
-    """The tail of an actor's log, read on its node, as the end of an error message; empty when it cannot be had."""
+    """The tail of an actor's log, read on its node, to append to an error message; empty when it cannot be read."""
     if where.node_id == ray.get_runtime_context().get_node_id():
         tail = read_tail(where.log_path)
     else:

@@ -1,7 +1,7 @@
-"""What a run needs and whether it can have it: a pure plan, its check against resources, its table. Knows no Ray.
+"""The resources that a run needs, and whether it can have them: a pure plan, its check, its table. Knows no Ray.
 
-Roles do not all live at once; what must be there is the largest sum over the phases of the story. Pools count with
-their ``min`` (what the run cannot do without); the table shows ``max`` beside it.
+Not all roles live at the same time: a run needs the largest sum over the phases of the story. A pool counts with its
+``min``, which the run cannot do without; the table shows ``max`` as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ ROUNDING = 1e-6  #: fractional CPUs add up inexactly
 class Claim:
     """What a role claims: ``units`` engines or ranks (up to ``max_units``) of ``each`` resource by its Ray name.
 
-    A unit lies on one node, except an engine of several tensor-parallel ``parts``: those are equal, and may be apart.
+    A unit lies on one node, except an engine of several tensor-parallel ``parts``: these are equal, and may lie on
+    different nodes.
     """
 
     role: str
@@ -36,7 +37,7 @@ class Claim:
 
     @property
     def piece(self) -> dict[str, float]:
-        """What one node must have to hold anything of this role."""
+        """What a node must have to hold the smallest part of this role."""
         return {name: amount / self.parts for name, amount in self.each.items() if amount}
 
     def total(self, resource: str, units: int | None = None) -> float:
@@ -61,17 +62,17 @@ class ResourcePlan:
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """Names of the resources that any role claims, CPU and GPU first."""
+        """Names of the resources that the roles claim, CPU and GPU first."""
         custom = {name for claim in self.claims for name in claim.each} - {"CPU", "GPU"}
         return ("CPU", "GPU", *sorted(custom))
 
     def busiest(self, resource: str) -> Phase:
-        """The phase that needs most of ``resource``."""
+        """The phase that needs the most of ``resource``."""
         return max(self.phases, key=lambda phase: phase.need(resource))
 
     @property
     def peak(self) -> dict[str, float]:
-        """What must be there, by resource."""
+        """What must be available, by resource."""
         return {name: self.busiest(name).need(name) for name in self.resources}
 
 
@@ -113,8 +114,8 @@ def plan(config: Config, phases: Phases) -> ResourcePlan:
     )
 
 
-def declared(config: Config) -> dict[str, float]:
-    """What the configuration says is there, by Ray's resource names."""
+def declared_resources(config: Config) -> dict[str, float]:
+    """What the configuration says is available, by Ray's resource names."""
     return {"CPU": config.resources.cpus, "GPU": config.resources.gpus, **config.resources.custom}
 
 
@@ -126,15 +127,15 @@ def check(plan: ResourcePlan, available: Mapping[str, float]) -> None:
 
 
 def check_nodes(plan: ResourcePlan, nodes: Sequence[Mapping[str, float]]) -> None:
-    """As ``check``, for a cluster of ``nodes``: sums are not enough, every engine and rank must find a node that has
-    all it needs. Raises PlacementError."""
+    """As ``check``, for a cluster of ``nodes``: sums are not enough, because each engine and rank needs a node that has
+    all of its resources. Raises PlacementError."""
     check(plan, {name: sum(node.get(name, 0.0) for node in nodes) for name in plan.resources})
     if lines := [line for claim in plan.claims for line in _homeless(claim, nodes)]:
         raise PlacementError("\n".join(lines))
 
 
 def _homeless(claim: Claim, nodes: Sequence[Mapping[str, float]]) -> Iterable[str]:
-    """Why no node can hold one engine or rank of a role, if none can."""
+    """Why no node can hold an engine or rank of a role, if none can."""
     if any(all(node.get(name, 0.0) + ROUNDING >= need for name, need in claim.piece.items()) for node in nodes):
         return
     unit = "rank" if claim.parts > 1 or claim.role.endswith("_trainer") else "engine"
@@ -175,19 +176,19 @@ def _provision_key(resource: str) -> str:
 
 
 def table(plan: ResourcePlan) -> Table:
-    """What ``rlaif plan`` prints: a row for each role, then for each phase, with the largest of each resource."""
+    """What ``rlaif plan`` prints: a row for each role, one for each phase, and the peak of each resource."""
     names = Column("", no_wrap=True)
-    shown = Table(names, "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
+    needs = Table(names, "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
     for claim in plan.claims:
         units = f"{claim.units}" if claim.units == claim.max_units else f"{claim.units} to {claim.max_units}"
-        shown.add_row(claim.role, units, *(_amount(claim, name) for name in plan.resources))
-    shown.add_section()
+        needs.add_row(claim.role, units, *(_amount(claim, name) for name in plan.resources))
+    needs.add_section()
     for phase in plan.phases:
         roles = "+".join(claim.role for claim in phase.claims)
-        shown.add_row(phase.name, roles, *(f"{phase.need(name):g}" for name in plan.resources))
-    shown.add_section()
-    shown.add_row("at once, at most", "", *(f"{amount:g}" for amount in plan.peak.values()))
-    return shown
+        needs.add_row(phase.name, roles, *(f"{phase.need(name):g}" for name in plan.resources))
+    needs.add_section()
+    needs.add_row("at once, at most", "", *(f"{amount:g}" for amount in plan.peak.values()))
+    return needs
 
 
 def _amount(claim: Claim, resource: str) -> str:

@@ -1,4 +1,4 @@
-"""Start Ray on this machine, or join a cluster; always shut down cleanly."""
+"""Starting Ray on this machine, or joining a cluster, with a clean shutdown in any case."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from rlaif.config.schema import Config, Resources
 from rlaif.errors import RunError, UserError
 
 GIB = 1024**3
-#: Of this process, handed on to Ray Train's. Its controller looks twice a second: short fits do not wait for it.
-ENVIRONMENT = {
+#: Set in this process and passed on to Ray Train's. Its controller polls twice a second, so that short fits do not
+#: wait for it.
+RAY_ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
-#: Nothing warns of preemption on a machine of one's own: one process less.
+#: Nothing announces preemption on one's own machine; without the watcher there is one process less.
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 M_ARENA_MAX, NUM_ARENAS = -8, 2  #: of glibc's mallopt
 
 
 @contextmanager
-def started(config: Config) -> Iterator[str]:
-    """Ray for the length of a ``with`` block; yields the cluster's address.
+def open_cluster(config: Config) -> Iterator[str]:
+    """Keep Ray for the length of a ``with`` block; yields the cluster's address.
 
     Without ``resources.address``, Ray is started on this machine (loopback only, no dashboard) with the declared
-    resources, which may exceed the real cores: they are shares, not limits. Each run has a namespace of its own, so
-    that several share a cluster. Raises RunError when Ray cannot be started, UserError when it cannot be joined.
+    resources, which may exceed the real cores: they are shares, not limits. Each run has its own namespace, so that
+    several runs can share a cluster. Raises RunError when Ray cannot be started, UserError when it cannot be joined.
     """
     namespace = f"rlaif-{Path(config.run_dir).name}-{secrets.token_hex(4)}"
-    for name, value in ENVIRONMENT.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
     _share_heaps()
@@ -50,8 +51,8 @@ def started(config: Config) -> Iterator[str]:
         _start_local(config.resources, namespace)
     else:
         _join(config.resources.address, namespace)
-    signal.signal(signal.SIGTERM, heeds_sigterm)  # Ray has put a handler of its own there, which ends the process
-    # Ray would print what it knows of every dead process between the progress bars; pool and trainers report it.
+    signal.signal(signal.SIGTERM, heeds_sigterm)  # Ray has replaced it by one that ends the process
+    # Ray would print about every dead process between the progress bars; pools and trainers report those themselves.
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     try:
         yield ray.get_runtime_context().gcs_address
@@ -60,10 +61,10 @@ def started(config: Config) -> Iterator[str]:
 
 
 @contextmanager
-def joined(run_dir: Path, run: Announcement) -> Iterator[None]:
-    """Join the cluster of a run that is going on, for the length of a ``with`` block. Raises UserError.
+def join_cluster(run_dir: Path, run: Announcement) -> Iterator[None]:
+    """Join the cluster of a run in progress for the length of a ``with`` block. Raises UserError.
 
-    The process must have imported Ray in the run's ``auth_mode``.
+    Ray must have been imported in the run's ``auth_mode``.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -82,14 +83,14 @@ def current_namespace() -> str:
 
 
 def nodes() -> list[dict[str, float]]:
-    """What each living node of the cluster has, by Ray's resource names."""
+    """The resources of each living node of the cluster, by Ray's names."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _share_heaps() -> None:
-    """Keep this process's threads to few heaps. With one for each, which is glibc's way, what Ray's threads allocate
-    and ours free is not given back: some 400 bytes for each call whose results are streamed."""
-    with suppress(AttributeError):  # other C libraries have none
+    """Let this process's threads share few heaps. With a heap for each, which is glibc's default, memory that Ray's
+    threads allocate and ours free is not reused: some 400 bytes leak for each call whose results are streamed."""
+    with suppress(AttributeError):  # other C libraries have no mallopt
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, NUM_ARENAS)
 
 
@@ -110,15 +111,15 @@ def _start_local(resources: Resources, namespace: str) -> None:
                 configure_logging=False,
                 _node_ip_address="127.0.0.1",
             )
-    except Exception as error:  # Ray says bare Exception when its node is not up within its 30 s
+    except Exception as error:  # Ray raises a bare Exception when its node is not up within 30 s
         ray.shutdown()
         raise RunError(f"Ray could not be started on this machine: {error}") from error
 
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Let Ray listen on 127.0.0.1 alone. Elsewhere than on a desktop system it would put the host's own address in
-    its place, and listen on every interface."""
+    """Make Ray listen on 127.0.0.1 only. Except on desktop systems it would use the host's address instead, and listen
+    on every interface."""
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     try:

@@ -1,4 +1,4 @@
-"""Bounded waits: whatever the driver waits for from an actor, and no watch bounds, goes through here and is named."""
+"""Bounded waits: unless a watch bounds it already, each wait of the driver for an actor is one of these, and named."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeVar
 
 from rlaif.errors import WaitTimeoutError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-async def within(timeout_s: float, awaitable: Awaitable[T], what: str) -> T:
+async def within(timeout_s: float, awaitable: Awaitable[_T], what: str) -> _T:
     """The result of ``awaitable``; raises WaitTimeoutError naming ``what`` after ``timeout_s``."""
     waiting = asyncio.ensure_future(awaitable)
     try:
         done, _ = await asyncio.wait([waiting], timeout=timeout_s)
     finally:
-        waiting.cancel()  # which a result does not mind
+        waiting.cancel()  # does nothing when it is done
     if not done:
         raise WaitTimeoutError(f"waited {timeout_s:g} s for {what}")
     return waiting.result()

@@ -17,8 +17,8 @@ class SharedWeights:
     ref: ray.ObjectRef
 
 
-def share(weights: VersionedWeights) -> SharedWeights:
-    """Put ``weights`` in the object store, unless they are there."""
+def share_weights(weights: VersionedWeights) -> SharedWeights:
+    """Put ``weights`` in the object store, unless they are there already."""
     if isinstance(weights, SharedWeights):
         return weights
     return SharedWeights(version=weights.version, ref=ray.put(weights))

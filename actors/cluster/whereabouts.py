@@ -21,8 +21,8 @@ class Whereabouts:
         return f"{self.host}, pid {self.pid}"
 
 
-def here() -> Whereabouts:
-    """Of the actor that calls."""
+def current_whereabouts() -> Whereabouts:
+    """Of the actor that calls this."""
     return Whereabouts(
         host=socket.gethostname(),
         node_id=ray.get_runtime_context().get_node_id(),

@@ -1,6 +1,6 @@
 """The one actor class that hosts an engine: it opens it, runs tasks over it, gives it weights.
 
-Knows neither roles nor stages nor other actors. Restarts, retries and placement are the pool's (``actors.pool.pool``).
+Knows no roles, no stages and no other actors. Restarts, retries and placement are left to ``actors.pool.pool``.
 """
 
 from __future__ import annotations
@@ -9,38 +9,36 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from actors.cluster.causes import one_line
-from actors.cluster.whereabouts import Whereabouts, here
+from actors.cluster.whereabouts import Whereabouts, current_whereabouts
 from actors.pool.gathering import Gathering
+from actors.pool.shipment import Finished
 from rlaif.config.schema import PoolSettings
-from rlaif.errors import EngineError, RequestError
+from rlaif.errors import EngineError, RequestError, describe_error
 from rlaif.interfaces import Task, Weights
 
-#: What glibc keeps of freed memory. New weights are unpacked through large buffers: fetched from the system anew at
-#: each sync, their page faults cost a multiple of the copies.
+#: How much freed memory glibc keeps. New weights are unpacked through large buffers: if these came fresh from the
+#: system at each sync, their page faults would cost several times as much as the copies.
 KEPT_BYTES = str(2**30)
-
-Finished = tuple[int, Any, str | None]  #: place of the row in its shipment, record, cause of failure
 
 
 def engine_environment(settings: PoolSettings) -> dict[str, str]:
-    """Environment of an engine's process: what libraries read when they are imported."""
+    """Environment variables of an engine's process; libraries read them on import."""
     threads = str(settings.threads)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"MALLOC_MMAP_THRESHOLD_": KEPT_BYTES, "MALLOC_TRIM_THRESHOLD_": KEPT_BYTES}
-    if settings.tensor_parallel > 1:  # its actor holds no GPU, and must still see that there are some
+    if settings.tensor_parallel > 1:  # its actor holds no GPU but must see that there are some
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     return environment
 
 
 class EngineActor:
-    """A thin shell around one engine. ``open`` first; everything else after it."""
+    """A thin shell around one engine. Call ``open`` first."""
 
     def __init__(self) -> None:
         self._engine: Any = None
 
     async def whereabouts(self) -> Whereabouts:
-        return here()
+        return current_whereabouts()
 
     async def open(self, role: str, model: str, settings: PoolSettings) -> None:
         """Load the engine; heavy libraries are imported here, in the environment that the pool set."""
@@ -65,14 +63,14 @@ class EngineActor:
         try:
             return place, await task(self._engine, row), None
         except RequestError as error:
-            return place, None, one_line(error)
+            return place, None, describe_error(error)
         except EngineError:
             raise
         except Exception as error:
-            return place, None, one_line(error)
+            return place, None, describe_error(error)
 
     async def stay(self) -> None:
-        """Returns never: who waits for it learns when this actor dies."""
+        """Never returns: a caller that waits for it learns when this actor dies."""
         await asyncio.Event().wait()
 
     async def prefix_hits(self) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""Book-keeping of an ``EnginePool``: which rows a run has out, and which rows are suspected of killing engines.
+"""The bookkeeping of an ``EnginePool``: which rows a call has out, and which are suspected of killing engines.
 
-Knows no Ray. A row is *out* from when it was read until its result was taken; a *shipment* is what one engine got at
-once. Rows that were in an engine when it died are suspects: they travel again in an engine of their own, first a few
-together, then alone. Only a row that was alone in the engine that died, and had been in one before, is condemned.
+Knows no Ray. A row is *out* from when it is read until the consumer has taken its result. A *shipment* is the rows
+that one engine gets at once; a *delivery* is a shipment in an engine. Rows that were in an engine when it died are
+*suspects*: they are sent again to an engine of their own, first a few together, then one at a time. Only a row that
+was the last one in an engine that died, after an earlier engine had died with it, is condemned.
 """
 
 from __future__ import annotations
@@ -15,38 +16,49 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.pool.member import Member
 from rlaif.interfaces import Done
+
+AnyDone = Done[Any, Any]  #: a pool does not look into rows and records
+Finished = tuple[int, Any, str | None]  #: a row's place in its shipment, its record, the cause of its failure
 
 
 class PoolCall:
-    """One call of ``EnginePool.run``: its unread rows, the rows out, and what came back."""
+    """One call of ``EnginePool.run``: its unread rows, its rows out, and what has come back.
+
+    Attributes:
+        task: reference to the task in the object store.
+        streams: of results, one for each delivery under way.
+        out: number of rows read whose results the consumer has not taken.
+        abandoned: the consumer has left; nothing more is sent.
+    """
 
     def __init__(self, task: Any, rows: Iterable[Any]) -> None:
-        self.task = task  #: reference to the task in the object store
-        self.streams: set[Any] = set()  #: of results, one for each shipment under way
-        self.out = 0  #: rows read and not yet taken by the consumer
+        self.task = task
+        self.streams: set[Any] = set()
+        self.out = 0
         self.abandoned = False
         self._rows: Iterator[Any] = iter(rows)
-        self._returned: deque[Any] = deque()  #: rows of a lost node: to be sent again, under no suspicion
+        self._returned: deque[Any] = deque()  #: rows of a lost node, to be sent again without suspicion
         self._exhausted = False
-        self._back: list[Done[Any, Any]] = []
+        self._back: list[AnyDone] = []
         self._failure: BaseException | None = None
         self._news = asyncio.Event()  #: something came back, or there is nothing more to read
 
     def wants(self, limit: int) -> bool:
-        """Whether more rows should be sent; at most ``limit`` are out at once (back-pressure)."""
+        """Whether more rows should be sent. No more are read once ``limit`` are out (back-pressure)."""
         unread = not self._exhausted and self.out < limit
         return not self.abandoned and (unread or bool(self._returned))
 
     @property
     def waiting(self) -> int:
-        """Rows that wait to be sent, as far as is known: a source need not tell how many it has."""
+        """Rows that wait to be sent, as far as is known: a source need not say how many it has."""
         unread = 0 if self._exhausted else operator.length_hint(self._rows)
         return unread + len(self._returned)
 
     @property
     def unread(self) -> bool:
-        """Whether there may be rows that were not read."""
+        """Whether the source may have rows that were not read."""
         return not self._exhausted
 
     def take(self, most: int, sharers: int) -> list[Any]:
@@ -63,7 +75,7 @@ class PoolCall:
             return []
         try:
             fresh = list(itertools.islice(self._rows, count))
-        except Exception as error:  # the source of the rows failed: that ends this run, not the pool
+        except Exception as error:  # the source of the rows failed: that ends this call, not the pool
             self._exhausted = True
             self.fail(error)
             return []
@@ -75,7 +87,7 @@ class PoolCall:
     def give_back(self, rows: Sequence[Any]) -> None:
         self._returned.extend(rows)
 
-    def put(self, done: list[Done[Any, Any]]) -> None:
+    def put(self, done: list[AnyDone]) -> None:
         self._back += done
         self._news.set()
 
@@ -83,10 +95,10 @@ class PoolCall:
         self._failure = self._failure or error
         self._news.set()
 
-    async def next(self) -> list[Done[Any, Any]] | None:
-        """What came back since the last call; None when every row did.
+    async def next(self) -> list[AnyDone] | None:
+        """What came back since the last call; None when every row has.
 
-        Raises what the pool or the rows' source failed with, after what had come back before.
+        Raises the error of the pool or of the rows' source, after everything that came back before it.
         """
         if not self._news.is_set() and self._exhausted and self.out == 0:
             return None
@@ -102,21 +114,43 @@ class PoolCall:
 
 @dataclass(frozen=True, kw_only=True)
 class Shipment:
-    """Rows of one run for one engine. ``strikes``: how many engines died with these rows in them."""
+    """Rows of one call for one engine. ``strikes``: how many engines have died with these rows in them."""
 
-    run: PoolCall
+    call: PoolCall
     rows: tuple[Any, ...]
     strikes: int = 0
 
 
-def after_death(shipment: Shipment, unfinished: Sequence[Any], group: int) -> list[Shipment]:
-    """The shipments in which ``unfinished`` rows travel again: ``group`` together once, then each alone."""
+class Delivery:
+    """A shipment in an engine, which holds its rows from now on. ``unfinished``: rows not back, by their place."""
+
+    def __init__(self, member: Member, shipment: Shipment) -> None:
+        self.member = member
+        self.shipment = shipment
+        self.unfinished: dict[int, Any] = dict(enumerate(shipment.rows))
+        member.load(len(shipment.rows))
+
+    @property
+    def call(self) -> PoolCall:
+        return self.shipment.call
+
+    def finish(self, finished: Sequence[Finished]) -> list[AnyDone]:
+        self.member.unload(len(finished))
+        return [Done(row=self.unfinished.pop(place), record=record, failure=why) for place, record, why in finished]
+
+    def stop(self) -> None:
+        """Nothing more comes back: the engine does not hold the unfinished rows any longer."""
+        self.member.unload(len(self.unfinished))
+
+
+def split_suspects(shipment: Shipment, unfinished: Sequence[Any], group: int) -> list[Shipment]:
+    """The shipments in which ``unfinished`` rows are sent again: ``group`` together once, then one at a time."""
     strikes = shipment.strikes + 1
     size = max(1, group) if strikes == 1 else 1
     groups = [tuple(unfinished[start : start + size]) for start in range(0, len(unfinished), size)]
-    return [Shipment(run=shipment.run, rows=rows, strikes=strikes) for rows in groups]
+    return [Shipment(call=shipment.call, rows=rows, strikes=strikes) for rows in groups]
 
 
-def condemned(shipment: Shipment, unfinished: Sequence[Any]) -> bool:
+def is_condemned(shipment: Shipment, unfinished: Sequence[Any]) -> bool:
     """Whether the one row left of an isolated shipment is what killed its engine."""
     return shipment.strikes >= 1 and len(unfinished) == 1

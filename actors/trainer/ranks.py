@@ -11,7 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from actors.cluster.whereabouts import here
+from actors.cluster.whereabouts import current_whereabouts
 from actors.trainer.feeding import Shares
 from actors.trainer.mailbox import Order, RankReply
 from rlaif.interfaces import Weights
@@ -97,7 +97,7 @@ def _rank() -> Rank:
 
 def _register(config: Config, rank: Rank) -> tuple[str | None, int]:
     handle = ray.get_runtime_context().current_actor
-    return ray.get(config["mailbox"].start_point.remote(rank.index, handle, here()))
+    return ray.get(config["mailbox"].start_point.remote(rank.index, handle, current_whereabouts()))
 
 
 def _report(config: Config, rank: Rank) -> Any:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.cluster.start import started
+from actors.cluster.start import open_cluster
 from rlaif.config.schema import Config
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    with started(Config(resources={"cpus": 16, "object_store_gib": 0.5})) as address:
+    with open_cluster(Config(resources={"cpus": 16, "object_store_gib": 0.5})) as address:
         yield address

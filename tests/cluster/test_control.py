@@ -46,8 +46,8 @@ def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
     """One run for everything, because starting one is slow."""
     process, run_dir = going
     check_status(process, run_dir)
-    for (role, size), told in MISTAKES.items():
-        check_mistake(rlaif("scale", str(run_dir), role, size), told)
+    for (role, size), message in MISTAKES.items():
+        check_mistake(rlaif("scale", str(run_dir), role, size), message)
     growing = start("scale", str(run_dir), "generator", "4")
     wait_until(lambda: len(processes(psutil.Process(process.pid), "ray::EngineActor")) > 1, process)
     (control,) = processes(psutil.Process(process.pid), "ray::Control")
@@ -74,9 +74,9 @@ def check_status(process: subprocess.Popen, run_dir: Path) -> None:
     assert f"pid {process.pid}" in shown.stdout and "revise" in shown.stdout and "generator" in shown.stdout
 
 
-def check_mistake(result: subprocess.CompletedProcess, told: str) -> None:
+def check_mistake(result: subprocess.CompletedProcess, message: str) -> None:
     assert result.returncode == 2
-    assert told in result.stderr.replace("\n", " ")
+    assert message in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
 
 

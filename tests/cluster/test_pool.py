@@ -95,7 +95,7 @@ async def test_two_runs_share_the_engines_and_an_empty_one_ends() -> None:
         assert third == []
 
 
-async def test_a_source_of_rows_that_fails_ends_its_run_alone() -> None:
+async def test_a_source_of_rows_that_fails_ends_only_its_run() -> None:
     def failing() -> Iterator[Row]:
         yield from rows(5)
         raise OSError("row 5 cannot be read")
@@ -108,7 +108,7 @@ async def test_a_source_of_rows_that_fails_ends_its_run_alone() -> None:
 
 async def test_a_killed_engine_loses_nothing() -> None:
     async with pool_of(min=2, max_in_flight=16, chunk_rows=4) as pool:
-        victim = pool.members[0].where.pid
+        victim = pool.roster.members[0].where.pid
 
         def kill_one(count: int) -> None:
             if count == 50:
@@ -120,15 +120,15 @@ async def test_a_killed_engine_loses_nothing() -> None:
         assert pool.stats().restarts == 1
         while pool.stats().engines < 2:
             await asyncio.sleep(0.1)
-        assert victim not in {member.where.pid for member in pool.members}
+        assert victim not in {member.where.pid for member in pool.roster.members}
 
 
 async def test_an_engine_that_dies_idle_is_replaced_before_it_is_needed() -> None:
     async with pool_of(min=1) as pool:
-        victim = pool.members[0].where.pid
+        victim = pool.roster.members[0].where.pid
         os.kill(victim, signal.SIGKILL)
         async with asyncio.timeout(60):
-            while victim in {member.where.pid for member in pool.members} or not pool.members:
+            while victim in {member.where.pid for member in pool.roster.members} or not pool.roster.members:
                 await asyncio.sleep(0.1)
         assert pool.stats().restarts == 1
 
@@ -195,7 +195,7 @@ async def test_the_pool_grows_and_shrinks_while_it_runs_within_its_bounds() -> N
         await pool.resize(3)
         assert pool.stats().engines == 3
         await asyncio.sleep(0.5)
-        assert all(member.holds for member in pool.members), "newcomers work"
+        assert all(member.holds for member in pool.roster.members), "newcomers work"
         await pool.resize(1)
         assert pool.stats().engines == 1
         enough = True
@@ -238,13 +238,13 @@ async def test_newcomers_and_replacements_serve_the_latest_weights() -> None:
     async with pool_of(min=1, max=2, max_in_flight=8, chunk_rows=2) as pool:
         await pool.update_weights(weights(1))
         await pool.update_weights(weights(2))
-        os.kill(pool.members[0].where.pid, signal.SIGKILL)
+        os.kill(pool.roster.members[0].where.pid, signal.SIGKILL)
         done = await results(pool, Version(), rows(4))  # only a replacement can answer
         assert {one.record for one in done} == {2}
         await pool.resize(2)
         done = await results(pool, Version(seconds=0.05), rows(40))
         assert {one.record for one in done} == {2}
-        assert all(member.where for member in pool.members)
+        assert all(member.where for member in pool.roster.members)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -272,14 +272,14 @@ async def test_weights_and_a_smaller_pool_do_not_get_into_each_others_way() -> N
 async def test_a_dead_engine_is_replaced_as_soon_as_one_can_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("actors.pool.pool.RETRY_MOST_S", 0.1)
-    monkeypatch.setattr("actors.pool.pool.START_ATTEMPTS", 1)
+    monkeypatch.setattr("actors.pool.roster.REPLACE_PAUSE_MOST_S", 0.1)
+    monkeypatch.setattr("actors.pool.roster.START_ATTEMPTS", 1)
     model, away = Path(saved(tiny_lm(0, tied=True), tmp_path / "model")), tmp_path / "away"
     config = Config(generator={"engine": "scripted", "cpus": 0.5, "min": 2, "max": 2})
     pool = await RayPools(config).open("generator", str(model))
     try:
         model.rename(away)
-        os.kill(pool.members[0].where.pid, signal.SIGKILL)
+        os.kill(pool.roster.members[0].where.pid, signal.SIGKILL)
         async with asyncio.timeout(120):
             while caplog.text.count("a replacement could not start") < 2:
                 await asyncio.sleep(0.1)
@@ -325,7 +325,7 @@ async def test_what_cannot_be_scheduled_is_named_with_its_needs() -> None:
 
 async def test_closing_ends_runs_and_processes() -> None:
     async with pool_of(min=1) as pool:
-        pid = pool.members[0].where.pid
+        pid = pool.roster.members[0].where.pid
         running = asyncio.create_task(results(pool, Double(seconds=30), rows(3)))
         await asyncio.sleep(0.3)
     with pytest.raises(EngineError, match="the generator pool was closed"):

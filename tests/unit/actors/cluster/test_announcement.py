@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster.announcement import announced, find_run
+from actors.cluster.announcement import announce, find_run
 from rlaif.errors import UserError
 
 
@@ -32,15 +32,15 @@ def rewrite(run_dir: Path, **facts: object) -> None:
 
 
 def test_a_run_is_found_while_it_lasts(run_dir: Path, listening: str) -> None:
-    with announced(run_dir, address=listening, namespace="one", control="control"):
-        found = find_run(run_dir)
-        assert (found.pid, found.address, found.namespace, found.control) == (os.getpid(), listening, "one", "control")
+    with announce(run_dir, address=listening, namespace="one", control="control"):
+        run = find_run(run_dir)
+        assert (run.pid, run.address, run.namespace, run.control) == (os.getpid(), listening, "one", "control")
     with pytest.raises(UserError, match="not running on a cluster now"):
         find_run(run_dir)
 
 
 def test_what_a_killed_driver_left_is_no_run(run_dir: Path, listening: str) -> None:
-    with announced(run_dir, address=listening, namespace="one", control="control"):
+    with announce(run_dir, address=listening, namespace="one", control="control"):
         rewrite(run_dir, pid=2**22 + 1)  # above the largest pid on Linux
         with pytest.raises(UserError, match=rf"its driver \(pid {2**22 + 1} on .*\) has ended"):
             find_run(run_dir)
@@ -50,14 +50,14 @@ def test_a_cluster_that_does_not_answer_is_named(run_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with (
-        announced(run_dir, address=address, namespace="one", control="control"),
+        announce(run_dir, address=address, namespace="one", control="control"),
         pytest.raises(UserError, match=f"{address} cannot be reached"),
     ):
         find_run(run_dir)
 
 
-def test_a_ray_of_another_host_alone_cannot_be_asked_here(run_dir: Path, listening: str) -> None:
-    with announced(run_dir, address=listening, namespace="one", control="control"):
+def test_a_ray_that_listens_on_another_host_only_cannot_be_asked_here(run_dir: Path, listening: str) -> None:
+    with announce(run_dir, address=listening, namespace="one", control="control"):
         rewrite(run_dir, host="elsewhere")
         with pytest.raises(UserError, match=r"runs on elsewhere.*ask there"):
             find_run(run_dir)

@@ -9,7 +9,7 @@ import ray
 from rich.console import Console
 
 from actors.cli.__main__ import main
-from actors.cluster.placement import check, check_nodes, declared, phases_of, plan, table
+from actors.cluster.placement import check, check_nodes, declared_resources, phases_of, plan, table
 from rlaif.config.schema import Config
 from rlaif.errors import PlacementError
 
@@ -28,7 +28,7 @@ def test_the_peak_is_the_largest_sum_over_roles_that_live_together() -> None:
     assert needs.peak == {"CPU": 2 * 4 + 1 + 2 * 3, "GPU": 2 * 2 + 8, "judge": 1}
     assert needs.busiest("CPU").name == "reinforce"
     assert needs.busiest("GPU").name == "fit_preference_model"
-    check(needs, declared(CONFIG))
+    check(needs, declared_resources(CONFIG))
 
 
 def test_a_shortage_names_each_role_and_the_keys_to_change() -> None:
@@ -48,14 +48,14 @@ def test_a_shortage_names_each_role_and_the_keys_to_change() -> None:
 def test_fractions_that_add_up_to_everything_fit() -> None:
     pools = {role: {"cpus": 0.1} for role in ("generator", "labeller", "scorer")}
     config = Config(**pools, policy_trainer={"cpus": 0.1}, preference_trainer={"cpus": 0.1}, resources={"cpus": 0.3})
-    check(plan(config, phases_of(config)), declared(config))
+    check(plan(config, phases_of(config)), declared_resources(config))
 
 
 def test_the_table_shows_roles_phases_and_the_peak() -> None:
     console = Console(width=120)
-    with console.capture() as shown:
+    with console.capture() as output:
         console.print(table(plan(CONFIG, phases_of(CONFIG))))
-    lines = shown.get().splitlines()
+    lines = output.get().splitlines()
     assert any("generator" in line and "2 to 4" in line and "8 to 16" in line for line in lines)
     assert any("at once, at most" in line and "15" in line and "12" in line for line in lines)
 
@@ -74,7 +74,7 @@ def test_every_engine_and_rank_must_find_a_node_that_has_all_of_it() -> None:
     )
 
 
-def test_a_cluster_that_lacks_a_resource_altogether_is_told_in_sums() -> None:
+def test_a_resource_that_a_cluster_lacks_altogether_is_reported_as_a_sum() -> None:
     with pytest.raises(PlacementError, match="judge: 'label' needs 1 at once, 0 available\n  labeller: 1 x 1 = 1"):
         check_nodes(plan(CONFIG, phases_of(CONFIG)), [{"CPU": 15, "GPU": 6}, {"CPU": 15, "GPU": 6}])
 

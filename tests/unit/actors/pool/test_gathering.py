@@ -20,11 +20,11 @@ def gated(count: int) -> tuple[list[asyncio.Event], list[asyncio.Task[int]]]:
     return gates, [asyncio.create_task(after(gate, number)) for number, gate in enumerate(gates)]
 
 
-async def test_what_finishes_together_travels_together() -> None:
+async def test_what_finishes_together_is_sent_together() -> None:
     gates, tasks = gated(5)
     for gate in gates:
         gate.set()
-    assert [sorted(found) async for found in Gathering(tasks)] == [[0, 1, 2, 3, 4]]
+    assert [sorted(results) async for results in Gathering(tasks)] == [[0, 1, 2, 3, 4]]
 
 
 async def test_the_first_result_does_not_wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,10 +35,10 @@ async def test_the_first_result_does_not_wait_for_the_others(monkeypatch: pytest
     assert await anext(lists) == [0]
     gates[1].set()
     assert await anext(lists) == [1], "the last one does not wait either"
-    assert [found async for found in lists] == []
+    assert [results async for results in lists] == []
 
 
-async def test_an_eighth_of_all_travels_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_eighth_of_all_is_sent_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "PACE_S", 3600.0)
     gates, tasks = gated(32)
     lists = aiter(Gathering(tasks))
@@ -47,7 +47,7 @@ async def test_an_eighth_of_all_travels_before_its_time(monkeypatch: pytest.Monk
     following = asyncio.ensure_future(anext(lists))
     for gate in gates[1:4]:
         gate.set()
-    await asyncio.sleep(5 * gathering.GATHER_S)
+    await asyncio.sleep(5 * gathering.LINGER_S)
     assert not following.done(), "three of 32 are less than an eighth"
     gates[4].set()
     assert sorted(await following) == [1, 2, 3, 4]
@@ -55,7 +55,7 @@ async def test_an_eighth_of_all_travels_before_its_time(monkeypatch: pytest.Monk
         task.cancel()
 
 
-async def test_few_results_travel_when_their_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_results_are_sent_when_their_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "PACE_S", 0.05)
     gates, tasks = gated(32)
     lists = aiter(Gathering(tasks))
@@ -75,4 +75,4 @@ async def test_an_error_is_raised() -> None:
 
 
 async def test_nothing_ends_at_once() -> None:
-    assert [found async for found in Gathering([])] == []
+    assert [results async for results in Gathering([])] == []

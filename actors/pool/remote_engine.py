@@ -1,0 +1,157 @@
+"""An engine in an actor of its own, as the pool reaches it: how it is started, asked, closed and killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.cluster.causes import cause_of, death_of, describe_cause
+from actors.cluster.logs import log_tail
+from actors.cluster.placement import engine_resources
+from actors.cluster.waiting import within
+from actors.cluster.weights import SharedWeights
+from actors.cluster.whereabouts import Whereabouts
+from actors.pool.engine_actor import EngineActor, engine_environment
+from rlaif.config.schema import PoolSettings
+from rlaif.errors import EngineError, RlaifError, TrainerLostError, WaitTimeoutError, WeightSyncError
+
+ENGINE_CLOSE_TIMEOUT_S = 10.0
+UNAVAILABLE_S = 5.0  #: before an actor that could not be reached is asked again
+
+
+class RemoteEngine:
+    """An actor that has opened its engine. ``start_engine`` makes it."""
+
+    def __init__(self, name: str, handle: Any, group: Any, where: Whereabouts, settings: PoolSettings) -> None:
+        self.name = name
+        self.where = where
+        self._handle = handle
+        self._group = group
+        self._settings = settings
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.where}"
+
+    def run(self, task: Any, rows: Sequence[Any]) -> Any:
+        """A Ray stream of references to lists of ``actors.pool.shipment.Finished``, for ``task`` on all ``rows``."""
+        return self._handle.run.options(num_returns="streaming").remote(task, list(rows))
+
+    async def update_weights(self, weights: SharedWeights) -> None:
+        """Serve these weights from now on, and prove it.
+
+        Raises WeightSyncError when the engine refuses them and TrainerLostError when they are lost with the node that
+        had them; EngineError, WaitTimeoutError or the RayActorError of its death when the engine must be replaced.
+        """
+        what = f"{self} to serve weights of version {weights.version}"
+        try:
+            await within(self._settings.idle_timeout_s, self._handle.update_weights.remote(weights.ref), what)
+        except RayTaskError as error:
+            cause = cause_of(error)
+            if isinstance(cause, ObjectLostError):
+                raise TrainerLostError(f"weights {weights.version} are lost: {death_of(cause)}") from error
+            kind = EngineError if isinstance(cause, EngineError | WaitTimeoutError) else WeightSyncError
+            raise kind(f"{self}: {cause}") from error
+
+    async def prefix_hits(self) -> tuple[int, int]:
+        """As ``rlaif.interfaces.Engine.prefix_hits``; (0, 0) when the engine has just died."""
+        try:
+            return await within(ENGINE_CLOSE_TIMEOUT_S, self._handle.prefix_hits.remote(), f"{self} to count")
+        except (RayError, WaitTimeoutError):
+            return 0, 0
+
+    async def until_death(self) -> str:
+        """Wait until the actor dies; returns the cause."""
+        while True:
+            try:
+                await self._handle.stay.remote()
+            except ActorUnavailableError:  # unreachable, perhaps alive: asked again, it answers or is known to be dead
+                await asyncio.sleep(UNAVAILABLE_S)
+            except RayActorError as error:
+                return death_of(error)
+
+    def node_alive(self) -> bool:
+        return any(node["NodeID"] == self.where.node_id and node["Alive"] for node in ray.nodes())
+
+    async def close(self) -> None:
+        """Close the engine if its actor still answers, and end its process."""
+        with contextlib.suppress(RayError, RlaifError):
+            await within(ENGINE_CLOSE_TIMEOUT_S, self._handle.close.remote(), f"{self} to close")
+        self.kill()
+
+    def kill(self) -> None:
+        _end(self._handle, self._group)
+
+
+def _end(handle: Any, group: Any) -> None:
+    ray.kill(handle)
+    if group is not None:
+        remove_placement_group(group)
+
+
+def _place(settings: PoolSettings) -> tuple[Any, dict[str, Any]]:
+    """The placement group (None for an engine of one rank) and the actor's options.
+
+    A tensor-parallel engine gets one bundle per rank; its actor holds none of the GPUs itself, because the engine's
+    own workers are placed in the bundles.
+    """
+    if settings.tensor_parallel == 1:
+        options = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "resources": dict(settings.placement)}
+        return None, options
+    ranks = settings.tensor_parallel
+    each = {"CPU": settings.cpus / ranks, "GPU": settings.gpus}
+    each |= {name: amount / ranks for name, amount in settings.placement.items()}
+    group = placement_group([each] * ranks, strategy="PACK")
+    strategy = PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+    )
+    return group, {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": strategy}
+
+
+async def start_engine(name: str, role: str, model: str, settings: PoolSettings) -> RemoteEngine:
+    """Start an actor and open its engine.
+
+    Raises EngineError or WaitTimeoutError with the cause and the end of the actor's log.
+    """
+    group, options = _place(settings)
+    actor = ray.remote(EngineActor).options(
+        name=name,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=settings.max_in_flight + 16,
+        runtime_env={"env_vars": engine_environment(settings)},
+        **options,
+    )
+    handle = actor.remote()
+    where: Whereabouts | None = None
+    deadline = time.monotonic() + settings.start_timeout_s
+    try:
+        needs = f"{name} to be scheduled (it needs {engine_resources(settings)})"
+        where = await within(settings.start_timeout_s, handle.whereabouts.remote(), needs)
+        opening = handle.open.remote(role, model, settings)
+        await within(max(1.0, deadline - time.monotonic()), opening, f"{name} on {where} to open {model}")
+    except (RayError, RlaifError) as error:
+        _end(handle, group)
+        raise await _start_failure(name, model, where, error) from error
+    except asyncio.CancelledError:
+        _end(handle, group)
+        raise
+    assert where is not None
+    return RemoteEngine(name, handle, group, where, settings)
+
+
+async def _start_failure(
+    name: str, model: str, where: Whereabouts | None, error: BaseException
+) -> EngineError | WaitTimeoutError:
+    log = await log_tail(where) if where else ""
+    if isinstance(error, WaitTimeoutError):
+        return WaitTimeoutError(f"{error}{log}")
+    place = f" on {where}" if where else ""
+    return EngineError(f"{name}{place} could not open {model}: {describe_cause(error)}{log}")
