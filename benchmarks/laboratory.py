@@ -31,7 +31,7 @@ from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Axis, Comparison, Preference, Status
 from rlaif.seeds import seed_from
 from rlaif.tasks.labelling import Label
-from rlaif.training.batches import Row, local_batches
+from rlaif.training.batches import TrainingRow, local_batches
 from rlaif.training.training_sets import PairBuilder, write_pair_rows
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -118,18 +118,18 @@ class Laboratory:
             seed=self.config.seed,
         )
 
-    def rows(self, labels: Sequence[Preference], probs: Mapping[str, float]) -> list[Row]:
+    def rows(self, labels: Sequence[Preference], probs: Mapping[str, float]) -> list[TrainingRow]:
         axes = {label.id: AXES[label.axis] for label in labels}
         return [{**row, "axis": axes[row["id"]]} for row in self.builder.from_labels(labels, probs)]
 
-    def fit(self, rows: Sequence[Row], heldout: Sequence[Row], seed: int) -> dict[str, float]:
+    def fit(self, rows: Sequence[TrainingRow], heldout: Sequence[TrainingRow], seed: int) -> dict[str, float]:
         """Fit a preference model with the quickstart's settings; returns the report of ``passes`` on ``heldout``."""
         return self.passes(rows, {"heldout": heldout}, self.config.preference_model.fit, seed)["heldout"]
 
     def passes(
         self,
-        rows: Sequence[Row],
-        reported: Mapping[str, Sequence[Row]],
+        rows: Sequence[TrainingRow],
+        reported: Mapping[str, Sequence[TrainingRow]],
         passes: Optimization,
         seed: int,
         *,
@@ -174,7 +174,7 @@ class Laboratory:
         )
 
 
-def _batches(directory: str, rows: Sequence[Row], settings: Optimization, seed: int) -> Any:
+def _batches(directory: str, rows: Sequence[TrainingRow], settings: Optimization, seed: int) -> Any:
     path = Path(directory) / "rows.parquet"
     write_pair_rows(path, rows)
     return local_batches(str(path), settings.batch_size, settings.epochs, seed)

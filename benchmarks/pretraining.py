@@ -57,7 +57,7 @@ from rlaif.miniature.corpus import draw
 from rlaif.miniature.data import NUM_QUESTIONS, votes
 from rlaif.miniature.world import AnswerKind, World, WorldRequest
 from rlaif.seeds import seed_from
-from rlaif.training.batches import Row
+from rlaif.training.batches import TrainingRow
 
 NUMS_LABELS = (25, 50, 100, 200)
 NUM_VALIDATION = 150  #: pairs for each axis
@@ -113,11 +113,11 @@ def _voted(rng: Random, world: World, request: WorldRequest) -> dict[str, Any]:
 class Material:
     """Rows to learn from; a fit takes ``ai`` and ``human`` rows alternately. ``votes``: by way."""
 
-    votes: Mapping[str, Sequence[Row]]
-    ai: Sequence[Row]
-    human: Sequence[Row]
+    votes: Mapping[str, Sequence[TrainingRow]]
+    ai: Sequence[TrainingRow]
+    human: Sequence[TrainingRow]
 
-    def labelled(self, num: int) -> list[Row]:
+    def labelled(self, num: int) -> list[TrainingRow]:
         return [row for pair in zip(self.ai, self.human, strict=True) for row in pair][:num]
 
 
@@ -137,7 +137,7 @@ def material(laboratory: Laboratory, seed: int) -> Material:
     )
 
 
-def vote_rows(laboratory: Laboratory, questions: Sequence[Mapping[str, Any]]) -> list[Row]:
+def vote_rows(laboratory: Laboratory, questions: Sequence[Mapping[str, Any]]) -> list[TrainingRow]:
     """Pretraining pairs, built as in a run that reads the questions from a file."""
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.write("".join(json.dumps(question) + "\n" for question in questions))
@@ -145,7 +145,7 @@ def vote_rows(laboratory: Laboratory, questions: Sequence[Mapping[str, Any]]) ->
         return [dict(row) for row in laboratory.builder.from_votes(read_votes(file.name, print))]
 
 
-def judged_rows(laboratory: Laboratory, name: str, num: int, *, heldout: bool) -> list[Row]:
+def judged_rows(laboratory: Laboratory, name: str, num: int, *, heldout: bool) -> list[TrainingRow]:
     """``num`` pairs for each axis, with the truth as their labels."""
     pairs = [p for axis in AXES for p in laboratory.comparisons(name, axis, num, heldout=heldout)]
     labels = laboratory.labels(pairs)
@@ -190,7 +190,7 @@ def one_seed(num_heldout: int, seed: int) -> dict[str, Any]:
 def _curves(
     laboratory: Laboratory,
     training: Material,
-    parts: Mapping[str, Sequence[Row]],
+    parts: Mapping[str, Sequence[TrainingRow]],
     recipe: Recipe,
     seed: int,
     start: Path | None,

@@ -61,7 +61,7 @@ from rlaif.stages.reinforcement.preference_loops import REFRESH_PREFERENCES
 from rlaif.stages.reinforcement.preference_versions import num_refreshes, version_for
 from rlaif.storage.journal import Journal
 from rlaif.tasks.sampling import terminated
-from rlaif.training.batches import padded
+from rlaif.training.batches import pad_right
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 #: Keeps every refreshed model: models are pruned only when a checkpoint is written.
@@ -213,7 +213,7 @@ class Scorer:
     def __call__(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         import torch
 
-        ids = padded(sequences, pad_id=0)
+        ids = pad_right(sequences, pad_id=0)
         last = [row * ids.shape[1] + len(sequence) - 1 for row, sequence in enumerate(sequences)]
         with torch.inference_mode():
             return self._model(torch.from_numpy(ids), torch.tensor(last)).tolist()

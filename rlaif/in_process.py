@@ -1,7 +1,7 @@
 """The in-process twin: the same stages over pools and trainers of this one process, without Ray.
 
-For laptops without vLLM (``engine: hf``), for tests of the method, and for reading: what a pool and a trainer owe is
-all here, without placement, restarts or transport.
+For laptops without vLLM (``engine: hf``), for tests of the method, and for reading: everything that a pool and a
+trainer must do is here, without placement, restarts or transport.
 """
 
 from __future__ import annotations
@@ -73,26 +73,26 @@ class InProcessPools:
 
 
 class InProcessTrainers:
-    """Trainers of one rank in this process. Batches are the whole optimizer step's: there is no other rank."""
+    """Trainers of one rank in this process, which gets all rows of each optimizer step."""
 
     def __init__(self, report: JobReport) -> None:
         self._report = report
 
     async def supervise(self, job: SFTJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches
-        from rlaif.training.learners import fit_of
+        from rlaif.training.learners import fit_function
 
         optimization = job.optimization
         batches = local_batches(job.dataset, optimization.batch_size, optimization.epochs, job.seed)
-        return await asyncio.to_thread(fit_of(job), job, Rank(), batches, partial(self._report, job.name))
+        return await asyncio.to_thread(fit_function(job), job, Rank(), batches, partial(self._report, job.name))
 
     async def fit_preference_model(self, job: PreferenceJob) -> Mapping[str, float]:
         from rlaif.training.batches import local_batches, read_rows
-        from rlaif.training.learners import fit_of
+        from rlaif.training.learners import fit_function
 
         pretraining, fit = job.settings.pretraining, job.settings.fit
         return await asyncio.to_thread(
-            fit_of(job),
+            fit_function(job),
             job,
             Rank(),
             local_batches(job.pretraining, pretraining.batch_size, pretraining.epochs, job.seed)
@@ -112,7 +112,7 @@ class InProcessTrainers:
 
 
 class InProcessLearner:
-    """A resident trainer's one rank; each verb runs in a thread, so that the loops go on meanwhile."""
+    """A resident trainer's only rank; each verb runs in a thread, so that the loops go on meanwhile."""
 
     def __init__(self, job: PPOJob | RefreshJob) -> None:
         from rlaif.training.learners import open_learner

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
 
-Report = Callable[[Mapping[str, float]], None]  #: takes the metrics of one step
+Report = Callable[[Mapping[str, float]], None]  #: takes the metrics of one optimizer step
 JobReport = Callable[[str, Mapping[str, float]], None]  #: takes the name of a job, and the metrics of one step
 
 
@@ -43,8 +43,8 @@ class SFTJob:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceJob:
-    """Fit a preference model on pairs and save it at ``output``, and at ``unfitted`` as it was before: pretrained, or
-    the base with a new head.
+    """Fit a preference model on pairs and save it at ``output``; save it at ``unfitted`` as it was before the fit:
+    pretrained, or the base with a new head.
 
     ``pretraining``, ``fit`` and ``heldout`` are parquet files of rows ``id, axis, input_ids_1, input_ids_2, prob,
     weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight. ``name`` begins every metric's key.
@@ -64,8 +64,8 @@ class PreferenceJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RefreshRows:
-    """What one refresh learns from: parquet files as ``PreferenceJob``'s. ``fit``: the fresh pairs and older ones;
-    ``fresh``: the fresh pairs alone, on which the model is measured before it learns."""
+    """What one refresh learns from: parquet files like those of ``PreferenceJob``. ``fit``: the fresh pairs and older
+    ones; ``fresh``: only the fresh pairs, on which the model is measured before it learns."""
 
     fit: str
     fresh: str
@@ -73,10 +73,10 @@ class RefreshRows:
 
 @dataclass(frozen=True, kw_only=True)
 class RefreshJob:
-    """Keep the preference model at ``model``, which is version 0, and when told to fit the one at ``unfitted`` again.
+    """Serve the preference model at ``model`` as version 0; on each refresh, fit the one at ``unfitted`` again.
 
     ``probes`` is a parquet file of pairs, whose dialogues are the frozen probe set. ``checkpoint`` is a directory that
-    ``PreferenceLearner.save_checkpoint`` wrote, to go on from.
+    ``RefreshLearner.save_checkpoint`` wrote, to go on from.
     """
 
     model: str
@@ -94,8 +94,8 @@ class PPOJob:
     """Train the model at ``policy`` against scores; the value function starts from ``preference_model``, or from the
     policy's own backbone when there is none.
 
-    ``temperature`` is that of the rollouts: log-probabilities are compared at it. ``value_warmup_epochs``: passes of
-    the value function alone over the first batch of a refreshed preference model. ``checkpoint`` is a directory that
+    ``temperature`` is that of the rollouts: log-probabilities are compared at it. ``value_warmup_epochs``: passes over
+    the first batch of a refreshed preference model that train only the value function. ``checkpoint``: a directory that
     ``PPOLearner.save_checkpoint`` wrote, to go on from.
     """
 

@@ -1,8 +1,8 @@
-"""How rows reach the ranks: Ray Data reads and shuffles, each optimizer step's rows are dealt out among the ranks.
+"""How rows reach the ranks: Ray Data reads and shuffles, and each optimizer step's rows are dealt out to the ranks.
 
 Ray Data's own split drops rows to make shards equal. Here every rank goes over the same shuffled rows, in the same
 order and by reference, and takes every ``world_size``-th row of each batch: no row is lost, batches are those of a
-run on one rank, and every rank sees equally many. Tasks ask for no CPU, so they run while actors hold all of them.
+run on one rank, and all ranks see the same number of batches. Tasks ask for no CPU, so they run while actors hold all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlaif.errors import DataError
 from rlaif.jobs import Rank
 from rlaif.seeds import seed_from
 
-#: Its reports on how it reads a file say nothing to somebody who watches a run.
+#: Its reports on how it reads a file are of no use to people who watch a run.
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 

@@ -1,9 +1,9 @@
-"""Between the driver and the ranks of one trainer: orders and answers, metrics on their way out, and the last word.
+"""Between the driver and the ranks of one trainer: orders, replies, metrics, and signs of life.
 
 Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
 restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Rows pass
-through here on their way to the ranks, so that no reference travels inside of what the driver sends: Ray keeps a little
-of each such one for the life of the process.
+through here on their way to the ranks, so that no reference is nested in what the driver sends: Ray keeps a little of
+each nested reference for the life of the process.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ray
 
 from actors.cluster.whereabouts import Whereabouts
 
+_T = TypeVar("_T")
 Verb = Literal["learn", "weights", "save", "save_checkpoint", "stop"]
-POLL_S = 5.0  #: longest that a question stays open here; whoever asks asks again, and notices when it should not
+MAILBOX_POLL_S = 5.0  #: longest that a question stays open here; then it is asked again, unless there is reason not to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,14 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class RankReply:
-    """What rank 0 says to an order; ``number`` 0 says that the ranks are ready."""
+    """Rank 0's reply to an order; ``number`` 0 means that the ranks are ready."""
 
     number: int
     result: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class StartedRank:
     """A rank that has started. ``idle_s``: since it last asked for an order; a rank that works does not ask."""
 
     handle: Any
@@ -50,14 +51,14 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
-    """Since when no order came, no rank started, obeyed or reported; and whether the ranks are only being started."""
+    """How long no order has come and no rank has started, obeyed or reported, and whether ranks are being started."""
 
     seconds: float
     starting: bool
 
 
 class Mailbox:
-    """The actor. Every method returns soon: what is not there within ``POLL_S`` is answered with None."""
+    """The actor. Every method returns soon: with None, when there is nothing to return within ``MAILBOX_POLL_S``."""
 
     def __init__(self, checkpoint: str | None) -> None:
         self._checkpoint = checkpoint
@@ -127,10 +128,10 @@ class Mailbox:
         reports, self._reports = self._reports, []
         return reports
 
-    async def ranks(self) -> dict[int, Seen]:
+    async def ranks(self) -> dict[int, StartedRank]:
         now = time.monotonic()
         return {
-            rank: Seen(handle=handle, where=where, idle_s=now - self._asked[rank])
+            rank: StartedRank(handle=handle, where=where, idle_s=now - self._asked[rank])
             for rank, (handle, where) in self._ranks.items()
         }
 
@@ -141,8 +142,8 @@ class Mailbox:
         """From now on, failures of ranks are final."""
         self._closing = True
 
-    async def failed(self) -> bool:
-        """Ranks failed. They are started again, unless this says that the trainer is closing."""
+    async def note_failure(self) -> bool:
+        """Ranks failed and will be restarted, unless the trainer is closing, which this returns."""
         self._starting, self._moved = True, time.monotonic()
         return self._closing
 
@@ -150,11 +151,11 @@ class Mailbox:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _until(self, found: Callable[[], Any]) -> Any:
-        """What ``found`` returns as soon as it is not None, or None after ``POLL_S``."""
+    async def _until(self, look_up: Callable[[], _T | None]) -> _T | None:
+        """What ``look_up`` returns as soon as it is not None, or None after ``MAILBOX_POLL_S``."""
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: found() is not None), POLL_S)
+                await asyncio.wait_for(self._changed.wait_for(lambda: look_up() is not None), MAILBOX_POLL_S)
             except TimeoutError:
                 return None
-            return found()
+            return look_up()

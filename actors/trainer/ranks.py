@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
@@ -15,38 +15,41 @@ from actors.cluster.whereabouts import current_whereabouts
 from actors.trainer.feeding import Shares
 from actors.trainer.mailbox import Order, RankReply
 from rlaif.interfaces import Weights
-from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
+from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, Report, SFTJob
 from rlaif.training.batches import read_rows
-from rlaif.training.learners import fit_of, open_learner
+from rlaif.training.learners import fit_function, open_learner
 
-_weights: list[Weights] = []  #: that the driver is about to take, in rank 0
+if TYPE_CHECKING:
+    from rlaif.training.learners import RankLearner
 
-Config = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
-Fitted = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
+_weights: list[Weights] = []  #: in rank 0: those that the driver is about to take
+
+RankConfig = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
+FitResult = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
 
 
-def supervise_rank(config: Config) -> Fitted:
+def supervise_rank(config: RankConfig) -> FitResult:
     job: SFTJob = config["job"]
     rank = _rank()
     _register(config, rank)
     shares = Shares("train", job.optimization, rank)
-    metrics = fit_of(job)(job, rank, shares, _report(config, rank))
+    metrics = fit_function(job)(job, rank, shares, _report(config, rank))
     return metrics, _total(shares.num_rows)
 
 
-def preference_rank(config: Config) -> Fitted:
+def preference_rank(config: RankConfig) -> FitResult:
     job: PreferenceJob = config["job"]
     rank = _rank()
     _register(config, rank)
     pretraining = Shares("pretraining", job.settings.pretraining, rank) if job.pretraining else None
     fit = Shares("fit", job.settings.fit, rank)
     heldout = read_rows(job.heldout) if job.heldout else None
-    metrics = fit_of(job)(job, rank, pretraining, fit, heldout, _report(config, rank))
+    metrics = fit_function(job)(job, rank, pretraining, fit, heldout, _report(config, rank))
     return metrics, _total(fit.num_rows + (pretraining.num_rows if pretraining else 0))
 
 
-def learner_rank(config: Config) -> None:
-    """Obey orders until told to stop; after a restart, go on from the last checkpoint."""
+def learner_rank(config: RankConfig) -> None:
+    """Obey orders until one says to stop; after a restart, go on from the last checkpoint."""
     job: PPOJob | RefreshJob = config["job"]
     mailbox = config["mailbox"]
     rank = _rank()
@@ -59,7 +62,7 @@ def learner_rank(config: Config) -> None:
     _answer(mailbox, rank, RankReply(number=order.number))
 
 
-def _obey(learner: Any, order: Order) -> Any:
+def _obey(learner: RankLearner, order: Order) -> Any:
     if order.verb == "learn":
         return learner.learn(ray.get(order.payload))
     if order.verb == "weights":
@@ -71,8 +74,8 @@ def _obey(learner: Any, order: Order) -> Any:
 
 
 def take_weights() -> tuple[int, Weights] | tuple[None, None]:
-    """Their version, and the weights. Called by the driver, in rank 0's process: what an actor returns belongs to its
-    caller and outlives the actor. (None, None) in a rank that has started since they were asked for."""
+    """The version of the weights, and the weights. The driver calls this in rank 0's process, because what an actor
+    returns belongs to its caller and outlives the actor. (None, None) in a rank that was started since the order."""
     if not _weights:
         return None, None
     weights = _weights.pop()
@@ -95,13 +98,13 @@ def _rank() -> Rank:
     return Rank(index=context.get_world_rank(), world_size=context.get_world_size())
 
 
-def _register(config: Config, rank: Rank) -> tuple[str | None, int]:
+def _register(config: RankConfig, rank: Rank) -> tuple[str | None, int]:
     handle = ray.get_runtime_context().current_actor
     return ray.get(config["mailbox"].start_point.remote(rank.index, handle, current_whereabouts()))
 
 
-def _report(config: Config, rank: Rank) -> Any:
-    """Rank 0's metrics go out as they come; nobody waits for them."""
+def _report(config: RankConfig, rank: Rank) -> Report:
+    """Rank 0's metrics go out as they come; nothing waits for them."""
 
     def report(metrics: Mapping[str, float]) -> None:
         if rank.index == 0:

@@ -15,18 +15,20 @@ Departures from the papers:
 3. GRPO: the KL penalty is in the reward (k1) and not in the loss, because k1 and k3 have the wrong gradient as losses;
    tokens are weighted equally over the batch, not first averaged within each answer.
 4. RLOO: a token-level clipped ratio as in PPO takes the place of the sequence-level REINFORCE gradient, so that
-   several epochs and stale samples are corrected; in step and with one minibatch its gradient is REINFORCE's.
+   several epochs and stale samples are corrected; on-policy and with one minibatch its gradient is REINFORCE's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from rlaif.config.schema import KL
+from rlaif.config.schema import KL, Reinforcement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,8 @@ class RewardStatistics:
         variance = self.squares / self.count if self.count else 0.0
         return math.sqrt(variance) if variance > 1e-12 else 1.0
 
-    def updated(self, scores: Tensor) -> RewardStatistics:
-        """The statistics with ``scores`` [B] taken in."""
+    def with_scores(self, scores: Tensor) -> RewardStatistics:
+        """The statistics of all scores so far and ``scores`` [B]."""
         scores = scores.double()
         count = self.count + scores.numel()
         difference = scores.mean().item() - self.mean
@@ -62,6 +64,12 @@ class Normalization:
 
     mean: float
     scale: float
+
+    @classmethod
+    def of(cls, statistics: RewardStatistics, settings: Reinforcement) -> Normalization:
+        """As ``reward_normalization`` asks: centred, or centred and divided by the standard deviation."""
+        divides = settings.reward_normalization == "mean_std"
+        return cls(mean=statistics.mean, scale=statistics.std if divides else 1.0)
 
     def __call__(self, scores: Tensor) -> Tensor:
         return (scores - self.mean) / self.scale
@@ -88,7 +96,7 @@ def token_rewards(rewards: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask:
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalised advantages and returns (advantage + value), both [B, T] and 0 where ``mask`` is False."""
-    values = values * mask  # the value after the last token must be 0, not whatever padding computed
+    values = values * mask  # the value after the last token must be 0, not one of padding
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
     errors = (rewards + gamma * following - values) * mask
     advantages = torch.zeros_like(errors)
@@ -118,3 +126,33 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     taken = values[mask]
     spread = taken.std(unbiased=False).clamp(min=1e-8)
     return (values - taken.mean()) / spread * mask
+
+
+# ------------------------------------------------------------------------------------------------ the algorithms
+def whitened_gae(settings: Reinforcement, rewards: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """PPO's: GAE advantages, whitened over the batch, and returns for the value function."""
+    advantages, returns = gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
+    return whiten(advantages, mask), returns
+
+
+def per_response(
+    group_advantages: Callable[[Tensor, int], Tensor],
+    settings: Reinforcement,
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One advantage for all tokens of a response, from the returns of its group; no value function, so no targets."""
+    advantages = group_advantages(rewards.sum(1), settings.group_size)
+    return advantages.unsqueeze(1) * mask, torch.zeros_like(rewards)
+
+
+#: (settings, rewards [B, T], values [B, T], mask [B, T]) -> advantages and value targets, both [B, T].
+Estimator = Callable[[Reinforcement, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+#: By the name of the algorithm: the only thing in which they differ. ``rlaif.config.algorithms`` has their demands.
+ADVANTAGES: Mapping[str, Estimator] = {
+    "ppo": whitened_gae,
+    "rloo": partial(per_response, rloo),
+    "grpo": partial(per_response, grpo),
+}

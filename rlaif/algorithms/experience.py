@@ -1,4 +1,4 @@
-"""One PPO batch as the learner sees it, rectangular and complete.
+"""One batch as the learner sees it, rectangular and complete.
 
 Legend: ``B`` rollouts in the batch's order, ``T`` the longest response; responses are left-aligned, padding follows.
 Masks come from lengths and never from token ids: the padding id is often the EOS.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlaif.algorithms.advantage import Normalization, gae, grpo, rloo, token_rewards, whiten
+from rlaif.algorithms.advantage import ADVANTAGES, Normalization, token_rewards
 from rlaif.algorithms.losses import importance_weights
 from rlaif.config.schema import Reinforcement
 from rlaif.errors import DataError
@@ -84,16 +84,6 @@ def rewards(samples: Sequence[ScoredSample], normalize: Normalization, truncatio
     return normalize(scores) - truncation_penalty * truncated
 
 
-def advantages(settings: Reinforcement, per_token: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Advantages and value targets [B, T] from rewards ``per_token`` [B, T]; the one place the algorithms differ."""
-    if settings.algorithm == "ppo":
-        estimated, returns = gae(per_token, values, mask, settings.gamma, settings.gae_lambda)
-        return whiten(estimated, mask), returns
-    of_group = rloo if settings.algorithm == "rloo" else grpo
-    per_sequence = of_group(per_token.sum(1), settings.group_size)
-    return per_sequence.unsqueeze(1) * mask, torch.zeros_like(per_token)
-
-
 def experience(
     samples: Sequence[ScoredSample],
     forwards: Forwards,
@@ -104,12 +94,13 @@ def experience(
 ) -> Experience:
     """Everything the losses need, from the samples and what the learner computed on them.
 
-    ``helpful_weight`` multiplies the advantages of helpful prompts: see ``watch``.
+    ``coefficient`` is that of the KL penalty. ``helpful_weight`` multiplies the advantages of helpful prompts: see
+    ``over_refusal``.
     """
     mask = response_mask(samples)
     scored = rewards(samples, normalize, settings.truncation_penalty)
     per_token = token_rewards(scored, forwards.logprobs, forwards.ref_logprobs, mask, coefficient)
-    estimated, returns = advantages(settings, per_token, forwards.values, mask)
+    estimated, returns = ADVANTAGES[settings.algorithm](settings, per_token, forwards.values, mask)
     weights = torch.tensor([helpful_weight if sample.axis == "helpful" else 1.0 for sample in samples])
     rolled = rollout_logprobs(samples, mask)
     return Experience(

@@ -82,24 +82,30 @@ def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
     Accuracies leave out ties (prob 0.5); a figure without data (an axis of ties only, constant scores) is left out.
     """
     probs, differences = _arrays(pairs)
-    axes = np.array([pair.axis for pair in pairs])
-    said = sigmoids(differences)
+    predicted = sigmoids(differences)
     report = {
         "loss": cross_entropy(differences, probs),
-        "ece": expected_calibration_error(both_ways(said), both_ways(probs)),
-        "brier": brier_score(said, probs),
+        "ece": expected_calibration_error(both_ways(predicted), both_ways(probs)),
+        "brier": brier_score(predicted, probs),
+        **_accuracies(pairs),
     }
-    for name, chosen in {"accuracy": axes == axes, **{f"accuracy_{axis}": axes == axis for axis in axes}}.items():
-        decided = chosen & (probs != 0.5)
-        if decided.any():
-            report[name] = float(((differences > 0) == (probs > 0.5))[decided].mean())
     if differences.any():
         report["temperature"] = fitted_temperature(differences, probs)
     return report | _length_correlation(pairs)
 
 
+def _accuracies(pairs: Sequence[ScoredPair]) -> dict[str, float]:
+    """Share of pairs that scores and labels order alike: of all, and of each axis."""
+    probs, differences = _arrays(pairs)
+    decided = probs != 0.5
+    right = (differences > 0) == (probs > 0.5)
+    axes = np.array([pair.axis for pair in pairs])
+    chosen = {"accuracy": decided} | {f"accuracy_{axis}": decided & (axes == axis) for axis in dict.fromkeys(axes)}
+    return {name: float(right[rows].mean()) for name, rows in chosen.items() if rows.any()}
+
+
 def pair_reliability(pairs: Sequence[ScoredPair]) -> tuple[Bin, ...]:
-    """What the scores say against what the labels say, each pair counted both ways."""
+    """The probabilities that scores imply against those that labels state, each pair counted both ways."""
     probs, differences = _arrays(pairs)
     return reliability(both_ways(sigmoids(differences)), both_ways(probs))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.schema import Config, PoolSettings, Section, Trainer
 from rlaif.config.strict_yaml import format_value
 
@@ -98,8 +99,9 @@ def _length_contradictions(config: Config) -> Iterator[Mistake]:
 def _reinforcement_contradictions(config: Config) -> Iterator[Mistake]:
     r = config.reinforcement
     batch, group, minibatch = (f"reinforcement.{n}" for n in ("batch_size", "group_size", "minibatch_size"))
-    if r.algorithm in ("rloo", "grpo") and r.group_size < 2:
-        rule = "compares answers to one prompt, so groups hold at least 2"
+    min_group = ALGORITHMS[r.algorithm].min_group
+    if r.group_size < min_group:
+        rule = f"compares answers to one prompt, so groups hold at least {min_group}"
         yield _against((group, "reinforcement.algorithm"), config, rule, f"raise {group}")
     if r.reward == "direct" and config.preference_model.refresh.every:
         keys = ("preference_model.refresh.every", "reinforcement.reward")

@@ -6,9 +6,11 @@ The sizes of models, batches and pools in the paper's run are in ``configs/paper
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.config.algorithms import ALGORITHMS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -17,6 +19,10 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Dtype = Literal["float32", "bfloat16"]
+if TYPE_CHECKING:
+    AlgorithmName = str
+else:
+    AlgorithmName = Literal[tuple(ALGORITHMS)]
 
 
 class Section(BaseModel):
@@ -272,7 +278,7 @@ class KL(Section):
 class Reinforcement(Section):
     """Step 5: RL of the policy against the preference model, which gives RL-CAI."""
 
-    algorithm: Literal["ppo", "rloo", "grpo"] = Field("ppo", description="how advantages are estimated")
+    algorithm: AlgorithmName = Field("ppo", description="how advantages are estimated")
     reward: Literal["preference_model", "direct"] = Field(
         "preference_model", description="direct: the feedback model's own rating; no preference model is fitted"
     )

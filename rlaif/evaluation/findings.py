@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import RunDirError
+from rlaif.statistics.calibration import bins_from_metrics
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest
 
 NUM_HISTOGRAM_BINS = 20
-RELIABILITY = "preference/reliability/"  #: followed by the bin's lower end and the name of a number: 0.9_mean_prob
+RELIABILITY = "preference/reliability"  #: the group of the preference model's held-out bins
 
 JsonObject = dict[str, Any]  #: parsed JSON, or a row of parquet
 Series = list[tuple[float, float]]  #: (index, value), in the order of indices
@@ -95,11 +96,7 @@ class Findings:
 
     def preference_bins(self) -> list[dict[str, float]]:
         """Reliability bins of the preference model on the held-out pairs, from the lowest."""
-        bins: dict[str, dict[str, float]] = {}
-        for key, value in self.last(RELIABILITY).items():
-            low, figure = key.removeprefix(RELIABILITY).split("_", 1)
-            bins.setdefault(low, {})[figure] = value
-        return list(bins.values())
+        return bins_from_metrics(self.last(RELIABILITY), RELIABILITY)
 
     # ------------------------------------------------------------------------------------------- records
     def records(self, kind: str, num: int) -> list[JsonObject]:

@@ -2,9 +2,9 @@
 the preference trainer's ranks. Produces: models/preference_model, and models/preference_model_unfitted, which
 refreshes fit again.
 
-With ``test_split`` the pairs are halved and a second model, models/preference_model_test, is fitted on what the first
-never saw. Reinforcement uses the first; where a policy gains by the first and not by the second, it has learned the
-first one's errors. Source: arXiv 2204.05862, section 4.2.
+With ``test_split`` the pairs are halved and a second model, models/preference_model_test, is fitted on the half that
+the first never saw. Reinforcement uses the first; where a policy gains by the first and not by the second, it has
+learned the first one's errors. Source: arXiv 2204.05862, section 4.2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rlaif.jobs import PreferenceJob
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Preference
 from rlaif.stages.run import Run
-from rlaif.training.training_sets import PairBuilder, Written, ai_probs, write_pair_rows
+from rlaif.training.training_sets import PairBuilder, RowCounts, ai_probs, write_pair_rows, write_pair_splits
 
 
 async def fit_preference_model(run: Run) -> None:
@@ -61,7 +61,7 @@ def _test_job(run: Run, job: PreferenceJob) -> PreferenceJob:
 
 
 def _gap_to_test_model(metrics: Mapping[str, float]) -> dict[str, float]:
-    """By how much the first model is right oftener than the second on pairs that neither saw."""
+    """How much more accurate the first model is than the second, on pairs that neither saw."""
     first, second = (metrics.get(f"{name}/heldout/accuracy") for name in ("preference", "preference_test"))
     if first is None or second is None:
         return {}
@@ -86,18 +86,16 @@ def _write_pretraining(run: Run) -> str | None:
     return str(path)
 
 
-def _write_fit(run: Run) -> tuple[Written, int]:
-    """Write the parts of the pairs; returns what became of the labels (only OK and TIE ones become numbers) and the
-    number of held-out pairs, which in a small run may be none."""
+def _write_fit(run: Run) -> tuple[RowCounts, int]:
+    """Write the splits of the pairs; returns what became of the labels (only OK and TIE ones become numbers) and the
+    number of held-out pairs, which in a small run may be 0."""
     config, journal, builder = run.config, run.run_dir.journal, pair_builder(run)
     probs = ai_probs(journal.records(Preference, "preferences"), config.preference_model.shuffle_labels, config.seed)
-    written = {}
-    for part in builder.parts:
-        rows = builder.from_labels(journal.records(Preference, "preferences"), probs)
-        if config.data.helpful_pairs is not None:
-            human = read_pairs(run.path(config.data.helpful_pairs), run.quarantine)
-            rows = builder.mixed(rows, human, num_labels=len(probs))
-        kept = (row for row in rows if builder.part(row) == part)
-        written[part] = write_pair_rows(run.run_dir.training_set(f"preference_{part}"), kept)
-    labels = Written(rows_in=journal.count("preferences"), rows_out=len(probs))
-    return labels, written["heldout"].rows_out
+    rows = builder.from_labels(journal.records(Preference, "preferences"), probs)
+    if config.data.helpful_pairs is not None:
+        human = read_pairs(run.path(config.data.helpful_pairs), run.quarantine)
+        rows = builder.mix(rows, human, num_labels=len(probs))
+    paths = {split: run.run_dir.training_set(f"preference_{split}") for split in builder.splits}
+    counts = write_pair_splits(paths, rows, builder.split_of)
+    labels = RowCounts(rows_in=journal.count("preferences"), rows_out=len(probs))
+    return labels, counts["heldout"].rows_out

@@ -9,6 +9,7 @@ Sources: Naeini et al. (AAAI 2015) for the binned error; Brier (Monthly Weather 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +42,25 @@ def reliability(probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BIN
         )
         for b in np.unique(index)
     )
+
+
+def bins_to_metrics(bins: Iterable[Bin], group: str) -> dict[str, float]:
+    """Bins as plain metrics, ``GROUP/0.9_mean_prob`` and so on, where 0.9 is the bin's lower end."""
+    return {
+        f"{group}/{bin.low:.1f}_{figure}": value
+        for bin in bins
+        for figure, value in (("mean_prob", bin.mean_prob), ("frequency", bin.frequency), ("count", float(bin.count)))
+    }
+
+
+def bins_from_metrics(metrics: Mapping[str, float], group: str) -> list[dict[str, float]]:
+    """The figures of each bin that ``bins_to_metrics`` wrote, from the lowest; other metrics are passed over."""
+    bins: dict[str, dict[str, float]] = {}
+    for key, value in sorted(metrics.items()):
+        if key.startswith(f"{group}/"):
+            low, figure = key.removeprefix(f"{group}/").split("_", 1)
+            bins.setdefault(low, {})[figure] = value
+    return list(bins.values())
 
 
 def expected_calibration_error(probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS) -> float:

@@ -1,1 +1,1 @@
-"""What one training rank does, without Ray: in a Ray Train worker or alone in a process."""
+"""What one training rank does, without Ray: as a Ray Train worker or as the only rank of a process."""

@@ -6,7 +6,7 @@ that little of it is padding. Padding is on the right, and masks come from lengt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from rlaif.errors import DataError
 
-Row = dict[str, Any]
+TrainingRow = Mapping[str, Any]  #: a row of a training set, as parquet gives it: columns are in ``rlaif.jobs``
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -48,25 +48,26 @@ def _last_cuts(
         yield costs[start] + tokens + max_tokens / 16, start
 
 
-def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
-    """Token ids as a right-padded int64 array [B, T]."""
-    out = np.full((len(sequences), max(map(len, sequences))), pad_id, dtype=np.int64)
-    for row, ids in zip(out, sequences, strict=True):
+def pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
+    """Token ids as a right-padded int64 array [B, T]; one token of padding, [1, 1], for no sequences at all, because a
+    model needs something to run on."""
+    out = np.full((max(1, len(sequences)), max(map(len, sequences), default=1)), pad_id, dtype=np.int64)
+    for row, ids in zip(out, sequences, strict=False):
         row[: len(ids)] = ids
     return out
 
 
 def spans(starts: Sequence[int], ends: Sequence[int], width: int) -> np.ndarray:
     """Flat indices into [B, ``width``] of the positions ``starts[b]`` .. ``ends[b]`` - 1 of every row, in order."""
-    return np.concatenate(
-        [np.arange(b * width + start, b * width + end) for b, (start, end) in enumerate(zip(starts, ends, strict=True))]
-    )
+    rows = enumerate(zip(starts, ends, strict=True))
+    indices = [np.arange(b * width + start, b * width + end) for b, (start, end) in rows]
+    return np.concatenate(indices) if indices else np.zeros(0, dtype=np.int64)
 
 
-def read_rows(path: str) -> list[Row]:
+def read_rows(path: str) -> list[TrainingRow]:
     """All rows of a parquet data set (a file or a directory). Raises DataError when there are none."""
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows: list[TrainingRow] = pq.read_table(path).to_pylist()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as parquet: {error}") from error
     if not rows:
@@ -74,8 +75,8 @@ def read_rows(path: str) -> list[Row]:
     return rows
 
 
-def local_batches(dataset_path: str, batch_size: int, epochs: int, seed: int) -> Iterator[list[Row]]:
-    """Batches for a run in one process: shuffled anew each epoch by ``seed``, no row dropped, the tail batch kept."""
+def local_batches(dataset_path: str, batch_size: int, epochs: int, seed: int) -> Iterator[list[TrainingRow]]:
+    """Batches for a run in one process: shuffled by ``seed`` in each epoch, with no row dropped and the tail kept."""
     rows = read_rows(dataset_path)
     for epoch in range(epochs):
         order = np.random.default_rng((seed, epoch)).permutation(len(rows))

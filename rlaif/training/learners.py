@@ -1,15 +1,22 @@
-"""Which trainer a job's configuration asks for: DeepSpeed's, or the scripted one. Either takes the same arguments."""
+"""Which trainer a job's configuration asks for: DeepSpeed's or the scripted one. Both take the same arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
+if TYPE_CHECKING:
+    from rlaif.training.ppo import PPOLearner
+    from rlaif.training.refresh import RefreshLearner
+    from rlaif.training.scripted import ScriptedPolicyLearner, ScriptedPreferenceLearner
 
-def fit_of(job: SFTJob | PreferenceJob) -> Callable[..., dict[str, float]]:
-    """``run_sft`` or ``run_preference``, or what stands in its place."""
+    RankLearner = PPOLearner | RefreshLearner | ScriptedPolicyLearner | ScriptedPreferenceLearner
+
+
+def fit_function(job: SFTJob | PreferenceJob) -> Callable[..., dict[str, float]]:
+    """``run_sft`` or ``run_preference``, or their scripted counterparts."""
     if job.trainer.engine == "scripted":
         from rlaif.training.scripted import scripted_preference, scripted_sft
 
@@ -23,8 +30,8 @@ def fit_of(job: SFTJob | PreferenceJob) -> Callable[..., dict[str, float]]:
     return run_preference
 
 
-def open_learner(job: PPOJob | RefreshJob, rank: Rank) -> Any:
-    """The policy learner of a PPOJob, the resident preference trainer of a RefreshJob."""
+def open_learner(job: PPOJob | RefreshJob, rank: Rank) -> RankLearner:
+    """One rank of the policy learner (PPOJob) or of the resident preference trainer (RefreshJob)."""
     if job.trainer.engine == "scripted":
         from rlaif.training.scripted import ScriptedPolicyLearner, ScriptedPreferenceLearner
 

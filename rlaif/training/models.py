@@ -4,7 +4,7 @@ Legend: ``B`` rows, ``T`` padded width, ``H`` hidden size, ``V`` vocabulary, ``N
 indices into [B, T] (``batches.spans``). Only selected hidden states reach a head, so no [B, T, V] logits exist.
 
 Rows are padded on the right and no attention mask is passed: under causal attention no real token ever looks at a
-pad behind it, so log-probabilities are those of the unpadded row, and attention may take its fastest path. ``verify``
+pad after it, so log-probabilities are those of the unpadded row, and attention may take its fastest path. ``verify``
 checks this, and that the head is a plain linear one, on every model that is loaded.
 """
 
@@ -99,8 +99,8 @@ def new_scorer(base_model: str, dtype: Dtype, tokenizer: Any, seed: int) -> Scal
     """A preference model on ``base_model``'s backbone with a new head, and a padding id that is not the EOS.
 
     The head is normal with standard deviation 1 / (H + 1): small, so that the first loss is close to log 2, and not
-    zero, so that the backbone has a gradient from the first step. Drawn from ``seed``, alike on every rank.
-    ``tokenizer`` gets the padding token too.
+    zero, so that the backbone has a gradient from the first step. Drawn from ``seed``, the same on every rank.
+    The padding token is set in ``tokenizer`` too.
     """
     classifier = _classifier(base_model, dtype)
     resolve_padding(classifier, tokenizer)
@@ -143,14 +143,14 @@ def _load(auto: Any, path: str, dtype: Dtype, **settings: Any) -> PreTrainedMode
     return model
 
 
-@torch.inference_mode()
 def verify(model: PolicyModel, path: str) -> None:
     """Compare with the stock forward pass, padded and not. Raises ModelError for a model that this file misreads
     (logits changed after the head, attention that looks ahead)."""
     language_model = model.language_model.eval()
     ids = torch.arange(4).remainder(language_model.config.vocab_size).unsqueeze(0)
-    stock = language_model(input_ids=ids[:, :3]).logits[0, 1].float().log_softmax(-1)[ids[0, 2]]
-    ours, _ = model(ids, torch.tensor([1]), ids[0, 2:3])
+    with torch.inference_mode():
+        stock = language_model(input_ids=ids[:, :3]).logits[0, 1].float().log_softmax(-1)[ids[0, 2]]
+        ours, _ = model(ids, torch.tensor([1]), ids[0, 2:3])
     tolerance = 1e-3 if language_model.dtype == torch.float32 else 5e-2
     if (stock - ours[0]).abs() > tolerance:
         raise ModelError(
@@ -162,7 +162,8 @@ def verify(model: PolicyModel, path: str) -> None:
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
     """NumPy has no bfloat16; float32 holds it exactly."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def save_model(model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: Any, path: str) -> None:

@@ -6,7 +6,7 @@ step's loss is divided by the summed weights of its pairs, over all ranks. Score
 Sources: arXiv 2204.05862, section 4; arXiv 2112.00861, section 4; soft targets, arXiv 2212.08073, section 4.1.
 
 Departures from the papers:
-1. Pretraining learns from the same pairwise loss alone; no language-modelling loss is added.
+1. Pretraining uses only the pairwise loss; no language-modelling loss is added.
 2. A pair with a dialogue longer than ``max_length`` is left out and counted: cut anywhere, it would no longer be what
    its label judged, or lose the EOS where its score is read.
 3. The optimizer starts afresh between pretraining and fit.
@@ -14,34 +14,36 @@ Departures from the papers:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif.algorithms.losses import preference_loss
+from rlaif.algorithms.losses import Metrics, preference_loss
 from rlaif.algorithms.preference_model import ScoredPair, pair_reliability, pair_report
 from rlaif.errors import DataError
 from rlaif.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.training.batches import Row, micro_batches, padded
-from rlaif.training.deepspeed import DeepSpeedModel, add_over_ranks, largest, start_rank, summed, wait_for_all
+from rlaif.statistics.calibration import bins_to_metrics
+from rlaif.training.batches import TrainingRow, micro_batches, pad_right
+from rlaif.training.collectives import even_passes, sum_over_ranks, sum_tensor_over_ranks, wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.models import load_scorer, new_scorer, save_model
 
 
 def run_preference(
     job: PreferenceJob,
     rank: Rank,
-    pretraining_batches: Iterable[list[Row]] | None,
-    fit_batches: Iterable[list[Row]],
-    heldout_rows: Sequence[Row] | None,
+    pretraining_batches: Iterable[list[TrainingRow]] | None,
+    fit_batches: Iterable[list[TrainingRow]],
+    heldout_rows: Sequence[TrainingRow] | None,
     report: Report,
 ) -> dict[str, float]:
-    """Pretrain when there is something to, fit, score the held-out rows; rank 0 saves the model before and after.
+    """Pretrain if there are rows for it, fit, score the held-out rows; rank 0 saves the model before and after the fit.
 
-    Batches are this rank's shares of each optimizer step's pairs (maybe empty, equally many on every rank);
-    ``heldout_rows`` are all of them on every rank. Returns metrics, the same on all ranks. Raises ModelError for a
+    Batches are this rank's shares of each optimizer step's pairs (some may be empty; all ranks have the same number);
+    every rank gets all of ``heldout_rows``. Returns metrics, the same on all ranks. Raises ModelError for a
     model that cannot be used and DataError when no pair fits into ``max_length``.
     """
     start_rank(rank, job.trainer)
@@ -67,17 +69,15 @@ def run_preference(
     return metrics
 
 
-def _heldout(name: str, phase: PairFit, rows: Sequence[Row], fit_accuracy: float) -> dict[str, float]:
+def _heldout(name: str, phase: PairFit, rows: Sequence[TrainingRow], fit_accuracy: float) -> dict[str, float]:
     pairs = phase.score(rows)
     if not pairs:
         return {}
-    found = {f"{name}/heldout/{figure}": value for figure, value in pair_report(pairs).items()}
-    if f"{name}/heldout/accuracy" in found:
-        found[f"{name}/gap/accuracy"] = fit_accuracy - found[f"{name}/heldout/accuracy"]
-    for bin in pair_reliability(pairs):
-        figures = {"mean_prob": bin.mean_prob, "frequency": bin.frequency, "count": float(bin.count)}
-        found |= {f"{name}/reliability/{bin.low:.1f}_{figure}": value for figure, value in figures.items()}
-    return {**found, f"{name}/heldout/num_pairs": float(len(pairs))}
+    metrics = {f"{name}/heldout/{figure}": value for figure, value in pair_report(pairs).items()}
+    if f"{name}/heldout/accuracy" in metrics:
+        metrics[f"{name}/gap/accuracy"] = fit_accuracy - metrics[f"{name}/heldout/accuracy"]
+    metrics |= bins_to_metrics(pair_reliability(pairs), f"{name}/reliability")
+    return {**metrics, f"{name}/heldout/num_pairs": float(len(pairs))}
 
 
 def save_scorer(engine: DeepSpeedModel, tokenizer: object, path: str, rank: Rank) -> None:
@@ -102,14 +102,14 @@ class PairFit:
         self._losses: list[float] = []
         self._totals = {"pairs": 0.0, "pairs_left_out": 0.0, "tokens": 0.0, "agreed": 0.0, "decided": 0.0}
 
-    def run(self, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
+    def run(self, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
         """One optimizer step for each batch; the metrics of the pass."""
         for rows in batches:
             self._learn(rows, report)
         if not self._losses:
             raise DataError(f"{self._name}: no pair fits into max_length={self._job.settings.max_length} tokens")
         totals = self._totals
-        found = {
+        figures = {
             "first_loss": self._losses[0],
             "final_loss": self._losses[-1],
             "num_steps": float(len(self._losses)),
@@ -118,9 +118,9 @@ class PairFit:
             "num_tokens": totals["tokens"],
             "accuracy": totals["agreed"] / max(1.0, totals["decided"]),
         }
-        return {f"{self._job.name}/{self._name}/{key}": value for key, value in found.items()}
+        return {f"{self._job.name}/{self._name}/{key}": value for key, value in figures.items()}
 
-    def _learn(self, rows: list[Row], report: Report) -> None:
+    def _learn(self, rows: list[TrainingRow], report: Report) -> None:
         kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
         counts = {
             "pairs": float(len(rows)),
@@ -128,64 +128,46 @@ class PairFit:
             "tokens": float(sum(len(row["input_ids_1"]) + len(row["input_ids_2"]) for row in kept)),
             "weight": float(sum(row["weight"] for row in kept)),
         }
-        counts = summed(counts, self._rank, self.engine.device)
+        counts = sum_over_ranks(counts, self._rank, self.engine.device)
         if counts["weight"] > 0:
-            learned = self._step(kept, counts["weight"])
-            self._losses.append(learned["loss"])
-            report({f"{self._job.name}/{self._name}/loss": learned["loss"]})
-            counts |= learned
+            sums = self.engine.step(self._plan(kept), lambda pairs: self._loss(pairs, counts["weight"]))
+            self._losses.append(sums["loss"])
+            report({f"{self._job.name}/{self._name}/loss": sums["loss"]})
+            counts |= {"agreed": sums["num_agreed"], "decided": sums["num_decided"]}
         for name in self._totals:
             self._totals[name] += counts.get(name, 0.0)
 
-    def _step(self, kept: list[Row], total_weight: float) -> dict[str, float]:
-        plan = self._plan(kept)
-        num_passes = largest(len(plan), self._rank, self.engine.device)
-        sums = torch.zeros(3, device=self.engine.device)
-
-        def losses() -> Iterator[Tensor]:
-            for index in range(num_passes):
-                rows = plan[index] if index < len(plan) else None
-                loss, counts = self._loss(rows, total_weight)
-                sums.add_(torch.stack([loss.detach(), *counts]))
-                yield loss
-
-        self.engine.step(losses())
-        found = dict(zip(("loss", "agreed", "decided"), sums.tolist(), strict=True))
-        return summed(found, self._rank, self.engine.device)
-
-    def _loss(self, rows: list[Row] | None, total_weight: float) -> tuple[Tensor, list[Tensor]]:
-        if rows is None:  # another rank has one micro-batch more: a pass that weighs nothing
-            nothing = {"input_ids_1": [0], "input_ids_2": [0], "prob": 0.5, "weight": 0.0}
-            return self._loss([nothing], total_weight)
+    def _loss(self, rows: list[TrainingRow], total_weight: float) -> tuple[Tensor, Metrics]:
         first, second = self.engine(*ends(rows, self.engine.device)).chunk(2)
-        labels = torch.tensor([[row["prob"], row["weight"]] for row in rows], device=self.engine.device)
-        loss, metrics = preference_loss(first, second, labels[:, 0], labels[:, 1], total_weight)
-        return loss, [metrics["num_agreed"], metrics["num_decided"]]
+        probs, weights = (torch.tensor([row[key] for row in rows], device=first.device) for key in ("prob", "weight"))
+        return preference_loss(first, second, probs, weights, total_weight)
 
-    def _plan(self, rows: Sequence[Row]) -> list[list[Row]]:
+    def _plan(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         lengths = [2 * _longest(row) for row in rows]  # both dialogues of a pair are in one micro-batch
         plan = micro_batches(lengths, self._job.trainer.micro_batch_tokens)
         return [[rows[index] for index in batch] for batch in plan]
 
-    @torch.no_grad()  # not inference_mode: ZeRO-3 keeps parameters that it gathered in it
-    def score(self, rows: Sequence[Row]) -> list[ScoredPair]:
+    def score(self, rows: Sequence[TrainingRow]) -> list[ScoredPair]:
         """Score pairs with the model as it is, shared among the ranks; those that are too long are left out."""
         kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
-        numbered = [{**row, "number": number} for number, row in enumerate(kept)]
-        plan = self._plan(numbered[self._rank.index :: self._rank.world_size])
         scores = torch.zeros(2, len(kept), dtype=torch.float64, device=self.engine.device)
         self.engine.module.eval()
-        for index in range(largest(len(plan), self._rank, self.engine.device)):
-            taken = plan[index] if index < len(plan) else numbered[:0]
-            batch = taken or [{"input_ids_1": [0], "input_ids_2": [0]}]  # ZeRO-3: as many passes on every rank
-            found = self.engine(*ends(batch, self.engine.device)).double().view(2, -1)
-            scores[:, [row["number"] for row in taken]] = found[:, : len(taken)]
+        with torch.no_grad():  # not inference_mode: ZeRO-3 keeps parameters that it gathered in it
+            self._score_share(kept, scores)
         self.engine.module.train()
-        totals = add_over_ranks(scores, self._rank).T.tolist()
-        return [_scored(row, *pair) for row, pair in zip(kept, totals, strict=True)]
+        totals = sum_tensor_over_ranks(scores, self._rank).T.tolist()
+        return [_scored_pair(row, *pair) for row, pair in zip(kept, totals, strict=True)]
+
+    def _score_share(self, pairs: Sequence[TrainingRow], scores: Tensor) -> None:
+        """Write the scores of this rank's share of ``pairs`` to their columns of ``scores`` [2, P]."""
+        numbered = [{**row, "number": number} for number, row in enumerate(pairs)]
+        plan = self._plan(numbered[self._rank.index :: self._rank.world_size])
+        for rows in even_passes(plan, self._rank, self.engine.device):
+            both = self.engine(*ends(rows, self.engine.device)).double().chunk(2)
+            scores[:, [row["number"] for row in rows]] = torch.stack(both)
 
 
-def _scored(row: Row, score_1: float, score_2: float) -> ScoredPair:
+def _scored_pair(row: TrainingRow, score_1: float, score_2: float) -> ScoredPair:
     return ScoredPair(
         axis=row["axis"],
         prob=row["prob"],
@@ -196,13 +178,14 @@ def _scored(row: Row, score_1: float, score_2: float) -> ScoredPair:
     )
 
 
-def _longest(row: Row) -> int:
+def _longest(row: TrainingRow) -> int:
     return max(len(row["input_ids_1"]), len(row["input_ids_2"]))
 
 
-def ends(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor]:
+def ends(rows: Sequence[TrainingRow], device: torch.device) -> tuple[Tensor, Tensor]:
     """Padded ids [2P, T], first dialogues before second ones, and the flat positions [2P] of their last tokens."""
     sequences = [row[side] for side in ("input_ids_1", "input_ids_2") for row in rows]
-    ids = padded(sequences, pad_id=0)
-    last = np.arange(len(sequences)) * ids.shape[1] + [len(sequence) - 1 for sequence in sequences]
+    ids = pad_right(sequences, pad_id=0)
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    last = np.arange(len(sequences)) * ids.shape[1] + lengths - 1
     return torch.from_numpy(ids).to(device), torch.from_numpy(last).to(device)

@@ -1,8 +1,8 @@
 """Refreshing the preference model while the policy is trained: what one rank of the resident trainer does.
 
 The paper names labelling that follows the policy as future work (arXiv 2212.08073, section 6.1) and gives no recipe.
-Here a refresh is the first fit again, from the same pretrained weights with a new optimizer, over the earlier pairs and
-the fresh ones: what it makes depends on the labels alone, not on the refreshes before. Loss and report are those of
+Here a refresh repeats the first fit, from the same pretrained weights with a new optimizer, over the earlier pairs and
+the fresh ones: its result depends only on the labels, not on earlier refreshes. Loss and report are those of
 ``preference``.
 """
 
@@ -20,17 +20,18 @@ from rlaif.errors import ModelError
 from rlaif.interfaces import Probe, Refitted, Weights
 from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.training.batches import Row, local_batches, read_rows
-from rlaif.training.deepspeed import DeepSpeedModel, start_rank, wait_for_all
+from rlaif.training.batches import TrainingRow, local_batches, read_rows
+from rlaif.training.collectives import wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.models import as_numpy, load_scorer
 from rlaif.training.preference import PairFit, save_scorer, scorer_state
 
 NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on
-VERSION = "version.json"
+VERSION_FILE = "version.json"
 
 
 class RefreshLearner:
-    """One rank of the resident preference trainer: the served model, and with each refresh the one in its place.
+    """One rank of the resident preference trainer: it holds the model that is served, and each refresh replaces it.
     Every rank must make the same calls in the same order."""
 
     def __init__(self, job: RefreshJob, rank: Rank) -> None:
@@ -69,17 +70,17 @@ class RefreshLearner:
     def _phase(self) -> PairFit:
         return PairFit("fit", self._job, self._rank, self._engine)
 
-    def _fresh_metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """How well the model that has not seen the fresh pairs agrees with their labels."""
-        found = pair_report(self._phase().score(rows))
-        return {f"{self._job.name}/fresh/{figure}": value for figure, value in found.items()}
+    def _fresh_metrics(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
+        """How well the model agrees with the labels of the fresh pairs, which it has not seen."""
+        report = pair_report(self._phase().score(rows))
+        return {f"{self._job.name}/fresh/{figure}": value for figure, value in report.items()}
 
     def _probe_mean(self) -> float:
         pairs = self._phase().score(self._probes)
         return float(np.mean([score for pair in pairs for score in (pair.score_1, pair.score_2)])) if pairs else 0.0
 
     def weights(self) -> Weights:
-        """The current model and a probe of it; every rank must call it, the tensors are on rank 0 alone."""
+        """The current model and a probe of it; every rank must call it, the tensors are only on rank 0."""
         tensors = {name: as_numpy(tensor) for name, tensor in scorer_state(self._engine).items()}
         pairs = self._probes[:NUM_WEIGHT_PROBES]
         values = [pair.score_1 for pair in self._phase().score(pairs)]
@@ -94,12 +95,12 @@ class RefreshLearner:
         """The model as ``save`` leaves it, and its version: the next refresh needs nothing else of it."""
         self.save(path)
         if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
-            (Path(path) / VERSION).write_text(json.dumps(self._version))
+            (Path(path) / VERSION_FILE).write_text(json.dumps(self._version))
         wait_for_all(self._rank)
 
 
 def _version(checkpoint: Path) -> int:
     try:
-        return json.loads((checkpoint / VERSION).read_text())
+        return int(json.loads((checkpoint / VERSION_FILE).read_text()))
     except OSError as error:
         raise ModelError(f"{checkpoint}: is not a whole preference checkpoint: {error}") from error

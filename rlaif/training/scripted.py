@@ -2,7 +2,7 @@
 
 They keep the contracts of the real ones. What they have learned is a digest of every row in the order in which it
 came, so two runs that end with the same digest learned the same rows in the same order. A row takes
-``trainer.scripted.row_s`` seconds. Models that they "save" are their base's files and the digest.
+``trainer.scripted.row_s`` seconds. The models that they "save" are their base's files and the digest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rlaif.algorithms.experience import check_samples
 from rlaif.interfaces import Learned, Probe, Refitted, Weights
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, Report, SFTJob
 from rlaif.records import ScoredSample
-from rlaif.training.batches import Row, read_rows
+from rlaif.training.batches import TrainingRow, read_rows
 
 DIGEST = "scripted_digest.json"
 
@@ -48,7 +48,7 @@ class Digest:
 
 
 class ScriptedPolicyLearner:
-    """Stands where ``ppo.PPOLearner`` does."""
+    """In place of ``ppo.PPOLearner``."""
 
     def __init__(self, job: PPOJob, rank: Rank) -> None:
         self._job, self._rank, self._digest = job, rank, Digest(job.checkpoint)
@@ -58,14 +58,14 @@ class ScriptedPolicyLearner:
         ages = [self._digest.version - sample.policy_version_start for sample in samples]
         time.sleep(self._job.trainer.scripted.row_s * len(samples))
         self._digest.add(*[(s.id, s.response_ids, s.logprobs, s.score, s.preference_model_version) for s in samples])
-        found: dict[str, float] = {
+        figures: dict[str, float] = {
             "data/num_samples": len(samples),
             "gap/staleness_max": max(ages, default=0),
             "score/mean": float(np.mean([sample.score for sample in samples] or [0.0])),
         }
         return Learned(
             version=self._digest.version,
-            metrics={f"reinforce/{name}": float(value) for name, value in found.items()},
+            metrics={f"reinforce/{name}": float(value) for name, value in figures.items()},
             kl=(0.0,) * len(samples),
             advantage_mean=(0.0,) * len(samples),
         )
@@ -81,7 +81,7 @@ class ScriptedPolicyLearner:
 
 
 class ScriptedPreferenceLearner:
-    """Stands where ``refresh.PreferenceLearner`` does. Its models give every probe the same score."""
+    """In place of ``refresh.RefreshLearner``. Its models give every probe the same score."""
 
     def __init__(self, job: RefreshJob, rank: Rank) -> None:
         self._job, self._rank, self._digest = job, rank, Digest(job.checkpoint)
@@ -104,8 +104,8 @@ class ScriptedPreferenceLearner:
     save_checkpoint = save
 
 
-def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
-    """Go through ``batches``, this rank's shares, and save the base; stands where ``sft.run_sft`` does."""
+def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
+    """Go through ``batches``, this rank's shares, and save the base; in place of ``sft.run_sft``."""
     num_rows = _spend(batches, job.trainer.scripted.row_s, report, "supervise")
     if rank.index == 0:
         Digest(None).save(job.base_model, job.output)
@@ -115,12 +115,12 @@ def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: 
 def scripted_preference(
     job: PreferenceJob,
     rank: Rank,
-    pretraining_batches: Iterable[list[Row]] | None,
-    fit_batches: Iterable[list[Row]],
+    pretraining_batches: Iterable[list[TrainingRow]] | None,
+    fit_batches: Iterable[list[TrainingRow]],
     _heldout_rows: object,
     report: Report,
 ) -> dict[str, float]:
-    """As ``scripted_sft``; stands where ``preference.run_preference`` does."""
+    """As ``scripted_sft``; in place of ``preference.run_preference``."""
     _spend(pretraining_batches or (), job.trainer.scripted.row_s, report, f"{job.name}/pretraining")
     num_rows = _spend(fit_batches, job.trainer.scripted.row_s, report, f"{job.name}/fit")
     if rank.index == 0:
@@ -129,7 +129,7 @@ def scripted_preference(
     return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
 
 
-def _spend(batches: Iterable[list[Row]], row_s: float, report: Report, name: str) -> int:
+def _spend(batches: Iterable[list[TrainingRow]], row_s: float, report: Report, name: str) -> int:
     num_rows = 0
     for rows in batches:
         time.sleep(row_s * len(rows))

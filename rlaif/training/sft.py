@@ -11,24 +11,25 @@ Departures from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from rlaif.algorithms.losses import supervised_loss
+from rlaif.algorithms.losses import Metrics, supervised_loss
 from rlaif.errors import DataError
 from rlaif.jobs import Rank, Report, SFTJob
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.training.batches import Row, micro_batches, padded, spans
-from rlaif.training.deepspeed import DeepSpeedModel, largest, start_rank, summed, wait_for_all
+from rlaif.training.batches import TrainingRow, micro_batches, pad_right, spans
+from rlaif.training.collectives import sum_over_ranks, wait_for_all
+from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.models import PolicyModel, load_policy, save_model
 
 
-def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[Row]], report: Report) -> dict[str, float]:
+def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
     """Train on ``batches``, this rank's share of each optimizer step's rows; rank 0 saves ``job.output``.
 
-    A share may be empty, but every rank must bring the same number of shares. Returns metrics, the same on all ranks.
+    A share may be empty, but all ranks must have the same number of shares. Returns metrics, the same on all ranks.
     Raises ModelError for a model that cannot be used and DataError when no row has a token to learn.
     """
     start_rank(rank, job.trainer)
@@ -62,39 +63,23 @@ class SupervisedFit:
         self.losses: list[float] = []
         self._totals = {"rows": 0.0, "tokens": 0.0, "target_tokens": 0.0, "rows_truncated": 0.0, "rows_left_out": 0.0}
 
-    def learn(self, rows: list[Row], report: Report) -> None:
+    def learn(self, rows: list[TrainingRow], report: Report) -> None:
         """One optimizer step, unless no rank has a token to learn."""
         kept, counts = cut_rows(rows, self._job.max_length)
         plan = micro_batches([len(row["input_ids"]) for row in kept], self._job.trainer.micro_batch_tokens)
-        totals = summed(counts, self._rank, self._engine.device)
+        totals = sum_over_ranks(counts, self._rank, self._engine.device)
         for name, value in totals.items():
             self._totals[name] += value
         if not totals["target_tokens"]:
             return
-        num_passes = largest(len(plan), self._rank, self._engine.device)
-        local = self._step([[kept[i] for i in rows] for rows in plan], num_passes, totals["target_tokens"])
-        loss = summed({"loss": local}, self._rank, self._engine.device)["loss"]
-        self.losses.append(loss)
-        report({"supervise/loss/step": loss, "supervise/grad/norm": self._engine.grad_norm()})
+        batches = [[kept[index] for index in batch] for batch in plan]
+        sums = self._engine.step(batches, lambda batch: self._loss(batch, totals["target_tokens"]))
+        self.losses.append(sums["loss"])
+        report({"supervise/loss/step": sums["loss"], "supervise/grad/norm": self._engine.grad_norm()})
 
-    def _step(self, plan: list[list[Row]], num_passes: int, num_tokens: float) -> float:
-        total = torch.zeros((), device=self._engine.device)
-
-        def losses() -> Iterator[Tensor]:
-            for index in range(num_passes):
-                rows = plan[index] if index < len(plan) else None
-                loss = self._loss(rows, num_tokens)
-                total.add_(loss.detach())
-                yield loss
-
-        self._engine.step(losses())
-        return total.item()
-
-    def _loss(self, rows: list[Row] | None, num_tokens: float) -> Tensor:
-        if rows is None:  # another rank has one micro-batch more: a pass that weighs nothing
-            return 0 * self._loss([{"input_ids": [0, 0], "prompt_length": 1}], num_tokens)
+    def _loss(self, rows: list[TrainingRow], num_tokens: float) -> tuple[Tensor, Metrics]:
         logprobs, _ = self._engine(*targets(rows, self._engine.device))
-        return supervised_loss(logprobs, num_tokens)
+        return supervised_loss(logprobs, num_tokens), {}
 
     def result(self) -> dict[str, float]:
         """First and final loss, and what was seen; rows in = rows learned + rows left out."""
@@ -107,12 +92,12 @@ class SupervisedFit:
         }
 
 
-def cut_rows(rows: list[Row], max_length: int) -> tuple[list[Row], dict[str, float]]:
-    """Rows cut to ``max_length``, without those that have no answer left, and the counts of both."""
-    kept = []
+def cut_rows(rows: list[TrainingRow], max_length: int) -> tuple[list[TrainingRow], dict[str, float]]:
+    """Rows cut to ``max_length``, without those that have no answer left, and counts of what was cut and left out."""
+    kept: list[TrainingRow] = []
     for row in rows:
         ids = row["input_ids"][:max_length]
-        # the first token of all has nothing before it to be predicted from
+        # the very first token has nothing before it to be predicted from
         start = max(1, row["prompt_length"])
         if start < len(ids):
             kept.append({"input_ids": ids, "prompt_length": start})
@@ -126,9 +111,9 @@ def cut_rows(rows: list[Row], max_length: int) -> tuple[list[Row], dict[str, flo
     return kept, counts
 
 
-def targets(rows: list[Row], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def targets(rows: list[TrainingRow], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Padded ids [B, T], the flat positions [N] before each target, and the targets [N]."""
-    ids = padded([row["input_ids"] for row in rows], pad_id=0)
+    ids = pad_right([row["input_ids"] for row in rows], pad_id=0)
     ends = [len(row["input_ids"]) for row in rows]
     following = spans([row["prompt_length"] for row in rows], ends, ids.shape[1])
     chosen = torch.from_numpy(ids.reshape(-1)[following])

@@ -6,7 +6,8 @@ Tokens: answers that the policy sampled go in as the ids that were sampled; only
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +25,9 @@ from rlaif.records import Answer, Preference, PreferencePair, RevisionChain, Sco
 from rlaif.seeds import seed_from
 from rlaif.storage.files import replacing
 from rlaif.tasks.sampling import terminated
+from rlaif.training.batches import TrainingRow
 
-Row = Mapping[str, Any]
-Part = Literal["fit", "test_fit", "heldout"]  #: of the pairs; ``test_fit`` is for the test preference model
+SplitName = Literal["fit", "test_fit", "heldout"]  #: of the pairs; ``test_fit`` is for the test preference model
 
 SFT_SCHEMA = pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("prompt_length", pa.int32())])
 PAIR_SCHEMA = pa.schema(
@@ -44,8 +45,8 @@ ROW_GROUP = 2_000
 
 # -------------------------------------------------------------------------------------------------------- SFT
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """Rows given and rows written; the rest was left out because its answer is not fit for training."""
+class RowCounts:
+    """Rows given and rows written; the rest were left out because their answers cannot be trained on."""
 
     rows_in: int
     rows_out: int
@@ -61,7 +62,7 @@ def sft_rows(
     tokenizer: Any,
     format: DialogueFormat,
     settings: Supervision,
-) -> Iterator[Row | None]:
+) -> Iterator[TrainingRow | None]:
     """A training row for each revision (of OK chains) and each helpful sample; None for what cannot be used."""
     for chain in chains:
         if chain.status != Status.OK:
@@ -79,7 +80,7 @@ def sft_rows(
 
 def _sft_row(
     id: str, turns: tuple[Turn, ...], text: str, tokenizer: Any, format: DialogueFormat, max_length: int
-) -> Row | None:
+) -> TrainingRow | None:
     form = dialogue(format, tokenizer)
     prompt = prompt_ids(tokenizer, form.prompt(turns))
     answer = [*encode(tokenizer, form.answer_prefix + text), tokenizer.eos_token_id]
@@ -89,13 +90,13 @@ def _sft_row(
     return {"id": id, "input_ids": prompt + answer, "prompt_length": len(prompt)}
 
 
-def write_sft_rows(path: Path, rows: Iterable[Row | None]) -> Written:
+def write_sft_rows(path: Path, rows: Iterable[TrainingRow | None]) -> RowCounts:
     return _write(path, rows, SFT_SCHEMA)
 
 
 # ------------------------------------------------------------------------------------------- preference pairs
 def ai_probs(labels: Iterable[Preference], shuffle: bool, seed: int) -> dict[str, float]:
-    """P(answer_1 better) by label id, for OK and TIE labels alone; permuted among them for the control."""
+    """P(answer_1 better) by label id, only for OK and TIE labels; permuted among them for the control."""
     probs = {label.id: label.prob for label in labels if label.prob is not None}
     if not shuffle:
         return probs
@@ -112,7 +113,7 @@ class PairBuilder:
     settings: PreferenceModel
     seed: int
 
-    def from_labels(self, labels: Iterable[Preference], probs: Mapping[str, float]) -> Iterator[Row]:
+    def from_labels(self, labels: Iterable[Preference], probs: Mapping[str, float]) -> Iterator[TrainingRow]:
         eos = self.tokenizer.eos_token_id
         for label in labels:
             if label.id in probs:
@@ -120,21 +121,21 @@ class PairBuilder:
                 weight = self.settings.harmless_weight
                 yield self._row(label.id, "harmless", label.prompt_ids, first, second, probs[label.id], weight)
 
-    def from_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[Row]:
+    def from_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[TrainingRow]:
         form = dialogue(self.dialogue_format, self.tokenizer)
         for pair in pairs:
             prompt = prompt_ids(self.tokenizer, form.prompt(pair.prompt))
             chosen, rejected = self._answer(pair.chosen), self._answer(pair.rejected)
             yield self._row(pair.id, "helpful", prompt, chosen, rejected, 1.0, 1.0)
 
-    def from_votes(self, questions: Iterable[ScoredAnswers]) -> Iterator[Row]:
+    def from_votes(self, questions: Iterable[ScoredAnswers]) -> Iterator[TrainingRow]:
         for question in questions:
             for i, (better, worse) in enumerate(pretraining_pairs(question)):
                 yield self._row(
                     sample_id(question.id, i), "votes", (), self._whole(better), self._whole(worse), 1.0, 1.0
                 )
 
-    def mixed(self, ai: Iterable[Row], pairs: Iterable[PreferencePair], num_labels: int) -> Iterator[Row]:
+    def mix(self, ai: Iterable[TrainingRow], pairs: Iterable[PreferencePair], num_labels: int) -> Iterator[TrainingRow]:
         """AI labels and then as many human pairs as ``helpful_per_harmless`` asks for (all, when there are fewer)."""
         yield from ai
         wanted = round(self.settings.helpful_per_harmless * num_labels)
@@ -144,11 +145,11 @@ class PairBuilder:
             yield row
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def splits(self) -> tuple[SplitName, ...]:
         return ("fit", "test_fit", "heldout") if self.settings.test_split else ("fit", "heldout")
 
-    def part(self, row: Row) -> Part:
-        """Where a row goes: decided by its id alone. What is held out is the same with and without a test split."""
+    def split_of(self, row: TrainingRow) -> SplitName:
+        """Where a row goes, decided only by its id. What is held out is the same with and without a test split."""
         if seed_from(self.seed, "heldout", row["id"]) / 2**63 < self.settings.heldout_fraction:
             return "heldout"
         if self.settings.test_split and seed_from(self.seed, "test_split", row["id"]) % 2:
@@ -162,7 +163,7 @@ class PairBuilder:
     def _whole(self, text: str) -> list[int]:
         return [*prompt_ids(self.tokenizer, text), self.tokenizer.eos_token_id]
 
-    def _row(self, id: str, axis: str, prompt: Any, first: Any, second: Any, prob: float, weight: float) -> Row:
+    def _row(self, id: str, axis: str, prompt: Any, first: Any, second: Any, prob: float, weight: float) -> TrainingRow:
         longest = self.settings.max_length
         return {
             "id": id,
@@ -174,8 +175,19 @@ class PairBuilder:
         }
 
 
-def write_pair_rows(path: Path, rows: Iterable[Row]) -> Written:
+def write_pair_rows(path: Path, rows: Iterable[TrainingRow]) -> RowCounts:
     return _write(path, rows, PAIR_SCHEMA)
+
+
+def write_pair_splits(
+    paths: Mapping[SplitName, Path], rows: Iterable[TrainingRow], split_of: Callable[[TrainingRow], SplitName]
+) -> dict[SplitName, RowCounts]:
+    """Write each row to the file of its split; ``rows`` are read once, however many files there are."""
+    with ExitStack() as stack:
+        files = {split: stack.enter_context(_row_file(path, PAIR_SCHEMA)) for split, path in paths.items()}
+        for row in rows:
+            files[split_of(row)].add(row)
+    return {split: file.counts for split, file in files.items()}
 
 
 def write_pair_table(path: Path, pairs: pa.Table) -> None:
@@ -184,17 +196,42 @@ def write_pair_table(path: Path, pairs: pa.Table) -> None:
         pq.write_table(pairs, unfinished, row_group_size=ROW_GROUP)
 
 
-def _write(path: Path, rows: Iterable[Row | None], schema: pa.Schema) -> Written:
-    rows_in = rows_out = 0
-    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
-        buffer: list[Row] = []
+def _write(path: Path, rows: Iterable[TrainingRow | None], schema: pa.Schema) -> RowCounts:
+    with _row_file(path, schema) as file:
         for row in rows:
-            rows_in += 1
-            if row is not None:
-                rows_out += 1
-                buffer.append(row)
-            if len(buffer) == ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
-                buffer = []
-        writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
-    return Written(rows_in=rows_in, rows_out=rows_out)
+            file.add(row)
+    return file.counts
+
+
+@contextmanager
+def _row_file(path: Path, schema: pa.Schema) -> Iterator[_RowFile]:
+    """A file of rows that has its name once the context has ended without an error."""
+    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+        file = _RowFile(writer, schema)
+        yield file
+        file.flush()
+
+
+class _RowFile:
+    """Writes rows in groups, and counts them; None stands for a row that is left out."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer, self._schema = writer, schema
+        self._buffer: list[TrainingRow] = []
+        self._rows_in = self._rows_out = 0
+
+    def add(self, row: TrainingRow | None) -> None:
+        self._rows_in += 1
+        if row is not None:
+            self._rows_out += 1
+            self._buffer.append(row)
+            if len(self._buffer) == ROW_GROUP:
+                self.flush()
+
+    def flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=self._schema))
+        self._buffer = []
+
+    @property
+    def counts(self) -> RowCounts:
+        return RowCounts(rows_in=self._rows_in, rows_out=self._rows_out)

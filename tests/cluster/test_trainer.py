@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -81,6 +82,26 @@ async def test_the_cause_of_a_rank_that_fails_surfaces_without_a_restart(tmp_pat
 def num_ranks_started() -> int:
     """All that were ever started on this cluster."""
     return sum(actor["ActorClassName"] == "RayTrainWorker" for actor in ray._private.state.actors().values())
+
+
+async def test_trainers_that_start_at_the_same_time_have_each_its_own_start_timeout(tmp_path: Path) -> None:
+    policy = saved(tiny_lm(0, tied=True), tmp_path / "policy")
+    trainers = RayTrainers(tmp_path)
+
+    async def started(timeout_s: float) -> Any:
+        trainer = Trainer(cpus=0.5, engine="scripted", start_timeout_s=timeout_s)
+        settings = Reinforcement(batch_size=4, minibatch_size=2)
+        return await trainers.policy_learner(
+            PPOJob(policy=policy, preference_model=None, settings=settings, temperature=1.0, trainer=trainer, seed=5)
+        )
+
+    learners = await asyncio.gather(started(111), started(222))
+    try:  # Ray Train hands its settings on from a controller to its ranks, where they can be seen
+        ranks = [(await learner._fit.ranks())[0].handle for learner in learners]
+        settings = [ray.get(rank.execute.remote(os.getenv, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S")) for rank in ranks]
+    finally:
+        await asyncio.gather(*(learner.close() for learner in learners))
+    assert list(map(float, settings)) == [111, 222]
 
 
 async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path) -> None:

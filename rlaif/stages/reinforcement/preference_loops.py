@@ -22,7 +22,8 @@ from rlaif.stages.reinforcement.context import LoopContext
 from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, starts_at
 from rlaif.stages.run import Run
 from rlaif.tasks.sampling import SamplePair
-from rlaif.training.training_sets import PairBuilder, Row, ai_probs, write_pair_rows, write_pair_table
+from rlaif.training.batches import TrainingRow
+from rlaif.training.training_sets import PairBuilder, ai_probs, write_pair_rows, write_pair_table
 
 _RowT = TypeVar("_RowT", bound=HasSource)
 
@@ -107,14 +108,14 @@ class PreferenceLoops:
         self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
         check_gate(quality, self.run.config.labelling.gate)
 
-    def _fresh(self, version: int) -> list[Row]:
+    def _fresh(self, version: int) -> list[TrainingRow]:
         """The pairs that were labelled for this refresh."""
         journal, config = self.run.run_dir.journal, self.run.config
         labels = journal.records(Preference, REFRESH_PREFERENCES, version)
         probs = ai_probs(labels, config.preference_model.shuffle_labels, config.seed)
         return list(self.builder.from_labels(journal.records(Preference, REFRESH_PREFERENCES, version), probs))
 
-    def _write(self, version: int, fresh: list[Row]) -> RefreshRows:
+    def _write(self, version: int, fresh: list[TrainingRow]) -> RefreshRows:
         """Write the fresh pairs, and the fit set: them and those of the fit before, as many as there is room for."""
         fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
         write_pair_rows(fresh_path, fresh)

@@ -79,7 +79,7 @@ def test_running_statistics_equal_those_of_all_scores_at_once():
     scores = torch.randn(30, generator=torch.Generator().manual_seed(3)).double() * 3 + 5
     running = RewardStatistics()
     for part in scores.split([7, 1, 22]):
-        running = running.updated(part)
+        running = running.with_scores(part)
     assert running.mean == pytest.approx(scores.mean().item())
     assert running.std == pytest.approx(scores.std(unbiased=False).item())
     normalized = Normalization(mean=running.mean, scale=running.std)(scores)
@@ -88,7 +88,7 @@ def test_running_statistics_equal_those_of_all_scores_at_once():
 
 def test_equal_scores_are_not_divided_by_nothing():
     assert RewardStatistics().std == 1.0
-    assert RewardStatistics().updated(torch.full((4,), 0.1)).std == 1.0
+    assert RewardStatistics().with_scores(torch.full((4,), 0.1)).std == 1.0
 
 
 def test_adaptive_coefficient_steers_the_sequence_kl():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlaif.algorithms.over_refusal import NUM_PHRASES, boilerplate_rate, watched
+from rlaif.algorithms.over_refusal import NUM_PHRASES, boilerplate_rate, update_guard
 from tests.unit.algorithms.test_experience import sample
 
 
@@ -13,24 +13,24 @@ def batch(*scores: float, axis: str = "helpful", length: int = 4):
 
 
 def test_the_level_is_a_moving_mean_and_the_first_batch_stays():
-    first = watched(None, batch(1.0, 3.0))
+    first = update_guard(None, batch(1.0, 3.0))
     assert (first.first_helpful, first.helpful, first.first_length) == (2.0, 2.0, 4.0)
-    second = watched(first, batch(1.0, 1.0, length=9))
+    second = update_guard(first, batch(1.0, 1.0, length=9))
     assert second.helpful == pytest.approx(2.0 + 0.2 * (1.0 - 2.0))
     assert (second.first_helpful, second.first_length) == (2.0, 4.0)
 
 
 def test_only_helpful_prompts_count():
-    first = watched(None, batch(1.0) + batch(-50.0, axis="red_team"))
+    first = update_guard(None, batch(1.0) + batch(-50.0, axis="red_team"))
     assert first.helpful == 1.0
-    assert watched(first, batch(-50.0, axis="red_team")) == first
-    without = watched(None, batch(1.0, axis="red_team"))
+    assert update_guard(first, batch(-50.0, axis="red_team")) == first
+    without = update_guard(None, batch(1.0, axis="red_team"))
     assert without.shortfall(0.0) == 0.0
-    assert watched(without, batch(4.0)).first_helpful == 4.0
+    assert update_guard(without, batch(4.0)).first_helpful == 4.0
 
 
 def test_shortfall_begins_beyond_the_margin_and_ends_with_it():
-    seen = replace(watched(None, batch(2.0)), helpful=1.5)
+    seen = replace(update_guard(None, batch(2.0)), helpful=1.5)
     assert seen.shortfall(0.0) == pytest.approx(0.5)
     assert seen.shortfall(0.2) == pytest.approx(0.3)
     assert seen.shortfall(0.5) == 0.0

@@ -3,6 +3,8 @@ import pytest
 
 from rlaif.statistics.calibration import (
     MAX_TEMPERATURE,
+    bins_from_metrics,
+    bins_to_metrics,
     both_ways,
     brier_score,
     cross_entropy,
@@ -17,6 +19,15 @@ def test_bins_hold_every_probability_once():
     bins = reliability(probs, np.array([0.0, 1.0, 1.0, 1.0, 0.0]))
     assert [(b.low, b.count, b.frequency) for b in bins] == [(0.0, 2, 0.5), (0.1, 1, 1.0), (0.9, 2, 0.5)]
     assert bins[2].mean_prob == pytest.approx(0.975)
+
+
+def test_bins_travel_as_metrics_and_come_back_in_order():
+    bins = reliability(np.array([0.95, 0.05, 0.1]), np.array([1.0, 0.0, 1.0]))
+    metrics = bins_to_metrics(bins, "preference/reliability")
+    assert metrics["preference/reliability/0.9_mean_prob"] == pytest.approx(0.95)
+    assert bins_from_metrics({"preference/fit/loss": 0.5, **metrics}, "preference/reliability") == [
+        {"mean_prob": b.mean_prob, "frequency": b.frequency, "count": b.count} for b in bins
+    ]
 
 
 def test_errors_by_hand():

@@ -6,14 +6,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.errors import ModelError
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.training.batches import padded, spans
+from rlaif.training.batches import pad_right, spans
 from rlaif.training.models import load_policy, load_scorer, new_scorer, verify
 
 
 @torch.no_grad()
 def test_padded_log_probabilities_are_those_of_each_row_alone(base):
     rows, starts = [[5, 6, 7, 8, 9], [200, 3], [9, 9, 9]], [1, 0, 1]
-    ids = padded(rows, pad_id=0)
+    ids = pad_right(rows, pad_id=0)
     positions = spans(starts, [len(row) - 1 for row in rows], ids.shape[1])
     targets = torch.from_numpy(ids.reshape(-1)[positions + 1])
     found, entropy = load_policy(base, "float32")(

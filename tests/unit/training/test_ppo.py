@@ -1,5 +1,6 @@
 """The policy learner in one process: its initial state, its metrics, and how it resumes."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlaif.algorithms.advantage import Normalization
 from rlaif.errors import DataError, ModelError
 from rlaif.jobs import Rank
-from rlaif.training.ppo import PPOLearner, probe_of
+from rlaif.training.ppo import PPOLearner
+from rlaif.training.ppo_batch import LearnerState, probe_tokens
 from rlaif.training.rollouts import micro_batch
 from tests.unit.training.conftest import ppo_job, rollouts
 
@@ -20,7 +22,8 @@ def test_value_function_starts_as_the_preference_model_in_reward_units(base, sco
     samples = rollouts(3)
     normalize = Normalization(mean=0.3, scale=2.0)
     with torch.no_grad():
-        found = learner._values(micro_batch(samples, [0, 2], learner._policy.device), normalize).tolist()
+        networks = learner._networks
+        found = networks.values(micro_batch(samples, [0, 2], networks.policy.device), normalize).tolist()
         model = AutoModelForSequenceClassification.from_pretrained(scorer)
         expected = []
         for sample in (samples[0], samples[2]):
@@ -91,8 +94,8 @@ def test_a_probe_ends_with_the_least_likely_token_and_is_short():
     sample = replace(
         rollouts(1)[0], prompt_ids=tuple(range(20)), response_ids=(30, 31, 32, 33), logprobs=(-1.0, -0.5, -3.0, -0.1)
     )
-    assert probe_of(sample) == (15, 16, 17, 18, 19, 30, 31, 32)
-    assert probe_of(replace(sample, prompt_ids=(4,))) == (4, 30, 31, 32)
+    assert probe_tokens(sample) == (15, 16, 17, 18, 19, 30, 31, 32)
+    assert probe_tokens(replace(sample, prompt_ids=(4,))) == (4, 30, 31, 32)
 
 
 def test_saved_policy_is_the_one_served(base, scorer, tmp_path):
@@ -132,6 +135,19 @@ def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
     assert expected.metrics["reinforce/kl/coefficient"] != job.settings.kl.coefficient
     for name, tensor in learner.weights().tensors.items():
         assert np.array_equal(resumed.weights().tensors[name], tensor), name
+
+
+def test_checkpoints_of_earlier_releases_are_read(tmp_path):
+    saved = (
+        '{"version": 3, "coefficient": 0.2, "statistics": {"count": 8.0, "mean": 0.5, "squares": 2.0}, '
+        '"watched": {"first_length": 4.0, "first_helpful": 1.0, "helpful": 0.5}, "probes": [[1, 2], [3]], '
+        '"preference_model_version": 1}'
+    )
+    (tmp_path / "progress.json").write_text(saved)
+    state = LearnerState.load(tmp_path)
+    assert (state.version, state.statistics.mean, state.guard.helpful, state.probes) == (3, 0.5, 0.5, ((1, 2), (3,)))
+    state.save(tmp_path)
+    assert json.loads((tmp_path / "progress.json").read_text()) == json.loads(saved)
 
 
 def test_a_directory_that_is_no_whole_checkpoint_is_named(base, scorer, tmp_path):

@@ -137,7 +137,7 @@ def test_the_mix_has_the_ratio_asked_for():
         for i in range(50)
     ]
     made = builder(helpful_per_harmless=0.74)
-    axes = [r["axis"] for r in made.mixed(made.from_labels(labels, ai_probs(labels, False, 0)), pairs, len(labels))]
+    axes = [r["axis"] for r in made.mix(made.from_labels(labels, ai_probs(labels, False, 0)), pairs, len(labels))]
     assert (axes.count("harmless"), axes.count("helpful")) == (10, 7)
 
 
@@ -156,19 +156,19 @@ def test_votes_become_pairs_of_different_scores(tmp_path):
 
 def test_held_out_rows_are_a_fixed_share():
     made = builder(heldout_fraction=0.2)
-    parts = [made.part({"id": f"f:{i}"}) for i in range(2000)]
+    parts = [made.split_of({"id": f"f:{i}"}) for i in range(2000)]
     assert parts.count("heldout") / len(parts) == pytest.approx(0.2, abs=0.03)
-    assert parts == [made.part({"id": f"f:{i}"}) for i in range(2000)]
-    assert set(parts) == set(made.parts) == {"fit", "heldout"}
+    assert parts == [made.split_of({"id": f"f:{i}"}) for i in range(2000)]
+    assert set(parts) == set(made.splits) == {"fit", "heldout"}
 
 
 def test_a_test_split_halves_what_is_fitted_on_and_holds_the_same_rows_out():
     whole, halved = builder(heldout_fraction=0.2), builder(heldout_fraction=0.2, test_split=True)
     rows = [{"id": f"f:{i}"} for i in range(2000)]
-    parts = [halved.part(row) for row in rows]
-    assert set(parts) == set(halved.parts)
+    parts = [halved.split_of(row) for row in rows]
+    assert set(parts) == set(halved.splits)
     assert parts.count("test_fit") / len(parts) == pytest.approx(0.4, abs=0.03)
-    assert [p == "heldout" for p in parts] == [whole.part(row) == "heldout" for row in rows]
+    assert [p == "heldout" for p in parts] == [whole.split_of(row) == "heldout" for row in rows]
 
 
 def test_encode_is_what_sft_uses():

@@ -1,0 +1,174 @@
+"""One fit of Ray Train: the thread that it blocks, the mailbox of its ranks, and how it is set up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.cluster.causes import death_of
+from actors.cluster.logs import log_tail
+from actors.cluster.placement import rank_resources
+from actors.cluster.waiting import within
+from actors.trainer.failures import FinalFailures, cause_of_failure
+from actors.trainer.feeding import EveryRowToEveryRank
+from actors.trainer.mailbox import MAILBOX_POLL_S, Mailbox, StartedRank
+from rlaif.config.schema import Trainer
+from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
+from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
+
+_T = TypeVar("_T")
+TrainerJob = SFTJob | PreferenceJob | PPOJob | RefreshJob
+RANKS_CLOSE_TIMEOUT_S = 30.0
+MAILBOX_TIMEOUT_S = MAILBOX_POLL_S + 30.0
+
+
+class Fit:
+    """One ``TorchTrainer.fit()`` in a thread, and the mailbox of its ranks."""
+
+    def __init__(self, name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], storage_path: Path) -> None:
+        self._name = name
+        self._trainer = job.trainer
+        # On the driver's node: it needs no CPU, so Ray would put it on any, and that node's loss would end the fit.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here)
+        self.mailbox = mailbox.remote(getattr(job, "checkpoint", None))
+        trainer = TorchTrainer(
+            rank,
+            train_loop_config={"job": job, "mailbox": self.mailbox},
+            torch_config=torch_config(job.trainer),
+            scaling_config=scaling_config(job.trainer),
+            run_config=run_config(name, job.trainer, storage_path, self.mailbox),
+            datasets=datasets,
+            dataset_config=EveryRowToEveryRank(),
+        )
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # read where fit() is called; the same for all trainers
+        self._fit = asyncio.create_task(asyncio.to_thread(trainer.fit))
+
+    @property
+    def is_running(self) -> bool:
+        return not self._fit.done()
+
+    async def result(self, report: Report | None) -> Any:
+        """What rank 0 returned. Metrics go to ``report`` as they come. Raises what a rank raised, WaitTimeoutError when
+        the ranks make no progress any more."""
+        while not self._fit.done():
+            reports = asyncio.ensure_future(self.ask(self.mailbox.reports.remote()))
+            await asyncio.wait([self._fit, reports], return_when=asyncio.FIRST_COMPLETED)
+            for metrics in await reports:
+                if report is not None:
+                    report(metrics)
+            if not self._fit.done():
+                await self._check_progress("to take a step")
+        try:
+            return self._fit.result().return_value
+        except (TrainingFailedError, RayError) as error:
+            await self.ranks()  # raises TrainerLostError when their mailbox is dead: ranks fail with it
+            raise cause_of_failure(self._name, error) from error
+
+    async def ask(self, answer: Awaitable[_T]) -> _T:
+        """What the mailbox answers. Raises TrainerLostError when it is dead, WaitTimeoutError when it is stuck."""
+        try:
+            return await within(MAILBOX_TIMEOUT_S, answer, f"the mailbox of {self._name}")
+        except RayActorError as error:
+            raise TrainerLostError(f"{self._name}: its mailbox died: {death_of(error)}") from error
+
+    async def answer_to(self, number: int, what: str) -> Any:
+        """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError when the ranks make no progress."""
+        while True:
+            answer = asyncio.ensure_future(self.ask(self.mailbox.answer_to.remote(number)))
+            await asyncio.wait([self._fit, answer], return_when=asyncio.FIRST_COMPLETED)
+            if answer.done() and (reply := await answer) is not None:
+                return reply.result
+            if self._fit.done():
+                await self.result(None)
+                raise RunError(f"{self._name}: the ranks ended before they were asked to stop")
+            await self._check_progress(what)
+
+    async def _check_progress(self, what: str) -> None:
+        """Raises WaitTimeoutError after ``step_timeout_s`` without a sign of the ranks; while they are being started or
+        restarted, after ``start_timeout_s``. Batches that restarted ranks learn again are signs."""
+        silence = await self.ask(self.mailbox.silence.remote())
+        most = self._trainer.start_timeout_s if silence.starting else self._trainer.step_timeout_s
+        if silence.seconds > most:
+            raise WaitTimeoutError(
+                f"waited {most:g} s for the ranks of {self._name} {what} {await self.describe_ranks()}"
+            )
+
+    async def describe_ranks(self) -> str:
+        """Where the ranks are, when each last asked for an order, and the end of the log of the one that has been
+        silent longest."""
+        ranks = await self.ranks()
+        if not ranks:
+            return "(none started)"
+        lines = (f"rank {rank} on {seen.where}, asked {seen.idle_s:.0f} s ago" for rank, seen in sorted(ranks.items()))
+        silent = max(ranks.values(), key=lambda seen: seen.idle_s)
+        return f"({'; '.join(lines)}){await log_tail(silent.where)}"
+
+    async def ranks(self) -> dict[int, StartedRank]:
+        """The ranks that have started."""
+        return await self.ask(self.mailbox.ranks.remote())
+
+    async def abort(self) -> None:
+        """End the ranks, if they have not ended, and wait for ``fit()``."""
+        with contextlib.suppress(RlaifError):  # ranks whose mailbox is dead end by themselves
+            if not self._fit.done():
+                await self.ask(self.mailbox.close.remote())
+                for seen in (await self.ranks()).values():
+                    ray.kill(seen.handle)
+        with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
+            await within(RANKS_CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
+        ray.kill(self.mailbox)
+
+
+class StartTimeout(ControllerCallback):
+    """In Ray Train's controller: how long it waits for its ranks to start.
+
+    Ray Train takes this only from a variable of the environment. In the driver all trainers would share it, and two
+    that start at the same time may want different ones; each controller is a process of its own.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._seconds)
+
+
+def torch_config(trainer: Trainer) -> TorchConfig:
+    return TorchConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=int(trainer.step_timeout_s))
+
+
+def scaling_config(trainer: Trainer) -> ScalingConfig:
+    resources = {name: amount for name, amount in rank_resources(trainer).items() if amount}
+    return ScalingConfig(
+        num_workers=trainer.ranks, use_gpu=trainer.gpus > 0, resources_per_worker=resources or {"CPU": 0}
+    )
+
+
+def run_config(name: str, trainer: Trainer, storage_path: Path, mailbox: Any) -> RunConfig:
+    threads = str(trainer.threads)
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }
+    return RunConfig(
+        name=f"{name}-{secrets.token_hex(4)}",
+        storage_path=str(storage_path.absolute()),
+        failure_config=FailureConfig(max_failures=trainer.max_failures, controller_failure_limit=trainer.max_failures),
+        callbacks=[FinalFailures(mailbox), StartTimeout(trainer.start_timeout_s)],
+        worker_runtime_env={"env_vars": environment},
+    )

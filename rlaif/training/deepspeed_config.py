@@ -1,0 +1,56 @@
+"""A trainer's settings in DeepSpeed's own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rlaif.config.schema import Trainer
+
+ConfigDict = dict[str, Any]  #: the JSON that ``deepspeed.initialize`` reads
+
+
+def effective_zero_stage(trainer: Trainer) -> int:
+    """The ZeRO stage that is used: bfloat16 and offload need at least stage 1, which keeps float32 master weights."""
+    needs_master = trainer.dtype == "bfloat16" or trainer.cpu_offload
+    return max(trainer.zero_stage, 1) if needs_master else trainer.zero_stage
+
+
+def training_config(trainer: Trainer, *, learning_rate: float, weight_decay: float, max_grad_norm: float) -> ConfigDict:
+    """For a model with an optimizer.
+
+    ``torch_adam`` is on where the optimizer runs on a CPU: DeepSpeed's own CPU Adam needs a compiler at run time.
+    Betas (0.9, 0.95): the usual choice for language models, steadier than 0.999 on runs of few steps.
+    """
+    on_cpu = trainer.cpu_offload or not torch.cuda.is_available()
+    zero_stage = effective_zero_stage(trainer)
+    offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    zero: ConfigDict = {"stage": zero_stage}
+    if trainer.cpu_offload and zero_stage >= 1:
+        zero["offload_optimizer"] = offload
+    if trainer.cpu_offload and zero_stage == 3:
+        zero["offload_param"] = offload
+    optimizer = {"lr": learning_rate, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": weight_decay}
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # a formality: micro-batches are cut by tokens
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": max_grad_norm if zero_stage else 0.0,  # stage 0: see ``DeepSpeedModel._clip``
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": trainer.dtype == "bfloat16"},
+        "optimizer": {"type": "AdamW", "params": {**optimizer, "torch_adam": on_cpu}},
+        "steps_per_print": 10**9,
+    }
+
+
+def frozen_config(trainer: Trainer) -> ConfigDict:
+    """For a model that is only read, partitioned among the ranks (ZeRO-3)."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": 3},
+        "bf16": {"enabled": trainer.dtype == "bfloat16"},
+        "steps_per_print": 10**9,
+    }
