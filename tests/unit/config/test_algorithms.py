@@ -19,7 +19,9 @@ def test_each_algorithm_has_its_advantages():
 
 
 def test_another_algorithm_is_refused_with_the_names_of_all(tmp_path):
-    with pytest.raises(ConfigError, match=r"reinforcement\.algorithm=magic: must be one of ppo, rloo or grpo; choose"):
+    *names, last = ALGORITHMS
+    rule = f"must be one of {', '.join(names)} or {last}; choose"
+    with pytest.raises(ConfigError, match=rf"reinforcement\.algorithm=magic: {rule}"):
         config_with(tmp_path, algorithm="magic")
 
 
