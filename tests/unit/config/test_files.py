@@ -6,9 +6,11 @@ import pytest
 
 from rlaif.config.files import differences, dump_config, load_config
 from rlaif.config.schema import Config
+from rlaif.engines import ENGINES
 from rlaif.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[3]
+ENGINE_NAMES = " or ".join((", ".join([*ENGINES][:-1]), [*ENGINES][-1]))
 SHIPPED = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
@@ -122,7 +124,7 @@ def test_differences_are_dotted_keys(empty):
         ("sampling.temperature=.inf", "sampling.temperature=Infinity: must be a finite number; write"),
         ("critique_revision.rounds=9", "critique_revision.rounds=9: must be at most 4; change the number"),
         ("critique_revision.critique=maybe", "critique_revision.critique=maybe: must be true or false; write"),
-        ("generator.engine=sglang", "generator.engine=sglang: must be one of vllm, hf or scripted; choose"),
+        ("generator.engine=sglang", f"generator.engine=sglang: must be one of {ENGINE_NAMES}; choose"),
         ("run_dir=3", "run_dir=3: must be text; put it in quotes"),
         ("data=3", "data=3: must be keys and values; indent them below it"),
         ("labelling.gate.override=flip_rate", "labelling.gate.override=flip_rate: must be a list; write [a, b]"),
