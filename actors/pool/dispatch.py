@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.pool.autoscale import Load
 from actors.pool.member import Death, Member, MemberState
-from actors.pool.shipment import AnyDone, Delivery, Finished, PoolCall, Shipment, is_condemned, split_suspects
+from actors.pool.shipment import AnyDone, AnyRow, Delivery, Finished, PoolCall, Shipment, is_condemned, split_suspects
 from rlaif.config.schema import PoolSettings
 from rlaif.interfaces import Done
 
@@ -32,7 +32,7 @@ class Dispatch:
         self._chunk = min(settings.chunk_rows, max(1, settings.max_in_flight // 2))
 
     # ------------------------------------------------------------------------------------------------ calls
-    def open(self, task: Any, rows: Iterable[Any]) -> PoolCall:
+    def open(self, task: Any, rows: Iterable[AnyRow]) -> PoolCall:
         call = PoolCall(task, rows)
         self._calls.append(call)
         return call

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from actors.cluster.whereabouts import Whereabouts, current_whereabouts
 from actors.pool.gathering import Gathering
-from actors.pool.shipment import Finished
+from actors.pool.shipment import AnyRecord, AnyRow, Finished
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, RequestError, describe_error
-from rlaif.interfaces import Task, Weights
+from rlaif.interfaces import AnyEngine, Task, Weights
 
 #: How much freed memory glibc keeps. New weights are unpacked through large buffers: if these came fresh from the
 #: system at each sync, their page faults would cost several times as much as the copies.
@@ -35,7 +34,7 @@ class EngineActor:
     """A thin shell around one engine. Call ``open`` first."""
 
     def __init__(self) -> None:
-        self._engine: Any = None
+        self._opened: AnyEngine | None = None
 
     async def whereabouts(self) -> Whereabouts:
         return current_whereabouts()
@@ -44,9 +43,9 @@ class EngineActor:
         """Load the engine; heavy libraries are imported here, in the environment that the pool set."""
         from rlaif.engines import open_engine
 
-        self._engine = open_engine(role, model, settings)
+        self._opened = open_engine(role, model, settings)
 
-    async def run(self, task: Task[Any, Any], rows: Sequence[Any]) -> AsyncIterator[list[Finished]]:
+    async def run(self, task: Task[AnyRow, AnyRecord], rows: Sequence[AnyRow]) -> AsyncIterator[list[Finished]]:
         """Run ``task`` on all rows at once; yield those that finished together as one list.
 
         Raises EngineError when the engine is dead; a row's own failure is part of the result.
@@ -59,7 +58,7 @@ class EngineActor:
             for row in working:
                 row.cancel()
 
-    async def _row(self, task: Task[Any, Any], place: int, row: Any) -> Finished:
+    async def _row(self, task: Task[AnyRow, AnyRecord], place: int, row: AnyRow) -> Finished:
         try:
             return place, await task(self._engine, row), None
         except RequestError as error:
@@ -80,5 +79,10 @@ class EngineActor:
         await self._engine.update_weights(weights)
 
     async def close(self) -> None:
-        if self._engine is not None:
-            await self._engine.close()
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def _engine(self) -> AnyEngine:
+        assert self._opened is not None, "open comes first"
+        return self._opened

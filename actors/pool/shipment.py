@@ -19,8 +19,10 @@ from typing import Any
 from actors.pool.member import Member
 from rlaif.interfaces import Done
 
-AnyDone = Done[Any, Any]  #: a pool does not look into rows and records
-Finished = tuple[int, Any, str | None]  #: a row's place in its shipment, its record, the cause of its failure
+AnyRow = Any  #: what a task takes: a pool looks at nothing of it but its ``id``
+AnyRecord = Any  #: what a task returns: a pool only passes it on
+AnyDone = Done[AnyRow, AnyRecord]
+Finished = tuple[int, AnyRecord, str | None]  #: a row's place in its shipment, its record, why it failed
 
 
 class PoolCall:
@@ -33,13 +35,13 @@ class PoolCall:
         abandoned: the consumer has left; nothing more is sent.
     """
 
-    def __init__(self, task: Any, rows: Iterable[Any]) -> None:
+    def __init__(self, task: Any, rows: Iterable[AnyRow]) -> None:
         self.task = task
         self.streams: set[Any] = set()
         self.out = 0
         self.abandoned = False
-        self._rows: Iterator[Any] = iter(rows)
-        self._returned: deque[Any] = deque()  #: rows of a lost node, to be sent again without suspicion
+        self._rows: Iterator[AnyRow] = iter(rows)
+        self._returned: deque[AnyRow] = deque()  #: rows of a lost node, to be sent again without suspicion
         self._exhausted = False
         self._back: list[AnyDone] = []
         self._failure: BaseException | None = None
@@ -61,7 +63,7 @@ class PoolCall:
         """Whether the source may have rows that were not read."""
         return not self._exhausted
 
-    def take(self, most: int, sharers: int) -> list[Any]:
+    def take(self, most: int, sharers: int) -> list[AnyRow]:
         """Up to ``most`` rows; fewer when so few are left that ``sharers`` engines should split them."""
         left = operator.length_hint(self._rows, most * sharers) + len(self._returned)
         count = min(most, max(1, -(-left // sharers)))
@@ -70,7 +72,7 @@ class PoolCall:
         self.out += len(fresh)
         return rows + fresh
 
-    def _read(self, count: int) -> list[Any]:
+    def _read(self, count: int) -> list[AnyRow]:
         if self._exhausted or not count:
             return []
         try:
@@ -84,7 +86,7 @@ class PoolCall:
             self.put([])  # wakes a consumer that has everything already
         return fresh
 
-    def give_back(self, rows: Sequence[Any]) -> None:
+    def give_back(self, rows: Sequence[AnyRow]) -> None:
         self._returned.extend(rows)
 
     def put(self, done: list[AnyDone]) -> None:
@@ -117,7 +119,7 @@ class Shipment:
     """Rows of one call for one engine. ``strikes``: how many engines have died with these rows in them."""
 
     call: PoolCall
-    rows: tuple[Any, ...]
+    rows: tuple[AnyRow, ...]
     strikes: int = 0
 
 
@@ -127,7 +129,7 @@ class Delivery:
     def __init__(self, member: Member, shipment: Shipment) -> None:
         self.member = member
         self.shipment = shipment
-        self.unfinished: dict[int, Any] = dict(enumerate(shipment.rows))
+        self.unfinished: dict[int, AnyRow] = dict(enumerate(shipment.rows))
         member.load(len(shipment.rows))
 
     @property
@@ -143,7 +145,7 @@ class Delivery:
         self.member.unload(len(self.unfinished))
 
 
-def split_suspects(shipment: Shipment, unfinished: Sequence[Any], group: int) -> list[Shipment]:
+def split_suspects(shipment: Shipment, unfinished: Sequence[AnyRow], group: int) -> list[Shipment]:
     """The shipments in which ``unfinished`` rows are sent again: ``group`` together once, then one at a time."""
     strikes = shipment.strikes + 1
     size = max(1, group) if strikes == 1 else 1
@@ -151,6 +153,6 @@ def split_suspects(shipment: Shipment, unfinished: Sequence[Any], group: int) ->
     return [Shipment(call=shipment.call, rows=rows, strikes=strikes) for rows in groups]
 
 
-def is_condemned(shipment: Shipment, unfinished: Sequence[Any]) -> bool:
+def is_condemned(shipment: Shipment, unfinished: Sequence[AnyRow]) -> bool:
     """Whether the one row left of an isolated shipment is what killed its engine."""
     return shipment.strikes >= 1 and len(unfinished) == 1

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
@@ -17,6 +17,9 @@ from rlaif.interfaces import Pool, Pools, Trainers
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Axis, Prompt, Quarantined
 from rlaif.storage.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class Progress(Protocol):
@@ -56,7 +59,7 @@ class Run:
         return str(self.paths.get(source, source))
 
     @cached_property
-    def policy_tokenizer(self) -> Any:
+    def policy_tokenizer(self) -> PreTrainedTokenizerFast:
         """Of the model that becomes the policy; the preference model shares it (``check_models``)."""
         return load_tokenizer(self.path(self.config.supervision.base_model))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Constitution, draw_principle
@@ -24,6 +24,9 @@ from rlaif.prompting.dialogues import DialogueFormat, dialogue
 from rlaif.prompting.questions import RatingQuestion
 from rlaif.prompting.tokenization import Pieces, append_text, common_prefix, encode, fit_turns, prompt_ids
 from rlaif.records import RolloutSample, ScoredSample, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 RATINGS = tuple(range(1, 11))
 
@@ -76,7 +79,7 @@ async def rating_probs(engine: ChoiceScorer, question: Pieces) -> tuple[float, .
     return tuple(probs)
 
 
-def rating_ids(tokenizer: Any, question: Pieces) -> tuple[list[int], list[list[int]]]:
+def rating_ids(tokenizer: PreTrainedTokenizerFast, question: Pieces) -> tuple[list[int], list[list[int]]]:
     """Prompt ids, and the token ids that each rating adds to them.
 
     Raises ModelError for a tokenizer that gives the ratings no distinct next tokens.

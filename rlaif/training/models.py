@@ -22,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -95,7 +96,7 @@ def load_scorer(path: str, dtype: Dtype) -> ScalarModel:
     return ScalarModel(_classifier(path, dtype))
 
 
-def new_scorer(base_model: str, dtype: Dtype, tokenizer: Any, seed: int) -> ScalarModel:
+def new_scorer(base_model: str, dtype: Dtype, tokenizer: PreTrainedTokenizerFast, seed: int) -> ScalarModel:
     """A preference model on ``base_model``'s backbone with a new head, and a padding id that is not the EOS.
 
     The head is normal with standard deviation 1 / (H + 1): small, so that the first loss is close to log 2, and not
@@ -111,7 +112,7 @@ def new_scorer(base_model: str, dtype: Dtype, tokenizer: Any, seed: int) -> Scal
     return ScalarModel(classifier)
 
 
-def resolve_padding(classifier: PreTrainedModel, tokenizer: Any) -> None:
+def resolve_padding(classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Give model and tokenizer a padding token other than the EOS: the tokenizer's own, its unk, or a new one."""
     eos = tokenizer.eos_token
     if tokenizer.pad_token is None or tokenizer.pad_token == eos:
@@ -166,7 +167,9 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def save_model(model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: Any, path: str) -> None:
+def save_model(
+    model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, path: str
+) -> None:
     """Hugging Face layout: safetensors, config, tokenizer. ``tensors`` are the full weights by their names.
 
     A tied output head is left to ``tie_word_embeddings`` in the config, as stock loaders expect.

@@ -6,11 +6,11 @@ Tokens: answers that the policy sampled go in as the ids that were sampled; only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from rlaif.seeds import seed_from
 from rlaif.storage.files import replacing
 from rlaif.tasks.sampling import terminated
 from rlaif.training.batches import TrainingRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SplitName = Literal["fit", "test_fit", "heldout"]  #: of the pairs; ``test_fit`` is for the test preference model
 
@@ -59,7 +62,7 @@ class RowCounts:
 def sft_rows(
     chains: Iterable[RevisionChain],
     samples: Iterable[Answer],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerFast,
     format: DialogueFormat,
     settings: Supervision,
 ) -> Iterator[TrainingRow | None]:
@@ -79,7 +82,12 @@ def sft_rows(
 
 
 def _sft_row(
-    id: str, turns: tuple[Turn, ...], text: str, tokenizer: Any, format: DialogueFormat, max_length: int
+    id: str,
+    turns: tuple[Turn, ...],
+    text: str,
+    tokenizer: PreTrainedTokenizerFast,
+    format: DialogueFormat,
+    max_length: int,
 ) -> TrainingRow | None:
     form = dialogue(format, tokenizer)
     prompt = prompt_ids(tokenizer, form.prompt(turns))
@@ -108,7 +116,7 @@ def ai_probs(labels: Iterable[Preference], shuffle: bool, seed: int) -> dict[str
 class PairBuilder:
     """Makes preference-model rows: two whole dialogues, P(first better), a loss weight."""
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerFast
     dialogue_format: DialogueFormat
     settings: PreferenceModel
     seed: int
@@ -163,7 +171,16 @@ class PairBuilder:
     def _whole(self, text: str) -> list[int]:
         return [*prompt_ids(self.tokenizer, text), self.tokenizer.eos_token_id]
 
-    def _row(self, id: str, axis: str, prompt: Any, first: Any, second: Any, prob: float, weight: float) -> TrainingRow:
+    def _row(
+        self,
+        id: str,
+        axis: str,
+        prompt: Sequence[int],
+        first: Sequence[int],
+        second: Sequence[int],
+        prob: float,
+        weight: float,
+    ) -> TrainingRow:
         longest = self.settings.max_length
         return {
             "id": id,

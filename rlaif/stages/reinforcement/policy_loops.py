@@ -6,10 +6,9 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from rlaif.ids import group_id_of
-from rlaif.interfaces import Learned, PolicyLearner, Pool, Task
+from rlaif.interfaces import Learned, PolicyLearner, Pool, Task, VersionedWeights
 from rlaif.records import Rollout, RolloutSample, ScoredSample
 from rlaif.stages.bookkeeping import quarantine_entry
 from rlaif.stages.reinforcement.checkpoints import Checkpoints
@@ -44,7 +43,7 @@ class PolicyLoops:
     served: PreferenceVersion  #: at the first batch
     sampled: asyncio.Queue[asyncio.Task[list[RolloutSample]]] = field(default_factory=lambda: asyncio.Queue(1))
     scored: asyncio.Queue[ScoredBatch] = field(default_factory=lambda: asyncio.Queue(1))
-    published: asyncio.Queue[Any] = field(default_factory=lambda: asyncio.Queue(1))
+    published: asyncio.Queue[VersionedWeights] = field(default_factory=lambda: asyncio.Queue(1))
 
     @property
     def batches(self) -> range:
@@ -84,6 +83,7 @@ class PolicyLoops:
         while served.version < wanted:
             what = f"preference model {served.version + 1}"
             served = await self.context.waits("score", what, self.context.refreshed.get())
+            assert served.weights is not None  # only version 0 has none: the scorers were opened with it
             await self.scorer.update_weights(served.weights)
             run.run_dir.events.write("preference_model_swapped", version=served.version, batch=batch)
         return served

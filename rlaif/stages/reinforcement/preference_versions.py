@@ -7,9 +7,9 @@ scores from batch ``r * every + max_lag`` on; until then RL uses the older one, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rlaif.config.schema import Refresh, Reinforcement
+from rlaif.interfaces import VersionedWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class PreferenceVersion:
     with; ``offset`` is subtracted from its scores, so that their mean on the frozen probes is that of version 0."""
 
     version: int
-    weights: Any
+    weights: VersionedWeights | None
     offset: float
 
 
