@@ -75,3 +75,8 @@ def describe_error(error: BaseException) -> str:
     """The type and the first line of an error: what a quarantined row says of its cause."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def quote_error(error: BaseException) -> str:
+    """The type and the whole message of another library's error, for a message of ours."""
+    return f"{type(error).__name__}: {error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.exceptions import RayError, RayTaskError
 
-from rlaif.errors import describe_error
+from rlaif.errors import describe_error, quote_error
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -23,4 +23,4 @@ def death_of(error: RayError) -> str:
 def describe_cause(error: BaseException) -> str:
     """The type and the whole message of what was raised in the other process, or why that process died."""
     cause = cause_of(error)
-    return death_of(cause) if isinstance(cause, RayError) else f"{type(cause).__name__}: {cause}"
+    return death_of(cause) if isinstance(cause, RayError) else quote_error(cause)

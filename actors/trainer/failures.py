@@ -10,7 +10,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.train import UserCallback
 from ray.train.v2.api.exceptions import ControllerError, RayTrainError, WorkerGroupError
 
-from actors.cluster.causes import cause_of, death_of
+from actors.cluster.causes import cause_of, death_of, describe_cause
 from rlaif.errors import RlaifError, RunError, TrainerLostError
 
 _logger = logging.getLogger(__name__)
@@ -46,8 +46,7 @@ def describe_failure(where: str, error: BaseException) -> RlaifError:
     cause = cause_of(getattr(error, "health_check_failure", error))
     if isinstance(cause, RlaifError):
         return type(cause)(f"{where}: {cause}")
-    text = death_of(cause) if isinstance(cause, RayError) else f"{type(cause).__name__}: {cause}"
-    return RunError(f"{where}: {text}")
+    return RunError(f"{where}: {describe_cause(cause)}")
 
 
 def cause_of_failure(name: str, error: BaseException) -> RlaifError:

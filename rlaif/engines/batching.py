@@ -39,7 +39,7 @@ from rlaif.engines.requests import (
     probe_requests,
     score_request,
 )
-from rlaif.errors import EngineError, ModelError, RequestError, WaitTimeoutError, WeightSyncError
+from rlaif.errors import EngineError, ModelError, RequestError, WaitTimeoutError, WeightSyncError, quote_error
 from rlaif.interfaces import Weights
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Completion, FinishReason, Sampling
@@ -235,7 +235,7 @@ class BatchingEngine:
         try:
             self._backend = open_backend()
         except BaseException as error:
-            opened.set_exception(EngineError(f"{self._model.path} cannot be loaded: {_cause(error)}"))
+            opened.set_exception(EngineError(f"{self._model.path} cannot be loaded: {quote_error(error)}"))
             return
         opened.set_result(None)
         reason = EngineError(f"engine {self.model_version} was closed")
@@ -245,7 +245,7 @@ class BatchingEngine:
         except WeightSyncError as error:
             reason = EngineError(f"engine {self.model_version} must be replaced: {error}")
         except BaseException as error:
-            reason = EngineError(f"engine {self.model_version} died: {_cause(error)}")
+            reason = EngineError(f"engine {self.model_version} died: {quote_error(error)}")
         finally:
             self._end(reason)
 
@@ -304,7 +304,7 @@ class BatchingEngine:
             _hand_over([(future, error)])
             raise
         except Exception as error:
-            failure = WeightSyncError(f"weights {weights.version} cannot be loaded: {_cause(error)}")
+            failure = WeightSyncError(f"weights {weights.version} cannot be loaded: {quote_error(error)}")
             _hand_over([(future, failure)])
             raise failure from error
         self.policy_version = weights.version
@@ -368,7 +368,3 @@ def _resolve(answers: Sequence[_Answer]) -> None:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
-
-
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
