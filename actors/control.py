@@ -137,7 +137,7 @@ class Attendant:
         except Exception as error:
             failure = describe_error(error)
         ranks = await self._ranks()
-        pools = {role: pool.stats() for role, pool in self._pools.opened.items()}
+        pools = {role: pool.stats() for role, pool in self._pools.live.items()}
         answer = ControlReply(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
         try:
             sent = self._control.answer.remote(key, answer)
@@ -154,7 +154,7 @@ class Attendant:
             return {}
 
     async def _scale(self, order: Scale) -> None:
-        pool = self._pools.opened.get(order.role)
+        pool = self._pools.live.get(order.role)
         if pool is None:
             stages = [stage for stage, roles in self._phases.items() if order.role in roles]
             when = f"it opens in: {', '.join(stages)}" if stages else "this run never opens it"

@@ -158,7 +158,7 @@ def measure(num_pairs: int) -> dict[str, Any]:
                 progress=Silent(),
             )
             loop.run_until_complete(run.start("labeller", model))
-            pool = run.opened("labeller")
+            pool = run.current_pool("labeller")
             system = System(run, pool)
             one_round(-1, num_pairs // 4, texts, bare, system, loop)  # warms everything up
             hits_before = loop.run_until_complete(pool.prefix_hits())

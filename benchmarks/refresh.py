@@ -60,7 +60,7 @@ from rlaif.stages.label import PREFERENCES
 from rlaif.stages.reinforcement.preference_loops import REFRESH_PREFERENCES
 from rlaif.stages.reinforcement.preference_versions import num_refreshes, version_for
 from rlaif.storage.journal import Journal
-from rlaif.tasks.sampling import terminated
+from rlaif.tasks.sampling import ensure_eos
 from rlaif.training.batches import pad_right
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -137,7 +137,7 @@ def answers(run_dir: Path, config: Config) -> dict[int, list[tuple[Class, list[i
         if row["axis"] == "red_team":
             text = tokenizer.decode(row["response_ids"], skip_special_tokens=True).strip()
             kind = true_class(lexicon, "red_team", requests[row["source_row"]], text)
-            ids = [*row["prompt_ids"], *terminated(tuple(row["response_ids"]), tokenizer.eos_token_id)]
+            ids = [*row["prompt_ids"], *ensure_eos(tuple(row["response_ids"]), tokenizer.eos_token_id)]
             if kind is not None:
                 by_batch[int(row["id"].split("@")[1].split(".")[1])].append((kind, ids))
     return by_batch
@@ -160,7 +160,7 @@ def fresh_pairs(run_dir: Path, config: Config) -> dict[str, float]:
         winner = winner_of(row["source_row"], row["answer_1"], row["answer_2"])
         if winner is None or row["prob"] is None:
             continue
-        ids = [[*row["prompt_ids"], *terminated(tuple(row[f"token_ids_{place}"]), eos)] for place in (1, 2)]
+        ids = [[*row["prompt_ids"], *ensure_eos(tuple(row[f"token_ids_{place}"]), eos)] for place in (1, 2)]
         right["labeller"].append((row["prob"] > 0.5) == (winner == 1))
         for name, model in (("frozen", models[0]), ("served", models[version - 1])):
             score_1, score_2 = model(ids)

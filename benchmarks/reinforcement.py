@@ -207,7 +207,7 @@ def _prepare(config: Path, workload: Workload) -> None:
     shutil.copytree(workload.preference_model, run_dir.model("preference_model"))
     names = story(settings)
     for name in names[: names.index("reinforce")]:
-        with run_dir.timed(name):
+        with run_dir.time_stage(name):
             pass
     run_dir.close()
 

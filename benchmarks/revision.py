@@ -62,7 +62,7 @@ def requests_of(chain: RevisionChain, constitution: Constitution, tokenizer: Any
 
 async def system_round(run: Run, number: int, task: Revise, prompts: Sequence[Prompt]) -> float:
     began = time.perf_counter()
-    await collect(run, _kind(number), run.opened("generator"), task, prompts)
+    await collect(run, _kind(number), run.current_pool("generator"), task, prompts)
     return time.perf_counter() - began
 
 
@@ -115,7 +115,7 @@ def measure(num_prompts: int) -> dict[str, Any]:
                 progress=Silent(),
             )
             loop.run_until_complete(run.start("generator", model))
-            pool = run.opened("generator")
+            pool = run.current_pool("generator")
             one_round(run, -1, task, all_prompts[:50], bare, loop)  # warms everything up
             before = loop.run_until_complete(pool.prefix_hits())
             rounds = []

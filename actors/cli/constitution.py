@@ -66,11 +66,11 @@ def import_json_command(
     """Combine JSON files of critique-revision requests and comparisons into one constitution."""
     import yaml
 
-    from rlaif.constitution.principles import validated
+    from rlaif.constitution.principles import parse_constitution
     from rlaif.constitution.public_json import tree_of
 
     tree = tree_of(files)
-    num = len(validated(tree, out).principles)
+    num = len(parse_constitution(tree, out).principles)
     if out.exists():
         raise UserError(f"--out={out}: exists already; name another file")
     try:

@@ -206,7 +206,7 @@ class RayPools:
         self._pools: dict[str, EnginePool] = {}
 
     @property
-    def opened(self) -> Mapping[str, EnginePool]:
+    def live(self) -> Mapping[str, EnginePool]:
         """The pool of each role that has one now, also while its engines start."""
         return {role: pool for role, pool in self._pools.items() if not pool.roster.closed}
 

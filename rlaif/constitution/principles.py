@@ -159,10 +159,10 @@ def load_constitution(name_or_path: str) -> Constitution:
     A ``.json`` file may also have one of the paper's public shapes (``rlaif.constitution.public_json``).
     """
     path, tree = read_constitution(name_or_path)
-    return validated(tree, path)
+    return parse_constitution(tree, path)
 
 
-def validated(tree: Any, path: Path) -> Constitution:
+def parse_constitution(tree: Any, path: Path) -> Constitution:
     """The constitution in a file's contents. Raises ConfigError with one line for each mistake."""
     try:
         return Constitution.model_validate(tree)

@@ -120,12 +120,12 @@ def _jsonl_row(file: str, number: int, line: bytes) -> SourceRow:
     return SourceRow(file=file, number=number, fields=value)
 
 
-def _csv_rows(file: str) -> Iterator[SourceRow]:
+def _csv_rows(file: str, delimiter: str = ",") -> Iterator[SourceRow]:
     csv.field_size_limit(MAX_CSV_FIELD_CHARS)
     try:
         # Undecodable bytes become lone surrogates, which the check of a text field refuses: only that row is lost.
         with Path(file).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
+            reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
             for number in itertools.count(1):
                 try:
                     yield _csv_row(file, number, next(reader))

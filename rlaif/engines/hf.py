@@ -179,7 +179,7 @@ class HFBackend:
 
     def _stops(self, row: _Row) -> bool:
         stop = row.request.sampling.stop
-        return bool(stop) and self._stop_strings(stop).reached(row.token_ids) is not None
+        return bool(stop) and self._stop_strings(stop).completed_by(row.token_ids) is not None
 
     # ----------------------------------------------------------------------------------------------- tensors
     def _take(self, kind: type[_Request], limit: int) -> dict[int, _Request]:

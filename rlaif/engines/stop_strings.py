@@ -22,7 +22,7 @@ class StopStrings:
         self._always = any(end.isspace() for end in self._ends)  # a single token may decode without its space
         self._may_end: dict[int, bool] = {}
 
-    def reached(self, token_ids: Sequence[int]) -> str | None:
+    def completed_by(self, token_ids: Sequence[int]) -> str | None:
         """The stop string that the last of an answer's ``token_ids`` completed, if it completed one."""
         if not self._may_end_with(token_ids[-1]):
             return None

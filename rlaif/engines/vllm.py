@@ -165,7 +165,7 @@ class StopDetector:
         for place, id in enumerate(new_token_ids, 1):
             self.output_token_ids.append(id)
             ended = stop_terminated and place == len(new_token_ids)
-            if not ended and (stop := self._stop_strings.reached(self.output_token_ids)):
+            if not ended and (stop := self._stop_strings.completed_by(self.output_token_ids)):
                 return stop
         return None
 

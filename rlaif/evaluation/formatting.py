@@ -27,6 +27,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def spaced(name: str) -> str:
+def words_of(name: str) -> str:
     """``no_harm`` -> ``no harm``."""
     return name.replace("_", " ")

@@ -16,7 +16,7 @@ from rlaif.evaluation import plots
 from rlaif.evaluation.answers import true_class
 from rlaif.evaluation.evaluator import Evaluator, Headline, Measurement, Results
 from rlaif.evaluation.findings import Findings
-from rlaif.evaluation.formatting import number, percent, percent_interval, spaced
+from rlaif.evaluation.formatting import number, percent, percent_interval, words_of
 from rlaif.evaluation.judged_texts import write_judged
 from rlaif.evaluation.section import Block, Figures, Paragraph, ReportSection, Table
 from rlaif.miniature.lexicon import Lexicon
@@ -189,10 +189,10 @@ def _quality_table(findings: Findings) -> Table:
     """Measures that need no truth, cost, and calibration."""
     quality = findings.label_quality.get("overall", {})
     rows = [
-        [spaced(key), number(m["value"]), f"{number(m['low'])} – {number(m['high'])}", number(m["num"])]
+        [words_of(key), number(m["value"]), f"{number(m['low'])} – {number(m['high'])}", number(m["num"])]
         for key, m in quality.items()
     ]
-    rows += [[spaced(key.rpartition("/")[2]), number(v), "", ""] for key, v in findings.last("label/cost/").items()]
+    rows += [[words_of(key.rpartition("/")[2]), number(v), "", ""] for key, v in findings.last("label/cost/").items()]
     if calibration := findings.evaluation.get("label_calibration"):
         rows.append(["expected calibration error", number(calibration["expected_calibration_error"]), "", ""])
         rows.append(["Brier score", number(calibration["brier_score"]), "", ""])
@@ -206,7 +206,7 @@ def _principle_blocks(quality: Results) -> list[Block]:
     text = "By principle: how often the winner changes with the order, and the bias toward slot A."
     rows = [
         [
-            spaced(id),
+            words_of(id),
             number(measures["flip_rate"]["num"]),
             percent(measures["flip_rate"]["value"]),
             f"{measures['slot_bias']['value']:+.2f}",

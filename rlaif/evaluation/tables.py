@@ -11,7 +11,7 @@ from rlaif.evaluation.answers import AXIS_TITLES, CLASS_ORDER, SNAPSHOTS, snapsh
 from rlaif.evaluation.evaluations import EVALUATORS
 from rlaif.evaluation.evaluator import Results
 from rlaif.evaluation.findings import Findings, JsonObject
-from rlaif.evaluation.formatting import percent, spaced
+from rlaif.evaluation.formatting import percent, words_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +79,7 @@ def label_table(run_dir: Path) -> Table:
         if name in quality["overall"]:
             table.add_row(title, *_value_and_interval(name, quality["overall"][name]))
     for name, value in Findings(run_dir).last("label/cost/").items():
-        table.add_row(spaced(name.rpartition("/")[2]), f"{value:,.4g}", "")
+        table.add_row(words_of(name.rpartition("/")[2]), f"{value:,.4g}", "")
     return table
 
 

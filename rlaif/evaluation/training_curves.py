@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.findings import Findings, Series
-from rlaif.evaluation.formatting import number, spaced
+from rlaif.evaluation.formatting import number, words_of
 from rlaif.evaluation.section import Block, Figures, ReportSection, Table
 
 Charts = Mapping[str, Mapping[str, str]]  #: title of a chart -> name of a line in it -> key of its metric
@@ -48,7 +48,7 @@ def training_section(findings: Findings) -> ReportSection | None:
 
 
 def _metric_name(key: str) -> str:
-    return spaced(key.removeprefix("preference/").replace("/", ": "))
+    return words_of(key.removeprefix("preference/").replace("/", ": "))
 
 
 def _reliability(findings: Findings) -> list[str]:

@@ -33,12 +33,12 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
                 momentum.lerp_(matrix.grad, 1 - MOMENTUM)
-                update = orthogonalized(matrix.grad.lerp(momentum, MOMENTUM))
+                update = orthogonalize(matrix.grad.lerp(momentum, MOMENTUM))
                 rows, columns = matrix.shape
                 matrix.sub_(update, alpha=group["lr"] * math.sqrt(max(1, rows / columns)))
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """``matrix`` with its singular values brought close to one: five Newton-Schulz iterations."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]

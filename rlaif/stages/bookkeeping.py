@@ -105,4 +105,4 @@ def account_source(run: Run, kind: str, source: str, records: Iterable[object]) 
 
 def _num_bad(run: Run, source: str) -> int:
     files = set(files_of(source))
-    return sum(1 for row in run.run_dir.journal.quarantined() if row.kind == "read" and row.file in files)
+    return sum(1 for row in run.run_dir.journal.quarantine_entries() if row.kind == "read" and row.file in files)

@@ -89,5 +89,5 @@ async def run_stage(run: Run, name: str) -> None:
         raise UserError(f"stage {name}: {before[0]} is not done in {run.run_dir.path}; run that stage first")
     if run.run_dir.is_finished(name):
         return
-    with run.run_dir.timed(name):
+    with run.run_dir.time_stage(name):
         await STAGES[name].run(run)

@@ -89,7 +89,7 @@ class Run:
         """The pool of ``role`` serving ``model``. It stays open until another model is wanted, because starting
         engines costs more than many stages do."""
         await self.start(role, model)
-        yield self.opened(role)
+        yield self.current_pool(role)
 
     async def start(self, role: str, model: str) -> None:
         """Open a pool that will be wanted, unless it is open."""
@@ -99,7 +99,7 @@ class Run:
             self.run_dir.events.write("pool_starting", role=role, model=model)
             self._open[role] = (model, await self.pools.open(role, model))
 
-    def opened(self, role: str) -> Pool:
+    def current_pool(self, role: str) -> Pool:
         """The pool of ``role`` that is open."""
         return self._open[role][1]
 

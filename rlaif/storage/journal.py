@@ -149,7 +149,7 @@ class Journal:
         )
         return (from_json(record_type, data) for (data,) in cursor)
 
-    def quarantined(self) -> Iterator[Quarantined]:
+    def quarantine_entries(self) -> Iterator[Quarantined]:
         cursor = self._db.execute(
             "SELECT kind, batch, id, source_file, source_row, cause FROM quarantine ORDER BY 1, 2, 4, 5"
         )

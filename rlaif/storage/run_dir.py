@@ -85,7 +85,7 @@ class RunDir:
         return stage in self._manifest["stages"]
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def time_stage(self, stage: str) -> Iterator[None]:
         """Run a stage of the pipeline inside the block; it has finished unless an error is raised."""
         self.events.write("stage_started", stage=stage)
         started = time.monotonic()
@@ -103,7 +103,7 @@ class RunDir:
         """Export every quarantined row; returns their number."""
         lines = [
             json.dumps({"id": row.id, "file": row.file, "row": row.row, "stage": row.stage, "cause": row.cause})
-            for row in self.journal.quarantined()
+            for row in self.journal.quarantine_entries()
         ]
         write_atomically(self.path / "quarantine.jsonl", "".join(line + "\n" for line in lines))
         return len(lines)

@@ -147,7 +147,7 @@ class RollOut:
         )
 
 
-def terminated(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
+def ensure_eos(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
     """``token_ids`` with exactly one EOS at the end, where the preference score is read."""
     return token_ids if token_ids and token_ids[-1] == eos_id else (*token_ids, eos_id)
 
@@ -158,6 +158,6 @@ class ScoreSample:
     the answer was truncated)."""
 
     async def __call__(self, engine: SequenceScorer, sample: RolloutSample) -> ScoredSample:
-        whole = sample.prompt_ids + terminated(sample.completion.token_ids, engine.tokenizer.eos_token_id)
+        whole = sample.prompt_ids + ensure_eos(sample.completion.token_ids, engine.tokenizer.eos_token_id)
         score = await engine.score(whole)
         return ScoredSample.of(sample, score=score, preference_model_version=engine.policy_version)

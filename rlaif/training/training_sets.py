@@ -24,12 +24,13 @@ from rlaif.prompting.tokenization import encode, prompt_ids
 from rlaif.records import Answer, Preference, PreferencePair, RevisionChain, ScoredAnswers, Status, Turn
 from rlaif.seeds import seed_from
 from rlaif.storage.files import replacing
-from rlaif.tasks.sampling import terminated
+from rlaif.tasks.sampling import ensure_eos
 from rlaif.training.batches import TrainingRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+_Ids = Sequence[int]
 SplitName = Literal["fit", "test_fit", "heldout"]  #: of the pairs; ``test_fit`` is for the test preference model
 
 SFT_SCHEMA = pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("prompt_length", pa.int32())])
@@ -125,7 +126,7 @@ class PairBuilder:
         eos = self.tokenizer.eos_token_id
         for label in labels:
             if label.id in probs:
-                first, second = terminated(label.token_ids_1, eos), terminated(label.token_ids_2, eos)
+                first, second = ensure_eos(label.token_ids_1, eos), ensure_eos(label.token_ids_2, eos)
                 weight = self.settings.harmless_weight
                 yield self._row(label.id, "harmless", label.prompt_ids, first, second, probs[label.id], weight)
 
@@ -172,14 +173,7 @@ class PairBuilder:
         return [*prompt_ids(self.tokenizer, text), self.tokenizer.eos_token_id]
 
     def _row(
-        self,
-        id: str,
-        axis: str,
-        prompt: Sequence[int],
-        first: Sequence[int],
-        second: Sequence[int],
-        prob: float,
-        weight: float,
+        self, id: str, axis: str, prompt: _Ids, first: _Ids, second: _Ids, prob: float, weight: float
     ) -> TrainingRow:
         longest = self.settings.max_length
         return {

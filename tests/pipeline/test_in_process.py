@@ -9,7 +9,7 @@ from actors.driver import drive
 from actors.work import PIPELINE, one_stage
 from rlaif.errors import StorageError, UserError
 from rlaif.evaluation.findings import Findings
-from rlaif.stages.pipeline import STAGES
+from rlaif.stages.pipeline import STAGES, story
 from rlaif.stages.run import Silent
 
 RED_TEAM, HELPFUL, BROKEN = 12, 12, 1
@@ -50,7 +50,8 @@ async def test_a_finished_run_is_not_run_again(tiny_config):
 async def test_a_test_split_fits_two_models_on_disjoint_pairs(tiny_config):
     settings = tiny_config.preference_model.model_copy(update={"test_split": True})
     config = tiny_config.model_copy(update={"preference_model": settings})
-    for stage in ("read", "revise", "supervise", "label", "fit_preference_model"):
+    stages = story(config)
+    for stage in stages[: stages.index("fit_preference_model") + 1]:
         run_dir = await drive(config, Silent(), one_stage(stage), in_process=True)
     for model in ("preference_model", "preference_model_test"):
         assert list((run_dir / "models" / model).glob("*.safetensors"))

@@ -17,11 +17,11 @@ class Admission:
         self._max_staleness = max_staleness
         self._advanced = asyncio.Condition()
 
-    async def admits(self, batch: int) -> None:
+    async def wait_for_turn(self, batch: int) -> None:
         """Returns when ``batch`` may start."""
-        await self.reached(batch - self._max_staleness)
+        await self.wait_for_version(batch - self._max_staleness)
 
-    async def reached(self, version: int) -> None:
+    async def wait_for_version(self, version: int) -> None:
         """Returns when the generators serve ``version`` or a later one."""
         async with self._advanced:
             await self._advanced.wait_for(lambda: version <= self._version)

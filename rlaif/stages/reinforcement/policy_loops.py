@@ -55,7 +55,7 @@ class PolicyLoops:
         task = RollOut(dialogue_format=run.config.dialogue_format, sampling=run.config.sampling)
         async with asyncio.TaskGroup() as sampling:
             for batch in self.batches:
-                await waits("roll_out", f"admission of batch {batch}", self.context.admission.admits(batch))
+                await waits("roll_out", f"admission of batch {batch}", self.context.admission.wait_for_turn(batch))
                 feed = Feed(self.context.schedule.batch(batch))
                 samples = sampling.create_task(run_in_order(run, ROLLOUTS, batch, self.context.generator, task, feed))
                 await waits("roll_out", f"batch {batch - 1} to be scored", self.sampled.put(samples))

@@ -58,7 +58,7 @@ class PreferenceLoops:
         task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
         for version in self.versions:
             due = starts_at(config.preference_model.refresh, version)
-            await waits("compare", f"policy version {due}", self.context.admission.reached(due))
+            await waits("compare", f"policy version {due}", self.context.admission.wait_for_version(due))
             prompts = self.context.schedule.comparisons(version, config.preference_model.refresh.comparisons)
             await self._collect(REFRESH_COMPARISONS, version, self.context.generator, task, prompts)
             await waits("compare", f"labels before version {version}", self.compared.put(version))

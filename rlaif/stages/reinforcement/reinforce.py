@@ -183,7 +183,7 @@ async def _run_loops(
     """Set all loops up and run them to the last batch."""
     context = LoopContext(
         run=run,
-        generator=run.opened("generator"),
+        generator=run.current_pool("generator"),
         schedule=Schedule.of(run),
         admission=Admission(version=start.batch, max_staleness=run.config.reinforcement.max_staleness),
         waits=Waits(run.config.reinforcement.stall_timeout_s),
@@ -191,7 +191,7 @@ async def _run_loops(
     )
     policy = PolicyLoops(
         context=context,
-        scorer=run.opened(rewards.role),
+        scorer=run.current_pool(rewards.role),
         score_task=rewards.task,
         learner=learners.policy,
         checkpoints=checkpoints,
@@ -218,7 +218,7 @@ async def _run_loops(
 def _preference_loops(context: LoopContext, learner: PreferenceLearner, start: Start) -> PreferenceLoops:
     return PreferenceLoops(
         context=context,
-        labeller=context.run.opened("labeller"),
+        labeller=context.run.current_pool("labeller"),
         label_task=label_task(context.run),
         learner=learner,
         builder=pair_builder(context.run),

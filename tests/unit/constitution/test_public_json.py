@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.constitution.principles import load_constitution, validated
+from rlaif.constitution.principles import load_constitution, parse_constitution
 from rlaif.constitution.public_json import tree_of
 from rlaif.errors import ConfigError
 
@@ -40,7 +40,7 @@ def test_a_list_of_comparisons(tmp_path):
 
 def test_two_files_make_one_constitution(tmp_path):
     files = [written(tmp_path / "a.json", REQUESTS), written(tmp_path / "b.json", COMPARISONS)]
-    constitution = validated(tree_of(files), tmp_path)
+    constitution = parse_constitution(tree_of(files), tmp_path)
     assert constitution.name == "a_b"
     assert (len(constitution.for_revision), len(constitution.for_comparison)) == (2, 2)
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "cluster/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-FENCE = re.compile(r"^```(\w*)\s*$")
+FENCE = re.compile(r"^ *```(\w*)\s*$")  #: indented below a list, too
 SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -43,7 +44,7 @@ def blocks(name: str, markdown: str) -> Iterator[Piece]:
         if opened is None and fence:
             opened, kept = (number + 1, fence[1]), []
         elif opened is not None and fence:
-            yield Piece(file=name, line=opened[0], text="\n".join(kept), language=opened[1])
+            yield Piece(file=name, line=opened[0], text=dedent("\n".join(kept)), language=opened[1])
             opened = None
         elif opened is not None:
             kept.append(line)

@@ -30,5 +30,5 @@ def test_as_found_by_decoding_after_every_token(make, stop):
     for _ in range(40):
         text = " ".join(rng.choices(WORDS, k=6))
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        reached = next((end for end in range(1, len(ids) + 1) if stop_strings.reached(ids[:end])), None)
+        reached = next((end for end in range(1, len(ids) + 1) if stop_strings.completed_by(ids[:end])), None)
         assert reached == first_stop(tokenizer, ids, stop), text

@@ -47,7 +47,7 @@ def fill(run_dir, red_team, benign):
     fitted |= {f"preference/reliability/{key}": value for key, value in bins.items()}
     run_dir.metrics.write("fit_preference_model", fitted)
     run_dir.write_quarantine()
-    with run_dir.timed("revise"):
+    with run_dir.time_stage("revise"):
         run_dir.account("revisions", rows_in=1234, rows_out=1232, quarantined=2)
     evaluation = evaluate_run_dir(run_dir, red_team.lexicon)
     (run_dir.path / "evaluation.json").write_text(json.dumps(evaluation))

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from rlaif.miniature.muon import Muon, orthogonalized
+from rlaif.miniature.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8)])
 def test_singular_vectors_stay_and_singular_values_come_near_one(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
-    found = orthogonalized(matrix)
+    found = orthogonalize(matrix)
     assert found.shape == matrix.shape and found.dtype == torch.float32
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.6 and values.max() < 1.3

@@ -86,7 +86,7 @@ def test_batches_after_a_checkpoint_are_forgotten(journal):
     journal.quarantine(Quarantined(id="f:8", file="f", row=8, kind="revisions", cause="x"))
     journal.forget_from("rollouts", 2)
     assert [r.source_row for r in journal.records(RevisionChain, "rollouts")] == [0, 1]
-    assert [row.id for row in journal.quarantined()] == ["f:8", "f:bad0", "f:bad1"]
+    assert [row.id for row in journal.quarantine_entries()] == ["f:8", "f:bad0", "f:bad1"]
     assert journal.num_quarantined("rollouts") == 2
     assert journal.count("revisions") == 1
 
@@ -148,7 +148,10 @@ def test_a_journal_of_format_1_is_read_with_its_batches(old_journal):
         assert [r.source_row for r in journal.records(RevisionChain, "rollouts", 11)] == [11]
         assert (journal.count("rollouts"), journal.num_quarantined("rollouts")) == (12, 12)
         assert [r.id for r in journal.pending("rollouts", [chain(3), chain(4)], 3)] == ["f:4"]
-        assert [row.stage for row in journal.quarantined()] == ["read", *(f"rollouts/{b:08d}" for b in range(12))]
+        assert [row.stage for row in journal.quarantine_entries()] == [
+            "read",
+            *(f"rollouts/{b:08d}" for b in range(12)),
+        ]
         journal.close()
     journal = Journal(old_journal)
     journal.forget_from("rollouts", 2)

@@ -84,7 +84,7 @@ def test_a_run_of_format_1_is_resumed_and_written_as_format_2(tmp_path):
     run_dir = RunDir(tmp_path, config)
     assert run_dir.is_finished("label") and not run_dir.is_finished("reinforce")
     assert run_dir.is_accounted("revisions") and not run_dir.is_accounted("label")
-    with run_dir.timed("reinforce"):
+    with run_dir.time_stage("reinforce"):
         pass
     run_dir.close()
     written = json.loads((tmp_path / "manifest.json").read_text())

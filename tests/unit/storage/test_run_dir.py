@@ -17,7 +17,7 @@ def opened(path, **changes) -> RunDir:
 def test_a_run_directory_remembers_what_is_done(tmp_path):
     run_dir = opened(tmp_path / "run")
     run_dir.account("revisions", rows_in=3, rows_out=2, quarantined=1)
-    with run_dir.timed("revise"):
+    with run_dir.time_stage("revise"):
         pass
     run_dir.close()
     again = opened(tmp_path / "run")
@@ -27,7 +27,7 @@ def test_a_run_directory_remembers_what_is_done(tmp_path):
 
 def test_a_stage_that_raised_is_not_finished(tmp_path):
     run_dir = opened(tmp_path / "run")
-    with pytest.raises(ZeroDivisionError), run_dir.timed("revise"):
+    with pytest.raises(ZeroDivisionError), run_dir.time_stage("revise"):
         raise ZeroDivisionError
     assert not run_dir.is_finished("revise")
 

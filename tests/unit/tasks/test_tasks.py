@@ -20,7 +20,7 @@ from rlaif.prompting.questions import DEFAULT, Question
 from rlaif.records import Comparison, Prompt, Status, Turn
 from rlaif.tasks.critique_revision import Revise, filter_metrics, flaw_of
 from rlaif.tasks.labelling import Label
-from rlaif.tasks.sampling import RollOut, SamplePair, ScoreSample, draws, terminated
+from rlaif.tasks.sampling import RollOut, SamplePair, ScoreSample, draws, ensure_eos
 
 CONSTITUTION = load_constitution("sixteen_principles")
 SAMPLING = SamplingSettings(max_tokens=40)
@@ -201,9 +201,9 @@ async def test_scores_are_read_at_one_eos():
     sample = await RollOut(dialogue_format="human_assistant", sampling=SAMPLING)(generator, draw)
     scored = await ScoreSample()(scorer, sample)
     eos = scorer.tokenizer.eos_token_id
-    whole = sample.prompt_ids + terminated(sample.completion.token_ids, eos)
+    whole = sample.prompt_ids + ensure_eos(sample.completion.token_ids, eos)
     assert scored.score == await scorer.score(whole)
-    assert whole[-1] == eos and terminated(whole, eos) == whole
+    assert whole[-1] == eos and ensure_eos(whole, eos) == whole
 
 
 async def test_a_truncated_answer_to_a_long_prompt_can_still_be_scored():

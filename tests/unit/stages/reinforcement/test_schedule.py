@@ -52,7 +52,7 @@ async def test_batches_start_as_far_ahead_as_the_bound_allows(max_staleness):
 
     async def roll_out():
         for batch in range(10):
-            await admission.admits(batch)
+            await admission.wait_for_turn(batch)
             started.append(batch)
 
     loop = asyncio.create_task(roll_out())
