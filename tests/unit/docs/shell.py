@@ -36,7 +36,7 @@ def problem(line: str, *, whole: bool = True) -> str | None:
 
 def _command_problem(words: list[str], whole: bool) -> str | None:
     match words:
-        case ["rlaif", *rest]:
+        case ["rlaif" | ".venv/bin/rlaif", *rest]:
             return _cli_problem(rest, whole)
         case ["python" | ".venv/bin/python", "-m", "actors.cli", *rest]:
             return _cli_problem(rest, whole)
