@@ -1,4 +1,4 @@
-"""From scores to advantages: KL penalty, reward normalisation, GAE, RLOO and GRPO, whitening.
+"""From scores to advantages: KL penalty, reward normalisation, each algorithm's advantages, whitening.
 
 Legend: ``B`` rollouts, ``T`` response positions, right-padded. ``mask`` [B, T] is True on response tokens and comes
 from lengths. Position t of every tensor belongs to response token t; ``values[:, t]`` is the value *before* token t is

@@ -30,7 +30,10 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Where rows come from: a file (.jsonl, .csv, .parquet), a directory of them, ``hf:NAME`` or ``miniature:NAME``."""
+    """Where rows come from: a file, a directory of files, ``hf:NAME`` or ``miniature:NAME``.
+
+    Files are .jsonl, .csv or .parquet.
+    """
 
     red_team: str = Field("miniature:red_team", description="prompts that ask for harm")
     helpful: str = Field("miniature:helpful", description="prompts that ask for help")
@@ -284,7 +287,7 @@ class Reinforcement(Section):
     )
     batches: Count = Field(40, description="length of the training, in batches of rollouts")
     batch_size: Count = Field(128, description="rollouts learned per batch, over all ranks")
-    group_size: Count = Field(1, description="rollouts of one prompt; at least 2 for rloo and grpo")
+    group_size: Count = Field(1, description="rollouts of one prompt; at least 2 where the algorithm compares them")
     minibatch_size: Count = Field(64, description="rollouts of one optimizer step, over all ranks")
     epochs: Annotated[int, Field(ge=1, le=4)] = Field(1, description="passes over each batch")
     helpful_fraction: Fraction = Field(0.5, description="share of helpful prompts in a batch")

@@ -1,4 +1,4 @@
-"""Reinforcement: what one rank of the policy learner does. PPO, RLOO and GRPO differ only in the advantage.
+"""Reinforcement: what one rank of the policy learner does. The algorithms differ only in the advantage.
 
 Legend: ``B`` rollouts of a batch, ``T`` its longest response.
 

@@ -63,7 +63,9 @@ async def test_a_test_split_fits_two_models_on_disjoint_pairs(tiny_config):
 
 
 async def test_a_stage_needs_the_ones_before_it(tiny_config):
-    with pytest.raises(UserError, match="supervise is not done"):
+    stages = story(tiny_config)
+    before = stages[stages.index("label") - 1]
+    with pytest.raises(UserError, match=f"{before} is not done"):
         await drive(tiny_config, Silent(), one_stage("label"), in_process=True)
 
 

@@ -42,7 +42,7 @@ def reference_problem(text: str) -> str | None:
 def _file_problem(text: str) -> str | None:
     if text.startswith(TOP):
         return None if any(ROOT.glob(text.rstrip("/"))) else "no such file in the tree"
-    if text.startswith(ELSEWHERE) or PLACEHOLDER.match(text.split("/")[0]) or (ROOT / text).exists():
+    if text.startswith((*ELSEWHERE, ".venv/")) or PLACEHOLDER.match(text.split("/")[0]) or (ROOT / text).exists():
         return None
     # a file that a run writes, or a metric (which stages put their own name before)
     return None if text.rstrip("/").removeprefix("reinforce/") in sources() else "neither a file nor a metric"
