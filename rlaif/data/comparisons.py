@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rlaif.data.conversations import parse_conversation, require
+from rlaif.data.conversations import parse_conversation
+from rlaif.data.fields import require
 from rlaif.data.pairs import parse_pair
 from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Comparison, Status, Turn

@@ -8,14 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlaif.data.conversations import (
-    check_text,
-    is_transcript,
-    parse_conversation,
-    prompt_turns,
-    require,
-    split_answer,
-)
+from rlaif.data.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
+from rlaif.data.fields import require, trim
 from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import PreferencePair, Turn
 
@@ -63,7 +57,8 @@ def _prompt(row: SourceRow, before: tuple[Turn, ...] | None) -> tuple[Turn, ...]
 def _side(row: SourceRow, name: str) -> PairSide:
     """One answer: the last turn of a whole dialogue, or a single message or text itself."""
     value = require(row.fields, name)
-    if isinstance(value, str) and not is_transcript(value):
-        return None, check_text(value, name).strip()
-    before, answer = split_answer(parse_conversation(value, name), name)
+    turns = parse_dialogue(value, name)
+    if turns is None:
+        return None, trim(value)
+    before, answer = split_answer(turns, name)
     return before or None, answer

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from rlaif.data.conversations import parse_conversation, prompt_turns, require, split_answer
+from rlaif.data.conversations import parse_conversation, prompt_turns, split_answer
+from rlaif.data.fields import require
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Prompt, Turn
 

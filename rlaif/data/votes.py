@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlaif.data.conversations import require, require_text
+from rlaif.data.fields import require, require_text
 from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
 from rlaif.records import ScoredAnswer, ScoredAnswers
 

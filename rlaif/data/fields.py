@@ -1,0 +1,104 @@
+"""Values of a row's fields, and what each of them may be. A field that is null, blank or an empty list is not given:
+tables united from several sources fill what a row does not have with nulls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rlaif.data.rows import BadRow, Fields
+
+#: Columns next to a conversation that are part of what the model is shown: leaving one out would change the prompt.
+_BESIDE = {
+    **dict.fromkeys(("system", "system_prompt", "system_message", "developer"), "system turn"),
+    **dict.fromkeys(("tools", "functions"), "tool turn"),
+    **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "content that is not text"),
+}
+
+
+def require_text(fields: Fields, name: str) -> str:
+    """The text in a field, unchanged. Raises BadRow when it is missing, empty, or not text."""
+    return check_text(require(fields, name), name)
+
+
+def require(fields: Fields, name: str) -> Any:
+    """The value of a field. Raises BadRow when it is missing or null."""
+    value = fields.get(name)
+    if value is None:
+        raise BadRow(f"field `{name}` is missing" if name not in fields else f"field `{name}` is null")
+    return value
+
+
+def check_text(value: Any, name: str) -> str:
+    """``value``, unchanged. Raises BadRow when it is empty or not text."""
+    if not isinstance(value, str):
+        raise BadRow(f"field `{name}` must be text, not {kind_of(value)}")
+    if not value.strip():
+        raise BadRow(f"field `{name}` is empty")
+    if not encodable(value):
+        raise BadRow(f"field `{name}` is not valid Unicode")
+    return value
+
+
+def is_given(fields: Fields, name: str) -> bool:
+    """Whether a field holds something: not null or NaN, not blank, not an empty list or object."""
+    value = fields.get(name)
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value != [] and value != {} and value == value
+
+
+def given_name(fields: Fields, names: Iterable[str]) -> str | None:
+    """The first of ``names`` that holds something."""
+    return next((name for name in names if is_given(fields, name)), None)
+
+
+def refuse_beside(fields: Fields, where: str = "") -> None:
+    """Raises BadRow for columns next to a conversation that these records cannot hold: a system turn, tools, images.
+
+    A conversation without them would be another conversation, so they are never left out without a word.
+    """
+    name = given_name(fields, _BESIDE)
+    if name:
+        raise BadRow(f"field `{where}{name}`: {_BESIDE[name]}: {refusal_of(_BESIDE[name])}")
+
+
+def refusal_of(what: str) -> str:
+    """Why a turn or a content of kind ``what`` is refused, and what to do."""
+    if what == "system turn":
+        return "only human and assistant turns are read; leave it out, or make it part of the first human turn"
+    return "only human and assistant turns of text are read"
+
+
+def trim(text: str) -> str:
+    """``text`` without blank lines and white space at its ends; an indented first line, as in code, stays indented.
+
+    A single space in front is no indentation: ``"prompt" + " answer"`` is how many files join them.
+    """
+    body = text.strip()
+    space = text[: len(text) - len(text.lstrip())]
+    above = space.rstrip(" \t")
+    indentation = space[len(above) :] if above[-1:] in ("", "\r", "\n") else ""
+    return f"{indentation}{body}" if len(indentation) > 1 or indentation == "\t" else body
+
+
+def encodable(text: str) -> bool:
+    """Whether a tokenizer accepts ``text``: JSON and badly decoded files can hold lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a message."""
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "invalid text",
+        bool: "a truth value",
+        type(None): "null",
+    }
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
