@@ -1,22 +1,24 @@
 """Pairs of answers that a user wants labelled (``rlaif label``).
 
-Human comparisons in the shapes of ``data.pairs`` (hh-rlhf, TRL, explicit): ``chosen`` becomes answer_1, with a gold
-label of 1; both orders are judged, so its position gives nothing away. Pairs without a verdict: ``{"prompt",
-"answer_1", "answer_2"}``, which is also what a run's own comparisons/ holds, with an optional ``gold`` in [0, 1].
+Human comparisons in the shapes of ``data.pairs``: the better answer becomes answer_1, with a gold label of 1; both
+orders are judged, so its position gives nothing away. Pairs without a verdict: ``{"prompt", "answer_1", "answer_2"}``,
+which is also what a run's own comparisons/ holds, with an optional ``gold`` in [0, 1], and two responses whose verdict
+is not given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+from rlaif.data.answers import judged_shape, unjudged_answers
 from rlaif.data.conversations import parse_conversation
-from rlaif.data.fields import require
-from rlaif.data.pairs import parse_pair
-from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
+from rlaif.data.fields import check_text, is_given, number_of, refuse_beside, trim
+from rlaif.data.pairs import parse_pair, prompt_before, read_answer
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
+from rlaif.data.structures import parse_structure
 from rlaif.records import Axis, Comparison, Status, Turn
-
-JUDGED_FIELDS, UNJUDGED_FIELDS = ("chosen", "rejected"), ("answer_1", "answer_2")
 
 
 def read_comparisons(source: str, quarantine: Quarantine) -> Iterator[Comparison]:
@@ -29,35 +31,49 @@ def read_comparisons(source: str, quarantine: Quarantine) -> Iterator[Comparison
 
 
 def _comparison(row: SourceRow) -> Comparison:
-    judged = any(name in row.fields for name in JUDGED_FIELDS)
-    unjudged = any(name in row.fields for name in UNJUDGED_FIELDS)
-    if judged and unjudged:
+    refuse_beside(row.fields)
+    judged, own = judged_shape(row.fields), is_given(row.fields, "answer_1") or is_given(row.fields, "answer_2")
+    if own and (judged or is_given(row.fields, "chosen") or is_given(row.fields, "rejected")):
         raise BadRow("fields `chosen`/`rejected` and `answer_1`/`answer_2` appear side by side; give one pair")
-    if judged:
+    if judged or (not own and any(name in row.fields for name in ("chosen", "rejected"))):
         pair = parse_pair(row)
         return _parsed(row, pair.prompt, pair.chosen, pair.rejected, gold=1.0)
-    if not unjudged:
+    answers = unjudged_answers(row.fields)
+    if answers is None:
         raise BadRow("no pair: neither `chosen` and `rejected` nor `answer_1` and `answer_2`")
-    prompt = parse_conversation(require(row.fields, "prompt"), "prompt")
-    return _parsed(row, prompt, _answer(row, "answer_1"), _answer(row, "answer_2"), gold=_gold(row))
+    prompt = _prompt(row.fields)
+    answer_1, answer_2 = (_answer(*answer) for answer in answers)
+    return _parsed(row, prompt, answer_1, answer_2, gold=_gold(row))
 
 
-def _answer(row: SourceRow, name: str) -> str:
-    value = require(row.fields, name)
-    if not isinstance(value, str):
-        raise BadRow(f"field `{name}` must be text")
-    if not value.strip():
-        raise BadRow(f"field `{name}`: the answer is empty")
-    return value.strip()
+def _prompt(fields: Fields) -> tuple[Turn, ...]:
+    """May end with an assistant turn, as a run's own comparisons of such dialogues do."""
+    return parse_conversation(fields["prompt"], "prompt") if is_given(fields, "prompt") else prompt_before(fields)
+
+
+def _answer(name: str, value: Any) -> str:
+    """A text, word for word, or a message. What looks like a transcript is an answer here."""
+    if isinstance(value, str):
+        if not value.strip():
+            raise BadRow(f"field `{name}`: the answer is empty")
+        if parse_structure(check_text(value, name), name) is None:
+            return trim(value)
+    before, answer = read_answer(name, value)
+    if before:
+        raise BadRow(f"field `{name}` must be an answer, not a whole dialogue")
+    return answer
 
 
 def _gold(row: SourceRow) -> float | None:
-    value = row.fields.get("gold")
-    if value is None:
+    if not is_given(row.fields, "gold"):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    try:
+        gold = number_of(row.fields["gold"], "gold")
+    except BadRow:
+        gold = -1
+    if not 0 <= gold <= 1:
         raise BadRow("field `gold` must be a number in [0, 1]: P(answer_1 better)")
-    return float(value)
+    return float(gold)
 
 
 def _parsed(row: SourceRow, prompt: tuple[Turn, ...], answer_1: str, answer_2: str, gold: float | None) -> Comparison:

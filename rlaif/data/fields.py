@@ -4,6 +4,8 @@ tables united from several sources fill what a row does not have with nulls.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,6 +64,16 @@ def refuse_beside(fields: Fields, where: str = "") -> None:
     name = given_name(fields, _BESIDE)
     if name:
         raise BadRow(f"field `{where}{name}`: {_BESIDE[name]}: {refusal_of(_BESIDE[name])}")
+
+
+def number_of(value: Any, name: str) -> int | float:
+    """A number, or the number that a text spells, as in a CSV cell. Raises BadRow for everything else."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or (value != value or abs(value) == math.inf):
+        raise BadRow(f"field `{name}` must be a number, not {kind_of(value)}")
+    return value
 
 
 def refusal_of(what: str) -> str:

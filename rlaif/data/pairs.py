@@ -1,19 +1,23 @@
 """Human comparisons for the preference model, in the shapes in which they are published.
 
-hh-rlhf: ``chosen`` and ``rejected`` are whole transcripts · TRL: lists of messages, with or without ``prompt``
-· explicit: ``{"prompt", "chosen", "rejected"}`` as texts. Whole dialogues must agree up to the last answer.
+``data.answers`` lists where a row keeps its two answers and which of them is better. An answer is a text, a message,
+or a whole dialogue that ends with it (hh-rlhf, TRL); whole dialogues must agree up to the last answer. The prompt is
+the ``prompt`` field, else what precedes the answers in whole dialogues, else what ``data.prompts`` finds in the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from rlaif.data.answers import answers_of
 from rlaif.data.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
-from rlaif.data.fields import require, trim
-from rlaif.data.rows import BadRow, Quarantine, SourceRow, read_records
+from rlaif.data.fields import is_given, refuse_beside, trim
+from rlaif.data.prompts import PROMPT_FIELDS, find_prompt
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.records import PreferencePair, Turn
 
-PairSide = tuple[tuple[Turn, ...] | None, str]  #: what precedes the answer (None: the field does not say), the answer
+_Side = tuple[tuple[Turn, ...] | None, str]  #: what precedes the answer (None: the field does not say), the answer
 
 
 def read_pairs(source: str, quarantine: Quarantine) -> Iterator[PreferencePair]:
@@ -27,12 +31,12 @@ def read_pairs(source: str, quarantine: Quarantine) -> Iterator[PreferencePair]:
 
 def parse_pair(row: SourceRow) -> PreferencePair:
     """The pair in one row. Raises BadRow."""
-    before_chosen, chosen = _side(row, "chosen")
-    before_rejected, rejected = _side(row, "rejected")
-    prompt = _prompt(row, before_chosen)
-    if any(before is not None and before != prompt for before in (before_chosen, before_rejected)):
-        raise BadRow("fields `chosen` and `rejected`: the dialogues differ before the last answer")
-    for name, answer in (("chosen", chosen), ("rejected", rejected)):
+    refuse_beside(row.fields)
+    chosen, rejected = answers_of(row.fields)
+    before_chosen, chosen_answer = read_answer(*chosen)
+    before_rejected, rejected_answer = read_answer(*rejected)
+    prompt = prompt_before(row.fields, before_chosen, before_rejected)
+    for (name, _), answer in ((chosen, chosen_answer), (rejected, rejected_answer)):
         if not answer:
             raise BadRow(f"field `{name}`: the answer is empty")
     return PreferencePair(
@@ -40,25 +44,42 @@ def parse_pair(row: SourceRow) -> PreferencePair:
         source_file=row.file,
         source_row=row.number,
         prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
+        chosen=chosen_answer,
+        rejected=rejected_answer,
     )
 
 
-def _prompt(row: SourceRow, before: tuple[Turn, ...] | None) -> tuple[Turn, ...]:
-    """The ``prompt`` field, else what precedes the chosen answer."""
-    if row.fields.get("prompt") is not None:
-        return prompt_turns(parse_conversation(row.fields["prompt"], "prompt"), "prompt")
-    if before is None:
-        raise BadRow("field `prompt` is missing, and `chosen` is not a whole dialogue")
-    return before  # may end with an assistant turn: in some dialogues it speaks twice in a row
+def prompt_before(fields: Fields, *befores: tuple[Turn, ...] | None) -> tuple[Turn, ...]:
+    """The ``prompt`` field, else what precedes the answers, else what another field holds. Raises BadRow.
+
+    ``befores``: what precedes each answer, None where its field holds the answer only.
+    """
+    stated = [before for before in befores if before is not None]
+    if not stated and not is_given(fields, "prompt"):
+        return find_prompt(fields, _OTHER_FIELDS)
+    prompt = stated[0] if stated else ()  # may end with an assistant turn: in some dialogues it speaks twice in a row
+    if is_given(fields, "prompt"):
+        prompt = prompt_turns(parse_conversation(fields["prompt"], "prompt"), "prompt")
+        if stated and all(before[0].role == "assistant" for before in stated):  # answers that go on from the prompt
+            stated = [(*prompt, *before) for before in stated]
+            prompt = stated[0]
+    if any(_words(before) != _words(prompt) for before in stated):
+        raise BadRow("fields `chosen` and `rejected`: the dialogues differ before the last answer")
+    return prompt
 
 
-def _side(row: SourceRow, name: str) -> PairSide:
-    """One answer: the last turn of a whole dialogue, or a single message or text itself."""
-    value = require(row.fields, name)
+def read_answer(name: str, value: Any) -> _Side:
+    """One answer: the last turn of a whole dialogue, or a single message or text itself. Raises BadRow."""
     turns = parse_dialogue(value, name)
     if turns is None:
         return None, trim(value)
     before, answer = split_answer(turns, name)
     return before or None, answer
+
+
+def _words(turns: tuple[Turn, ...]) -> list[tuple[str, str]]:
+    """``turns`` without what files differ in where the same dialogue is stored twice."""
+    return [(turn.role, turn.text.strip()) for turn in turns]
+
+
+_OTHER_FIELDS = tuple(name for name in PROMPT_FIELDS if name not in ("prompt", "chosen"))

@@ -1,15 +1,15 @@
 """Prompts: conversations that await the assistant's answer, in the shapes in which they are published.
 
-``{"prompt": text}`` (plain, or a transcript) · ``{"prompt": [messages]}`` · ``{"messages": [messages]}`` ·
-``{"chosen": ..., "rejected": ...}``: everything before the last answer of ``chosen``.
+``_SHAPES`` lists them. Where a row holds answers as well (SFT sets, pairs, red-team transcripts), the prompt is what
+precedes the last answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
-from rlaif.data.conversations import parse_conversation, prompt_turns, split_answer
-from rlaif.data.fields import require
+from rlaif.data.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
+from rlaif.data.fields import check_text, given_name, is_given, refuse_beside, require, trim
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Prompt, Turn
 
@@ -22,31 +22,97 @@ def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Pr
     """
 
     def parse(row: SourceRow) -> Prompt:
-        return Prompt(id=row.id, source_file=row.file, source_row=row.number, axis=axis, turns=_turns(row.fields))
+        return Prompt(
+            id=row.id, source_file=row.file, source_row=row.number, axis=axis, turns=find_prompt(row.fields, _SHAPES)
+        )
 
     return read_records(source, parse, quarantine)
 
 
-def _turns(fields: Fields) -> tuple[Turn, ...]:
-    name = next((name for name in _SHAPES if name in fields), None)
-    if name is None:
-        first, *others = (f"`{name}`" for name in _SHAPES)
-        raise BadRow(f"field {first} is missing (as are {' and '.join(others)})")
-    return prompt_turns(_SHAPES[name](fields, name), name)
+def find_prompt(fields: Fields, names: Collection[str]) -> tuple[Turn, ...]:
+    """The prompt of a row, in the first of the fields ``names`` that holds one. Raises BadRow."""
+    refuse_beside(fields)
+    for name, read in _SHAPES.items():
+        turns = read(fields, name) if name in names and is_given(fields, name) else None
+        if turns is not None:
+            return prompt_turns(turns, name)
+    name = next((name for name in _SHAPES if name in names and name in fields), "")
+    if name and not is_given(fields, name):
+        raise BadRow(f"field `{name}` is {'empty' if isinstance(require(fields, name), str | list) else 'null'}")
+    raise BadRow(f"field `prompt` is missing, and no other field holds a prompt; the row has {_columns(fields)}")
+
+
+def _columns(fields: Fields) -> str:
+    names = [f"`{name}`" for name in fields]
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
 
 
 def _conversation(fields: Fields, name: str) -> tuple[Turn, ...]:
-    return parse_conversation(require(fields, name), name)
+    return parse_conversation(fields[name], name)
 
 
 def _before_answer(fields: Fields, name: str) -> tuple[Turn, ...]:
-    turns, _ = split_answer(_conversation(fields, name), name)
-    return turns
+    """A dialogue up to its last answer; one that ends with a human turn awaits it already."""
+    turns = parse_conversation(fields[name], name)
+    return turns[:-1] if turns and turns[-1].role == "assistant" else turns
 
 
-#: How a row is read, by the field that identifies its shape; in a row with several of them, the first counts.
-_SHAPES: Mapping[str, Callable[[Fields, str], tuple[Turn, ...]]] = {
-    "prompt": _conversation,
-    "messages": _conversation,
-    "chosen": _before_answer,
+def _before_chosen(fields: Fields, name: str) -> tuple[Turn, ...] | None:
+    """What precedes the chosen answer; None when the field is the answer and nothing else."""
+    turns = parse_dialogue(fields[name], name)
+    if turns is None:
+        return None
+    before, _ = split_answer(turns, name)
+    return before or None
+
+
+def _instruction(fields: Fields, name: str) -> tuple[Turn, ...]:
+    """An instruction and what it is about (``input``, in Dolly ``context``), after the earlier turns (``history``)."""
+    turns = parse_conversation(fields[name], name)
+    about = given_name(fields, ("input", "context"))
+    if about and len(turns) > 1:
+        raise BadRow(f"fields `{name}` and `{about}`: a whole dialogue and an input; which is the prompt?")
+    if about:
+        turns = (Turn(role="human", text=f"{turns[0].text}\n\n{trim(check_text(fields[about], about))}"),)
+    return (*_history(fields), *turns)
+
+
+def _history(fields: Fields) -> Iterator[Turn]:
+    """The turns of ``[[asked, answered], ...]``."""
+    if not is_given(fields, "history"):
+        return
+    history = fields["history"]
+    if not isinstance(history, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in history):
+        raise BadRow("field `history` must be a list of pairs of texts")
+    for asked, answered in history:
+        yield Turn(role="human", text=trim(check_text(asked, "history")))
+        yield Turn(role="assistant", text=trim(check_text(answered, "history")))
+
+
+def _question(fields: Fields, name: str) -> tuple[Turn, ...]:
+    if is_given(fields, "context"):
+        raise BadRow(f"fields `{name}` and `context`: join them in `prompt`, in the order in which they are to be read")
+    return parse_conversation(fields[name], name)
+
+
+#: How a row is read, by the field that identifies its shape. In a row with several of them, the first counts that is
+#: given (null and blank fields are not) and that holds a prompt.
+_SHAPES: Mapping[str, Callable[[Fields, str], tuple[Turn, ...] | None]] = {
+    "prompt": _conversation,  # text or messages; next to it answers of any kind (TRL, KTO, PKU-SafeRLHF, HelpSteer)
+    "messages": _before_answer,  # chat logs, SFT sets
+    "chosen": _before_chosen,  # whole dialogues (hh-rlhf, TRL)
+    "conversations": _before_answer,  # ShareGPT
+    "conversation": _before_answer,
+    "conversation_a": _before_answer,  # two answers in an arena
+    "transcript": _before_answer,  # hh-rlhf's red-team attempts
+    "instruction": _instruction,  # Alpaca, Dolly, UltraFeedback
+    "question": _question,
+    "query": _question,
+    "forbidden_prompt": _conversation,  # StrongREJECT
+    "prompts_final": _conversation,  # SimpleSafetyTests
+    "context": _conversation,  # NeMo, HelpSteer3
+    "input": _conversation,  # OpenAI's preference format: {"messages": [...]}
+    "request": _conversation,  # logs of an API: {"messages": [...]}
+    "body": _conversation,
 }
+PROMPT_FIELDS = tuple(_SHAPES)

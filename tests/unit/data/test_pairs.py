@@ -42,6 +42,99 @@ def test_every_published_shape_is_read(tmp_path, row):
     assert pair.id == f"{pair.source_file}:1"
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": transcript("q", "good").replace("\n", "\r\n"), "rejected": transcript("q", "bad")},
+        {"chosen": transcript("q", "good").replace("Human", "User"), "rejected": ASKED + BAD},
+        {"prompt": json.dumps(ASKED), "chosen": json.dumps(ASKED + GOOD), "rejected": repr(ASKED + BAD)},
+        {"prompt": "", "chosen": ASKED + GOOD, "rejected": ASKED + BAD, "answer_1": None},
+        {"prompt": "q", "chosen": GOOD[0], "rejected": BAD[0]},
+        {
+            "prompt": "q",
+            "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "good"}]}],
+            "rejected": BAD,
+        },
+        {
+            "conversations": [{"from": "human", "value": "q"}],
+            "chosen": {"from": "gpt", "value": "good"},
+            "rejected": BAD[0],
+        },
+        {"question": "q", "chosen": "good", "rejected": "bad", "system": ""},
+        {"instruction": "q", "input": "", "chosen": "good", "rejected": "bad"},
+        {"input": "q", "chosen": "good", "rejected": "bad"},
+        {"instruction": "q", "chosen_response": "good", "rejected_response": "bad"},
+        {"messages": ASKED + GOOD, "rejected_response": "bad"},
+        {"messages": ASKED + GOOD, "rejected_messages": ASKED + BAD},
+        {"input": {"messages": ASKED}, "preferred_output": GOOD, "non_preferred_output": BAD},
+        {"prompt": "q", "response_0": "bad", "response_1": "good", "better_response_id": 1, "safer_response_id": 0},
+        {"prompt": "q", "response_0": "good", "response_1": "bad", "better_response_id": "0"},
+        {"prompt": "q", "response_1": "good", "response_2": "bad", "preference_strength": -2},
+        {"context": ASKED, "response1": "bad", "response2": "good", "overall_preference": 1},
+        {"conversation_a": ASKED + BAD, "conversation_b": ASKED + GOOD, "winner": "model_b"},
+        {"prompt": "q", "response_a": "good", "response_b": "bad", "winner": "A"},
+        {"context": ASKED, "completions": [{"rank": 1, "completion": BAD}, {"rank": 0, "completion": GOOD}]},
+        {
+            "instruction": "q",
+            "completions": [
+                {"response": "middling", "overall_score": 5.0},
+                {"response": "bad", "overall_score": 1.5},
+                {"response": "good", "overall_score": 8.5},
+            ],
+        },
+        {"prompt": "q", "responses": ["bad", "good"], "scores": [1, 2]},
+        {"prompt": "q", "responses": '["bad", "good"]', "scores": "[1, 2]"},
+        {"instruction": "q", "input": "", "output": ["good", "bad"]},
+    ],
+)
+def test_shapes_of_the_field_are_read(tmp_path, row):
+    (pair,), quarantined = read(tmp_path, row)
+    assert not quarantined
+    assert (pair.prompt, pair.chosen, pair.rejected) == ((Turn(role="human", text="q"),), "good", "bad")
+
+
+def test_indented_code_stays_indented(tmp_path):
+    (pair,), _ = read(tmp_path, {"prompt": "q", "chosen": "    return 1\n", "rejected": "\treturn 2"})
+    assert (pair.chosen, pair.rejected) == ("    return 1", "\treturn 2")
+
+
+def test_answers_may_go_on_from_the_prompt(tmp_path):
+    more = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "more"}]
+    (pair,), _ = read(tmp_path, {"prompt": ASKED, "chosen": more + GOOD, "rejected": more + BAD})
+    assert [turn.text for turn in pair.prompt] == ["q", "a", "more"]
+
+
+def test_an_answer_of_json_is_an_answer(tmp_path):
+    (pair,), _ = read(tmp_path, {"prompt": "q", "chosen": '{"a": 1}', "rejected": "[1]"})
+    assert (pair.chosen, pair.rejected) == ('{"a": 1}', "[1]")
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ({"system": "x", "prompt": "q", "chosen": "a", "rejected": "b"}, "field `system`: system turn"),
+        ({"chosen": [{"role": "system", "content": "x"}, *ASKED, *GOOD], "rejected": ASKED + BAD}, "system turn"),
+        ({"prompt": "q", "completion": "a", "label": True}, "`completion`: an answer with a label (KTO), not a pair"),
+        ({"prompt": "q", "response": "a", "helpfulness": 3}, "one rated answer (HelpSteer), not a pair"),
+        ({"prompt": "q", "completion": "a"}, "`completion`: one answer, not a pair"),
+        ({"instruction": "q", "output": "a"}, "`output` holds one answer, not a pair"),
+        ({"prompt": "q", "completions": ["a", "b"], "labels": [True, False]}, "or this is no pair"),
+        ({"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 2}, "must be 0 or 1"),
+        ({"prompt": "q", "response1": "a", "response2": "b", "overall_preference": 0}, "neither answer is better"),
+        ({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "tie"}, "neither answer is better"),
+        ({"prompt": "q", "responses": ["a", "b"], "scores": [1, 1]}, "no answer is better"),
+        ({"prompt": "q", "responses": ["a", "b"], "scores": [1]}, "not equally long"),
+        ({"prompt": "q", "chosen": str(GOOD)[:-2], "rejected": "b"}, "`chosen` looks like messages stored as text"),
+        ({"prompt": "q", "chosen": "good<|im_end|>", "rejected": "b"}, "the mark of a chat template"),
+        ({"prompt": ASKED, "chosen": GOOD + ASKED + GOOD, "rejected": BAD + ASKED + BAD}, "the dialogues differ"),
+    ],
+)
+def test_what_is_no_pair_is_refused_by_name(tmp_path, row, cause):
+    pairs, quarantined = read(tmp_path, row, {"prompt": "q", "chosen": "good", "rejected": "bad"})
+    assert len(pairs) == 1
+    assert cause in quarantined[0].cause
+
+
 def test_earlier_turns_stay_in_the_prompt(tmp_path):
     (pair,), _ = read(
         tmp_path,
@@ -82,3 +175,9 @@ def test_real_pairs_lose_exactly_the_malformed_ones(public_file):
         # Nothing in the transcript is lost: its words are exactly those of the turns and the answer.
         words = " ".join([*(turn.text for turn in pair.prompt), pair.chosen]).split()
         assert words == raw["chosen"].replace("\n\nHuman:", " ").replace("\n\nAssistant:", " ").split()
+
+
+def test_public_pairs_need_no_mapping(public_file):
+    quarantined = []
+    assert len(list(read_pairs(str(public_file("llmbar_pairs.jsonl")), quarantined.append))) == 419
+    assert not quarantined

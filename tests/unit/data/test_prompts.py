@@ -37,6 +37,79 @@ def test_every_published_shape_is_read(tmp_path):
     assert [texts(prompt) for prompt in prompts] == [["q"]] * 6
 
 
+ASKED = [{"role": "user", "content": "q"}]
+ANSWERED = [*ASKED, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"prompt": "q", "completion": "a", "label": True},
+        {"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 1},
+        {"prompt": ASKED, "chosen": ANSWERED, "rejected": ANSWERED, "messages": ANSWERED},
+        {"prompt": ASKED[0]},
+        {"prompt": json.dumps(ASKED)},
+        {"messages": ANSWERED},
+        {"messages": json.dumps(ANSWERED)},
+        {"conversations": [{"from": "human", "value": "q"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "id": 3},
+        {"conversation": ANSWERED, "model": "m"},
+        {"conversation_a": ANSWERED, "conversation_b": ANSWERED, "winner": "tie"},
+        {"transcript": "\n\nHuman: q\n\nAssistant: a", "rating": 4, "tags": None},
+        {"instruction": "q", "input": "", "output": "a"},
+        {"instruction": "q", "completions": [{"response": "a"}], "models": []},
+        {"instruction": "q", "chosen": "a", "rejected": "b"},
+        {"question": "q", "chosen": "a", "rejected": "b", "system": ""},
+        {"query": "q"},
+        {"context": ASKED, "completions": []},
+        {"input": {"messages": ASKED}, "preferred_output": [], "non_preferred_output": []},
+        {"input": "q", "output": "a"},
+        {"custom_id": "1", "method": "POST", "body": {"model": "m", "messages": ASKED}},
+        {"request": {"messages": ASKED}, "response": {"choices": []}},
+        {"prompt": None, "messages": ASKED},
+        {"prompt": "", "messages": ASKED, "system": None},
+        {"prompt": float("nan"), "messages": ASKED},
+        {"prompt": "q", "messages": None, "chosen": None},
+    ],
+)
+def test_shapes_of_the_field_are_read(tmp_path, row):
+    (prompt,) = read_prompts(write(tmp_path / "a.jsonl", row), "helpful", pytest.fail)
+    assert prompt.turns == (Turn(role="human", text="q"),)
+
+
+def test_an_instruction_has_its_input_and_its_history(tmp_path):
+    file = write(
+        tmp_path / "a.jsonl",
+        {"instruction": "Translate this.", "input": "guten Tag", "history": [["a", "b"]]},
+        {"instruction": "Who?", "context": "A text.", "response": "x"},
+    )
+    prompts = read_prompts(file, "helpful", pytest.fail)
+    assert [texts(prompt) for prompt in prompts] == [["a", "b", "Translate this.\n\nguten Tag"], ["Who?\n\nA text."]]
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ({"system": "Be brief.", "prompt": "q"}, "field `system`: system turn"),
+        ({"system_prompt": "Be brief.", "messages": ASKED}, "field `system_prompt`: system turn"),
+        ({"messages": [{"role": "system", "content": "x"}, *ASKED]}, "`messages[0].role`: system turn"),
+        ({"conversations": [{"from": "system", "value": "x"}]}, "`conversations[0].role`: system turn"),
+        ({"prompt": "q", "tools": [{"name": "f"}]}, "field `tools`: tool turn"),
+        ({"prompt": "What is this?", "images": ["x.png"]}, "field `images`: content that is not text"),
+        ({"question": "q", "context": "A text."}, "fields `question` and `context`"),
+        ({"messages": json.dumps(ASKED)[:-3]}, "field `messages` looks like messages stored as text"),
+        ({"prompt": "", "messages": None}, "field `prompt` is empty"),
+        ({"text": "q", "lang": "en"}, "the row has `text`, `lang`"),
+    ],
+)
+def test_what_would_change_the_prompt_is_never_dropped(tmp_path, row, cause):
+    file = write(tmp_path / "a.jsonl", {"prompt": "good"}, row)
+    quarantined = []
+    assert len(list(read_prompts(file, "helpful", quarantined.append))) == 1
+    assert cause in quarantined[0].cause
+
+
 def test_equal_prompts_stay_two_rows(tmp_path):
     file = write(tmp_path / "a.jsonl", {"prompt": "same"}, {"prompt": "same"})
     assert len({prompt.id for prompt in read_prompts(file, "helpful", pytest.fail)}) == 2
@@ -66,4 +139,19 @@ def test_real_files_are_read_whole(public_file):
     assert len(red_team) + len(quarantined) == 1156
     # In these rows the chosen transcript has two assistant turns in a row.
     assert [bad.row for bad in quarantined] == [628, 845, 977, 1019]
-    assert len(list(read_prompts(str(public_file("xstest_prompts.csv")), "helpful", pytest.fail))) == 450
+
+
+@pytest.mark.parametrize(
+    ("name", "num_rows"),
+    [
+        ("xstest_prompts.csv", 450),
+        ("xstest_completions.jsonl", 900),
+        ("strongreject.csv", 313),
+        ("simple_safety_tests.csv", 100),
+        ("llmbar_pairs.jsonl", 419),
+    ],
+)
+def test_public_prompts_need_no_mapping(public_file, name, num_rows):
+    prompts = list(read_prompts(str(public_file(name)), "red_team", pytest.fail))
+    assert len(prompts) == num_rows
+    assert all(len(prompt.turns) == 1 for prompt in prompts)
