@@ -12,8 +12,11 @@ from typing import Any
 from rlaif.data.rows import BadRow, Fields
 
 #: Columns next to a conversation that are part of what the model is shown: leaving one out would change the prompt.
+#: They are compared by their letters only, in any case: ``systemPrompt`` is ``system_prompt``.
 _BESIDE = {
-    **dict.fromkeys(("system", "system_prompt", "system_message", "developer"), "system turn"),
+    **dict.fromkeys(("system", "developer", "instructions"), "system turn"),
+    **dict.fromkeys(("systemprompt", "systemmessage", "systeminstruction", "systeminstructions"), "system turn"),
+    **dict.fromkeys(("sysprompt", "developerprompt", "developermessage"), "system turn"),
     **dict.fromkeys(("tools", "functions"), "tool turn"),
     **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "content that is not text"),
 }
@@ -61,9 +64,10 @@ def refuse_beside(fields: Fields, where: str = "") -> None:
 
     A conversation without them would be another conversation, so they are never left out without a word.
     """
-    name = given_name(fields, _BESIDE)
-    if name:
-        raise BadRow(f"field `{where}{name}`: {_BESIDE[name]}: {refusal_of(_BESIDE[name])}")
+    for name in fields:
+        what = _BESIDE.get("".join(filter(str.isalpha, str(name))).lower())
+        if what and is_given(fields, name):
+            raise BadRow(f"field `{where}{name}`: {what}: {refusal_of(what)}")
 
 
 def number_of(value: Any, name: str) -> int | float:

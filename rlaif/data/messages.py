@@ -58,8 +58,11 @@ def _object_turns(value: Fields, name: str) -> tuple[Turn, ...]:
 
 def _turn(message: Any, name: str) -> Turn | None:
     """One message as a turn; None for a system turn that says nothing."""
+    if isinstance(message, list) and all(isinstance(item, tuple) and len(item) == 2 for item in message):
+        message = dict(message)  # a map column of Arrow
     if not isinstance(message, Mapping):
-        raise BadRow(f"field `{name}` must be a message with role and content, not {kind_of(message)}")
+        kind = "text" if isinstance(message, str) else kind_of(message)
+        raise BadRow(f"field `{name}` must be a message with role and content, not {kind}")
     role, content = _role(message, name), _content(message, name)
     if role in _ROLES:
         return Turn(role=_ROLES[role], text=content)

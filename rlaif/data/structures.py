@@ -20,7 +20,7 @@ _QUOTE = r"""(?:\\*["']|&quot;|&\#0?3[49];|“|”){1,4}"""
 #: How messages in text begin, however they were quoted: ``[{"role": ``, ``array([{'from': ``, ``- role: ``.
 _LOOKS_LIKE_MESSAGES = re.compile(
     rf"(?:{_QUOTE})?\s*(?:```\w*\s*)?(?:(?:np\.|numpy\.)?array\s*\(\s*)?[\[({{][\[({{\s]*"
-    rf"{_QUOTE}(?:role|from|content|value|messages|conversations?){_QUOTE}\s*[:=,]"
+    rf"{_QUOTE}(?:role|from|content|value|messages|conversations?){_QUOTE}\s*(?:[:=,]|\Z)"
     r"|-\s+(?:role|from|content|value)\s*:\s"
     r"|(?:\[\s*)?(?:\w+\.)*\w{0,30}(?:Message|Turn)\w{0,30}\(\s*(?:role|content|text)\s*="
 )

@@ -17,6 +17,7 @@ ASKED = (Turn(role="human", text="q"),)
         [{"role": "user", "content": [{"type": "text", "text": "q", "image_url": None}]}],
         [{"role": "user", "parts": ["q"]}],
         [{"role": "system", "content": " "}, {"role": "user", "content": "q"}],
+        [[("role", "user"), ("content", "q")]],
         {"role": "user", "content": "q"},
         {"role": ["user"], "content": ["q"]},
         {"model": "m", "messages": [{"role": "user", "content": "q"}], "system": None, "tools": []},

@@ -93,6 +93,8 @@ def test_an_instruction_has_its_input_and_its_history(tmp_path):
     [
         ({"system": "Be brief.", "prompt": "q"}, "field `system`: system turn"),
         ({"system_prompt": "Be brief.", "messages": ASKED}, "field `system_prompt`: system turn"),
+        ({"systemPrompt": "Be brief.", "messages": ASKED}, "field `systemPrompt`: system turn"),
+        ({"instructions": "Be brief.", "input": ASKED}, "field `instructions`: system turn"),
         ({"messages": [{"role": "system", "content": "x"}, *ASKED]}, "`messages[0].role`: system turn"),
         ({"conversations": [{"from": "system", "value": "x"}]}, "`conversations[0].role`: system turn"),
         ({"prompt": "q", "tools": [{"name": "f"}]}, "field `tools`: tool turn"),
