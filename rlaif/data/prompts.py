@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from rlaif.data.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
 from rlaif.data.fields import check_text, given_name, is_given, refuse_beside, require, trim
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
+from rlaif.data.structures import parse_list
 from rlaif.records import Axis, Prompt, Turn
 
 
@@ -81,7 +82,7 @@ def _history(fields: Fields) -> Iterator[Turn]:
     """The turns of ``[[asked, answered], ...]``."""
     if not is_given(fields, "history"):
         return
-    history = fields["history"]
+    history = parse_list(fields["history"])
     if not isinstance(history, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in history):
         raise BadRow("field `history` must be a list of pairs of texts")
     for asked, answered in history:

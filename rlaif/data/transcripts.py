@@ -68,7 +68,7 @@ def refuse_unclear(text: str) -> None:
 def _transcript(text: str, first: str) -> tuple[Turn, ...] | None:
     begins_blank = text.startswith("\n") or first == "Human"
     text = f"\n\n{text.lstrip()}"
-    by_blank, by_line = (_dialogue(text, separator) for separator in (_BLANK_LINE, _NEW_LINE))
+    by_blank, by_line = (_dialogue(text, separator, first) for separator in (_BLANK_LINE, _NEW_LINE))
     if len({_role(speaker) for speaker, _ in by_blank}) > 1:
         return _turns(by_blank)
     if len({_role(speaker) for speaker, _ in by_line}) > 1:
@@ -78,17 +78,15 @@ def _transcript(text: str, first: str) -> tuple[Turn, ...] | None:
     return _turns(by_blank) if _role(first) == "human" and begins_blank else None
 
 
-def _dialogue(text: str, separator: str) -> list[_Piece]:
-    """The pieces of ``text`` between the marks of its own speakers: one spelling for each role, whichever comes first
-    in the order of the names, so that another name is a word of the turn it is in."""
-    spelled = list(dict.fromkeys(speaker for speaker, _ in _pieces(text, separator, _SPEAKERS)))
-    first = _FIRST.match(text)
-    own = [first[1]] if first else []
+def _dialogue(text: str, separator: str, first: str) -> list[_Piece]:
+    """The pieces of ``text`` between the marks of its own two speakers: ``first``, with whom it begins, and the best
+    known of the names of the other role. Any other name is a word of the turn it is in."""
+    spelled = dict.fromkeys(speaker for speaker, _ in _pieces(text, separator, _SPEAKERS))
+    own = [first]
     for names in (_HUMANS, _ASSISTANTS):
-        if own and any(own[0].title() == name.title() for name in names):
-            continue
-        ranked = sorted(spelled, key=lambda speaker: _rank(speaker, names))
-        own += [speaker for speaker in ranked[:1] if _rank(speaker, names) < len(names)]
+        if _rank(first, names) == len(names):
+            others = [speaker for speaker in spelled if _rank(speaker, names) < len(names)]
+            own += sorted(others, key=lambda speaker: _rank(speaker, names))[:1]
     return _pieces(text, separator, "|".join(own))
 
 
@@ -98,6 +96,7 @@ def _pieces(text: str, separator: str, speakers: str) -> list[_Piece]:
 
 
 def _rank(speaker: str, names: tuple[str, ...]) -> int:
+    """The place of a speaker among ``names``; their number when it is none of them."""
     return next((i for i, name in enumerate(names) if name.lower() == speaker.lower()), len(names))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlaif.data.fields import is_given, number_of, require, require_text, trim
+from rlaif.data.fields import is_given, number_of, refuse_beside, require, require_text, trim
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.data.structures import parse_list, refuse_messages
 from rlaif.records import ScoredAnswer, ScoredAnswers
@@ -27,6 +27,7 @@ def read_votes(source: str, quarantine: Quarantine) -> Iterator[ScoredAnswers]:
 
 
 def _question(row: SourceRow) -> ScoredAnswers:
+    refuse_beside(row.fields)
     question = trim(require_text(row.fields, "question"))
     refuse_messages(question, "question")
     answers = parse_list(require(row.fields, "answers"))
