@@ -36,10 +36,11 @@ def parse_messages(value: Any, name: str) -> tuple[Turn, ...]:
         return _object_turns(value, name)
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise BadRow(f"field `{name}` must be text or a list of messages, not {kind_of(value)}")
-    if not value:
+    turns = [_turn(message, f"{name}[{index}]") for index, message in enumerate(value)]
+    spoken = tuple(turn for turn in turns if turn is not None)
+    if not spoken:
         raise BadRow(f"field `{name}` is empty")
-    turns = (_turn(message, f"{name}[{index}]") for index, message in enumerate(value))
-    return tuple(turn for turn in turns if turn is not None)
+    return spoken
 
 
 def _object_turns(value: Fields, name: str) -> tuple[Turn, ...]:

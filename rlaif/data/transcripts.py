@@ -32,6 +32,11 @@ _IN_LINE = re.compile(r"(?:\A|(?<=\s)|(?<=</s>))(USER|HUMAN|ASSISTANT):")
 _OPEN_END = re.compile(rf"\n[^\S\n]*({_any_case(_ASSISTANTS)})[ \t]*:\s*\Z|\s(ASSISTANT):\s*\Z")
 _STRANGERS = re.compile(r"[A-Z]\w{0,20}:.*\n[^\S\n]*\n[A-Z]\w{0,20}:\Z", re.DOTALL)
 
+#: Speakers in other dress: ``**User:**``, ``[User]``, ``<user>``, ``## User``.
+_DRESSED = r"(?:\*\*|__|\#+ ?|\[|<\|?|\()({names})[ \t]*(?::|\*\*|__|\]|\|?>|\)|\n|\Z)"
+_DRESSED_HUMAN = re.compile(_DRESSED.replace("{names}", _any_case(_HUMANS)))
+_DRESSED_ASSISTANT = re.compile(r"\n[^\S\n]*" + _DRESSED.replace("{names}", _any_case(_ASSISTANTS)))
+
 _Piece = tuple[str, str]  #: a speaker as it is spelled, and what was said
 
 
@@ -58,7 +63,8 @@ def refuse_unclear(text: str) -> None:
         raise BadRow(f"begins with `{first[1]}:`, but no turn of an assistant follows: a transcript, or not?")
     if _OPEN_END.search(text):
         raise BadRow("ends like a transcript (`Assistant:`), but does not begin with a speaker")
-    if text.startswith("\n") and _STRANGERS.match(text.strip()):
+    strangers = text.startswith("\n") and _STRANGERS.match(text.strip())
+    if strangers or (_DRESSED_HUMAN.match(text.strip()) and _DRESSED_ASSISTANT.search(text)):
         raise BadRow("looks like a transcript, but its speakers are unknown; use Human: and Assistant:")
     roles = {_role(piece[0]) for piece in _pieces(f"\n\n{text}", _BLANK_LINE, _SPEAKERS)}
     if {"human", "assistant"} <= roles:

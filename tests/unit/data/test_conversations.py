@@ -59,6 +59,7 @@ def test_messages_and_transcripts_agree():
         ("", "`prompt` is empty"),
         ("  \n", "`prompt` is empty"),
         ([], "`prompt` is empty"),
+        ([{"role": "system", "content": ""}], "`prompt` is empty"),
         ("\ud800", "not valid Unicode"),
         ([{"role": "system", "content": "x"}], r"`prompt\[0\].role`: system turn: only human and assistant turns"),
         ([{"role": "developer", "content": "x"}], r"`prompt\[0\].role`: system turn"),
