@@ -15,7 +15,7 @@ from typing import Literal, ParamSpec
 from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution, load_constitution
-from rlaif.data.rows import files_of
+from rlaif.data.sources import files_of
 from rlaif.engines import ENGINES
 from rlaif.engines.models import check_model_dir, is_hub_name, read_model
 from rlaif.errors import ConfigError, ModelError, RunDirError, UserError
@@ -151,7 +151,7 @@ def _source_mistakes(config: Config, needs: Needs, runner: Runner) -> Iterator[s
         if source.startswith(MINIATURE):
             yield from _name_mistakes(key, source, FILES)
         elif runner != "job" and (unusable := _mistakes_of(files_of, source)):
-            is_missing = not Path(source).exists()
+            is_missing = "no such file" in unusable[0]
             hint = f"; paths are relative to the working directory ({Path.cwd()})" if is_missing else ""
             yield f"{key}={unusable[0]}{hint}"
     if runner == "job":

@@ -54,9 +54,7 @@ def stage_command(name: str, config: ConfigName, overrides: Overrides = None, in
 
 @app.command("label")
 def label_command(
-    file: Annotated[
-        str, typer.Argument(help="pairs of answers: a file (.jsonl, .csv, .parquet), a directory, or hf:NAME")
-    ],
+    file: Annotated[str, typer.Argument(help="pairs of answers: a file, a directory, or hf:NAME")],
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option("--out", help="where the labels go; run again to resume")] = Path("runs/labels"),
     model: Annotated[str | None, typer.Option("--model", help="the feedback model")] = None,

@@ -30,10 +30,8 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Where rows come from: a file, a directory of files, ``hf:NAME`` or ``miniature:NAME``.
-
-    Files are .jsonl, .csv or .parquet.
-    """
+    """Where rows come from: a file (JSON, CSV, parquet or Arrow, compressed or not), a directory or a pattern of files,
+    ``hf:NAME[:CONFIG][@SPLIT]``, each with ``#ROWS`` when not all of it is wanted, or ``miniature:NAME``."""
 
     red_team: str = Field("miniature:red_team", description="prompts that ask for harm")
     helpful: str = Field("miniature:helpful", description="prompts that ask for help")

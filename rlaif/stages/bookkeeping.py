@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from rlaif.data.rows import files_of, rows_of
+from rlaif.data.rows import rows_in
+from rlaif.data.sources import named, passed_over
 from rlaif.interfaces import Pool, Task
 from rlaif.records import NO_BATCH, Provenance, Quarantined
 from rlaif.stages.run import Run
+
+_logger = logging.getLogger(__name__)
 
 
 class HasSource(Protocol):
@@ -96,13 +101,15 @@ def quarantine_entry(kind: str, row: HasSource, cause: str | None, batch: int = 
 
 
 def account_source(run: Run, kind: str, source: str, records: Iterable[object]) -> int:
-    """Read ``records`` of ``source`` to their end and account for its rows; returns the number of good ones."""
-    num_rows = sum(1 for file in files_of(source) for _ in rows_of(file))
+    """Read ``records`` of ``source`` to their end and account for its rows; returns the number of good ones.
+
+    What a directory holds and no reader reads is said here, once.
+    """
+    if others := passed_over(source):
+        run.run_dir.events.write("files_passed_over", source=source, files=others)
+        _logger.warning("%s: passed over %s", source, named(others))
     num_good = sum(1 for _ in records)
-    run.run_dir.account(kind, rows_in=num_rows, rows_out=num_good, quarantined=_num_bad(run, source))
+    bad = {row.id for row in run.run_dir.journal.quarantine_entries() if row.kind == "read"}
+    are_bad = Counter(row.id in bad for row in rows_in(source))
+    run.run_dir.account(kind, rows_in=are_bad.total(), rows_out=num_good, quarantined=are_bad[True])
     return num_good
-
-
-def _num_bad(run: Run, source: str) -> int:
-    files = set(files_of(source))
-    return sum(1 for row in run.run_dir.journal.quarantine_entries() if row.kind == "read" and row.file in files)

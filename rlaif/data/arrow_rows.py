@@ -1,0 +1,154 @@
+"""Rows of columnar files: .parquet and .arrow. Only the cells that a reader asks for become Python values."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rlaif.data.raw_rows import RawRow, Unreadable
+from rlaif.data.streams import is_compressed, open_bytes
+from rlaif.data.tables import Cells, Header, header_of
+from rlaif.errors import describe_error
+
+PARQUET_BATCH_ROWS = 256
+
+_ARROW_FILE = b"ARROW1"  #: other Arrow data is a stream
+_Batch = Any  #: a pyarrow.RecordBatch
+_File = Any  #: what pyarrow opens: a file object that can seek
+
+
+class _ArrowCells(Cells):
+    def __init__(self, header: Header, batch: _Columns, row: int) -> None:
+        super().__init__(header)
+        self._batch, self._row = batch, row
+
+    def has(self, place: int) -> bool:
+        return self._batch.has(place, self._row)
+
+    def value(self, place: int) -> Any:
+        return self._batch.value(place, self._row)
+
+
+class _Columns:
+    """The columns of one batch, each checked and converted as a whole when its first cell is asked for.
+
+    Arrow trusts what it reads: a column whose offsets are corrupted would end the process when it is converted.
+    """
+
+    def __init__(self, batch: _Batch) -> None:
+        batch.validate()
+        self._batch = batch
+        self._full: dict[int, list[bool]] = {}
+        self._values: dict[int, list[Any] | None] = {}
+
+    def has(self, place: int, row: int) -> bool:
+        if place not in self._full:
+            self._full[place] = self._batch.column(place).is_valid().to_pylist()
+        return self._full[place][row]
+
+    def value(self, place: int, row: int) -> Any:
+        if place not in self._values:
+            self._values[place] = self._converted(place)
+        values = self._values[place]
+        return self._cell(place, row) if values is None else values[row]
+
+    def _converted(self, place: int) -> list[Any] | None:
+        """The values of a column; None when some cannot be converted, so that each is tried by itself."""
+        column = self._batch.column(place)
+        try:
+            column.validate(full=True)
+        except ValueError as error:
+            if "UTF8" not in str(error):
+                raise Unreadable(f"field `{self._name(place)}` is corrupted: {describe_error(error)}") from error
+        try:
+            values: list[Any] = column.to_pylist()
+        except (ValueError, ArithmeticError, NotImplementedError):  # pyarrow's errors are of these kinds
+            return None
+        return values
+
+    def _cell(self, place: int, row: int) -> Any:
+        try:
+            return self._batch.column(place)[row].as_py()
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"field `{self._name(place)}` is not UTF-8 text") from error
+        except (ValueError, ArithmeticError, NotImplementedError) as error:
+            raise Unreadable(f"field `{self._name(place)}` cannot be read: {describe_error(error)}") from error
+
+    def _name(self, place: int) -> str:
+        return str(self._batch.schema.field(place).name)
+
+
+def parquet_rows(file: str) -> Iterator[RawRow]:
+    return _rows(file, "parquet", _parquet_batches)
+
+
+def arrow_rows(file: str) -> Iterator[RawRow]:
+    """Both of Arrow's formats, the file (Feather) and the stream."""
+    return _rows(file, "Arrow", _arrow_batches)
+
+
+def batch_rows(batch: _Batch, first: int) -> Iterator[RawRow]:
+    """The rows of a batch, of which the first has the number ``first``. Raises Unreadable."""
+    header, columns = header_of(batch.schema.names), _Columns(batch)
+    for row in range(batch.num_rows):
+        yield RawRow(first + row, _ArrowCells(header, columns, row))
+
+
+def _rows(file: str, kind: str, batches: Callable[[_File], Iterator[_Batch]]) -> Iterator[RawRow]:
+    import pyarrow as pa
+
+    number = 0
+    try:
+        with _seekable(file) as source:
+            for batch in batches(source):
+                for row in batch_rows(batch, number + 1):
+                    yield row
+                    number += 1
+    except Unreadable:
+        raise
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:  # a corrupted length may ask for any amount
+        raise Unreadable(f"cannot be read as {kind} after row {number}: {describe_error(error)}") from error
+
+
+def _parquet_batches(source: _File) -> Iterator[_Batch]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as parquet:
+        header_of(parquet.schema_arrow.names)  # a column that is there twice is named, even above no rows
+        yield from parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS)
+
+
+def _arrow_batches(source: _File) -> Iterator[_Batch]:
+    import pyarrow as pa
+
+    start = source.read(len(_ARROW_FILE))
+    source.seek(0)
+    if start != _ARROW_FILE:
+        with pa.ipc.open_stream(source) as stream:
+            yield from _small(stream)
+    else:
+        with pa.ipc.open_file(source) as reader:
+            yield from _small(reader.get_batch(index) for index in range(reader.num_record_batches))
+
+
+def _small(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """The same rows in batches that are cheap to convert."""
+    for batch in batches:
+        for start in range(0, batch.num_rows, PARQUET_BATCH_ROWS):
+            yield batch.slice(start, PARQUET_BATCH_ROWS)
+
+
+@contextmanager
+def _seekable(file: str) -> Iterator[_File]:
+    """The bytes of ``file``; what is compressed is unpacked on disk first, because these formats begin at the end."""
+    with ExitStack() as stack:
+        stream: _File = stack.enter_context(open_bytes(file))
+        if is_compressed(stream):
+            unpacked = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, unpacked)
+            unpacked.seek(0)
+            stream = unpacked
+        yield stream

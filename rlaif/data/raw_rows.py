@@ -1,0 +1,22 @@
+"""What a format yields: the rows of one file as they lie in it. Shapes and names are not known here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Unreadable(ValueError):
+    """A file, a row or a cell that cannot be read; the message says why, and whoever catches it names the file."""
+
+
+class RawRow(NamedTuple):
+    """A row, or why there is none in its place; then ``fields`` is empty."""
+
+    number: int  #: from 1
+    fields: Mapping[str, Any]
+    mistake: str | None = None
+
+
+def bad_row(number: int, mistake: str) -> RawRow:
+    return RawRow(number, {}, mistake)

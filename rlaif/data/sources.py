@@ -1,0 +1,234 @@
+"""Which files a source means: a file, a directory, a pattern (``part-*.parquet``) or ``hf:NAME``, with ``#ROWS``.
+
+A directory holds more than data. What is not read is known (``passed_over``), so that whoever reads can say it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlaif.data.formats import FILE_KINDS, has_format
+from rlaif.data.hub import HUB, hub_source
+from rlaif.data.raw_rows import Unreadable
+from rlaif.errors import DataError
+
+_ROWS = re.compile(r"(?P<place>.+?)#((?P<first>\d+)-)?(?P<num>\d+)", re.DOTALL)
+#: What `datasets` writes next to the rows of a saved data set; ``cache-*`` are rows again, made from them.
+_ABOUT_DATA = re.compile(r"dataset_infos?\.json|dataset_dict\.json|state\.json|cache-.*\.arrow")
+_SPLITS: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "eval": "evaluation",
+    "evaluation": "evaluation",
+}
+_MAX_NAMED = 10
+_UNKNOWN = "unknown kind of file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowChoice:
+    """Rows ``first`` to ``num`` of a source; without ``first``, ``num`` of them by lot."""
+
+    first: int | None
+    num: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """What is in a directory. ``others``: what is not read, and why."""
+
+    files: list[str] = field(default_factory=list)
+    others: dict[str, str] = field(default_factory=dict)
+
+
+def row_choice(source: str) -> tuple[str, RowChoice | None]:
+    """A source without its ``#ROWS``, and what they say. A file whose name ends like that is that file."""
+    match = _ROWS.fullmatch(source)
+    if match is None or os.path.lexists(source):
+        return source, None
+    first, num = match["first"], int(match["num"])
+    if num < int(first or 1) or first == "0":
+        raise DataError(f"{printable(source)}: #ROWS is #NUMBER (drawn by lot) or #FIRST-LAST, counted from 1")
+    return match["place"], RowChoice(first=None if first is None else int(first), num=num)
+
+
+def files_of(source: str) -> list[str]:
+    """The files of a source in a fixed order, named as the user named them; ``hf:NAME`` is returned as it is.
+
+    Raises DataError when there is none, when one cannot be named, and when they are of several splits.
+    """
+    place, _ = row_choice(source)
+    if place.startswith(HUB):
+        _check_hub_name(place)
+        return [place]
+    try:
+        files = _local_files(place)
+    except OSError as error:
+        raise DataError(f"{printable(place)}: cannot be read: {error.strerror}") from error
+    for file in files:
+        if printable(file) != file:
+            raise DataError(f"{printable(file)}: the file's name is not UTF-8; rename it")
+    return files
+
+
+def passed_over(source: str) -> list[str]:
+    """What files_of does not return of a directory, each as ``NAME (why)``; first what might be data."""
+    place, _ = row_choice(source)
+    if place.startswith(HUB) or not Path(place).is_dir():
+        return []
+    others = _contents(place).others
+    names = sorted(others, key=lambda name: (others[name] != _UNKNOWN, name))
+    return [f"{printable(os.path.relpath(name, place))} ({others[name]})" for name in names]
+
+
+def printable(name: str) -> str:
+    """``name`` with the bytes that are not UTF-8 written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _check_hub_name(source: str) -> None:
+    try:
+        hub_source(source)
+    except Unreadable as error:
+        raise DataError(f"{printable(source)}: {error}") from error
+
+
+def _local_files(place: str) -> list[str]:
+    path = Path(place)
+    if path.is_dir():
+        contents = _contents(place)
+        if not contents.files:
+            raise DataError(f"{printable(place)}: {_no_files(passed_over(place))}")
+        _check_splits(place, contents.files)
+        return contents.files
+    # Path.glob takes no absolute pattern.
+    files = [place] if path.is_file() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207
+    files = [file for file in files if Path(file).is_file()]
+    if not files:
+        raise DataError(f"{printable(place)}: no such file or directory")
+    for file in files:
+        if not has_format(file):
+            raise DataError(f"{printable(file)}: unknown kind of file; use one of {FILE_KINDS}")
+    return files
+
+
+def _no_files(others: Sequence[str]) -> str:
+    return f"no data files in this directory ({FILE_KINDS})" + (f"; passed over {named(others)}" if others else "")
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
+    few = ", ".join(names[:_MAX_NAMED])
+    return few if len(names) <= _MAX_NAMED else f"{few} and {len(names) - _MAX_NAMED} more"
+
+
+# ----------------------------------------------------------------------------------------------------- directories
+def _contents(directory: str) -> _Contents:
+    """The files in ``directory`` and below, sorted. Raises OSError where a directory cannot be listed."""
+    contents = _Contents()
+    for folder, folders, names in os.walk(directory, onerror=_raise):
+        for name in tuple(folders):
+            if reason := _no_folder(Path(folder, name)):
+                contents.others[str(Path(folder, name))] = reason
+                folders.remove(name)
+        for name in names:
+            file = str(Path(folder, name))
+            if reason := _no_data(file, name):
+                contents.others[file] = reason
+            else:
+                contents.files.append(file)
+    contents.files.sort()
+    _leave_out_empty(contents)
+    return contents
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _no_folder(folder: Path) -> str | None:
+    """Why a directory in a directory is not read; None when it is."""
+    if folder.name.startswith("."):
+        return "hidden"
+    if folder.is_symlink():
+        return "link to a directory"
+    return "not data" if folder.name.startswith("_") else None  # _temporary, _delta_log
+
+
+def _no_data(file: str, name: str) -> str | None:
+    """Why a file in a directory is not read; None when it is."""
+    if name.startswith("."):
+        return "hidden"
+    if not Path(file).exists():
+        return "broken link"
+    if not Path(file).is_file():
+        return "not a file"
+    if _ABOUT_DATA.fullmatch(name) or name.startswith(("_SUCCESS", "_metadata", "_common_metadata")):
+        return "not data"
+    if has_format(name):
+        return None
+    return "not data" if name.lower().endswith(".md") or name.upper().startswith("LICENSE") else _UNKNOWN
+
+
+def _leave_out_empty(contents: _Contents) -> None:
+    """Leave out files without a byte, unless all are: jobs write a part for each worker, with or without rows."""
+    full = [file for file in contents.files if Path(file).stat().st_size]
+    if full:
+        contents.others.update({file: "empty" for file in contents.files if file not in set(full)})
+        contents.files[:] = full
+
+
+# ---------------------------------------------------------------------------------------------------------- splits
+def _check_splits(directory: str, files: Sequence[str]) -> None:
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        if split := _split(os.path.relpath(file, directory)):
+            splits.setdefault(split, []).append(file)
+    if len(splits) > 1:
+        ways = " or ".join(_way_to_name(directory, splits[split]) for split in sorted(splits, reverse=True))
+        raise DataError(
+            f"{printable(directory)}: holds the splits {' and '.join(sorted(splits, reverse=True))}, "
+            f"which are never mixed; name one: {printable(ways)}"
+        )
+
+
+def _split(path: str) -> str | None:
+    """The split that a path names: by a directory, else by a word of the file's name."""
+    *folders, name = Path(path).parts
+    words = next((words for words in map(_words, [*folders, name]) if any(word in _SPLITS for word in words)), [])
+    return next((_SPLITS[word] for word in words if word in _SPLITS), None)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", name.lower())
+
+
+def _way_to_name(directory: str, files: Sequence[str]) -> str:
+    """A source that means exactly ``files``, which are one split of a directory."""
+    folder = Path(os.path.commonpath([Path(file).parent for file in files]))
+    if folder != Path(directory) and _means(str(folder), files):
+        return str(folder)
+    if len(files) == 1:
+        return files[0]
+    word = next((word for word in _words(Path(files[0]).name) if word in _SPLITS), "")
+    below = "**/" if any(Path(file).parent != folder for file in files) else ""
+    pattern = f"{glob.escape(str(folder))}/{below}*{word}*"
+    return pattern if _means(pattern, files) else files[0]
+
+
+def _means(source: str, files: Sequence[str]) -> bool:
+    try:
+        return files_of(source) == list(files)
+    except DataError:
+        return False
