@@ -7,6 +7,7 @@ Nothing is made, locked, fetched or started here, and no data is read. All mista
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Literal, ParamSpec
 from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution, load_constitution
-from rlaif.data.sources import files_of
+from rlaif.data.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
 from rlaif.engines.models import check_model_dir, is_hub_name, read_model
 from rlaif.errors import ConfigError, ModelError, RunDirError, UserError
@@ -42,6 +43,7 @@ SCORED_KEY, POLICY_KEY = "preference_model.base_model", "supervision.base_model"
 MODEL_KEYS = ("generator.model", "labeller.model", POLICY_KEY, SCORED_KEY)
 MINIATURE = "miniature:"
 
+_logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 
 
@@ -77,6 +79,7 @@ def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
     constitution = load_constitution(config.constitution)
     if runner != "job":
         check_run_dir(config, constitution, relabels=needs.relabels)
+        _say_what_is_passed_over(config, needs)
     return constitution
 
 
@@ -157,6 +160,13 @@ def _source_mistakes(config: Config, needs: Needs, runner: Runner) -> Iterator[s
     if runner == "job":
         for key, model in _values(config, needs.models).items():
             yield from _name_mistakes(key, model, MODELS)
+
+
+def _say_what_is_passed_over(config: Config, needs: Needs) -> None:
+    """One line for each directory that holds more than is read of it."""
+    for key, source in _values(config, needs.sources).items():
+        if not source.startswith(MINIATURE) and (others := passed_over(source)):
+            _logger.warning("%s=%s: passed over %s", key, source, named(others))
 
 
 def _model_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:

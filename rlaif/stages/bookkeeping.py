@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from rlaif.data.rows import rows_in
-from rlaif.data.sources import named, passed_over
+from rlaif.data.sources import passed_over
 from rlaif.interfaces import Pool, Task
 from rlaif.records import NO_BATCH, Provenance, Quarantined
 from rlaif.stages.run import Run
-
-_logger = logging.getLogger(__name__)
 
 
 class HasSource(Protocol):
@@ -103,11 +100,10 @@ def quarantine_entry(kind: str, row: HasSource, cause: str | None, batch: int = 
 def account_source(run: Run, kind: str, source: str, records: Iterable[object]) -> int:
     """Read ``records`` of ``source`` to their end and account for its rows; returns the number of good ones.
 
-    What a directory holds and no reader reads is said here, once.
+    What a directory holds and no reader reads is an event; ``preflight`` says it to the user.
     """
     if others := passed_over(source):
         run.run_dir.events.write("files_passed_over", source=source, files=others)
-        _logger.warning("%s: passed over %s", source, named(others))
     num_good = sum(1 for _ in records)
     bad = {row.id for row in run.run_dir.journal.quarantine_entries() if row.kind == "read"}
     are_bad = Counter(row.id in bad for row in rows_in(source))

@@ -87,6 +87,24 @@ def test_a_missing_source_says_where_paths_start(empty: Path) -> None:
     assert line.endswith(f"relative to the working directory ({Path.cwd()})")
 
 
+def test_splits_in_one_directory_are_refused_without_a_word_on_where_paths_start(empty: Path, tmp_path: Path) -> None:
+    write(tmp_path / "data" / "train" / "a.jsonl", "{}")
+    write(tmp_path / "data" / "test" / "a.jsonl", "{}")
+    (line,) = mistakes(load_config(empty, [f"data.red_team={tmp_path}/data"]))
+    assert line.startswith(f"data.red_team={tmp_path}/data: holds the splits train and test")
+    assert line.endswith(f"name one: {tmp_path}/data/train or {tmp_path}/data/test")
+
+
+def test_what_a_directory_holds_besides_data_is_said(
+    empty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jsonl", "b.xlsx", "._a.jsonl"):
+        write(tmp_path / "data" / name, "{}")
+    preflight(load_config(empty, [f"data.helpful={tmp_path}/data"]), Needs(), "ray")
+    others = "b.xlsx (unknown kind of file), ._a.jsonl (hidden)"
+    assert caplog.messages == [f"data.helpful={tmp_path}/data: passed over {others}"]
+
+
 def test_an_adapter_is_refused_for_what_it_is(empty: Path, tmp_path: Path) -> None:
     write(tmp_path / "lora" / "adapter_config.json", "{}")
     (line,) = mistakes(load_config(empty, [f"generator.model={tmp_path}/lora"]))
