@@ -19,6 +19,7 @@ from rlaif.errors import describe_error
 HUB = "hf:"
 HUB_GRAMMAR = f"{HUB}NAME[:CONFIG][@SPLIT][#ROWS]"
 
+_SAVED = ("state.json", "dataset_dict.json")  #: what `datasets` writes next to a data set that it saves
 _NAME = re.compile(r"(?P<name>[^:@#]+)(:(?P<config>[^:@#]+))?(@(?P<split>[^:@#]+))?")
 
 
@@ -35,6 +36,8 @@ def hub_source(source: str) -> HubSource:
     place = source.removeprefix(HUB)
     match = _NAME.fullmatch(place)
     if place and Path(place).is_dir():
+        if any(Path(place, name).is_file() for name in _SAVED):
+            raise Unreadable(f"was saved by `save_to_disk`, so it is a directory of files; name it without {HUB}")
         return HubSource(name=place, data_dir=None, config=None, split="train")
     if match is None:
         raise Unreadable(f"is not a data set's name; use {HUB_GRAMMAR}")

@@ -116,10 +116,13 @@ def _local_files(place: str) -> list[str]:
     files = [place] if path.is_file() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207
     files = [file for file in files if Path(file).is_file()]
     if not files:
-        raise DataError(f"{printable(place)}: no such file or directory")
+        is_there = os.path.lexists(place)
+        raise DataError(f"{printable(place)}: {'not a file' if is_there else 'no such file or directory'}")
     for file in files:
         if not has_format(file):
             raise DataError(f"{printable(file)}: unknown kind of file; use one of {FILE_KINDS}")
+    if len(files) > 1:
+        _check_splits(os.path.commonpath([Path(file).parent for file in files]), files)
     return files
 
 

@@ -63,9 +63,9 @@ def test_one_hopeless_file_in_a_directory_is_refused(tmp_path):
         list(read_records(str(tmp_path), take_x, lambda bad: None))
 
 
-@pytest.mark.parametrize("name", ["gone.jsonl", "notes.txt", "empty_directory"])
+@pytest.mark.parametrize("name", ["gone.jsonl", "notes.xyz", "empty_directory"])
 def test_an_unusable_source_is_refused_by_name(tmp_path, name):
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.xyz").write_text("x")
     (tmp_path / "empty_directory").mkdir()
     with pytest.raises(DataError, match=name):
         files_of(str(tmp_path / name))

@@ -4,6 +4,9 @@ import json
 import os
 from pathlib import Path
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlaif.data.rows import read_records, rows_in
@@ -93,17 +96,23 @@ def test_splits_are_never_mixed_and_each_way_to_name_one_works(tmp_path, names, 
     assert all(files) and not set(files[0]) & set(files[1])
 
 
+def test_a_pattern_does_not_mix_splits_either(tmp_path):
+    write(tmp_path, "one/train.jsonl", "one/test.jsonl")
+    with pytest.raises(DataError, match=r"name one: .*/one/train\.jsonl or .*/one/test\.jsonl"):
+        files_of(f"{tmp_path}/**/*.jsonl")
+
+
 def test_one_split_is_no_mixture(tmp_path):
     names = ["a.jsonl", "latest.jsonl", "test/a.jsonl", "test/contest.jsonl"]
     assert len(files_of(write(tmp_path, *names))) == len(names)
 
 
 def test_a_pattern_names_files(tmp_path):
-    write(tmp_path, "b-1.jsonl", "b-0.jsonl", "c.jsonl", "b.txt")
+    write(tmp_path, "b-1.jsonl", "b-0.jsonl", "c.jsonl", "b.xyz")
     assert relative(f"{tmp_path}/b-*.jsonl", tmp_path) == ["b-0.jsonl", "b-1.jsonl"]
     write(tmp_path, "[1]*.jsonl")
     assert relative(f"{tmp_path}/[1]*.jsonl", tmp_path) == ["[1]*.jsonl"]
-    with pytest.raises(DataError, match=r"b\.txt: unknown kind of file"):
+    with pytest.raises(DataError, match=r"b\.xyz: unknown kind of file"):
         files_of(f"{tmp_path}/b*")
 
 
@@ -202,6 +211,21 @@ def test_a_wrong_choice_lists_the_right_ones(hub, name, message):
     with pytest.raises(DataError) as error:
         list(rows_in(hub + name))
     assert str(error.value) == f"{hub}{name}: {message.format(hub)}"
+
+
+def test_one_value_that_is_not_utf8_does_not_end_a_data_set(tmp_path):
+    text = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"x": text}), tmp_path / "train.parquet")
+    quarantined = []
+    assert list(read_records(f"hf:{tmp_path}", take_x, quarantined.append)) == ["fine"]
+    assert quarantined[0].cause == "field `x` is not UTF-8 text"
+
+
+def test_a_data_set_that_was_saved_to_disk_is_a_directory(tmp_path):
+    datasets.Dataset.from_dict({"x": ["one", "two"]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="name it without hf:"):
+        files_of(f"hf:{tmp_path}/saved")
+    assert list(read_records(f"{tmp_path}/saved", take_x, pytest.fail)) == ["one", "two"]
 
 
 @pytest.mark.parametrize("source", ["hf:", "hf:a:b:c", "hf:a@b@c", "hf:@train"])
