@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, ParamSpec
 
 from rlaif.config.contradictions import flatten, pools_of
+from rlaif.config.files import expand_home
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.sources import files_of, named, passed_over
@@ -177,7 +178,7 @@ def _model_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> 
         elif model.startswith(MINIATURE):
             yield from _name_mistakes(key, model, MODELS)
         elif not is_hub_name(model):
-            directory = str(Path(model).expanduser()) if model.startswith("~") else model
+            directory = str(expand_home(model)) if model.startswith("~") else model
             yield from _mistakes_of_model(config, key, directory, needs)
     yield from _tokenizer_mistakes(config, needs, paths)
 
@@ -194,7 +195,7 @@ def _tokenizer_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path])
     if not {SCORED_KEY, POLICY_KEY} <= set(needs.models):
         return
     models = _values(config, (SCORED_KEY, POLICY_KEY))
-    scored, policy = (paths.get(model, Path(model).expanduser()) for model in models.values())
+    scored, policy = (paths.get(model, expand_home(model)) for model in models.values())
     if scored == policy or not all((path / "tokenizer.json").is_file() for path in (scored, policy)):
         return
     try:

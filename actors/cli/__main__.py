@@ -65,9 +65,9 @@ def label_command(
     from actors.work import LABELS
     from rlaif.evaluation.tables import label_table
 
-    chosen = [f"labeller.model={model}"] if model else []
-    keys = [*(overrides or []), *chosen, f"run_dir={out}", f"data.comparisons={file}"]
-    settings = load_config(config or SHIPPED_CONFIGS / "label.yaml", keys)
+    chosen = {} if model is None else {"labeller.model": model}
+    values = {**chosen, "run_dir": str(out), "data.comparisons": file}
+    settings = load_config(SHIPPED_CONFIGS / "label.yaml" if config is None else config, overrides or [], values)
     if settings.labeller.model.startswith("miniature:"):
         errors.print("note: the miniature's feedback model is the judge; name your own with --model", style="yellow")
     run_dir = _drive(settings, LABELS, in_process)

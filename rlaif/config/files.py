@@ -1,8 +1,8 @@
 """Configuration files and overrides become one ``Config``; every mistake is shown at once.
 
 Layers, weakest first: the defaults in ``schema``, the file that ``extends:`` names (relative to the file that says
-so), the file itself, dotted overrides ``a.b=c``. Sections merge key by key, custom resources included; a list is
-replaced.
+so), the file itself, dotted overrides ``a.b=c``, values that a command sets. Sections merge key by key, custom
+resources included; a list is replaced.
 
 What a relative path is relative to: ``constitution``, lexicon, examples and templates to the file that names them (in
 an override, to the working directory), so that a configuration can be used from anywhere; data sources and ``run_dir``
@@ -15,11 +15,11 @@ first.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -27,8 +27,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rlaif.config.contradictions import Mistake, contradictions, flatten
+from rlaif.config.keys import nearest_key, section_type
+from rlaif.config.overrides import read_override
 from rlaif.config.schema import Config, Section
-from rlaif.config.strict_yaml import StrictLoader, format_value, line_of, reason_of, rule_of
+from rlaif.config.strict_yaml import format_value, line_of, parse_yaml, reason_of, rule_of
 from rlaif.errors import ConfigError
 
 CARRIED = re.compile(r"-carried-[0-9a-f]{16}\.\w+$")
@@ -47,9 +49,13 @@ Tree = dict[str, Any]
 
 
 # ----------------------------------------------------------------------------------------------- public verbs
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), values: Mapping[str, object] = MappingProxyType({})
+) -> Config:
     """The configuration in ``path``, a file or the name of a shipped one, with ``overrides`` on top.
 
+    ``overrides`` are texts ``section.key=value`` as users type them (``rlaif.config.overrides``). ``values``, by dotted
+    key, are strongest; they are taken as they are, never parsed.
     Raises ConfigError with one line for every mistake: in the files, in the overrides, in single values, and
     between values that contradict each other.
     """
@@ -57,7 +63,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     tree = _read_file(config_file(path), (), mistakes)
     complete = not mistakes
     for override in overrides:
-        _apply(tree, override, mistakes)
+        _apply_text(tree, override, mistakes)
+    for key, value in values.items():
+        _apply(tree, key, value, mistakes)
     config = _validate(tree, mistakes)
     wrong = {key for mistake in mistakes for key in mistake.keys}
     # A contradiction that rests on a default in place of a wrong value would only confuse.
@@ -74,6 +82,14 @@ def config_file(name: str | Path, directory: Path = Path()) -> Path:
     shipped = SHIPPED_CONFIGS / f"{name}.yaml"
     is_name = len(Path(name).parts) == 1 and not Path(name).suffix
     return shipped if is_name and not path.is_file() and shipped.is_file() else path
+
+
+def expand_home(path: str | Path) -> Path:
+    """``path`` with a leading ``~`` or ``~user`` replaced; one that names no user is a name like any other."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def dump_config(config: Config) -> str:
@@ -123,7 +139,7 @@ def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> 
 
 def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+        tree = parse_yaml(path.read_text(encoding="utf-8"), (*Config.model_fields, "extends"))
     except yaml.YAMLError as error:
         mistakes.append(
             Mistake(keys=(), line=f"{path}{line_of(error)}: not YAML: {reason_of(error)}; correct the file")
@@ -148,7 +164,7 @@ def _without_empty_sections(tree: Tree, section: type[Section]) -> Tree:
     """``data:`` with nothing below it reads as null; it means an empty section."""
     cleaned: Tree = {}
     for key, value in tree.items():
-        inner = _section_type(section, str(key))
+        inner = section_type(section, str(key))
         if inner is not None and value is None:
             continue
         cleaned[str(key)] = _without_empty_sections(value, inner) if inner and isinstance(value, dict) else value
@@ -177,25 +193,34 @@ def _anchor(tree: Tree, name: str, directory: Path) -> None:
     """Make the file in ``tree[name]`` absolute; a name without a suffix is that of a shipped file, and is kept."""
     value = tree.get(name)
     if isinstance(value, str) and Path(value).suffix:
-        tree[name] = str((directory / Path(value).expanduser()).resolve())
+        tree[name] = str((directory / expand_home(value)).resolve())
 
 
 # -------------------------------------------------------------------------------------------------- overrides
-def _apply(tree: Tree, override: str, mistakes: list[Mistake]) -> None:
+def _apply_text(tree: Tree, override: str, mistakes: list[Mistake]) -> None:
+    """One ``section.key=value`` as a user types it."""
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
         mistakes.append(Mistake(keys=(), line=f"{override}: not an override; write section.key=value"))
         return
     try:
-        value = yaml.load(text, Loader=StrictLoader)
+        value = read_override(key, text)
     except yaml.YAMLError as error:
-        mistakes.append(_mistake(key, text, f"not a YAML value: {reason_of(error)}", "quote it"))
+        mistakes.append(_mistake(key, text, f"not a YAML value: {reason_of(error)}", "correct it"))
         return
+    _apply(tree, key, value, mistakes)
+
+
+def _apply(tree: Tree, key: str, value: object, mistakes: list[Mistake]) -> None:
     *sections, name = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):  # a wrong value in place of a section, which is reported as such
+    section: type[Section] | None = Config
+    for part in sections:
+        section = section and section_type(section, part)
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            if section is None:  # else it is a wrong value in place of a section, which is reported as such
+                mistakes.append(_unknown(key))
             return
     layer = {name: value}
     if key in FILE_KEYS:
@@ -228,10 +253,14 @@ def _drop(tree: Tree, loc: tuple[str, ...]) -> None:
 def _explain(problem: ErrorDetails) -> Mistake:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        known = _nearest(key)
-        return Mistake(keys=(key,), line=f"{key}: unknown key; {f'did you mean {known}?' if known else 'remove it'}")
+        return _unknown(key)
     rule, fix = rule_of(problem)
     return _mistake(key, problem["input"], rule, fix or "see the field's description")
+
+
+def _unknown(key: str) -> Mistake:
+    known = nearest_key(key)
+    return Mistake(keys=(key,), line=f"{key}: unknown key; {f'did you mean {known}?' if known else 'remove it'}")
 
 
 def _mistake(key: str, value: object, rule: str, fix: str) -> Mistake:
@@ -240,31 +269,3 @@ def _mistake(key: str, value: object, rule: str, fix: str) -> Mistake:
 
 def _touches(key: str, wrong: set[str]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in wrong)
-
-
-# ------------------------------------------------------------------------------------------------- known keys
-def _section_type(section: type[Section], name: str) -> type[Section] | None:
-    field = section.model_fields.get(name)
-    annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
-
-
-def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key, sections included."""
-    for name in section.model_fields:
-        yield prefix + name
-        inner = _section_type(section, name)
-        if inner is not None:
-            yield from known_keys(inner, f"{prefix}{name}.")
-
-
-def _nearest(key: str) -> str | None:
-    """The known key that was probably meant: misspelt, from another section, or similar as a whole."""
-    known = list(known_keys())
-    section, _, name = key.rpartition(".")
-    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
-    elsewhere = [k for k in known if k.rpartition(".")[2] == name]
-    for near in difflib.get_close_matches(name, siblings, n=1, cutoff=0.7):
-        return siblings[near]
-    whole = difflib.get_close_matches(key, elsewhere or known, n=1, cutoff=0.0 if elsewhere else 0.6)
-    return whole[0] if whole else None

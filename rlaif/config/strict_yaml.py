@@ -5,7 +5,10 @@ A key that appears twice is refused, because the first of its values would be lo
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from rlaif.errors import ConfigError
 
+MERGE_TAG, BOOL_TAG, TIMESTAMP_TAG = (f"tag:yaml.org,2002:{name}" for name in ("merge", "bool", "timestamp"))
 MAX_VALUE_CHARS = 60  #: longest value that a message quotes whole
 
 #: What is wrong and what to do, by pydantic's name of the error, else by the first word of that name.
@@ -41,21 +45,73 @@ LIMITS = {
 
 
 class StrictLoader(yaml.SafeLoader):
-    """The safe loader, with every key of a mapping at most once."""
+    """The safe loader, with every key of a mapping at most once, where a key that ``<<`` merges in does not count.
+
+    As in YAML 1.2, only ``true`` and ``false`` are booleans, and a date is text: ``mode: off`` and a directory named
+    ``2024-01-02`` are what they look like.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.merged: set[int] = set()  #: ids of the nodes that a ``<<`` names
+        self._checked: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what ``<<`` names in its place, weaker than the mapping's own keys."""
+        if id(node) not in self._checked:  # afterwards, merged keys precede the mapping's own
+            self._checked.add(id(node))
+            self._refuse_repeated_keys(node)
+        super().flatten_mapping(node)
+
+    def _refuse_repeated_keys(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            merges = key_node.tag == MERGE_TAG
+            if merges:
+                self.merged |= {id(value_node), *map(id, value_node.value)}
+            key = "<<" if merges else str(self.construct_object(key_node, deep=True))
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key} appears twice", key_node.start_mark)
+            seen.add(key)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError) as error:
+            said = f"a value that cannot be read ({error})"  # !!int x, or more digits than Python reads
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
 
 
 def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key_node, _ in node.value:
-        key = str(loader.construct_object(key_node, deep=True))
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key} appears twice", key_node.start_mark)
-        seen.add(key)
-    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 
 StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOL_TAG, TIMESTAMP_TAG)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+StrictLoader.add_implicit_resolver(BOOL_TAG, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def parse_yaml(text: str, keys: Collection[str] | None = None) -> Any:
+    """The contents of a YAML text. Raises yaml.YAMLError, whatever is wrong with it.
+
+    ``keys``: those that a file has at its top level. Any other key there whose value is merged elsewhere by ``<<``, and
+    which resembles none of them, only holds what is merged, and is left out.
+    """
+    loader = StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        tree: Any = None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply, or within itself") from None
+    finally:
+        loader.dispose()
+    if keys is None or not isinstance(node, yaml.MappingNode):
+        return tree
+    spare = {key.value for key, value in node.value if id(value) in loader.merged} - set(keys)
+    return {key: value for key, value in tree.items() if key not in spare or difflib.get_close_matches(key, keys)}
 
 
 def line_of(error: yaml.YAMLError) -> str:
@@ -68,10 +124,13 @@ def reason_of(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or str(error).splitlines()[0]
 
 
-def read_yaml(path: Path, name: str) -> Any:
-    """The contents of a file. Raises ConfigError, which begins with ``name``, when it cannot be read or is not YAML."""
+def read_yaml(path: Path, name: str, keys: Collection[str] | None = None) -> Any:
+    """The contents of a file; ``keys`` as for ``parse_yaml``.
+
+    Raises ConfigError, which begins with ``name``, when it cannot be read or is not YAML.
+    """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+        return parse_yaml(path.read_text(encoding="utf-8"), keys)
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}{line_of(error)}: not YAML: {reason_of(error)}") from None
     except UnicodeDecodeError:

@@ -201,4 +201,4 @@ def read_constitution(name_or_path: str) -> tuple[Path, Any]:
         raise ConfigError(f"constitution={name_or_path}: no such file; give a YAML file or one of: {shipped}")
     if path.suffix == ".json":
         return path, tree_of([path])
-    return path, read_yaml(path, str(path))
+    return path, read_yaml(path, str(path), Constitution.model_fields)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rlaif.config.files import expand_home
 from rlaif.errors import ModelError
 from rlaif.prompting.tokenization import load_tokenizer
 
@@ -49,7 +50,8 @@ def local_model(model: str, *, field: str) -> Path:
     Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees.
     """
     if not is_hub_name(model):
-        return Path(model).expanduser().absolute()  # the process that loads it may have another working directory
+        # Absolute, because the process that loads it may have another working directory.
+        return expand_home(model).absolute()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -33,6 +33,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rlaif.config.files import expand_home
 from rlaif.config.strict_yaml import describe_mistakes, read_yaml
 from rlaif.errors import ConfigError
 from rlaif.records import Axis
@@ -206,7 +207,7 @@ def _no_repeats(field: str, words: tuple[str, ...] | list[str]) -> None:
 
 def load_lexicon(path: str | Path | None = None) -> Lexicon:
     """Read a lexicon, the shipped one by default. Raises ConfigError naming file and field."""
-    file = Path(path).expanduser() if path is not None else SHIPPED_LEXICON
+    file = expand_home(path) if path is not None else SHIPPED_LEXICON
     if file.is_dir():
         raise ConfigError(f"miniature.lexicon={file}: is a directory; give a YAML file")
     if not file.is_file():

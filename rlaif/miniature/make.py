@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlaif.config.files import expand_home
 from rlaif.config.schema import Miniature
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.errors import ConfigError, RunError, WaitTimeoutError
@@ -81,7 +82,7 @@ def is_cached(settings: Miniature, constitution: Constitution) -> bool:
 
 def _root(settings: Miniature, lexicon: Lexicon, constitution: Constitution) -> Path:
     name = content_hash(lexicon, constitution, settings.seed, settings.slot_bias)
-    return Path(settings.cache_dir).expanduser() / name
+    return expand_home(settings.cache_dir) / name
 
 
 def _usable(constitution: Constitution) -> None:

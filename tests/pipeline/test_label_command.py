@@ -87,6 +87,18 @@ def test_every_row_is_labelled_or_quarantined_by_name(files, tiny_world):
     assert quality["overall"]["gold_accuracy"]["num"] == NUM_GOOD + 2
 
 
+@pytest.mark.parametrize(
+    ("out", "pairs"), [("2024-01-02", "my run #3.jsonl"), ("out #2 [/b]", "Run: [red] final.jsonl")]
+)
+def test_files_may_have_any_name(files, tiny_world, tmp_path, monkeypatch, capsys, out, pairs):
+    monkeypatch.chdir(tmp_path)
+    Path(files["pairs"]).rename(pairs)
+    (tmp_path / "@my #model").symlink_to(tiny_world["feedback"])
+    assert label({**files, "out": out, "pairs": pairs}, tiny_model="./@my #model") == 0
+    assert {row["source_file"] for row in labels({"out": str(tmp_path / out)}).values()} == {pairs}
+    assert f"labels: {out}/preferences/preferences.parquet" in capsys.readouterr().out
+
+
 def test_running_again_does_nothing(files, tiny_world):
     label(files, tiny_model=tiny_world["feedback"])
     before = labels(files)

@@ -71,6 +71,10 @@ def test_a_missing_base_names_both_files(tmp_path):
         ("a: [1\nb: 2\n", "line 2: not YAML"),
         ("seed: 1\ndata:\n  votes: x\n  votes: y\n", "line 4: not YAML: key votes appears twice"),
         ("- seed\n", "must hold keys and values"),
+        ("seed: !!int x\n", "line 1: not YAML: a value that cannot be read"),
+        (f"seed: {'9' * 5000}\n", "line 1: not YAML: a value that cannot be read"),
+        (f"seed: {'[' * 5000}\n", "not YAML: nested too deeply"),
+        ("data: &a {votes: *a}\n", "line 1: not YAML: found unconstructable recursive node"),
     ],
 )
 def test_malformed_yaml_names_the_line(tmp_path, text, said):
@@ -78,6 +82,102 @@ def test_malformed_yaml_names_the_line(tmp_path, text, said):
     (line,) = mistakes(file, "generator.min=7")  # contradictions with unparsed values are not reported
     assert str(file) in line
     assert said in line
+
+
+@pytest.mark.parametrize("key", ["run_dir", "data.red_team", "data.votes", "labeller.model", "constitution"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("out #2", "2024-01-02", "2024-13-45", "in/Run: final.jsonl", "@x", "%x.jsonl", "*.jsonl", "&x", "!x"),
+        *("3", "1e5", "off", "yes", "0x1f", "1:30", "[a].jsonl", "a, b", "- a", "? a", "it's", '"a" and "b"', "`x`"),
+        *("{a", "|", "a=b", " a", "x\ty", "hf:a/b", "~nobody/x", "\\\\host\\share"),
+    ],
+)
+def test_a_value_of_a_text_field_is_taken_as_it_is(empty, key, text):
+    for config in (load_config(empty, [f"{key}={text}"]), load_config(empty, [], {key: text})):
+        section, _, name = key.rpartition(".")
+        assert getattr(getattr(config, section) if section else config, name) in (text, str(Path.cwd() / text))
+
+
+def test_null_quotes_and_names_in_overrides(empty):
+    config = load_config(empty, ["data.votes=null", "data.comparisons=", "data.helpful='null'", 'run_dir="3"'])
+    assert (config.data.votes, config.data.comparisons, config.data.helpful) == (None, None, "null")
+    assert config.run_dir == "3"
+    assert load_config(empty, ["labelling.reasoning.mode=off"]).labelling.reasoning.mode == "off"
+    assert load_config(empty, ["run_dir=null"]).run_dir == "null"  # it may not be null, so it is a directory's name
+
+
+def test_values_that_are_not_text_are_still_yaml(empty):
+    overrides = ["labelling.gate.override=[flip_rate]", "resources.custom={x: 2}", "critique_revision.critique=false"]
+    config = load_config(empty, [*overrides, "policy_trainer.zero_stage=2", "preference_model.refresh.max_pairs=null"])
+    assert (config.labelling.gate.override, config.resources.custom) == (("flip_rate",), {"x": 2.0})
+    assert (config.critique_revision.critique, config.policy_trainer.zero_stage) == (False, 2)
+    assert load_config(empty, ["critique_revision.critique=no"]).critique_revision.critique is False
+
+
+def test_values_are_never_parsed_and_are_checked_as_all_others(empty):
+    config = load_config(empty, ["run_dir=weaker"], {"run_dir": "null", "data.votes": None, "seed": 3})
+    assert (config.run_dir, config.data.votes, config.seed) == ("null", None, 3)
+    with pytest.raises(ConfigError, match=r"labeller\.modle: unknown key; did you mean labeller\.model"):
+        load_config(empty, [], {"labeller.modle": "x"})
+
+
+def test_a_key_below_a_value_is_unknown(tmp_path):
+    file = write(tmp_path / "a.yaml", "run_dir: runs/x\n")
+    assert mistakes(file, "run_dir.x=3") == ["run_dir.x: unknown key; did you mean run_dir?"]
+
+
+def test_a_number_in_place_of_text_is_to_be_quoted(tmp_path):
+    (line,) = mistakes(write(tmp_path / "a.yaml", "run_dir: 2024\n"))
+    assert line == "run_dir=2024: must be text; put it in quotes"
+
+
+def test_dates_and_words_of_a_file_are_text(tmp_path):
+    text = (
+        "run_dir: 2024-01-02\ndata: {votes: no}\nlabelling: {reasoning: {mode: off}}\ncritique_revision: {critique: no}"
+    )
+    config = load_config(write(tmp_path / "a.yaml", text))
+    assert (config.run_dir, config.data.votes, config.labelling.reasoning.mode) == ("2024-01-02", "no", "off")
+    assert config.critique_revision.critique is False
+
+
+# -------------------------------------------------------------------------------------------------- merge keys
+def test_merge_keys_are_weaker_than_the_keys_beside_them(tmp_path):
+    text = """
+        generator: &pool {min: 2, max: 3, cpus: 2, autoscale: {enabled: true}}
+        labeller:
+          max: 5
+          <<: *pool
+          cpus: 1
+        scorer: {<<: [{max: 4}, *pool], min: 3}
+    """
+    config = load_config(write(tmp_path / "merge.yaml", text))
+    assert (config.labeller.min, config.labeller.max, config.labeller.cpus) == (2, 5, 1)
+    assert (config.scorer.min, config.scorer.max, config.scorer.cpus) == (3, 4, 2)
+    assert config.labeller.autoscale.enabled and config.generator.max == 3
+
+
+def test_a_key_may_hold_only_what_is_merged(tmp_path):
+    text = "x-pool: &pool {max: 3}\nlabeller: {<<: *pool}\n"
+    assert load_config(write(tmp_path / "a.yaml", text)).labeller.max == 3
+    (line,) = mistakes(write(tmp_path / "b.yaml", text.replace("x-pool", "generater")))
+    assert line == "generater: unknown key; did you mean generator?"
+    (line,) = mistakes(write(tmp_path / "c.yaml", text.replace("<<: *pool", "max: 2")))
+    assert line.startswith("x-pool: unknown key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "generator: &p {max: 3}\nlabeller: {max: 2, <<: *p, max: 4}",
+        "generator: &p {max: 3, max: 4}\nlabeller: {<<: *p}",
+        "labeller: {<<: {max: 3, max: 4}}",
+        "generator: &p {max: 3}\nlabeller: {<<: *p, <<: {min: 1}}",
+    ],
+)
+def test_a_key_written_twice_is_refused_with_merge_keys_too(tmp_path, text):
+    (line,) = mistakes(write(tmp_path / "a.yaml", text))
+    assert "appears twice" in line
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -125,14 +225,16 @@ def test_differences_are_dotted_keys(empty):
         ("critique_revision.rounds=9", "critique_revision.rounds=9: must be at most 4; change the number"),
         ("critique_revision.critique=maybe", "critique_revision.critique=maybe: must be true or false; write"),
         ("generator.engine=sglang", f"generator.engine=sglang: must be one of {ENGINE_NAMES}; choose"),
-        ("run_dir=3", "run_dir=3: must be text; put it in quotes"),
+        ("run_dir=", "run_dir=: must not be empty; write something"),
         ("data=3", "data=3: must be keys and values; indent them below it"),
         ("labelling.gate.override=flip_rate", "labelling.gate.override=flip_rate: must be a list; write [a, b]"),
         ("scorer.placement=[]", "scorer.placement=[]: must be keys and values; write {name: number}"),
         ("resources.custom.a=-1", "resources.custom.a=-1: must be more than 0; change the number"),
         ("seed", "seed: not an override; write section.key=value"),
         ("a..b=1", "a..b=1: not an override; write section.key=value"),
-        ("data.votes=[", "data.votes=[: not a YAML value"),
+        ("resources.custom=[", "resources.custom=[: not a YAML value"),
+        ("resources.custom={a: 1, a: 2}", "resources.custom={a: 1, a: 2}: not a YAML value: key a appears twice"),
+        ("data.red_tem=@x: y", "data.red_tem: unknown key; did you mean data.red_team?"),
     ],
 )
 def test_a_wrong_value_is_explained_in_one_line(empty, override, line):
@@ -152,7 +254,6 @@ def test_a_wrong_value_is_explained_in_one_line(empty, override, line):
         (["reinforcement.algorithm=grpo"], "reinforcement.group_size=1: with reinforcement.algorithm=grpo"),
         (["reinforcement.group_size=3"], "reinforcement.batch_size=128: with reinforcement.group_size=3"),
         (["reinforcement.minibatch_size=48"], "reinforcement.batch_size=128: with reinforcement.minibatch_size=48"),
-        (["labeller.model=miniature:helpful_only"], "labeller.model=miniature:helpful_only: with generator.model"),
         (["sampling.max_tokens=1024"], "sampling.max_tokens=1024: with generator.max_length=1024"),
         (["preference_trainer.micro_batch_tokens=100"], "preference_model.max_length=512: with preference_trainer"),
         (

@@ -171,6 +171,20 @@ def test_mistakes_name_file_and_field(tmp_path, principle, told):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_merge_keys_and_a_key_that_only_holds_what_is_merged(tmp_path):
+    path = tmp_path / "c.yaml"
+    head = "name: n\nversion: '1'\nbase: &b {category: honesty, source: me}\nprinciples:\n"
+    path.write_text(f"{head}- {{<<: *b, id: a, comparison: x}}\n- {{id: b, <<: *b, source: ours, comparison: y}}\n")
+    one, two = load_constitution(str(path)).principles
+    assert (one.category, one.source, two.category, two.source) == ("honesty", "me", "honesty", "ours")
+    path.write_text(f"{head}- {{<<: *b, id: a, comparison: x, comparison: y}}\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml, line 5: not YAML: key comparison appears twice"):
+        load_constitution(str(path))
+    path.write_text(f"{head}- {{category: honesty, source: me, id: a, comparison: x}}\n")
+    with pytest.raises(ConfigError, match=r"base: unknown key"):
+        load_constitution(str(path))
+
+
 def test_a_category_weight_must_be_positive_and_of_a_category(tmp_path):
     path = tmp_path / "c.yaml"
     row = "{id: a, category: honesty, source: s, comparison: x}"

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from docs import conf
-from rlaif.config.files import known_keys
+from rlaif.config.keys import known_keys
 from rlaif.config.schema import Config
 from tests.unit.docs.pages import PAGES, ROOT, Piece, anchors, links, pieces, spans
 from tests.unit.docs.shell import PLACEHOLDER, TOP
