@@ -43,6 +43,8 @@ SOURCE_KEYS = (
 SCORED_KEY, POLICY_KEY = "preference_model.base_model", "supervision.base_model"
 MODEL_KEYS = ("generator.model", "labeller.model", POLICY_KEY, SCORED_KEY)
 MINIATURE = "miniature:"
+#: Where a run directory holds the policies that the run trained; their checkpoints are in ``checkpoints``.
+POLICIES = (("models", "sl_cai"), ("models", "rl_cai"))
 
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -70,7 +72,7 @@ def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
         *_source_mistakes(config, needs, runner),
     ]
     if runner != "job":
-        mistakes += _model_mistakes(config, needs, {})
+        mistakes += [*_judge_mistakes(config, needs), *_model_mistakes(config, needs, {})]
     if runner != "in_process":
         mistakes += _engine_mistakes(config)
     if runner == "job":
@@ -188,6 +190,24 @@ def _mistakes_of_model(config: Config, key: str, path: str, needs: Needs) -> lis
     if pool is None or pool.engine == "scripted" or not needs.serves_all:
         return _mistakes_of(check_model_dir, path, field=key)
     return _mistakes_of(read_model, path, field=key, max_length=pool.max_length, pooling=False)
+
+
+def _judge_mistakes(config: Config, needs: Needs) -> Iterator[str]:
+    """A policy that this run or another trains may not judge the policy that this work trains."""
+    model = config.labeller.model
+    if POLICY_KEY in needs.models and not is_hub_name(model) and _is_trained_policy(model, config.run_dir):
+        yield (
+            f"labeller.model={model}: a policy that a run trains (SL-CAI or later), which must not judge itself; "
+            f"name a pretrained or a helpful model, which may be generator.model={config.generator.model}"
+        )
+
+
+def _is_trained_policy(model: str, run_dir: str) -> bool:
+    """Whether a model's directory is, or will be, one that the run in ``run_dir`` writes, or that another run wrote."""
+    path, own = expand_home(model).resolve(), Path(run_dir).resolve()
+    runs = [run for run in path.parents if run == own or (run / "manifest.json").is_file()]
+    inside = (path.relative_to(run).parts[:2] for run in runs)
+    return any(parts in POLICIES or parts[0] == "checkpoints" for parts in inside)
 
 
 def _tokenizer_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:

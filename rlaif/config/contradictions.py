@@ -48,13 +48,6 @@ def contradictions(config: Config) -> Iterator[Mistake]:
     """Values that are valid one by one but contradict each other."""
     for role, pool in pools_of(config).items():
         yield from _pool_contradictions(role, pool)
-    if config.labeller.model == config.generator.model:
-        yield _against(
-            ("labeller.model", "generator.model"),
-            config,
-            "the labeller must not share the policy's weights",
-            "name another model",
-        )
     reasoning = config.labelling.reasoning
     if reasoning.rationales > 1 and reasoning.mode != "sampled":
         keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")

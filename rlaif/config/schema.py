@@ -118,7 +118,7 @@ class Generator(PoolSettings):
 class Labeller(PoolSettings):
     """The pool of the feedback model, which judges pairs of answers."""
 
-    model: str = Field("miniature:feedback", description="the feedback model; never shares weights with the policy")
+    model: str = Field("miniature:feedback", description="judges; may be generator.model, never the trained policy")
     price_per_hour: NonNegative = Field(0.0, description="cost of one engine per hour, in any currency; 0: not counted")
 
 

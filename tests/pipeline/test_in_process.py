@@ -1,6 +1,7 @@
 """The whole method in one process: the same stages as on a cluster, with random tiny models."""
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -76,6 +77,18 @@ async def test_a_direct_reward_needs_no_preference_model(tiny_config):
     assert not (run_dir / "models" / "preference_model").exists()
     scores = pq.read_table(run_dir / "rollouts" / "rollouts.parquet")["score"].to_pylist()
     assert len(scores) == 8 and all(-1 <= score <= 1 for score in scores)
+
+
+async def test_the_helpful_only_model_may_be_the_labeller(tiny_config):
+    """As in the paper, reasoning step by step; its weights are the same at the end, although the generator's change."""
+    values = tiny_config.model_dump()
+    values["labeller"]["model"] = values["generator"]["model"]
+    values["labelling"]["reasoning"] |= {"mode": "greedy", "max_tokens": 8}
+    values["reinforcement"] |= {"reward": "direct", "batches": 2}
+    run_dir = await drive(type(tiny_config).model_validate(values), Silent(), PIPELINE, in_process=True)
+    labels = pq.read_table(run_dir / "preferences" / "preferences.parquet").to_pylist()
+    (judge,) = {label["model_version"] for label in labels}
+    assert judge.startswith(f"{Path(tiny_config.generator.model).name}@") and len(labels) == RED_TEAM
 
 
 async def test_a_constitution_to_revise_by_is_needed_before_anything_starts(tiny_config, tmp_path):

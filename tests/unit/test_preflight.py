@@ -119,7 +119,7 @@ def test_existing_sources_pass(empty: Path, tmp_path: Path) -> None:
 
 def test_every_name_of_the_miniature_passes(empty: Path) -> None:
     for key, names in (("data.red_team", FILES), ("generator.model", MODELS)):
-        for name in set(names) - {"feedback"}:  # which must not be the policy's
+        for name in names:
             preflight(load_config(empty, [f"{key}=miniature:{name}"]), Needs(), "ray")
 
 
@@ -134,6 +134,30 @@ def test_a_model_is_checked_for_the_role_that_it_plays(empty: Path, tmp_path: Pa
     preflight(asked, Needs(serves_all=False), "in_process")  # one stage, which may open neither
     scripted = ["generator.engine=scripted", "labeller.engine=scripted"]
     preflight(load_config(empty, [f"generator.model={short}", f"labeller.model={scores}", *scripted]), Needs(), "ray")
+
+
+def test_the_helpful_only_model_and_the_base_may_judge(empty: Path) -> None:
+    for name in ("helpful_only", "base"):
+        preflight(load_config(empty, [f"labeller.model=miniature:{name}"]), Needs(), "ray")
+
+
+@pytest.mark.parametrize("run", ["mine", "other"])
+@pytest.mark.parametrize("model", ["models/sl_cai", "models/rl_cai", "checkpoints/00020/policy"])
+def test_a_trained_policy_may_not_judge_itself(empty: Path, tmp_path: Path, run: str, model: str) -> None:
+    write(tmp_path / "other" / "manifest.json", "{}")
+    path = Path(saved(tiny_lm(1, tied=True), tmp_path / run / model))
+    (tmp_path / "link").symlink_to(path)
+    for name in (path, tmp_path / "link"):
+        config = load_config(empty, [f"labeller.model={name}", f"run_dir={tmp_path}/mine", "labeller.max_length=256"])
+        (line,) = mistakes(config)
+        assert line.startswith(f"labeller.model={name}: a policy that a run trains (SL-CAI or later), which must not")
+        assert line.endswith("which may be generator.model=miniature:helpful_only")
+        preflight(config, Needs(models=("labeller.model",)), "ray")  # `rlaif label`: trains none
+
+
+def test_a_models_directory_outside_runs_may_judge(empty: Path, tmp_path: Path) -> None:
+    path = saved(tiny_lm(1, tied=True), tmp_path / "models" / "sl_cai")
+    preflight(load_config(empty, [f"labeller.model={path}", "labeller.max_length=256"]), Needs(), "ray")
 
 
 def test_preference_model_and_policy_must_share_a_tokenizer(empty: Path, tmp_path: Path) -> None:
