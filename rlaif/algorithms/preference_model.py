@@ -77,9 +77,10 @@ class ScoredPair:
 
 
 def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
-    """Accuracy (also per axis), cross-entropy, calibration (error, Brier score, temperature), score-length correlation.
+    """Accuracy (also per axis), cross-entropy, calibration (error, Brier score, temperature), correlation of
+    score and length differences.
 
-    Accuracies leave out ties (prob 0.5); a figure without data (an axis of ties only, constant scores) is left out.
+    Accuracies leave out ties (prob 0.5); a figure without data (an axis of ties only, equal scores) is left out.
     """
     probs, differences = _arrays(pairs)
     predicted = sigmoids(differences)
@@ -117,8 +118,11 @@ def _arrays(pairs: Sequence[ScoredPair]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _length_correlation(pairs: Sequence[ScoredPair]) -> dict[str, float]:
-    scores = [score for pair in pairs for score in (pair.score_1, pair.score_2)]
-    lengths = [length for pair in pairs for length in (pair.length_1, pair.length_2)]
-    if np.ptp(scores) == 0 or np.ptp(lengths) == 0:
-        return {}
-    return {"length_correlation": float(np.corrcoef(scores, lengths)[0, 1])}
+    """Between differences of score and of length within pairs, each pair counted both ways.
+
+    The prompt, which both dialogues share, cancels: neither its length nor how high its answers score plays a part.
+    """
+    _, scores = _arrays(pairs)
+    lengths = np.array([pair.length_1 - pair.length_2 for pair in pairs], dtype=float)
+    spread = math.sqrt(float(scores @ scores) * float(lengths @ lengths))
+    return {"length_correlation": float(scores @ lengths) / spread} if spread else {}

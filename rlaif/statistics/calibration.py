@@ -29,19 +29,33 @@ class Bin:
     count: int
 
 
-def reliability(probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS) -> tuple[Bin, ...]:
-    """Equally wide bins over [0, 1], empty ones left out; 1 itself belongs to the last bin."""
-    index = np.minimum((probs * num_bins).astype(int), num_bins - 1)
+def reliability(
+    probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS, weights: np.ndarray | None = None
+) -> tuple[Bin, ...]:
+    """Equally wide bins over [0, 1], empty ones left out; 1 itself belongs to the last bin.
+
+    Means are weighted by ``weights`` [N], how many rows each one stands for; a count is of rows, not of weights.
+    """
+    index = _bin_index(probs, num_bins)
     return tuple(
         Bin(
             low=b / num_bins,
             high=(b + 1) / num_bins,
-            mean_prob=float(probs[index == b].mean()),
-            frequency=float(outcomes[index == b].mean()),
+            mean_prob=float(np.average(probs[index == b], weights=_part(weights, index == b))),
+            frequency=float(np.average(outcomes[index == b], weights=_part(weights, index == b))),
             count=int((index == b).sum()),
         )
         for b in np.unique(index)
     )
+
+
+def _bin_index(probs: np.ndarray, num_bins: int) -> np.ndarray:
+    index: np.ndarray = np.minimum((probs * num_bins).astype(int), num_bins - 1)
+    return index
+
+
+def _part(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if weights is None else weights[rows]
 
 
 def bins_to_metrics(bins: Iterable[Bin], group: str) -> dict[str, float]:
@@ -63,10 +77,16 @@ def bins_from_metrics(metrics: Mapping[str, float], group: str) -> list[dict[str
     return list(bins.values())
 
 
-def expected_calibration_error(probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS) -> float:
-    """Mean over rows of |mean probability - frequency| of the row's bin."""
-    bins = reliability(probs, outcomes, num_bins)
-    return sum(bin.count * abs(bin.mean_prob - bin.frequency) for bin in bins) / len(probs)
+def expected_calibration_error(
+    probs: np.ndarray, outcomes: np.ndarray, num_bins: int = NUM_BINS, weights: np.ndarray | None = None
+) -> float:
+    """Mean over rows of |mean probability - frequency| of the row's bin; all means are weighted by ``weights`` [N]."""
+    bins = reliability(probs, outcomes, num_bins, weights)
+    if weights is None:
+        return sum(bin.count * abs(bin.mean_prob - bin.frequency) for bin in bins) / len(probs)
+    totals = np.bincount(_bin_index(probs, num_bins), weights=weights, minlength=num_bins)
+    gaps = np.array([abs(bin.mean_prob - bin.frequency) for bin in bins])
+    return float((totals[totals > 0] * gaps).sum() / totals.sum())
 
 
 def brier_score(probs: np.ndarray, outcomes: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlaif.statistics.calibration import Bin, expected_calibration_error, reliability
+from rlaif.statistics.calibration import Bin, both_ways, expected_calibration_error, reliability
 from rlaif.statistics.estimates import Estimate
 from rlaif.statistics.intervals import Z_95, wilson
 from rlaif.tasks.labelling import TIE_WIDTH
@@ -57,7 +57,9 @@ class Agreement:
     """``judged`` is over the pairs that people judged, ``all_labels`` over the strata that they come from.
 
     ``coverage`` is the share of labels whose stratum has a judged pair. A kappa is None where both sides always
-    made the same choice: it is undefined there. The calibration error counts a tie as half an answer_1.
+    made the same choice: it is undefined there. The calibration error and its bins are weighted to all labels and count
+    each pair both ways, because which answer is called answer_1 is arbitrary, and a tie as half an answer_1; the count
+    of a bin is of judged pairs.
     """
 
     num_judged: int
@@ -77,7 +79,8 @@ def agreement(pairs: Sequence[JudgedPair], strata: Mapping[str, int]) -> Agreeme
     """Of at least one judged pair; ``strata`` holds the number of labels in each stratum."""
     hits, weights = np.array([agrees(pair) for pair in pairs]), weights_of(pairs, strata)
     ones = np.ones(len(pairs))
-    probs, outcomes = (np.array(column) for column in zip(*((p.prob, OUTCOMES[p.verdict]) for p in pairs), strict=True))
+    probs = both_ways(np.array([pair.prob for pair in pairs]))
+    outcomes = both_ways(np.array([OUTCOMES[pair.verdict] for pair in pairs]))
     table = choice_table(pairs, ones)
     return Agreement(
         num_judged=len(pairs),
@@ -86,8 +89,8 @@ def agreement(pairs: Sequence[JudgedPair], strata: Mapping[str, int]) -> Agreeme
         all_labels=rate(hits, weights),
         kappa_judged=kappa(table, len(pairs)),
         kappa_all_labels=kappa(choice_table(pairs, weights), effective_number(weights)),
-        expected_calibration_error=expected_calibration_error(probs, outcomes),
-        bins=reliability(probs, outcomes),
+        expected_calibration_error=expected_calibration_error(probs, outcomes, weights=np.tile(weights, 2)),
+        bins=reliability(probs, outcomes, weights=np.tile(weights, 2)),
         choices=CHOICES,
         table=tuple(tuple(map(int, row)) for row in table),
         strata=tuple(_stratum(name, size, pairs) for name, size in strata.items()),

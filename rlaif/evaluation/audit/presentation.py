@@ -48,7 +48,7 @@ def _agreement_table(agreement: JsonObject) -> Table:
     rows = [
         *([name, percent(e["value"]), percent_interval((e["low"], e["high"]))] for name, e in rates.items()),
         *([name, *_kappa_cells(kappa)] for name, kappa in kappas.items()),
-        ["expected calibration error", number(agreement["expected_calibration_error"]), ""],
+        ["expected calibration error, weighted to all labels", number(agreement["expected_calibration_error"]), ""],
     ]
     return Table(header=["", "value", "95% interval"], rows=rows)
 
@@ -99,9 +99,10 @@ def audit_table(audit: Audit) -> RichTable:
 def audit_lines(audit: Audit) -> list[str]:
     """What the command line prints below the table."""
     agreement = audit.agreement
+    error = agreement.expected_calibration_error
     lines = [
         f"Cohen's kappa: {_plain(agreement.kappa_judged)} on the sample, {_plain(agreement.kappa_all_labels)} weighted",
-        f"expected calibration error of the labels' probabilities: {agreement.expected_calibration_error:.3f}",
+        f"expected calibration error of the labels' probabilities, weighted: {error:.3f}",
         f"not judged: {audit.num_sampled - agreement.num_judged} of {audit.num_sampled} sampled",
     ]
     if agreement.coverage < 1:

@@ -69,6 +69,30 @@ def test_length_correlation_sees_longer_is_better():
     assert pair_report([shorter])["length_correlation"] == pytest.approx(-1.0)
 
 
+def pair_of(scores, lengths):
+    return ScoredPair(
+        axis="helpful", prob=1.0, score_1=scores[0], score_2=scores[1], length_1=lengths[0], length_2=lengths[1]
+    )
+
+
+def test_length_correlation_is_of_differences_within_pairs():
+    """Score differences 1, 2, -1 with length differences 2, 1, 1: (2 + 2 - 1) / sqrt(6 * 6). Prompts add to both."""
+    pairs = [pair_of((1, 0), (2, 0)), pair_of((7, 5), (101, 100)), pair_of((-3, -2), (31, 30))]
+    assert pair_report(pairs)["length_correlation"] == pytest.approx(0.5)
+    mirrored = [pair_of((p.score_2, p.score_1), (p.length_2, p.length_1)) for p in pairs[:1]] + pairs[1:]
+    assert pair_report(mirrored)["length_correlation"] == pytest.approx(0.5)
+
+
+def test_a_model_that_only_counts_tokens_has_a_length_correlation_of_one():
+    """However long the prompts are, and however high their answers score."""
+    pairs = [
+        pair_of((offset + 0.01 * a, offset + 0.01 * b), (prompt + a, prompt + b))
+        for offset, prompt, a, b in [(3.0, 900, 10, 20), (-2.0, 20, 40, 30), (0.0, 400, 5, 9), (8.0, 60, 70, 20)]
+    ]
+    assert pair_report(pairs)["length_correlation"] == pytest.approx(1)
+    assert "length_correlation" not in pair_report([pair_of((1, 0), (9, 9))])
+
+
 def test_calibration_error_of_honest_and_of_wrong_scores():
     honest = pair_report([scored(0.75, math.log(3)), scored(0.25, -math.log(3)), scored(0.9, math.log(9))])
     assert honest["ece"] == pytest.approx(0, abs=1e-9)

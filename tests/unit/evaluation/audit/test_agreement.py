@@ -130,7 +130,33 @@ def test_the_calibration_is_of_the_label_against_people():
     pairs = [pair("answer_1", 0.8) for _ in range(3)] + [pair("tie", 0.8)]
     found = agreement(pairs, {SURE: 4})
     assert found.expected_calibration_error == pytest.approx(abs(0.8 - 3.5 / 4))
-    assert [(b.count, b.frequency) for b in found.bins] == [(4, 0.875)]
+    assert [(b.count, b.frequency) for b in found.bins] == [(4, 0.125), (4, 0.875)]
+
+
+def test_the_calibration_is_weighted_to_all_labels():
+    """900 sure labels at .95 of which people confirm three in four; 100 unsure ones at .55, judged as often: 0 in 4."""
+    strata = {SURE: 900, UNSURE: 100}
+    pairs = [pair(verdict, 0.95) for verdict in ("answer_1", "answer_1", "answer_1", "answer_2")]
+    pairs += [pair("answer_2", 0.55, UNSURE) for _ in range(4)]
+    found = agreement(pairs, strata)
+    assert found.expected_calibration_error == pytest.approx(0.9 * (0.95 - 0.75) + 0.1 * 0.55)
+    assert [(b.low, b.count, b.mean_prob, b.frequency) for b in found.bins[2:]] == [
+        (0.5, 4, pytest.approx(0.55), 0.0),
+        (0.9, 4, pytest.approx(0.95), 0.75),
+    ]
+
+
+def test_a_bin_weighs_its_rows():
+    """Two strata in one bin: 30 labels that are right and 10 that are wrong, at .62 and .68."""
+    found = agreement([pair("answer_1", 0.62), pair("answer_2", 0.68, UNSURE)], {SURE: 30, UNSURE: 10})
+    assert found.expected_calibration_error == pytest.approx(0.75 - (30 * 0.62 + 10 * 0.68) / 40)
+    assert found.bins[-1].frequency == pytest.approx(0.75)
+
+
+def test_the_calibration_does_not_depend_on_which_answer_is_called_the_first():
+    one = agreement([pair("answer_1", 0.93), pair("answer_2", 0.93)], {SURE: 2})
+    other = agreement([pair("answer_2", 0.07), pair("answer_2", 0.93)], {SURE: 2})
+    assert one.expected_calibration_error == pytest.approx(other.expected_calibration_error) == pytest.approx(0.43)
 
 
 def test_the_table_has_the_label_as_row_and_people_as_column():
