@@ -6,10 +6,12 @@ out of every rate.
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from rlaif.evaluation import plots
 from rlaif.evaluation.evaluator import Evaluator, Headline, Measurement, Results
@@ -20,7 +22,7 @@ from rlaif.evaluation.section import Block, Cell, Figures, Heading, Legend, Para
 from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, classify
 from rlaif.records import Answer, Axis
-from rlaif.statistics.intervals import wilson
+from rlaif.statistics.estimates import CountedEstimate, rate_of
 from rlaif.storage.run_dir import RunDir
 
 ANSWERS_FILE = "evaluation_answers.jsonl"
@@ -78,38 +80,54 @@ def true_class(lexicon: Lexicon, axis: Axis, request: str, answer: str) -> Class
 
 @dataclass(kw_only=True)
 class AnswerRates:
-    """Running counts per axis, snapshot and class; memory does not grow with the number of answers."""
+    """The classes of answers per axis and snapshot, in some 10 bytes an answer.
+
+    Answers to one prompt are not independent: intervals are over prompts (``rlaif.statistics.clusters``).
+    """
 
     num_without_truth: int = 0
-    counts: dict[tuple[str, str], Counter[Class]] = field(default_factory=dict)
+    cells: dict[tuple[str, str], AnswerCell] = field(default_factory=dict)
 
     def add(self, judged: JudgedAnswer) -> None:
         if judged.true_class is None:
             self.num_without_truth += 1
         else:
-            self.counts.setdefault((judged.axis, judged.snapshot), Counter())[judged.true_class] += 1
+            cell = self.cells.setdefault((judged.axis, judged.snapshot), AnswerCell())
+            cell.classes.append(CLASSES.index(judged.true_class))
+            cell.prompts.append(hash(judged.prompt))
 
     def rates(self) -> JsonObject:
         """``{axis: {snapshot: {class: rate}}}``; the rates of a snapshot on an axis sum to 1."""
-        return self._tree(lambda hits, total: hits / total)
+        return self._tree(lambda estimate: estimate.value)
 
     def intervals(self) -> JsonObject:
         """``{axis: {snapshot: {class: [low, high]}}}``, Wilson's 95%."""
-        return self._tree(lambda hits, total: list(wilson(hits, total)))
+        return self._tree(lambda estimate: [estimate.low, estimate.high])
 
     def numbers(self) -> JsonObject:
         """``{axis: {snapshot: {class: answers of it, "total": all answers}}}``."""
-        tree = self._tree(lambda hits, total: hits)
-        for (axis, snapshot), classes in self.counts.items():
-            tree[axis][snapshot]["total"] = classes.total()
+        tree = self._tree(lambda estimate: round(estimate.value * estimate.num))
+        for (axis, snapshot), cell in self.cells.items():
+            tree[axis][snapshot]["total"] = len(cell.classes)
         return tree
 
-    def _tree(self, leaf: Callable[[int, int], Any]) -> JsonObject:
+    def _tree(self, leaf: Callable[[CountedEstimate], Any]) -> JsonObject:
         tree: JsonObject = {}
-        for (axis, snapshot), classes in self.counts.items():
-            cell = {name: leaf(classes[name], classes.total()) for name in CLASSES}
-            tree.setdefault(axis, {})[snapshot] = cell
+        for (axis, snapshot), cell in self.cells.items():
+            tree.setdefault(axis, {})[snapshot] = {name: leaf(cell.rate(name)) for name in CLASSES}
         return tree
+
+
+@dataclass(kw_only=True)
+class AnswerCell:
+    """One snapshot's answers on one axis: what each is, as an index into ``CLASSES``, and to which prompt."""
+
+    classes: array[int] = field(default_factory=lambda: array("b"))
+    prompts: array[int] = field(default_factory=lambda: array("q"))
+
+    def rate(self, name: Class) -> CountedEstimate:
+        hits = np.array(self.classes) == CLASSES.index(name)
+        return rate_of(hits.astype(float), np.array(self.prompts))
 
 
 def _measure(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
@@ -155,8 +173,8 @@ def _section(findings: Findings) -> ReportSection | None:
     if not axes:
         return None
     how_to_read = (
-        "Each evaluation answer belongs to exactly one class. Whiskers and brackets are 95% intervals (Wilson); "
-        "the bars show them for the first class only."
+        "Each evaluation answer belongs to exactly one class. Whiskers and brackets are 95% intervals (Wilson), "
+        "over prompts where a prompt is answered more than once; the bars show them for the first class only."
     )
     blocks = [block for axis in axes for block in _axis_blocks(axis, findings.evaluation)]
     return ReportSection(

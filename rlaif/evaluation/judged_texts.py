@@ -17,7 +17,7 @@ _Judged = TypeVar("_Judged", bound="DataclassInstance")
 
 
 def write_judged(path: Path, judged: Iterable[_Judged], add: Callable[[_Judged], None]) -> None:
-    """Write every judged text and ``add`` it to the totals; memory does not grow with their number."""
+    """Write every judged text and ``add`` it to the totals; no text is kept in memory."""
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         for text in judged:
             add(text)

@@ -23,7 +23,7 @@ from rlaif.miniature.lexicon import Lexicon
 from rlaif.miniature.truth import Class, better
 from rlaif.records import Preference
 from rlaif.statistics.calibration import PairCalibration
-from rlaif.statistics.intervals import wilson
+from rlaif.statistics.estimates import Cases
 from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.labelling import TIE_WIDTH, prob_by_order
 
@@ -78,25 +78,29 @@ def judge_labels(labels: Iterable[Preference], lexicon: Lexicon) -> Iterator[Jud
 class LabelAccuracy:
     """Running accuracy of all three, and calibration of the debiased label."""
 
-    num_labels: int = 0
-    num_right: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAYS, 0.0))
+    right: dict[str, Cases] = field(default_factory=lambda: {way: Cases() for way in WAYS})
     debiased: PairCalibration = field(default_factory=PairCalibration)
 
     def add(self, label: JudgedLabel) -> None:
-        self.num_labels += 1
         for way in WAYS:
-            self.num_right[way] += rightness(getattr(label, way), label.truly_better)
+            self.right[way].add(rightness(getattr(label, way), label.truly_better), label.prompt)
         self.debiased.add(label.debiased, label.truly_better == 1)
+
+    @property
+    def num_labels(self) -> int:
+        return self.debiased.num_pairs
 
     def rates(self) -> dict[str, float | None]:
         """Accuracy of each way; None when no label has a true preference."""
-        return {way: self.num_right[way] / self.num_labels if self.num_labels else None for way in WAYS}
+        return {way: cases.rate().value if cases.num else None for way, cases in self.right.items()}
 
     def intervals(self) -> dict[str, list[float]]:
-        return {way: list(wilson(self.num_right[way], self.num_labels)) for way in WAYS}
+        """Wilson's 95%, over prompts where a prompt has more than one label."""
+        rates = {way: cases.rate() for way, cases in self.right.items()}
+        return {way: [rate.low, rate.high] for way, rate in rates.items()}
 
     def numbers(self) -> Mapping[str, float]:
-        return {**self.num_right, "total": self.num_labels}
+        return {**{way: sum(cases.values) for way, cases in self.right.items()}, "total": self.num_labels}
 
     def calibration(self) -> Mapping[str, object] | None:
         """Calibration of the debiased label; None without labels."""

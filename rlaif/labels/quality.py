@@ -7,20 +7,26 @@ A *flip* is a vote whose winner changes with the order; it favours the slot that
 of (l1 - l2)/2, log-odds toward slot A (l2 un-swapped). The *order correlation* is that of l1 and l2. Flips depend on
 the answers as much as on the judge: a biased judge flips every pair that differs by less than its bias. The order
 correlation depends on the judge only: a constant bias does not change it, and it is 0 where the answers do not matter.
-Every measure has its 95% interval and its number of cases. Memory does not grow with the number of labels.
+Every measure has its 95% interval and its number of cases. Votes and labels of one prompt are not independent, so that
+intervals are over prompts (``rlaif.statistics.clusters``). A vote takes some 100 bytes of memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from array import array
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from rlaif.config.schema import Gate
 from rlaif.errors import GateError
 from rlaif.records import Judgement, Preference, Status
 from rlaif.statistics.calibration import PairCalibration
-from rlaif.statistics.estimates import CountedEstimate, Mean, Rate
+from rlaif.statistics.clusters import design_effect
+from rlaif.statistics.estimates import Cases, CountedEstimate, mean_of, rate_of, sum_in_order
 from rlaif.statistics.intervals import correlation_interval
 from rlaif.statistics.logistic import sigmoid
 from rlaif.tasks.labelling import Vote, votes_of
@@ -30,92 +36,100 @@ LENGTH_BINS = (1.1, 1.25, 1.5, 2.0, 4.0)  #: upper bounds of longer/shorter; the
 
 
 @dataclass(kw_only=True)
-class OrderCorrelation:
-    """A running correlation of l1 and l2 over votes and their mirror images, so that it does not matter which answer is
-    called the first. With q = (l1 + l2)/2 and b = (l1 - l2)/2 it is (E[q^2] - Var[b]) / (E[q^2] + Var[b])."""
-
-    squares: float = 0.0  #: of q
-    bias: float = 0.0  #: sum of b
-    bias_squares: float = 0.0
-    num: int = 0
-
-    def add(self, vote: Vote) -> None:
-        q, b = (vote[0] + vote[1]) / 2, (vote[0] - vote[1]) / 2
-        self.squares += q * q
-        self.bias += b
-        self.bias_squares += b * b
-        self.num += 1
-
-    def estimate(self) -> CountedEstimate:
-        """With ``num`` 0 when there are fewer than two votes, or all are alike."""
-        common = self.squares / max(1, self.num)
-        noise = max(0.0, self.bias_squares - self.bias**2 / max(1, self.num)) / max(1, self.num - 1)
-        if self.num < 2 or common + noise == 0:
-            return CountedEstimate(value=0.0, low=-1.0, high=1.0, num=0)
-        value = (common - noise) / (common + noise)
-        low, high = correlation_interval(value, self.num)
-        return CountedEstimate(value=value, low=low, high=high, num=self.num)
-
-
-@dataclass(kw_only=True)
 class VoteQuality:
-    """Measures of single votes: all of them, or those by one principle."""
+    """Measures of single votes: all of them, or those by one principle. Every array has an element for each vote."""
 
-    flip_rate: Rate = field(default_factory=Rate)
-    flips_to_slot_a: Rate = field(default_factory=Rate)
-    order_gap: Mean = field(default_factory=Mean)
-    order_correlation: OrderCorrelation = field(default_factory=OrderCorrelation)
-    slot_bias: Mean = field(default_factory=Mean)
-    agreement: Rate = field(default_factory=Rate)  #: with the label that all votes give together
-    gold_accuracy_first: Rate = field(default_factory=Rate)
-    gold_accuracy_second: Rate = field(default_factory=Rate)
+    first: array[float] = field(default_factory=lambda: array("d"))  #: l1
+    second: array[float] = field(default_factory=lambda: array("d"))  #: l2
+    gaps: array[float] = field(default_factory=lambda: array("d"))  #: between the probabilities of both orders
+    agreement: array[float] = field(default_factory=lambda: array("d"))  #: with the label that all votes give together
+    first_right: array[float] = field(default_factory=lambda: array("d"))  #: by the gold label; NaN without one
+    second_right: array[float] = field(default_factory=lambda: array("d"))
+    clusters: array[int] = field(default_factory=lambda: array("q"))
 
-    def add(self, vote: Vote, label: Preference) -> None:
+    def add(self, vote: Vote, prob: float, better: bool | None, cluster: Hashable) -> None:
+        """``prob``: the label's; ``better``: whether answer_1 is, by a gold label."""
         l1, l2 = vote
-        assert label.prob is not None
-        self.flip_rate.add((l1 > 0) != (l2 > 0))
-        if (l1 > 0) != (l2 > 0):
-            self.flips_to_slot_a.add(l1 > 0)
-        self.order_gap.add(abs(sigmoid(l1) - sigmoid(l2)))
-        self.order_correlation.add(vote)
-        self.slot_bias.add((l1 - l2) / 2)
-        self.agreement.add(_rightness(l1 + l2, label.prob > 0.5) if label.prob != 0.5 else 0.5)
-        if (better := _gold(label)) is not None:
-            self.gold_accuracy_first.add(_rightness(l1, better))
-            self.gold_accuracy_second.add(_rightness(l2, better))
+        self.first.append(l1)
+        self.second.append(l2)
+        self.gaps.append(abs(sigmoid(l1) - sigmoid(l2)))
+        self.agreement.append(_rightness(l1 + l2, prob > 0.5) if prob != 0.5 else 0.5)
+        self.first_right.append(math.nan if better is None else _rightness(l1, better))
+        self.second_right.append(math.nan if better is None else _rightness(l2, better))
+        self.clusters.append(hash(cluster))
 
     def measures(self) -> dict[str, CountedEstimate]:
         """By name; those without cases are left out."""
-        estimates = {name: getattr(self, name).estimate() for name in self.__dataclass_fields__}
+        l1, l2, clusters = np.array(self.first), np.array(self.second), np.array(self.clusters)
+        flips = (l1 > 0) != (l2 > 0)
+        estimates = {
+            "flip_rate": rate_of(flips.astype(float), clusters),
+            "flips_to_slot_a": rate_of((l1 > 0)[flips].astype(float), clusters[flips]),
+            "order_gap": mean_of(np.array(self.gaps), clusters),
+            "order_correlation": order_correlation(l1, l2, clusters),
+            "slot_bias": mean_of((l1 - l2) / 2, clusters),
+            "agreement": rate_of(np.array(self.agreement), clusters),
+            "gold_accuracy_first": _rate_of_known(np.array(self.first_right), clusters),
+            "gold_accuracy_second": _rate_of_known(np.array(self.second_right), clusters),
+        }
         return {name: estimate for name, estimate in estimates.items() if estimate.num}
+
+
+def order_correlation(l1: np.ndarray, l2: np.ndarray, clusters: np.ndarray) -> CountedEstimate:
+    """The correlation of ``l1`` and ``l2`` [N] over votes and their mirror images, so that it does not matter which
+    answer is called the first. With q = (l1 + l2)/2 and b = (l1 - l2)/2 it is (E[q^2] - Var[b]) / (E[q^2] + Var[b]).
+
+    Its design effect is that of the mean of its influence function. With ``num`` 0 when there are fewer than two votes,
+    or all are alike.
+    """
+    q, b, num = (l1 + l2) / 2, (l1 - l2) / 2, len(l1)
+    common = sum_in_order(q * q) / max(1, num)
+    bias = sum_in_order(b)
+    noise = max(0.0, sum_in_order(b * b) - bias**2 / max(1, num)) / max(1, num - 1)
+    if num < 2 or common + noise == 0:
+        return CountedEstimate(value=0.0, low=-1.0, high=1.0, num=0)
+    value = (common - noise) / (common + noise)
+    influence = noise * (q * q - common) - common * ((b - bias / num) ** 2 - noise)
+    low, high = correlation_interval(value, num / design_effect(influence, clusters))
+    return CountedEstimate(value=value, low=low, high=high, num=num)
+
+
+def _rate_of_known(hits: np.ndarray, clusters: np.ndarray) -> CountedEstimate:
+    known = ~np.isnan(hits)
+    return rate_of(hits[known], clusters[known])
 
 
 @dataclass(kw_only=True)
 class LabelQuality:
-    """Running measures over preferences."""
+    """Measures over preferences, added one by one. Labels of equal prompts belong together, and so do their votes."""
 
     num_by_status: dict[str, int] = field(default_factory=dict)
     votes: VoteQuality = field(default_factory=VoteQuality)
     by_principle: dict[str, VoteQuality] = field(default_factory=dict)
-    longer_preferred: Rate = field(default_factory=Rate)
-    gold_accuracy: Rate = field(default_factory=Rate)
+    ties: Cases = field(default_factory=Cases)
+    unusable: Cases = field(default_factory=Cases)
+    longer_preferred: Cases = field(default_factory=Cases)
+    gold_accuracy: Cases = field(default_factory=Cases)
     calibration: PairCalibration = field(default_factory=PairCalibration)
     bias_histogram: list[int] = field(default_factory=lambda: [0] * BIAS_BINS)
-    length_bins: list[Rate] = field(default_factory=lambda: [Rate() for _ in range(len(LENGTH_BINS) + 1)])
+    length_bins: list[Cases] = field(default_factory=lambda: [Cases() for _ in range(len(LENGTH_BINS) + 1)])
 
     def add(self, label: Preference) -> None:
         self.num_by_status[label.status] = self.num_by_status.get(label.status, 0) + 1
+        self.ties.add(label.status == Status.TIE, label.prompt)
+        self.unusable.add(label.status not in (Status.OK, Status.TIE), label.prompt)
         if label.prob is None:
             return
         self._add_length(label, label.prob)
-        if (better := _gold(label)) is not None:
-            self.gold_accuracy.add(_rightness(label.prob - 0.5, better))
+        better = _gold(label)
+        if better is not None:
+            self.gold_accuracy.add(_rightness(label.prob - 0.5, better), label.prompt)
             self.calibration.add(label.prob, better)
         for principle_id, judgements in _by_principle(label.judgements).items():
             of_principle = self.by_principle.setdefault(principle_id, VoteQuality())
             for vote in votes_of(judgements):
-                self.votes.add(vote, label)
-                of_principle.add(vote, label)
+                self.votes.add(vote, label.prob, better, label.prompt)
+                of_principle.add(vote, label.prob, better, label.prompt)
                 bin = round(vote[0] - vote[1]) + BIAS_BINS // 2
                 self.bias_histogram[max(0, min(BIAS_BINS - 1, bin))] += 1
 
@@ -125,9 +139,9 @@ class LabelQuality:
         if lengths[0] == lengths[1]:
             return
         longer = prob if lengths[0] > lengths[1] else 1 - prob
-        self.longer_preferred.add(longer)
+        self.longer_preferred.add(longer, label.prompt)
         ratio = max(lengths) / max(1, min(lengths))
-        self.length_bins[sum(ratio > bound for bound in LENGTH_BINS)].add(longer)
+        self.length_bins[sum(ratio > bound for bound in LENGTH_BINS)].add(longer, label.prompt)
 
     @property
     def num_labels(self) -> int:
@@ -135,16 +149,11 @@ class LabelQuality:
 
     def measures(self) -> dict[str, CountedEstimate]:
         """Overall, by name; those without cases are left out, except shares of all labels."""
-        measures = {**self.votes.measures(), "longer_preferred": self.longer_preferred.estimate()}
-        unusable = self.num_labels - self._num(Status.OK) - self._num(Status.TIE)
-        measures["tie_rate"] = Rate(hits=self._num(Status.TIE), num=self.num_labels).estimate()
-        measures["invalid_rate"] = Rate(hits=unusable, num=self.num_labels).estimate()
+        measures = {**self.votes.measures(), "longer_preferred": self.longer_preferred.rate()}
+        measures |= {"tie_rate": self.ties.rate(), "invalid_rate": self.unusable.rate()}
         if self.gold_accuracy.num:
-            measures["gold_accuracy"] = self.gold_accuracy.estimate()
+            measures["gold_accuracy"] = self.gold_accuracy.rate()
         return measures
-
-    def _num(self, status: Status) -> int:
-        return self.num_by_status.get(status, 0)
 
     def metrics(self) -> dict[str, float]:
         """``label/quality/...``: the values, without intervals."""
@@ -168,7 +177,7 @@ class LabelQuality:
             },
             "longer_preferred_by_ratio": {
                 "upper_bounds": [*LENGTH_BINS, None],
-                "measures": [vars(rate.estimate()) for rate in self.length_bins],
+                "measures": [vars(cases.rate()) for cases in self.length_bins],
             },
         }
 

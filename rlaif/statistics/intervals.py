@@ -32,8 +32,9 @@ def mean_interval(total: float, total_squares: float, count: int, z: float = Z_9
     return mean - half, mean + half
 
 
-def correlation_interval(correlation: float, num_pairs: int, z: float = Z_95) -> tuple[float, float]:
-    """Fisher's interval of a correlation over ``num_pairs``. With three pairs or fewer: (-1, 1).
+def correlation_interval(correlation: float, num_pairs: float, z: float = Z_95) -> tuple[float, float]:
+    """Fisher's interval of a correlation over ``num_pairs``, which may be an effective number. With three or fewer:
+    (-1, 1).
 
     Source: Fisher, Metron 1 (1921).
     """

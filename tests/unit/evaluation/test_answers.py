@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
 from rlaif.evaluation.answers import CLASSES, AnswerRates, judge_answers
 from rlaif.records import Turn
 
 
-def rates_of(speaker, classes, snapshot="rl_cai"):
+def rates_of(speaker, classes, snapshot="rl_cai", prompts=None):
     answers = [speaker.answer(f"{i}", snapshot, speaker.say(name)) for i, name in enumerate(classes)]
     rates = AnswerRates()
-    for judged in judge_answers(answers, speaker.lexicon):
-        rates.add(judged)
+    for number, judged in enumerate(judge_answers(answers, speaker.lexicon)):
+        rates.add(replace(judged, prompt=prompts[number] if prompts else f"prompt {number}"))
     return rates
 
 
@@ -23,6 +25,15 @@ def test_rates_counts_and_intervals_share_one_shape(red_team):
     }
     low, high = rates.intervals()["red_team"]["rl_cai"]["harmful"]
     assert (low, high) == pytest.approx((0.0179, 0.4042), abs=1e-4)
+
+
+def test_answers_to_one_prompt_do_not_make_an_interval_narrower(red_team):
+    """Two prompts with five answers each, all alike: one hit of two, Wilson's."""
+    rates = rates_of(red_team, ["harmful"] * 5 + ["refusal"] * 5, prompts=["a"] * 5 + ["b"] * 5)
+    cell = rates.intervals()["red_team"]["rl_cai"]
+    assert rates.rates()["red_team"]["rl_cai"]["harmful"] == 0.5
+    assert cell["harmful"] == cell["refusal"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+    assert cell["helpful"] == pytest.approx([0.0, 0.6576], abs=1e-4)  # of none in two
 
 
 def test_help_on_benign_prompts_is_not_harm(benign):

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from rlaif.evaluation.formatting import duration
 from rlaif.evaluation.report import percent_by_order, write_report
 from rlaif.evaluation.tables import summary_table
 from rlaif.labels.quality import measure
-from rlaif.records import Preference, Quarantined, RevisionChain, Round, Status
+from rlaif.records import Preference, Quarantined, RevisionChain, Round, Status, Turn
 from rlaif.storage.run_dir import RunDir
 
 HOSTILE = "<script>alert(1)</script>"
@@ -28,7 +29,9 @@ def fill(run_dir, red_team, benign):
             journal.add_all(f"answers_{snapshot}", [benign.answer(f"b{i}", snapshot, benign.say("helpful"))])
     journal.add_all("answers_rl_cai", [red_team.answer("hostile", "rl_cai", HOSTILE)])
     journal.add_all("preferences", [red_team.label("1", "refusal", "harmful", 0.83, (3.0, -1.0))])
-    journal.add_all("preferences", [red_team.label("2", "harmful", "evasive", 0.31, (-1.0, 0.5))])
+    other_prompt = (Turn(role="human", text="Hello."), Turn(role="assistant", text="Hi."), *red_team.prompt)
+    other = replace(red_team.label("2", "harmful", "evasive", 0.31, (-1.0, 0.5)), prompt=other_prompt)
+    journal.add_all("preferences", [other])
     journal.add_all("revisions", [chain(red_team)])
     journal.quarantine(Quarantined(id="a:3", file="a", row=3, kind="read", cause=f"not JSON: {HOSTILE}"))
     journal.quarantine(Quarantined(id="a:9", file="a", row=9, kind="read", cause=f"not JSON: {HOSTILE}"))

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -8,6 +9,8 @@ from rlaif.config.schema import Gate
 from rlaif.errors import GateError
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Judgement, Preference, Status, Turn
+
+NUMBER = itertools.count()  #: prompts differ, unless a test says otherwise
 
 
 def label(l1: float, l2: float, **changes) -> Preference:
@@ -27,7 +30,7 @@ def label(l1: float, l2: float, **changes) -> Preference:
         seed=0,
         model_version="m",
         axis="red_team",
-        prompt=(Turn(role="human", text="q"),),
+        prompt=(Turn(role="human", text=f"question {next(NUMBER)}"),),
         prompt_ids=(1,),
         answer_1="a",
         answer_2="b",
@@ -96,6 +99,37 @@ def test_every_measure_has_an_interval_that_shrinks():
         assert few[name].low <= few[name].value <= few[name].high
         assert widths[1] <= widths[0]
     assert few["flip_rate"].low == pytest.approx(0.2366, abs=1e-3)  # Wilson's, 5 of 10
+
+
+def test_votes_of_one_pair_do_not_make_an_interval_narrower():
+    """100 pairs, 8 principles that agree, 30 flips: Wilson's interval of 30 in 100, not of 240 in 800."""
+
+    def by_eight(made: Preference) -> Preference:
+        ids = [f"p{i}" for i in range(8)]
+        return replace(made, judgements=tuple(replace(j, principle_id=id) for id in ids for j in made.judgements))
+
+    labels = [label(*((1, -1) if i < 30 else (1, 1)), gold=float(i % 2)) for i in range(100)]
+    one, eight = measure(labels).measures(), measure(map(by_eight, labels)).measures()
+    assert (eight["flip_rate"].num, eight["flip_rate"].value) == (800, 0.3)
+    assert (eight["flip_rate"].low, eight["flip_rate"].high) == pytest.approx((0.2189, 0.3958), abs=1e-4)
+    for name in ("flip_rate", "order_gap", "slot_bias", "agreement", "gold_accuracy_first"):
+        assert (eight[name].low, eight[name].high) == pytest.approx((one[name].low, one[name].high), rel=0.01), name
+    assert eight["order_correlation"].high - eight["order_correlation"].low > 0.25  # of 800 votes, it would be 0.1
+
+
+def test_labels_of_one_prompt_are_one_case_as_far_as_they_are_alike():
+    """Prompts with two labels each: the same verdicts count once, unlike ones (here always one of each) count twice."""
+
+    def gold(pairs):
+        prompts = [(Turn(role="human", text=str(i)),) for i in range(50)]
+        labels = [label(1, 1, gold=g, prompt=p) for p, both in zip(prompts, pairs, strict=True) for g in both]
+        return measure(labels).measures()["gold_accuracy"]
+
+    alike, unlike = gold([(1.0, 1.0), (0.0, 0.0)] * 25), gold([(1.0, 0.0)] * 50)
+    assert (alike.num, unlike.num, alike.value, unlike.value) == (100, 100, 0.5, 0.5)
+    assert (alike.low, alike.high) == pytest.approx((0.3664, 0.6336), abs=1e-4)  # Wilson's, 25 of 50
+    assert (unlike.low, unlike.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Wilson's, 50 of 100
+    assert gold([(1.0, 1.0)] * 50).low == pytest.approx(50 / (50 + 1.959964**2))  # Wilson's, 50 of 50
 
 
 def test_gold_labels_give_accuracy_and_calibration():

@@ -31,7 +31,7 @@ async def labelling_costs(tmp_path, pools) -> dict[str, float]:
             "run_dir": str(tmp_path / "run"),
             "constitution": "nine_points",
             "data": {"comparisons": str(pairs)},
-            "labeller": {"engine": "scripted", "model": "", "scripted": {"latency_s": 0.01}, "price_per_hour": 3.6},
+            "labeller": {"engine": "scripted", "model": "any", "scripted": {"latency_s": 0.01}, "price_per_hour": 3.6},
         }
     )
     run_dir = RunDir(tmp_path / "run", config)
@@ -39,7 +39,7 @@ async def labelling_costs(tmp_path, pools) -> dict[str, float]:
         config=config,
         constitution=load_constitution(config.constitution),
         run_dir=run_dir,
-        paths={},
+        paths={"any": ""},  # a scripted engine needs no files
         pools=pools(config),
         trainers=None,
         progress=Silent(),
