@@ -60,17 +60,17 @@ def diff_command(old: NameOrFile, new: NameOrFile) -> None:
 
 @constitution_app.command("import")
 def import_json_command(
-    files: Annotated[list[Path], typer.Argument(help="JSON files in the paper's public shapes")],
+    files: Annotated[list[Path], typer.Argument(help="JSON, tables of statements, Markdown or text")],
     out: Annotated[Path, typer.Option(help="the YAML file to write")],
 ) -> None:
-    """Combine JSON files of critique-revision requests and comparisons into one constitution."""
+    """Combine constitutions of others, such as the paper's JSON files, into one in YAML."""
     import yaml
 
     from rlaif.constitution.principles import parse_constitution
-    from rlaif.constitution.public_json import tree_of
+    from rlaif.constitution.public_files import tree_of
 
     tree = tree_of(files)
-    num = len(parse_constitution(tree, out).principles)
+    num = len(parse_constitution(tree, files[0]).principles)
     if out.exists():
         raise UserError(f"--out={out}: exists already; name another file")
     try:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from rlaif.config.strict_yaml import describe_problem, read_yaml
-from rlaif.constitution.public_json import tree_of
+from rlaif.constitution.public_files import PUBLIC_SUFFIXES, tree_of
 from rlaif.errors import ConfigError
 from rlaif.seeds import SEPARATOR, hash_of, seed_of
 
@@ -156,7 +156,7 @@ def draw_principles(principles: Sequence[Principle], num: int, draw: DrawRule, *
 def load_constitution(name_or_path: str) -> Constitution:
     """Read a constitution by path, or a shipped one by name. Raises ConfigError naming file and field.
 
-    A ``.json`` file may also have one of the paper's public shapes (``rlaif.constitution.public_json``).
+    A file that is not YAML may also have one of the shapes of others (``rlaif.constitution.public_files``).
     """
     path, tree = read_constitution(name_or_path)
     return parse_constitution(tree, path)
@@ -199,6 +199,6 @@ def read_constitution(name_or_path: str) -> tuple[Path, Any]:
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in SHIPPED_CONSTITUTIONS.glob("*.yaml")))
         raise ConfigError(f"constitution={name_or_path}: no such file; give a YAML file or one of: {shipped}")
-    if path.suffix == ".json":
+    if path.suffix.lower() in PUBLIC_SUFFIXES:
         return path, tree_of([path])
     return path, read_yaml(path, str(path), Constitution.model_fields)

@@ -1,54 +1,48 @@
-"""The public JSON shapes of Constitutional AI's prompt files, for users who bring them (none are shipped).
+"""The public JSON shapes of constitutions, for users who bring them (none are shipped).
 
-- Critique and revision: ``{NAME: {"prompt": [text, ...], "edit_request": text}}``. The texts of ``prompt`` are parts of
-  one critique request; NAME becomes the principle's id.
-- Comparisons: ``[text, ...]``. They become ``comparison_1``, ``comparison_2``...
+- The paper's critique and revision: ``{NAME: {"prompt": text or [text, ...], "edit_request": text}}``. Several texts of
+  ``prompt`` are parts of one critique request; NAME becomes the principle's id.
+- The paper's comparisons: ``[text, ...]``. They become ``comparison_1``, ``comparison_2``...
+- LangChain: ``[{"name", "critique_request", "revision_request"}, ...]``, or such objects by name.
+- llm-swarm: ``{"constitutions": [{"critic", "revision"}, ...]}``; its ``system_chat`` and ``system_prompt``, which are
+  examples and not principles, are left out.
+- Constitutional-Evals (schema 1.1 and 1.2): ``{"criteria": [text or {"comparative": text}, ...], "guidelines": [text,
+  ...]}``. Criteria become comparisons. Guidelines, which are about conflicts and edge cases, become comparisons of the
+  category ``edge_cases`` and the priority ``guidelines``. ``voices`` say the criteria again, and are left out.
 - An object with ``principles`` is a constitution of ours, written as JSON.
-
-Labels that our templates add themselves ("Critique Request:", "Revision:", "Options:"...) are stripped from both ends.
-The shapes have no categories: every principle gets ``harm_avoidance``, the axis of the paper's principles, with weight
-1 and its file as source. ``rlaif constitution import`` writes YAML in which all of this can be corrected.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlaif.constitution.public_texts import (
+    EXAMPLES,
+    PrincipleTree,
+    clean_text,
+    comparison_of,
+    id_of,
+    principle,
+    required,
+)
 from rlaif.errors import ConfigError
 
-CATEGORY = "harm_avoidance"
-LEADING_LABEL = re.compile(r"^\s*(?:critique|revision)\s?(?:request)?:\s*", re.IGNORECASE)
-TRAILING_LABEL = re.compile(r"\s*\b(?:critique|revision|options):\s*$", re.IGNORECASE)
+#: What critique request and revision request are called, in each shape.
+REQUEST_KEYS = (("prompt", "edit_request"), ("critique_request", "revision_request"), ("critic", "revision"))
+FEW_SHOT_KEYS = {"corrects", "incorrects", "role", "messages", "chosen", "rejected"}
 
 
-def tree_of(files: Sequence[Path]) -> Any:
-    """The constitution in one or more JSON files, as its YAML would hold it; not validated.
-
-    Raises ConfigError naming file and key.
-    """
-    contents = {file: _read(file) for file in files}
-    if len(files) == 1 and _is_ours(contents[files[0]]):
-        return contents[files[0]]
-    return {
-        "name": "_".join(file.stem for file in files),
-        "version": "1",
-        "principles": [principle for file in files for principle in _principles(file, contents[file])],
-    }
-
-
-def _read(file: Path) -> Any:
+def read_json(file: Path, text: str) -> Any:
+    """The contents of a JSON file. Raises ConfigError naming line or key."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _object(file, pairs))
+        return json.loads(text, object_pairs_hook=lambda pairs: _object(file, pairs))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not JSON that can be read: {error}") from None
 
 
 def _object(file: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,58 +53,93 @@ def _object(file: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _is_ours(content: Any) -> bool:
+def is_ours(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("principles"), list)
 
 
-def _principles(file: Path, content: Any) -> Iterator[dict[str, Any]]:
-    if _is_ours(content):
+def title_of(content: Any) -> tuple[str, str] | None:
+    """The name and the version that a file of Constitutional-Evals gives itself; None for other shapes."""
+    if not isinstance(content, dict) or "criteria" not in content:
+        return None
+    name, version = content.get("id"), content.get("version")
+    return (name, version) if isinstance(name, str) and isinstance(version, str) and name and version else None
+
+
+def json_principles(file: Path, content: Any) -> Iterator[PrincipleTree]:
+    """The principles in a JSON file's ``content``. Raises ConfigError naming the key or row."""
+    if is_ours(content):
         raise ConfigError(f"{file}: a whole constitution, which cannot be combined with other files; give it alone")
-    if isinstance(content, dict):
-        yield from (_revising(file, name, entry) for name, entry in content.items())
-    elif isinstance(content, list):
-        yield from (_comparing(file, row, text) for row, text in enumerate(content, start=1))
-    else:
+    if isinstance(content, list):
+        for row, entry in enumerate(content, start=1):
+            yield _of_list(file, f"row {row}", row, entry)
+    elif not isinstance(content, dict):
         raise ConfigError(f"{file}: must hold an object of critique and revision requests, or a list of comparisons")
+    elif isinstance(content.get("constitutions"), list):
+        for number, entry in enumerate(content["constitutions"], start=1):
+            yield _requests(file, f"constitutions.{number - 1}", number, entry)
+    elif isinstance(content.get("criteria"), list):
+        yield from _criteria(file, content)
+    else:
+        for number, (name, entry) in enumerate(content.items(), start=1):
+            yield _requests(file, name, number, entry, name)
 
 
-def _revising(file: Path, name: str, entry: Any) -> dict[str, Any]:
+def _of_list(file: Path, place: str, row: int, entry: Any) -> PrincipleTree:
+    if isinstance(entry, dict):
+        return _requests(file, place, row, entry)
+    text = required(file, place, clean_text(file, place, entry))
+    return principle(f"comparison_{row}", f"{file.name}: {row}", comparison=text)
+
+
+def _requests(file: Path, place: str, number: int, entry: Any, name: str | None = None) -> PrincipleTree:
+    """One principle to revise by."""
     if not isinstance(entry, dict):
-        raise ConfigError(f"{file}: {name}: must be an object with prompt and edit_request")
-    if unknown := sorted(set(entry) - {"prompt", "edit_request"}):
-        raise ConfigError(f"{file}: {name}.{unknown[0]}: unknown key; there are prompt and edit_request")
-    prompt = entry.get("prompt")
-    if not isinstance(prompt, list) or not prompt:
-        raise ConfigError(f"{file}: {name}.prompt: must be a list of texts")
-    parts = [_text(file, f"{name}.prompt.{i}", part) for i, part in enumerate(prompt)]
-    return {
-        "id": re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"),
-        "category": CATEGORY,
-        "source": f"{file.name}: {name}",
-        "critique_request": _required(file, f"{name}.prompt", "\n".join(part for part in parts if part)),
-        "revision_request": _required(
-            file, f"{name}.edit_request", _text(file, f"{name}.edit_request", entry.get("edit_request"))
-        ),
-    }
+        raise ConfigError(f"{file}: {place}: must be an object with {_known_keys()}")
+    if FEW_SHOT_KEYS & set(entry):
+        raise ConfigError(f"{file}: {place}: is a few-shot example, not a principle; {EXAMPLES}")
+    critique, revision = next((keys for keys in REQUEST_KEYS if set(keys) & set(entry)), (None, None))
+    if critique is None or revision is None:
+        raise ConfigError(f"{file}: {place}: must have {_known_keys()}")
+    if unknown := sorted(set(entry) - {critique, revision, "name"}):
+        raise ConfigError(f"{file}: {place}.{unknown[0]}: unknown key; there are {critique} and {revision}")
+    named = name if name is not None else _name(file, place, entry)
+    return principle(
+        f"principle_{number}" if named is None else id_of(named, number),
+        f"{file.name}: {place if named is None else named}",
+        critique_request=_request(file, f"{place}.{critique}", entry.get(critique)),
+        revision_request=_request(file, f"{place}.{revision}", entry.get(revision)),
+    )
 
 
-def _comparing(file: Path, row: int, text: Any) -> dict[str, Any]:
-    return {
-        "id": f"comparison_{row}",
-        "category": CATEGORY,
-        "source": f"{file.name}: {row}",
-        "comparison": _required(file, f"row {row}", _text(file, f"row {row}", text)),
-    }
+def _known_keys() -> str:
+    return ", or ".join(" and ".join(keys) for keys in REQUEST_KEYS)
 
 
-def _text(file: Path, key: str, value: Any) -> str:
-    """``value`` without the labels around it; empty when there is nothing else, as in a bare "Critique:"."""
-    if not isinstance(value, str):
-        raise ConfigError(f"{file}: {key}: must be text")
-    return TRAILING_LABEL.sub("", LEADING_LABEL.sub("", value)).strip()
+def _name(file: Path, place: str, entry: Mapping[str, Any]) -> str | None:
+    return clean_text(file, f"{place}.name", entry["name"]) if "name" in entry else None
 
 
-def _required(file: Path, key: str, text: str) -> str:
-    if not text:
-        raise ConfigError(f"{file}: {key}: is empty")
-    return text
+def _request(file: Path, place: str, value: Any) -> str:
+    """A request is one text, or a list of its parts."""
+    if not isinstance(value, list):
+        return required(file, place, clean_text(file, place, value))
+    parts = [clean_text(file, f"{place}.{i}", part) for i, part in enumerate(value)]
+    clean_text(file, place, "\n".join(value))  # a transcript may be in parts
+    return required(file, place, "\n".join(part for part in parts if part))
+
+
+def _criteria(file: Path, content: Mapping[str, Any]) -> Iterator[PrincipleTree]:
+    licence = content.get("license")
+    suffix = f", {licence}" if isinstance(licence, str) else ""
+    for number, criterion in enumerate(content["criteria"], start=1):
+        text = criterion.get("comparative") if isinstance(criterion, dict) else criterion
+        place = f"criteria.{number - 1}" + (".comparative" if isinstance(criterion, dict) else "")
+        source = f"{file.name}: criterion {number}{suffix}"
+        yield principle(f"criterion_{number}", source, comparison=comparison_of(file, place, text))
+    guidelines = content.get("guidelines") or []
+    if not isinstance(guidelines, list):
+        raise ConfigError(f"{file}: guidelines: must be a list of texts")
+    for number, guideline in enumerate(guidelines, start=1):
+        comparison = comparison_of(file, f"guidelines.{number - 1}", guideline)
+        made = principle(f"guideline_{number}", f"{file.name}: guideline {number}{suffix}", comparison=comparison)
+        yield {**made, "category": "edge_cases", "priority": "guidelines"}

@@ -63,6 +63,22 @@ def test_a_model_without_an_answer_judges_nothing(rlaif, two, tmp_path):
     assert out.count("not judged") == 7 and "letters hold" in out
 
 
+def test_constitutions_of_others_are_imported(rlaif, tmp_path):
+    (tmp_path / "c.csv").write_text("statement,agrees\nThe AI should respect privacy,12\n")
+    (tmp_path / "c.md").write_text("- Be kind.\n")
+    out = tmp_path / "o.yaml"
+    code, said, _ = rlaif("import", tmp_path / "c.csv", tmp_path / "c.md", "--out", out)
+    assert code == 0 and f"{out}: 2 principles" in said
+    assert [p.id for p in load_constitution(str(out)).principles] == ["the_ai_should_respect_privacy", "be_kind"]
+
+
+def test_few_shot_transcripts_are_no_principles(rlaif, tmp_path):
+    file, out = tmp_path / "few.json", tmp_path / "o.yaml"
+    file.write_text(json.dumps(["\n\nHuman: hi\n\nAssistant: ho\n\nCritiqueRequest: say what is harmful"] * 5))
+    code, _, err = rlaif("import", file, "--out", out)
+    assert code == 2 and f"{file}: row 1: is a few-shot transcript, not a principle" in err and not out.exists()
+
+
 def test_mistakes_are_one_message(rlaif, two, tmp_path):
     for arguments, told in (
         (("lint", "none_such"), "nine_points"),
