@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ SHEET_TEMPLATE = "audit/audit.html.jinja"
 COLUMNS = ("id", "conversation", "answer_left", "answer_right", "verdict", "comment")
 DELIMITERS = ",;\t"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  #: how "Unicode text" from a spreadsheet begins
+DECIMAL = re.compile(r"([12])[.,]0+")
+DECLARED_DELIMITER = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  #: Excel reads such a first line, and does not show it
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 MAX_CELL_CHARS = 16_000  #: a cell holds 32,767 UTF-16 units, and a character may take two
 
@@ -106,7 +109,7 @@ def read_verdicts(file: Path, ids: frozenset[str]) -> list[SheetVerdict]:
         mistakes += [f"{file}: row {number}, {mistake}" for mistake in mistakes_here]
         seen.setdefault(id, number)
         if verdict and not mistakes_here:
-            judged.append(SheetVerdict(row=number, id=id, verdict=VERDICTS[verdict.casefold()], comment=comment))
+            judged.append(SheetVerdict(row=number, id=id, verdict=VERDICTS[_plain_verdict(verdict)], comment=comment))
     if mistakes:
         raise DataError("\n".join(mistakes))
     if not judged:
@@ -127,8 +130,14 @@ def _id_mistakes(id: str, ids: frozenset[str], seen: Mapping[str, int]) -> Itera
 
 
 def _verdict_mistakes(verdict: str) -> Iterator[str]:
-    if verdict and verdict.casefold() not in VERDICTS:
+    if verdict and _plain_verdict(verdict) not in VERDICTS:
         yield f"column verdict: {_quoted(verdict)} is not left, right or tie (or 1, 2, =)"
+
+
+def _plain_verdict(cell: str) -> str:
+    """A verdict without what programs add: the apostrophe of a text, the decimals of a column with blanks."""
+    text = cell.removeprefix("'").strip().casefold()
+    return decimal[1] if (decimal := DECIMAL.fullmatch(text)) else text
 
 
 def _quoted(cell: str) -> str:
@@ -155,7 +164,10 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(MAX_CSV_FIELD_CHARS)
     text = _text(file)
     number = 0
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    declared = DECLARED_DELIMITER.match(text)
+    table = text[declared.end() :] if declared else text
+    delimiter = declared[1] if declared else _delimiter(text)
+    reader = csv.reader(io.StringIO(table, newline=""), delimiter=delimiter, strict=True)
     try:
         for number, cells in enumerate(reader, start=1):
             yield number, cells

@@ -53,7 +53,6 @@ def test_one_statement_in_many_files(tmp_path, name, text):
         ("c.csv", "The AI should be kind.\nThe AI should be honest.\n", "the first row must name the column"),
         ("c.csv", "statement\n", "holds no principles"),
         ("c.csv", "", "is empty"),
-        ("c.csv", f"statement\n{'x' * 200_000}\n", "not a table that can be read"),
         ("c.md", "# Kindness\n\nBe kind.\n", "has no list; write each principle as an item"),
         ("c.txt", "\n \n", "holds no principles"),
         ("c.txt", "Human: hi\nAssistant: ho\n", "few-shot transcript"),

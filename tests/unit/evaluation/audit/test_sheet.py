@@ -112,6 +112,34 @@ def test_short_verdicts(filled):
     assert verdicts(path) == {"pair-1": "left", "pair-2": "right", "pair-3": "tie"}
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "tie"),
+    [
+        ("1.0", "2.0", "="),
+        ("1,0", "2,00", "tie"),
+        ("'1", "'2", "'="),
+        ("'Left", "'RIGHT", "'tie"),
+        ("1.000", "'2.0", "="),
+    ],
+)
+def test_verdicts_as_programs_write_them(filled, left, right, tie):
+    """A numeric column with blanks gets decimals; the sheet itself teaches the apostrophe."""
+    path = filled(f"id;verdict\npair-1;{left}\npair-2;{right}\npair-3;{tie}\n")
+    assert verdicts(path) == {"pair-1": "left", "pair-2": "right", "pair-3": "tie"}
+
+
+@pytest.mark.parametrize("verdict", ["1.5", "10", "1.", "3.0", "0.0", "'", "12,0", "equal", "A", "both"])
+def test_what_is_no_verdict_is_still_none(filled, verdict):
+    with pytest.raises(DataError, match="row 2, column verdict"):
+        verdicts(filled(f"id;verdict\npair-1;{verdict}\n"))
+
+
+@pytest.mark.parametrize("start", ["sep=;\n", "SEP=;\r\n", "\ufeffsep=;\r\n"])
+def test_a_first_line_may_declare_the_delimiter(filled, start):
+    (judged,) = read_verdicts(filled(f"{start}id;a,b,c,d;verdict\npair-1;x;left\n"), IDS)
+    assert (judged.row, judged.verdict) == (2, "left")  # spreadsheets do not show that line
+
+
 def test_rows_that_lost_their_last_cells_are_not_judged(filled):
     assert verdicts(filled("id,text,verdict,comment\npair-1,x\npair-2,x,right\n")) == {"pair-2": "right"}
 
