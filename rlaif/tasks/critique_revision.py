@@ -14,7 +14,7 @@ Flaws, in the order in which they are checked:
 - ``over_long``: cut off at ``max_revision_tokens``, so it has no end.
 - ``refused_critique``: the model refused to criticise its answer, so there is nothing to revise by.
 - ``critique_as_revision``: it talks about the answer instead of giving one, or repeats the critique.
-- ``leaked_prefix``: it announces itself ("Here is a revised ...").
+- ``leaked_prefix``: it announces itself ("Here is a revised ...", "**Revision:**"), or holds the model's thoughts.
 - ``unchanged``: it repeats the text that it was meant to revise.
 """
 
@@ -43,11 +43,20 @@ ABOUT_THE_ANSWER = re.compile(
     r"|the (?:assistant|ai|model)(?:['’]s)? (?:(?:last|previous|first) )?(?:response|answer|reply)\b)",
     re.IGNORECASE,
 )
+#: A revision that says that it is one, in a sentence or as a heading, plain or marked up.
 ANNOUNCEMENT = re.compile(
-    r"\s*(?:(?:sure|certainly|of course|okay)\b[,!.:]*\s*)?(?:here(?:['’]s| is| are)|below is|this is)\b[^\n.]{0,80}"
-    r"\b(?:revis|rewrit|rewrote|reworded|improved|edited)|\s*(?:revision|revised \w+|rewritten \w+)\s*:",
+    r"[\s*_#>\[(\"“]*(?:(?:sure|certainly|of course|okay|ok|absolutely|got it)\b[,!.:]*\s*)?(?:"
+    r"(?:here(?:['’]s| is| are)|below is|this is|the following is)\b[^\n.]{0,80}"
+    r"\b(?:revis|rewrit|rewrote|reword|improved|edited|updated version)"
+    r"|here(?:['’]s| is) (?:an?|the|my|your)\b[^\n.:]{0,60}\b(?:response|answer|reply)\b[^\n.:]{0,60}:"
+    r"|(?:i|i['’]ve|i have|i['’]d|i would|i will|i['’]ll|let me) (?:revised?|rewrote|rewritten|rewrite|reword)"
+    r" (?:(?:the|my|this|that) [^\n.:]{0,30}\b(?:response|answer|reply)|it|that|this|as follows)\b"
+    r"|(?:(?:my|the|a|final|new) )?(?:revision|revised|rewritten|rewrite|reworded|improved|updated|edited|corrected)"
+    r"(?: (?:assistant )?(?:response|answer|reply|version|text|message))?(?:[*_\])\"”]*\s*:|[*_\])\"”]+\s|[ \t]*\n)"
+    r")",
     re.IGNORECASE,
 )
+THOUGHT = re.compile(r"</?(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +110,7 @@ def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw
         ("over_long", cut_off),
         ("refused_critique", REFUSAL.match(critique)),
         ("critique_as_revision", revision == critique or ABOUT_THE_ANSWER.match(revision)),
-        ("leaked_prefix", ANNOUNCEMENT.match(revision)),
+        ("leaked_prefix", ANNOUNCEMENT.match(revision) or THOUGHT.search(revision)),
         ("unchanged", revision == answer),
     )
     return next((name for name, applies in flaws if applies), None)
