@@ -94,7 +94,10 @@ def expand_home(path: str | Path) -> Path:
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML; loading it gives an equal ``Config``."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = config.model_dump(mode="json")
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    breaks = any(mark in text for mark in "\x85\u2028\u2029")  # YAML does not keep these line breaks
+    return yaml.safe_dump(values, sort_keys=False) if breaks else text
 
 
 def differences(a: Config, b: Config) -> list[str]:

@@ -115,6 +115,18 @@ def test_values_that_are_not_text_are_still_yaml(empty):
     assert load_config(empty, ["critique_revision.critique=no"]).critique_revision.critique is False
 
 
+def test_a_name_that_is_not_utf_8_is_refused(empty):
+    assert mistakes(empty, "run_dir=caf\udce9") == [
+        "run_dir=caf\udce9: must be text in UTF-8; rename the file or directory"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "a\u2028b", "a\nb", "a\u2029", "größe", "友"])
+def test_any_name_survives_in_the_stored_configuration(tmp_path, empty, name):
+    config = load_config(empty, [], {"run_dir": name})
+    assert load_config(write(tmp_path / "stored.yaml", dump_config(config))) == config
+
+
 def test_values_are_never_parsed_and_are_checked_as_all_others(empty):
     config = load_config(empty, ["run_dir=weaker"], {"run_dir": "null", "data.votes": None, "seed": 3})
     assert (config.run_dir, config.data.votes, config.seed) == ("null", None, 3)
