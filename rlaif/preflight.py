@@ -17,7 +17,7 @@ from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.files import expand_home
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution, load_constitution
-from rlaif.data.sources import files_of, named, passed_over
+from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
 from rlaif.engines.models import check_model_dir, is_hub_name, read_model
 from rlaif.errors import ConfigError, ModelError, RunDirError, UserError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rlaif.data.dialogues.structures import parse_list
 from rlaif.data.fields import is_given, number_of, require
 from rlaif.data.rows import BadRow, Fields
-from rlaif.data.structures import parse_list
 
 NamedValue = tuple[str, Any]  #: a field and what it holds
 _Names = tuple[str, ...]

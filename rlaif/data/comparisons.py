@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from rlaif.data.answers import judged_shape, unjudged_answers
-from rlaif.data.conversations import parse_conversation
+from rlaif.data.dialogues.conversations import parse_conversation
+from rlaif.data.dialogues.structures import parse_structure
 from rlaif.data.fields import check_text, is_given, number_of, refuse_beside, trim
 from rlaif.data.pairs import parse_pair, prompt_before, read_answer
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
-from rlaif.data.structures import parse_structure
 from rlaif.records import Axis, Comparison, Status, Turn
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlaif.data.answers import answers_of
-from rlaif.data.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
+from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
 from rlaif.data.fields import is_given, refuse_beside, trim
 from rlaif.data.prompts import PROMPT_FIELDS, find_prompt
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from rlaif.data.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
+from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
+from rlaif.data.dialogues.structures import parse_list
 from rlaif.data.fields import check_text, given_name, is_given, refuse_beside, require, trim
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
-from rlaif.data.structures import parse_list
 from rlaif.records import Axis, Prompt, Turn
 
 

@@ -1,4 +1,4 @@
-"""Rows of a source: the files that it means (``data/sources.py``), each in its format (``data/formats.py``).
+"""Rows of a source: the files that it means (``files/sources.py``), each in its format (``files/formats.py``).
 
 Everything streams: memory holds one line or one small batch at a time. Row numbers start at 1; in a file of JSON lines
 they are line numbers (blank lines are skipped but counted), so that an editor finds them. A file is read again each
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlaif.data.formats import raw_rows
-from rlaif.data.hub import HUB, hub_rows
-from rlaif.data.raw_rows import Unreadable
-from rlaif.data.sources import files_of, printable, row_choice
-from rlaif.data.streams import READ_ERRORS
+from rlaif.data.files.formats import raw_rows
+from rlaif.data.files.hub import HUB, hub_rows
+from rlaif.data.files.raw_rows import Unreadable
+from rlaif.data.files.sources import files_of, printable, row_choice
+from rlaif.data.files.streams import READ_ERRORS
 from rlaif.errors import DataError
 from rlaif.ids import row_id
 from rlaif.records import Quarantined

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlaif.data.dialogues.structures import parse_list, refuse_messages
 from rlaif.data.fields import is_given, number_of, refuse_beside, require, require_text, trim
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
-from rlaif.data.structures import parse_list, refuse_messages
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 MAX_SCORE = 62  #: a ``pm_score`` above it would take more votes than there are people

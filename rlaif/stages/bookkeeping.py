@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from rlaif.data.files.sources import passed_over
 from rlaif.data.rows import rows_in
-from rlaif.data.sources import passed_over
 from rlaif.interfaces import Pool, Task
 from rlaif.records import NO_BATCH, Provenance, Quarantined
 from rlaif.stages.run import Run

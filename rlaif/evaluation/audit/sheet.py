@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rlaif.data.csv_rows import MAX_CSV_FIELD_CHARS
+from rlaif.data.files.csv_rows import MAX_CSV_FIELD_CHARS
 from rlaif.errors import DataError
 from rlaif.evaluation.audit.sample import Pair
 from rlaif.evaluation.pages import page

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlaif.data.files.sources import files_of
 from rlaif.data.rows import BadRow, read_records, rows_of
-from rlaif.data.sources import files_of
 from rlaif.errors import DataError
 
 

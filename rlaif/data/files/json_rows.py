@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from rlaif.data.raw_rows import RawRow, Unreadable, bad_row
-from rlaif.data.streams import is_valid, open_text
+from rlaif.data.files.raw_rows import RawRow, Unreadable, bad_row
+from rlaif.data.files.streams import is_valid, open_text
 
 _CHUNK_CHARS = 2**20
 _BLANK = "\ufeff \t\r\n\f\v"  #: a byte order mark too: files are joined

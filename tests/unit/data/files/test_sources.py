@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlaif.data.files.sources import files_of, passed_over
 from rlaif.data.rows import read_records, rows_in
-from rlaif.data.sources import files_of, passed_over
 from rlaif.errors import DataError
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.arrow_rows import PARQUET_BATCH_ROWS, batch_rows
-from rlaif.data.raw_rows import RawRow, Unreadable
+from rlaif.data.files.arrow_rows import PARQUET_BATCH_ROWS, batch_rows
+from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.errors import describe_error
 
 HUB = "hf:"

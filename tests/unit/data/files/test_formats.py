@@ -168,12 +168,12 @@ def test_a_json_file_may_hold_lines(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 2**20])
 def test_an_array_is_read_piece_by_piece(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("rlaif.data.json_rows._CHUNK_CHARS", size)
+    monkeypatch.setattr("rlaif.data.files.json_rows._CHUNK_CHARS", size)
     rows = [{"prompt": 'a [b] {c} \\ " é 漢'}, 12, {"prompt": "", "n": [1, {"x": None}]}, "text"]
     for indent in (None, 2):
         file = written(tmp_path, "a.json", ("\n" + json.dumps(rows, indent=indent) + "\n ").encode())
         if size < 3:  # the first piece must show that it is an array
-            monkeypatch.setattr("rlaif.data.json_rows._layout", lambda file: "array")
+            monkeypatch.setattr("rlaif.data.files.json_rows._layout", lambda file: "array")
         assert [row.fields for row in rows_in(file)] == [rows[0], {}, rows[2], {}]
         assert [row.mistake for row in rows_in(file)] == [None, "the row is not a JSON object"] * 2
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from rlaif.data.raw_rows import Unreadable
+from rlaif.data.files.raw_rows import Unreadable
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)

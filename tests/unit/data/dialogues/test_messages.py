@@ -1,6 +1,6 @@
 import pytest
 
-from rlaif.data.messages import parse_messages
+from rlaif.data.dialogues.messages import parse_messages
 from rlaif.records import Turn
 
 ASKED = (Turn(role="human", text="q"),)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from rlaif.data.messages import CONTENT_KEYS, MESSAGES_KEYS, ROLE_KEYS
+from rlaif.data.dialogues.messages import CONTENT_KEYS, MESSAGES_KEYS, ROLE_KEYS
 from rlaif.data.rows import BadRow
 
 _QUOTE = r"""(?:\\*["']|&quot;|&\#0?3[49];|“|”){1,4}"""

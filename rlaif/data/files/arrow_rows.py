@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rlaif.data.raw_rows import RawRow, Unreadable
-from rlaif.data.streams import is_compressed, open_bytes
-from rlaif.data.tables import Cells, Header, header_of
+from rlaif.data.files.raw_rows import RawRow, Unreadable
+from rlaif.data.files.streams import is_compressed, open_bytes
+from rlaif.data.files.tables import Cells, Header, header_of
 from rlaif.errors import describe_error
 
 PARQUET_BATCH_ROWS = 256

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.data.conversations import parse_conversation, parse_transcript, prompt_turns
+from rlaif.data.dialogues.conversations import parse_conversation, parse_transcript, prompt_turns
 from rlaif.data.rows import BadRow
 from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.records import Turn

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
-from rlaif.data.arrow_rows import arrow_rows, parquet_rows
-from rlaif.data.csv_rows import csv_rows, tsv_rows
-from rlaif.data.json_rows import json_line_rows, json_rows
-from rlaif.data.raw_rows import RawRow
-from rlaif.data.streams import COMPRESSIONS
+from rlaif.data.files.arrow_rows import arrow_rows, parquet_rows
+from rlaif.data.files.csv_rows import csv_rows, tsv_rows
+from rlaif.data.files.json_rows import json_line_rows, json_rows
+from rlaif.data.files.raw_rows import RawRow
+from rlaif.data.files.streams import COMPRESSIONS
 
 _FORMATS: Mapping[str, Callable[[str], Iterator[RawRow]]] = {
     ".jsonl": json_line_rows,

@@ -9,9 +9,9 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from rlaif.data.raw_rows import RawRow, Unreadable, bad_row
-from rlaif.data.streams import open_text
-from rlaif.data.tables import Cells, Header, header_of
+from rlaif.data.files.raw_rows import RawRow, Unreadable, bad_row
+from rlaif.data.files.streams import open_text
+from rlaif.data.files.tables import Cells, Header, header_of
 
 MAX_CSV_FIELD_CHARS = 2**31 - 1  #: the csv module's default of 128 Ki would refuse long transcripts
 

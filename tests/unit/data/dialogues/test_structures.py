@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.data.conversations import parse_conversation, parse_dialogue
+from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue
 from rlaif.data.rows import BadRow
 from rlaif.records import Turn
 

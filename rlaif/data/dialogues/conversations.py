@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from rlaif.data.dialogues.messages import parse_messages
+from rlaif.data.dialogues.rendered import parse_rendered
+from rlaif.data.dialogues.structures import parse_structure, refuse_messages, refuse_structure
+from rlaif.data.dialogues.transcripts import parse_transcript, refuse_unclear
 from rlaif.data.fields import check_text, trim
-from rlaif.data.messages import parse_messages
-from rlaif.data.rendered import parse_rendered
 from rlaif.data.rows import BadRow
-from rlaif.data.structures import parse_structure, refuse_messages, refuse_structure
-from rlaif.data.transcripts import parse_transcript, refuse_unclear
 from rlaif.records import Turn
 
 _Parsed = TypeVar("_Parsed")

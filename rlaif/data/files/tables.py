@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.data.raw_rows import Unreadable
+from rlaif.data.files.raw_rows import Unreadable
 
 
 @dataclass(frozen=True, kw_only=True)

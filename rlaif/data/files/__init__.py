@@ -1,0 +1,1 @@
+"""Files as they lie: which ones a source means, how they are packed and encoded, and the rows of each format."""
