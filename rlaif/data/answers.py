@@ -78,7 +78,7 @@ def _ordered(fields: Fields, answers: list[str], *, first_is_better: bool) -> tu
 def _by_rank(fields: Fields, names: _Names) -> tuple[NamedValue, NamedValue]:
     """The best and the worst of a list of objects with a rank (0 is best) or a score each."""
     (name,) = names
-    rated = []
+    rated, ratings = [], set()
     for index, item in enumerate(_list(fields, name)):
         place = f"{name}[{index}]"
         answer = next((key for key in ("completion", "response") if isinstance(item, Mapping) and key in item), None)
@@ -86,7 +86,10 @@ def _by_rank(fields: Fields, names: _Names) -> tuple[NamedValue, NamedValue]:
         if answer is None or rating is None:
             raise BadRow(f"field `{place}` must be an answer with a rank or a score, or this is no pair")
         number = number_of(item[rating], f"{place}.{rating}")
+        ratings.add(rating)
         rated.append((-number if rating == "rank" else number, (f"{place}.{answer}", item[answer])))
+    if len(ratings) > 1:
+        raise BadRow(f"field `{name}`: {' and '.join(sorted(ratings))} cannot be compared")
     return _best_and_worst(rated, name)
 
 

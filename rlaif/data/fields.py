@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from rlaif.data.rows import BadRow, Fields
@@ -75,8 +76,12 @@ def number_of(value: Any, name: str) -> int | float:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or (value != value or abs(value) == math.inf):
-        raise BadRow(f"field `{name}` must be a number, not {kind_of(value)}")
+    if isinstance(value, Decimal):  # of a parquet column
+        value = float(value)
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or infinite:
+        spelled = value if isinstance(value, float) else "text" if isinstance(value, str) else kind_of(value)
+        raise BadRow(f"field `{name}` must be a number, not {spelled}")
     return value
 
 

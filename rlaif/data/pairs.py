@@ -13,7 +13,7 @@ from typing import Any
 from rlaif.data.answers import answers_of
 from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
 from rlaif.data.fields import is_given, refuse_beside, trim
-from rlaif.data.prompts import PROMPT_FIELDS, find_prompt
+from rlaif.data.prompts import PROMPT_FIELDS, find_prompt, refuse_history
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.records import PreferencePair, Turn
 
@@ -59,12 +59,15 @@ def prompt_before(fields: Fields, *befores: tuple[Turn, ...] | None) -> tuple[Tu
         return find_prompt(fields, _OTHER_FIELDS)
     prompt = stated[0] if stated else ()  # may end with an assistant turn: in some dialogues it speaks twice in a row
     if is_given(fields, "prompt"):
+        refuse_history(fields, "prompt")
         prompt = prompt_turns(parse_conversation(fields["prompt"], "prompt"), "prompt")
         if stated and all(before[0].role == "assistant" for before in stated):  # answers that go on from the prompt
             stated = [(*prompt, *before) for before in stated]
             prompt = stated[0]
-    if any(_words(before) != _words(prompt) for before in stated):
+    if any(_words(before) != _words(stated[0]) for before in stated):
         raise BadRow("fields `chosen` and `rejected`: the dialogues differ before the last answer")
+    if any(_words(before) != _words(prompt) for before in stated):
+        raise BadRow("field `prompt` is not what precedes the last answer of `chosen` and `rejected`")
     return prompt
 
 

@@ -30,12 +30,19 @@ def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Pr
     return read_records(source, parse, quarantine)
 
 
+def refuse_history(fields: Fields, name: str) -> None:
+    """Raises BadRow for earlier turns next to a field that does not take them in: they are never left out."""
+    if name != "instruction" and is_given(fields, "history"):
+        raise BadRow(f"fields `{name}` and `history`: give the whole conversation in `messages`")
+
+
 def find_prompt(fields: Fields, names: Collection[str]) -> tuple[Turn, ...]:
     """The prompt of a row, in the first of the fields ``names`` that holds one. Raises BadRow."""
     refuse_beside(fields)
     for name, read in _SHAPES.items():
         turns = read(fields, name) if name in names and is_given(fields, name) else None
         if turns is not None:
+            refuse_history(fields, name)
             return prompt_turns(turns, name)
     name = next((name for name in _SHAPES if name in names and name in fields), "")
     if name and not is_given(fields, name):

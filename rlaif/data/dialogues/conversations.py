@@ -46,8 +46,20 @@ def parse_dialogue(value: Any, name: str) -> tuple[Turn, ...] | None:
 def _messages(value: Any, name: str) -> tuple[Turn, ...]:
     turns = parse_messages(value, name)
     for index, turn in enumerate(turns):
-        refuse_messages(turn.text, f"{name}[{index}].content")
+        where = f"{name}[{index}].content"
+        refuse_messages(turn.text, where)
+        if turn.role == "human" and _is_dialogue(turn.text):
+            raise BadRow(f"field `{where}`: one message holds a whole dialogue; make each turn a message")
     return turns
+
+
+def _is_dialogue(text: str) -> bool:
+    """Whether a text is the output of a chat template, or a transcript with turns of both roles."""
+    try:
+        turns = parse_rendered(text) or parse_transcript(text) or ()
+    except BadRow:  # what may be one is the content of a message all the same
+        return False
+    return len({turn.role for turn in turns}) > 1
 
 
 def _named(name: str, parse: Callable[[str], _Parsed], text: str) -> _Parsed:

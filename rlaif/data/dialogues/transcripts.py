@@ -32,6 +32,9 @@ _IN_LINE = re.compile(r"(?:\A|(?<=\s)|(?<=</s>))(USER|HUMAN|ASSISTANT):")
 _OPEN_END = re.compile(rf"\n[^\S\n]*({_any_case(_ASSISTANTS)})[ \t]*:\s*\Z|\s(ASSISTANT):\s*\Z")
 _STRANGERS = re.compile(r"[A-Z]\w{0,20}:.*\n[^\S\n]*\n[A-Z]\w{0,20}:\Z", re.DOTALL)
 
+_ESCAPED = re.compile(r"(?:\\n)+\s*(?:Human|User):.*|.*(?:\\n)+\s*Human:.*(?:\\n)+\s*Assistant:.*", re.DOTALL)
+_SAME_LINE = re.compile(r"(?:\s|>|\|)(Assistant|ASSISTANT)[ \t]*:")
+
 #: Speakers in other dress: ``**User:**``, ``[User]``, ``<user>``, ``## User``.
 _DRESSED = r"(?:\*\*|__|\#+ ?|\[|<\|?|\()({names})[ \t]*(?::|\*\*|__|\]|\|?>|\)|\n|\Z)"
 _DRESSED_HUMAN = re.compile(_DRESSED.replace("{names}", _any_case(_HUMANS)))
@@ -45,6 +48,8 @@ def parse_transcript(text: str) -> tuple[Turn, ...] | None:
 
     Raises BadRow when the text begins like a transcript, but its turns cannot be told apart.
     """
+    if _ESCAPED.fullmatch(text.strip()):
+        raise BadRow("line breaks before the speakers are written as \\n: unescape them")
     if _WINDOWS_MARK.search(text):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _PREAMBLE.match(text) or re.match(r"\s*(?:USER|HUMAN):.*\sASSISTANT:", text):
@@ -81,7 +86,11 @@ def _transcript(text: str, first: str) -> tuple[Turn, ...] | None:
         if not _alternate(by_line):
             raise BadRow("begins like a transcript, but its turns do not alternate: put a blank line before each")
         return _turns(by_line)
-    return _turns(by_blank) if _role(first) == "human" and begins_blank else None
+    if _role(first) != "human" or not begins_blank:
+        return None
+    if within := _SAME_LINE.search(text):
+        raise BadRow(f"begins like a transcript, but `{within[1]}:` begins no line: a transcript, or not?")
+    return _turns(by_blank)
 
 
 def _dialogue(text: str, separator: str, first: str) -> list[_Piece]:

@@ -124,6 +124,11 @@ def test_an_answer_of_json_is_an_answer(tmp_path):
         ({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "tie"}, "neither answer is better"),
         ({"prompt": "q", "responses": ["a", "b"], "scores": [1, 1]}, "no answer is better"),
         ({"prompt": "q", "responses": ["a", "b"], "scores": [1]}, "not equally long"),
+        (
+            {"prompt": "q", "completions": [{"completion": "a", "rank": 0}, {"completion": "b", "score": 5}]},
+            "rank and score cannot be compared",
+        ),
+        ({"prompt": "q", "history": [["x", "y"]], "chosen": "a", "rejected": "b"}, "fields `prompt` and `history`"),
         ({"prompt": "q", "chosen": str(GOOD)[:-2], "rejected": "b"}, "`chosen` looks like messages stored as text"),
         ({"prompt": "q", "chosen": "good<|im_end|>", "rejected": "b"}, "the mark of a chat template"),
         ({"prompt": ASKED, "chosen": GOOD + ASKED + GOOD, "rejected": BAD + ASKED + BAD}, "the dialogues differ"),
@@ -147,7 +152,7 @@ def test_earlier_turns_stay_in_the_prompt(tmp_path):
     ("row", "cause"),
     [
         ({"chosen": transcript("q", "good"), "rejected": transcript("r", "bad")}, "the dialogues differ"),
-        ({"prompt": "r", "chosen": ASKED + GOOD, "rejected": ASKED + BAD}, "the dialogues differ"),
+        ({"prompt": "r", "chosen": ASKED + GOOD, "rejected": ASKED + BAD}, "`prompt` is not what precedes"),
         ({"chosen": transcript("q", " "), "rejected": transcript("q", "bad")}, "`chosen`: the answer is empty"),
         ({"prompt": "q", "chosen": "good", "rejected": " "}, "`rejected` is empty"),
         ({"chosen": "good", "rejected": "bad"}, "`prompt` is missing"),

@@ -104,6 +104,11 @@ def test_prose_that_names_speakers_stays_prose(text):
         ("Be nice. [INST] q1 [/INST]", "text before its first Llama 2 turn"),
         ("<|im_start|>user\nq<|im_end|> and <|im_end|> more", "cannot be told apart"),
         ("an answer<|im_end|>", "the mark of a chat template"),
+        ("Human: q1 Assistant: a1 Human: q2", "`Assistant:` begins no line"),
+        ("Human: q1<br><br>Assistant: a1", "`Assistant:` begins no line"),
+        ("Human: q1\u2028Assistant: a1", "`Assistant:` begins no line"),
+        ("\\n\\nHuman: q1\\n\\nAssistant: a1", "unescape them"),
+        ("Be nice.\\n\\nHuman: q1\\n\\nAssistant: a1", "unescape them"),
     ],
 )
 def test_what_may_be_a_dialogue_is_refused_by_name(text, cause):
