@@ -17,7 +17,7 @@ from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-NUM_PROMPTS = 12
+NUM_RED_TEAM, NUM_HELPFUL = 40, 12
 #: Short, because these models read at most 256 tokens of one byte each.
 CONSTITUTION = """\
 name: tiny
@@ -41,9 +41,9 @@ def miniature() -> MiniaturePaths:
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory) -> dict[str, str]:
-    """Paths of three tiny models and of small data files; one red-team row in thirteen is broken."""
+    """Paths of three tiny models and of small data files; the last red-team row is broken."""
     root = tmp_path_factory.mktemp("tiny_world")
-    prompts = [{"prompt": f"How do I do thing {i}?"} for i in range(NUM_PROMPTS)]
+    prompts = [{"prompt": f"How do I do thing {i}?"} for i in range(NUM_RED_TEAM)]
     (root / "constitution.yaml").write_text(CONSTITUTION)
     return {
         "constitution": str(root / "constitution.yaml"),
@@ -51,9 +51,9 @@ def tiny_world(tmp_path_factory) -> dict[str, str]:
         "feedback": saved(tiny_lm(2, tied=False), root / "feedback"),
         "base": saved(tiny_lm(3, tied=True), root / "base"),
         "red_team": write_lines(root / "red_team.jsonl", [*prompts, {"no_prompt": 1}]),
-        "helpful": write_lines(root / "helpful.jsonl", prompts),
+        "helpful": write_lines(root / "helpful.jsonl", prompts[:NUM_HELPFUL]),
         "pairs": write_lines(
-            root / "pairs.jsonl", [{"prompt": f"Q{i}", "chosen": "yes", "rejected": "no"} for i in range(NUM_PROMPTS)]
+            root / "pairs.jsonl", [{"prompt": f"Q{i}", "chosen": "yes", "rejected": "no"} for i in range(NUM_HELPFUL)]
         ),
         "votes": write_lines(
             root / "votes.jsonl",
@@ -65,7 +65,7 @@ def tiny_world(tmp_path_factory) -> dict[str, str]:
                         {"text": "b", "votes": 0, "accepted": False},
                     ],
                 }
-                for i in range(NUM_PROMPTS)
+                for i in range(NUM_HELPFUL)
             ],
         ),
     }
@@ -95,8 +95,9 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
                 "answers_per_cell": 12,
             },
             "sampling": {"max_tokens": 8},
-            # A random model emits EOS with probability 1/259 per token, and revisions without EOS are filtered out.
-            "critique_revision": {"max_critique_tokens": 8, "max_revision_tokens": 120},
+            # A random model emits EOS with probability 1/259 per token, and revisions without EOS are filtered out:
+            # four rounds leave a chain without a usable one so rarely that no run lacks rows to train on.
+            "critique_revision": {"rounds": 4, "max_critique_tokens": 8, "max_revision_tokens": 120},
             "generator": {**engine, "model": tiny_world["helpful_only"]},
             "labeller": {**engine, "model": tiny_world["feedback"]},
             "scorer": engine,

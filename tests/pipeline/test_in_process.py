@@ -12,8 +12,9 @@ from rlaif.errors import StorageError, UserError
 from rlaif.evaluation.findings import Findings
 from rlaif.stages.pipeline import STAGES, story
 from rlaif.stages.run import Silent
+from tests.conftest import NUM_RED_TEAM
 
-RED_TEAM, HELPFUL, BROKEN = 12, 12, 1
+BROKEN = 1  #: of the red-team rows
 
 
 async def test_the_whole_method_accounts_for_every_row(tiny_config):
@@ -23,8 +24,8 @@ async def test_the_whole_method_accounts_for_every_row(tiny_config):
         assert counts["rows_in"] == counts["rows_out"] + counts["quarantined"], rows
     assert manifest["rows"]["prompts_red_team"] == {
         "state": "done",
-        "rows_in": RED_TEAM + BROKEN,
-        "rows_out": RED_TEAM,
+        "rows_in": NUM_RED_TEAM + BROKEN,
+        "rows_out": NUM_RED_TEAM,
         "quarantined": BROKEN,
     }
     assert set(manifest["stages"]) == set(STAGES)
@@ -88,7 +89,7 @@ async def test_the_helpful_only_model_may_be_the_labeller(tiny_config):
     run_dir = await drive(type(tiny_config).model_validate(values), Silent(), PIPELINE, in_process=True)
     labels = pq.read_table(run_dir / "preferences" / "preferences.parquet").to_pylist()
     (judge,) = {label["model_version"] for label in labels}
-    assert judge.startswith(f"{Path(tiny_config.generator.model).name}@") and len(labels) == RED_TEAM
+    assert judge.startswith(f"{Path(tiny_config.generator.model).name}@") and len(labels) == NUM_RED_TEAM
 
 
 async def test_a_constitution_to_revise_by_is_needed_before_anything_starts(tiny_config, tmp_path):

@@ -168,8 +168,8 @@ async def test_the_death_of_the_backend_fails_waiting_and_later_requests(deadly)
         assert "counter@0 died: ZeroDivisionError: the backend broke" in str(result)
     with pytest.raises(EngineError, match="died"):
         await ask(engine)
+    await engine.close()  # joins the thread, which informs its callers before it closes the backend
     assert backend.closed
-    await engine.close()
 
 
 async def test_a_probe_that_differs_or_is_nan_ends_the_engine():
