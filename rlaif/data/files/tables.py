@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,12 +36,12 @@ class Cells(Mapping[str, Any]):
     def __init__(self, header: Header) -> None:
         self._header = header
 
-    def has(self, place: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def has(self, place: int) -> bool: ...
 
+    @abstractmethod
     def value(self, place: int) -> Any:
         """Raises Unreadable."""
-        raise NotImplementedError
 
     def __getitem__(self, name: str) -> Any:
         place = self._header.places[name]
