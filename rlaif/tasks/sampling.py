@@ -7,14 +7,15 @@ there. Seeds are hashes of what is sampled, never of when, so a resubmitted row 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif.config.schema import SamplingSettings
 from rlaif.ids import sample_id
 from rlaif.interfaces import SequenceScorer, TextGenerator
-from rlaif.prompting.dialogues import DialogueFormat, dialogue
+from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.tokenization import fit_turns
-from rlaif.records import Answer, Comparison, Prompt, RolloutSample, Sampling, ScoredSample, Status
+from rlaif.records import Answer, Comparison, Prompt, RolloutSample, Sampling, ScoredSample, Status, Turn
 from rlaif.seeds import seed_from
 
 
@@ -46,9 +47,11 @@ def request(seed: int, sampling: SamplingSettings, stop: tuple[str, ...] = ()) -
     return Sampling(max_tokens=sampling.max_tokens, temperature=sampling.temperature, seed=seed, stop=stop)
 
 
-def prompt_room(engine: TextGenerator, sampling: SamplingSettings) -> int:
-    """The longest prompt allowed, in tokens: an EOS is appended to a truncated answer before it is scored."""
-    return engine.max_length - sampling.max_tokens - 1
+def _fitted(
+    engine: TextGenerator, turns: Sequence[Turn], form: Dialogue, sampling: SamplingSettings
+) -> tuple[tuple[Turn, ...], list[int], bool]:
+    """As ``fit_turns``, with room for an answer and for the EOS that a truncated answer gets before it is scored."""
+    return fit_turns(turns, form.prompt, engine.tokenizer, engine.max_length - sampling.max_tokens - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,7 @@ class SampleAnswer:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        room = prompt_room(engine, self.sampling)
-        turns, ids, _ = fit_turns(draw.prompt.turns, form.prompt, engine.tokenizer, room)
+        turns, ids, _ = _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling, form.stop))
         text = completion.text.strip()
         return Answer.of(
@@ -75,7 +77,7 @@ class SampleAnswer:
             seed=draw.seed,
             model_version=engine.model_version,
             snapshot=self.snapshot,
-            prompt=tuple(turns),
+            prompt=turns,
             text=text,
             token_ids=completion.token_ids,
             finish_reason=completion.finish_reason,
@@ -93,8 +95,7 @@ class SamplePair:
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> Comparison:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        room = prompt_room(engine, self.sampling)
-        turns, ids, truncated = fit_turns(prompt.turns, form.prompt, engine.tokenizer, room)
+        turns, ids, truncated = _fitted(engine, prompt.turns, form, self.sampling)
         seed = seed_from(self.seed, "comparison", prompt.id)
         first = await engine.generate(ids, request(seed, self.sampling))
         second = await engine.generate(ids, request(seed + 1, self.sampling))
@@ -105,7 +106,7 @@ class SamplePair:
             seconds=time.monotonic() - started,
             seed=seed,
             model_version=engine.model_version,
-            prompt=tuple(turns),
+            prompt=turns,
             prompt_ids=tuple(ids),
             answer_1=first.text.strip(),
             answer_2=second.text.strip(),
@@ -130,8 +131,7 @@ class RollOut:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> RolloutSample:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        room = prompt_room(engine, self.sampling)
-        turns, ids, _ = fit_turns(draw.prompt.turns, form.prompt, engine.tokenizer, room)
+        turns, ids, _ = _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling))
         return RolloutSample.of(
             draw.prompt,
@@ -141,7 +141,7 @@ class RollOut:
             seconds=time.monotonic() - started,
             seed=draw.seed,
             model_version=engine.model_version,
-            prompt=tuple(turns),
+            prompt=turns,
             prompt_ids=tuple(ids),
             completion=completion,
         )
