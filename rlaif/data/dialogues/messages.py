@@ -14,12 +14,12 @@ from rlaif.data.fields import encodable, is_given, kind_of, refusal_of, refuse_b
 from rlaif.data.rows import BadRow, Fields
 from rlaif.records import Role, Turn
 
-#: The roles of messages, in any case of letters.
-_ROLES: Mapping[str, Role] = {
+#: Names of roles, in any case of letters; templates have others besides (``rendered``).
+ROLES: Mapping[str, Role] = {
     **dict.fromkeys(("human", "user", "prompter"), "human"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "ai"), "assistant"),
 }
-_REFUSED_ROLES: Mapping[str, str] = {
+REFUSED_ROLES: Mapping[str, str] = {
     **dict.fromkeys(("system", "developer"), "system turn"),
     **dict.fromkeys(("tool", "tools", "function", "function_call", "observation", "ipython"), "tool turn"),
 }
@@ -65,11 +65,11 @@ def _turn(message: Any, name: str) -> Turn | None:
         kind = "text" if isinstance(message, str) else kind_of(message)
         raise BadRow(f"field `{name}` must be a message with role and content, not {kind}")
     role, content = _role(message, name), _content(message, name)
-    if role in _ROLES:
-        return Turn(role=_ROLES[role], text=content)
-    if role in _REFUSED_ROLES and not content and _REFUSED_ROLES[role] == "system turn":
+    if role in ROLES:
+        return Turn(role=ROLES[role], text=content)
+    if role in REFUSED_ROLES and not content and REFUSED_ROLES[role] == "system turn":
         return None
-    what = _REFUSED_ROLES[role]
+    what = REFUSED_ROLES[role]
     raise BadRow(f"field `{name}.role`: {what}: {refusal_of(what)}")
 
 
@@ -77,9 +77,9 @@ def _role(message: Fields, name: str) -> str:
     """The role in small letters. Raises BadRow for roles that nobody has, for tool turns and for calls of tools."""
     role = _first(message, ROLE_KEYS)
     key = role.strip().lower() if isinstance(role, str) else ""
-    if key not in _ROLES and key not in _REFUSED_ROLES:
+    if key not in ROLES and key not in REFUSED_ROLES:
         raise BadRow(f"field `{name}.role` must be user or assistant, not {role!r}")
-    if _REFUSED_ROLES.get(key) == "tool turn" or any(is_given(message, call) for call in _CALLS):
+    if REFUSED_ROLES.get(key) == "tool turn" or any(is_given(message, call) for call in _CALLS):
         raise BadRow(f"field `{name}`: tool turn: {refusal_of('tool turn')}")
     refuse_beside(message, f"{name}.")
     return key

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from rlaif.data.dialogues.messages import REFUSED_ROLES, ROLES
 from rlaif.data.rows import BadRow
-from rlaif.records import Turn
+from rlaif.records import Role, Turn
 
-_ROLE_NAMES = r"system|developer|user|human|assistant|model|ai|bot|prompter|tool|ipython|observation|function"
+_ROLE_NAMES = "|".join((*ROLES, *REFUSED_ROLES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +76,11 @@ _TEMPLATES = (
         start=r"<s>|Below is an instruction that describes a task[^\n]*\n[^\n]*",
     ),
 )
-_HUMAN = frozenset(("user", "human", "inst", "instruction", "prompter"))
-_ASSISTANT = frozenset(("assistant", "model", "ai", "bot", "/inst", "response", "chatbot"))
-_OTHER_ROLES: Mapping[str, str] = {
-    **dict.fromkeys(("system", "developer"), "system turn"),
-    **dict.fromkeys(("tool", "ipython", "observation", "function"), "tool turn"),
+#: Roles of messages, and what some templates call them.
+_ROLES: Mapping[str, Role] = {
+    **ROLES,
+    **dict.fromkeys(("inst", "instruction"), "human"),
+    **dict.fromkeys(("/inst", "response", "chatbot"), "assistant"),
 }
 _SYSTEM_MARK = re.compile(r"<</?SYS>>|\[/?SYSTEM_PROMPT\]")
 _ANY_MARK = re.compile(
@@ -92,10 +93,10 @@ def parse_rendered(text: str) -> tuple[Turn, ...] | None:
     """The turns of a text that a chat template rendered; None when it bears no such marks. Raises BadRow."""
     for template in _TEMPLATES:
         marks = list(template.turn.finditer(text))
-        roles = {mark[1].lower() for mark in marks}
+        roles = {_ROLES.get(mark[1].lower()) for mark in marks}
         if marks and _begins(text, template, marks[0]):
             return tuple(_turns(text, template, marks))
-        if roles & _HUMAN and roles & _ASSISTANT:
+        if roles >= {"human", "assistant"}:
             raise BadRow(f"has text before its first {template.name} turn, and would be rendered twice")
     if last := _LAST_MARK.search(text):
         raise BadRow(f"ends with {last[1]}, the mark of a chat template, but does not begin like one")
@@ -111,13 +112,13 @@ def _turns(text: str, template: ChatMarks, marks: list[re.Match[str]]) -> Iterat
     for mark, end in zip(marks, ends, strict=True):
         role, said = mark[1].lower(), text[mark.end() : end]
         said = _without_ends(said.rstrip(), re.compile(rf"(?:{template.end}|{template.start})\Z"))
-        if role in _OTHER_ROLES:
-            raise BadRow(f"{_OTHER_ROLES[role]} in a rendered {template.name} template")
+        if role in REFUSED_ROLES:
+            raise BadRow(f"{REFUSED_ROLES[role]} in a rendered {template.name} template")
         if _SYSTEM_MARK.search(said):
             raise BadRow(f"system turn in a rendered {template.name} template")
         if _ANY_MARK.search(said) or re.search(template.end, said):
             raise BadRow(f"looks like a rendered {template.name} template, but its turns cannot be told apart")
-        yield Turn(role="human" if role in _HUMAN else "assistant", text=said.strip())
+        yield Turn(role=_ROLES[role], text=said.strip())
 
 
 def _without_ends(said: str, end: re.Pattern[str]) -> str:
