@@ -167,10 +167,10 @@ def _without_empty_sections(tree: Tree, section: type[Section]) -> Tree:
     """``data:`` with nothing below it reads as null; it means an empty section."""
     cleaned: Tree = {}
     for key, value in tree.items():
-        inner = section_type(section, str(key))
+        inner = section_type(section, key)
         if inner is not None and value is None:
             continue
-        cleaned[str(key)] = _without_empty_sections(value, inner) if inner and isinstance(value, dict) else value
+        cleaned[key] = _without_empty_sections(value, inner) if inner and isinstance(value, dict) else value
     return cleaned
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from pydantic_core import ErrorDetails
 
 from rlaif.errors import ConfigError
 
-MERGE_TAG, BOOL_TAG, TIMESTAMP_TAG = (f"tag:yaml.org,2002:{name}" for name in ("merge", "bool", "timestamp"))
+MERGE_TAG, STR_TAG, BOOL_TAG, TIMESTAMP_TAG = (
+    f"tag:yaml.org,2002:{name}" for name in ("merge", "str", "bool", "timestamp")
+)
 MAX_VALUE_CHARS = 60  #: longest value that a message quotes whole
 
 #: What is wrong and what to do, by pydantic's name of the error, else by the first word of that name.
@@ -48,8 +50,9 @@ LIMITS = {
 class StrictLoader(yaml.SafeLoader):
     """The safe loader, with every key of a mapping at most once, where a key that ``<<`` merges in does not count.
 
-    As in YAML 1.2, only ``true`` and ``false`` are booleans, and a date is text: ``mode: off`` and a directory named
-    ``2024-01-02`` are what they look like.
+    Keys are text as they are written: ``1`` is the name of a resource, not a number. As in YAML 1.2, only ``true`` and
+    ``false`` are booleans, and a date is text: ``mode: off`` and a directory named ``2024-01-02`` are what they look
+    like.
     """
 
     def __init__(self, stream: str) -> None:
@@ -61,19 +64,20 @@ class StrictLoader(yaml.SafeLoader):
         """Put what ``<<`` names in its place, weaker than the mapping's own keys."""
         if id(node) not in self._checked:  # afterwards, merged keys precede the mapping's own
             self._checked.add(id(node))
-            self._refuse_repeated_keys(node)
+            node.value = [(self._key(key, value), value) for key, value in node.value]
+            _refuse_repeated(key for key, _ in node.value)
         super().flatten_mapping(node)
 
-    def _refuse_repeated_keys(self, node: yaml.MappingNode) -> None:
-        seen: set[str] = set()
-        for key_node, value_node in node.value:
-            merges = key_node.tag == MERGE_TAG
-            if merges:
-                self.merged |= {id(value_node), *map(id, value_node.value)}
-            key = "<<" if merges else str(self.construct_object(key_node, deep=True))
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key} appears twice", key_node.start_mark)
-            seen.add(key)
+    def _key(self, key: yaml.Node, value: yaml.Node) -> yaml.Node:
+        """``key`` as text. What it is an alias of stays as it is."""
+        if key.tag == MERGE_TAG:
+            self.merged |= {id(value), *map(id, value.value)}
+            return key
+        if not isinstance(key, yaml.ScalarNode):
+            return key  # cannot be hashed, as construct_mapping will say
+        if not key.value:
+            raise yaml.constructor.ConstructorError(None, None, "a key is empty", key.start_mark)
+        return yaml.ScalarNode(STR_TAG, key.value, key.start_mark, key.end_mark)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -81,6 +85,14 @@ class StrictLoader(yaml.SafeLoader):
         except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError) as error:
             said = f"a value that cannot be read ({error})"  # !!int x, or more digits than Python reads
             raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
+
+
+def _refuse_repeated(keys: Iterable[yaml.Node]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} appears twice", key.start_mark)
+        seen.add(str(key.value))
 
 
 def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:

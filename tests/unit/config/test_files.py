@@ -115,6 +115,11 @@ def test_values_that_are_not_text_are_still_yaml(empty):
     assert load_config(empty, ["critique_revision.critique=no"]).critique_revision.critique is False
 
 
+def test_keys_are_text_as_they_are_written(empty):
+    config = load_config(empty, ["resources.custom={1: 2, true: 3, 0x10: 4}"])
+    assert config.resources.custom == {"1": 2, "true": 3, "0x10": 4}
+
+
 def test_a_name_that_is_not_utf_8_is_refused(empty):
     assert mistakes(empty, "run_dir=caf\udce9") == [
         "run_dir=caf\udce9: must be text in UTF-8; rename the file or directory"
@@ -245,6 +250,9 @@ def test_differences_are_dotted_keys(empty):
         ("seed", "seed: not an override; write section.key=value"),
         ("a..b=1", "a..b=1: not an override; write section.key=value"),
         ("resources.custom=[", "resources.custom=[: not a YAML value"),
+        ("critique_revision=? ", "critique_revision=? : not a YAML value: a key is empty; correct it"),
+        ("critique_revision={1: 2}", "critique_revision.1: unknown key; did you mean critique_revision?"),
+        ("generator.placement={1.5: x}", "generator.placement.1.5=x: must be a number; write one such as 0.5"),
         ("resources.custom={a: 1, a: 2}", "resources.custom={a: 1, a: 2}: not a YAML value: key a appears twice"),
         ("data.red_tem=@x: y", "data.red_tem: unknown key; did you mean data.red_team?"),
     ],
