@@ -17,8 +17,9 @@ from rlaif.constitution.principles import Constitution
 from rlaif.engines.models import local_model
 from rlaif.interfaces import Pools, Trainers
 from rlaif.miniature.paths import miniature_paths
-from rlaif.preflight import Needs, check_models, check_run_dir
+from rlaif.preflight import Needs, check_models
 from rlaif.stages.run import Progress, Run
+from rlaif.stages.user_data import UserData
 from rlaif.storage.files import naming_full_disk
 from rlaif.storage.run_dir import RunDir
 
@@ -37,9 +38,7 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
     progress.finish("miniature")
     run_dir = RunDir(Path(config.run_dir), config)
     try:
-        check_run_dir(config, constitution, relabels=work.needs.relabels)  # again, now that it is locked
-        if run_dir.constitution() is None:
-            run_dir.keep_constitution(constitution)
+        work.prepare(UserData(config=config, paths=paths), run_dir)
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
         async with _runner(config, run_dir, work, in_process) as (pools, trainers):
             run = Run(

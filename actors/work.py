@@ -13,15 +13,19 @@ from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.preflight import Needs, Runner, preflight
 from rlaif.stages.label import label_pairs
-from rlaif.stages.pipeline import run_pipeline, run_stage
+from rlaif.stages.pipeline import reopen, run_pipeline, run_stage, take_up
 from rlaif.stages.run import Run
+from rlaif.stages.user_data import UserData
+from rlaif.storage.run_dir import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is done, what it needs of the configuration, and which roles are alive at the same time."""
+    """What is done, what it needs of the configuration, and which roles are alive at the same time. ``prepare`` comes
+    before Ray starts."""
 
     go: Callable[[Run], Awaitable[None]]
+    prepare: Callable[[UserData, RunDir], None] = take_up
     needs: Needs
     phases: Callable[[Config], Phases] = phases_of
 
@@ -29,9 +33,20 @@ class Work:
 PIPELINE = Work(go=run_pipeline, needs=Needs())
 LABELS = Work(
     go=label_pairs,
-    needs=Needs(models=("labeller.model",), sources=("data.comparisons",), revises=False, relabels=True),
+    prepare=lambda data, run_dir: None,  # labels are made again one by one
+    needs=Needs(models=("labeller.model",), sources=("data.comparisons",), revises=False),
     phases=lambda _: {"label": ("labeller",)},
 )
+
+
+def pipeline_from(name: str) -> Work:
+    """The pipeline, with the stage ``name`` and those after it once more."""
+
+    def prepare(data: UserData, run_dir: RunDir) -> None:
+        reopen(data, run_dir, name)
+        take_up(data, run_dir)
+
+    return Work(go=run_pipeline, prepare=prepare, needs=Needs())
 
 
 def one_stage(name: str) -> Work:

@@ -117,7 +117,7 @@ def run_way(way: str, base: Path, directory: Path, role_s: dict[str, float], bat
         "bound_s": round(max(bound.values()), 2),
         "ratio": round(seconds / max(bound.values()), 3),
         "bound_s_by_role": {role: round(value, 2) for role, value in bound.items()},
-        "rollouts": rows["reinforce"]["rows_out"],
+        "rollouts": rows["rollouts"]["rows_out"],
         "labels": rows["refresh_preferences"]["rows_out"],
     }
 

@@ -14,6 +14,7 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -23,11 +24,13 @@ from actors.pool.pool import RayPools
 from benchmarks.machine import publish
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import load_constitution
+from rlaif.data.prompts import read_prompts
+from rlaif.data.rows import pass_over
 from rlaif.records import Answer
-from rlaif.stages.bookkeeping import collect
+from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
-from rlaif.tasks.sampling import SampleAnswer, draws
+from rlaif.tasks.sampling import Draw, SampleAnswer, draws
 
 SAMPLES = 20
 
@@ -67,9 +70,12 @@ async def answer_all(config: Config, directory: Path, watch: Watch) -> None:
         progress=watch,
     )
     task = SampleAnswer(snapshot="scripted", dialogue_format=config.dialogue_format, sampling=config.sampling)
-    rows = (draw for prompt in run.prompts("red_team") for draw in draws(prompt, 1, config.seed))
-    async with run.pool("generator", "") as pool:
-        await collect(run, "answers", pool, task, rows)
+
+    def rows() -> Iterator[Draw]:
+        prompts = read_prompts(config.data.red_team, "red_team", pass_over)
+        return (draw for prompt in prompts for draw in draws(prompt, 1, config.seed))
+
+    await record(run, Recording(kind="answers", task=task, rows=rows, role="generator", model=""))
     await run.release()
     run.run_dir.journal.export(Answer, "answers", directory / "answers.parquet")
     watch.note()

@@ -35,11 +35,10 @@ from benchmarks.machine import publish
 from rlaif.config.schema import Config, Labelling, Miniature
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.comparisons import unsampled_comparison
-from rlaif.interfaces import Pool
 from rlaif.miniature.make import MiniaturePaths, make
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Comparison, Turn
-from rlaif.stages.bookkeeping import collect
+from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.labelling import Label
@@ -110,12 +109,13 @@ def label_task(constitution: Constitution, principles: int) -> Label:
 class System:
     """One labeller in a pool; its results are journalled."""
 
-    def __init__(self, run: Run, pool: Pool) -> None:
-        self._run, self._pool = run, pool
+    def __init__(self, run: Run, model: str) -> None:
+        self._run, self._model = run, model
 
     async def time(self, kind: str, task: Label, pairs: Sequence[Comparison]) -> float:
         began = time.perf_counter()
-        await collect(self._run, kind, self._pool, task, pairs)
+        labels = Recording(kind=kind, task=task, rows=lambda: pairs, role="labeller", model=self._model)
+        await record(self._run, labels)
         return time.perf_counter() - began
 
 
@@ -159,7 +159,7 @@ def measure(num_pairs: int) -> dict[str, Any]:
             )
             loop.run_until_complete(run.start("labeller", model))
             pool = run.current_pool("labeller")
-            system = System(run, pool)
+            system = System(run, model)
             one_round(-1, num_pairs // 4, texts, bare, system, loop)  # warms everything up
             hits_before = loop.run_until_complete(pool.prefix_hits())
             rounds = [one_round(n, num_pairs, texts, bare, system, loop) for n in range(ROUNDS)]

@@ -15,6 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+
 from rlaif.algorithms.preference_model import pair_report
 from rlaif.config.files import load_config
 from rlaif.config.schema import Optimization
@@ -32,7 +34,8 @@ from rlaif.records import Axis, Comparison, Preference, Status
 from rlaif.seeds import seed_from
 from rlaif.tasks.labelling import Label
 from rlaif.training.batches import TrainingRow, local_batches
-from rlaif.training.training_sets import PairBuilder, write_pair_rows
+from rlaif.training.training_rows import LeftOut, PairBuilder
+from rlaif.training.training_sets import PAIR_SCHEMA, write_pair_table
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 SETTINGS = ("miniature.slot_bias=0", "labeller.engine=hf", "labeller.threads=1", "preference_trainer.threads=1")
@@ -115,12 +118,12 @@ class Laboratory:
             tokenizer=self.tokenizer,
             dialogue_format=self.config.dialogue_format,
             settings=self.config.preference_model,
-            seed=self.config.seed,
         )
 
     def rows(self, labels: Sequence[Preference], probs: Mapping[str, float]) -> list[TrainingRow]:
         axes = {label.id: AXES[label.axis] for label in labels}
-        return [{**row, "axis": axes[row["id"]]} for row in self.builder.from_labels(labels, probs)]
+        made = self.builder.from_labels(labels, probs)
+        return [{**row, "axis": axes[row["id"]]} for row in made if not isinstance(row, LeftOut)]
 
     def fit(self, rows: Sequence[TrainingRow], heldout: Sequence[TrainingRow], seed: int) -> dict[str, float]:
         """Fit a preference model with the quickstart's settings; returns the report of ``passes`` on ``heldout``."""
@@ -176,5 +179,5 @@ class Laboratory:
 
 def _batches(directory: str, rows: Sequence[TrainingRow], settings: Optimization, seed: int) -> Any:
     path = Path(directory) / "rows.parquet"
-    write_pair_rows(path, rows)
+    write_pair_table(path, pa.Table.from_pylist(list(rows), PAIR_SCHEMA))
     return local_batches(str(path), settings.batch_size, settings.epochs, seed)

@@ -34,7 +34,7 @@ from rlaif.miniature.make import make
 from rlaif.prompting.dialogues import HumanAssistant
 from rlaif.prompting.tokenization import encode, load_tokenizer, prompt_ids
 from rlaif.records import Prompt, RevisionChain
-from rlaif.stages.bookkeeping import collect
+from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.critique_revision import Revise
@@ -62,7 +62,9 @@ def requests_of(chain: RevisionChain, constitution: Constitution, tokenizer: Any
 
 async def system_round(run: Run, number: int, task: Revise, prompts: Sequence[Prompt]) -> float:
     began = time.perf_counter()
-    await collect(run, _kind(number), run.current_pool("generator"), task, prompts)
+    model = run.config.generator.model
+    chains = Recording(kind=_kind(number), task=task, rows=lambda: prompts, role="generator", model=model)
+    await record(run, chains)
     return time.perf_counter() - began
 
 

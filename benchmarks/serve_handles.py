@@ -98,7 +98,7 @@ class Pool:
 
     async def stream(self, rows: Iterable[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
         async for back in self._pool.run(Judge(), rows):
-            yield [(0, done.record or RuntimeError(done.failure)) for done in back]
+            yield [(0, done.record or RuntimeError(done.failure and done.failure.cause)) for done in back]
 
     def victim(self, pids: Counter) -> int:
         return self._pool.roster.members[0].where.pid

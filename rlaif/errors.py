@@ -43,6 +43,10 @@ class RunError(RlaifError):
     """A run that was started correctly and failed."""
 
 
+class LossError(RunError):
+    """No row came out of a step, or fewer than ``max_loss`` allows; names the most frequent cause."""
+
+
 class StorageError(RunError):
     """The run directory cannot be written (full or read-only disk); the run can be resumed."""
 

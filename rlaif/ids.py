@@ -1,7 +1,8 @@
-"""The grammar of ids: how they are built, and how the few that are read back are parsed.
+"""Fingerprints of content, and the grammar of ids: how they are built, and how the few that are read back are parsed.
 
 ```
-row         FILE:ROW                          red_team.jsonl:17
+row         CONTENT                           3f2a9c01d2e4a0b1; CONTENT~2 is a second row with the same content
+place       FILE:ROW                          red_team.jsonl:17, of a row that cannot be used
 sample      OF#NUMBER                         one of several samples or pairs made of a prompt, a group, a question
 evaluation  ROW#AXIS.REPEAT                   an answer to a held-out prompt; prompts repeat until there are enough
 revision    ROW/ROUND                         a training row made of one round of a revision chain
@@ -9,19 +10,53 @@ group       ROW@AXIS.BATCH.POSITION           rollouts of one prompt in one batc
 rollout     GROUP#MEMBER
 refresh     ROW@refresh.VERSION.POSITION      a pair of answers sampled for a refresh of the preference model
 ```
-FILE is whatever the user named, so it may itself contain ``:``, ``#``, ``/``, ``@``; parsers read from the end. Seeds
-are hashes of ids: a changed id is another sample.
+CONTENT is the fingerprint of what is used of a row. So an id outlives edits elsewhere in the file, and the file's name;
+a row that was edited is another row. Parsers read from the end. Seeds are hashes of ids: another id is another sample.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from dataclasses import fields, is_dataclass
+from typing import Any
 
+from pydantic import BaseModel
+
+NO_CONTENT = frozenset({"source_file", "source_row", "seconds"})  #: fields of records
 _GROUP = re.compile(r"(?P<prompt>.*)@\w+\.\d+\.\d+", re.DOTALL)
 _ROLLOUT = re.compile(r"(?P<group>.*)#\d+", re.DOTALL)
 
 
-def row_id(file: str, row: int) -> str:
+def fingerprint(*content: object) -> str:
+    """16 hex digits of the SHA-256 of ``content``: plain values, records, sections of the configuration.
+
+    A setting that has its default value does not count, so that a later version with a new setting finds the same.
+    """
+    text = json.dumps(content, default=_plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.name not in NO_CONTENT}
+    raise TypeError(f"no fingerprint of {type(value).__name__}")
+
+
+def settings_of(task: Any, *, without: str = "") -> dict[str, Any]:
+    """The fields of a task, which are part of what its records depend on, except one."""
+    return {field.name: getattr(task, field.name) for field in fields(task) if field.name != without}
+
+
+def row_id(content: str, occurrence: int) -> str:
+    """``content``: the row's fingerprint. ``occurrence``: 1 for the first row of its source with this content."""
+    return content if occurrence == 1 else f"{content}~{occurrence}"
+
+
+def place_id(file: str, row: int) -> str:
     return f"{file}:{row}"
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.schema import Config, PoolSettings
-from rlaif.errors import describe_error
-from rlaif.interfaces import AnyEngine, Done, Record, Row, Task, VersionedWeights, Weights
+from rlaif.interfaces import AnyEngine, Done, Failure, Record, Row, Task, VersionedWeights, Weights
 from rlaif.jobs import JobReport, PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 
@@ -44,8 +43,8 @@ class InProcessPool:
     async def _one(self, task: Task[Row, Record], row: Row) -> Done[Row, Record]:
         try:
             return Done(row=row, record=await task(self._engine, row), failure=None)
-        except Exception as error:  # a row's failure is its own: it is quarantined with its cause
-            return Done(row=row, record=None, failure=describe_error(error))
+        except Exception as error:  # fails its row, never the engine
+            return Done(row=row, record=None, failure=Failure.of(error))
 
     async def prefix_hits(self) -> tuple[int, int]:
         hits: tuple[int, int] = self._engine.prefix_hits()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
+from rlaif.errors import RequestError, describe_error
 from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, RefreshRows, SFTJob
-from rlaif.records import Completion, Sampling, ScoredSample
+from rlaif.records import Completion, Fault, Sampling, ScoredSample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,13 +113,34 @@ class Task(Protocol[_TaskRow, _TaskRecord]):
     async def __call__(self, engine: AnyEngine, row: _TaskRow, /) -> _TaskRecord: ...
 
 
+class RecordedTask(Task[_TaskRow, _TaskRecord], Protocol):
+    """A task whose records are stored, and kept as long as what they were made of stays the same."""
+
+    def inputs(self, row: _TaskRow, /) -> tuple[object, ...]:
+        """All that the record of ``row`` depends on besides the served model, as ``ids.fingerprint`` takes it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a row has no record: the ``cause``, for quarantine.jsonl, and whether it lies in the row."""
+
+    cause: str
+    fault: Fault
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """A request that the engine cannot serve would fail again; another error comes from outside the row."""
+        return cls(cause=describe_error(error), fault="row" if isinstance(error, RequestError) else "outside")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Done(Generic[Row, Record]):
     """A finished row. Exactly one of ``record`` and ``failure`` is set."""
 
     row: Row
     record: Record | None
-    failure: str | None  #: the cause, for quarantine.jsonl
+    failure: Failure | None
 
 
 class Pool(Protocol):

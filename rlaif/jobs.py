@@ -65,10 +65,12 @@ class PreferenceJob:
 @dataclass(frozen=True, kw_only=True)
 class RefreshRows:
     """What one refresh learns from: parquet files like those of ``PreferenceJob``. ``fit``: the fresh pairs and older
-    ones; ``fresh``: only the fresh pairs, on which the model is measured before it learns."""
+    ones; ``fresh``: only the fresh pairs, on which the model is measured before it learns; ``heldout``: those of the
+    first fit, if it has any, on which it is measured afterwards."""
 
     fit: str
     fresh: str
+    heldout: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

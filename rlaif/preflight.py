@@ -15,33 +15,24 @@ from typing import Literal, ParamSpec
 
 from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.files import expand_home
+from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY, SOURCE_KEYS
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
 from rlaif.engines.models import check_model_dir, is_hub_name, read_model
-from rlaif.errors import ConfigError, ModelError, RunDirError, UserError
+from rlaif.errors import ConfigError, ModelError, UserError
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import FILES, MODELS, is_cached
 from rlaif.prompting.examples import LabelExample, RevisionExample, read_examples
 from rlaif.prompting.questions import read_template
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.storage.run_dir import check_stored_config, stored_constitution
+from rlaif.storage.run_dir import check_stored_config
 
 #: Where the work is done: in this process, on a Ray that it joins or starts, or by a job that is sent to a cluster and
 #: does not see this machine's files.
 Runner = Literal["in_process", "ray", "job"]
 
-SOURCE_KEYS = (
-    "data.red_team",
-    "data.helpful",
-    "data.helpful_pairs",
-    "data.votes",
-    "evaluation.red_team",
-    "evaluation.helpful",
-)
-SCORED_KEY, POLICY_KEY = "preference_model.base_model", "supervision.base_model"
-MODEL_KEYS = ("generator.model", "labeller.model", POLICY_KEY, SCORED_KEY)
 MINIATURE = "miniature:"
 #: Where a run directory holds the policies that the run trained; their checkpoints are in ``checkpoints``.
 POLICIES = (("models", "sl_cai"), ("models", "rl_cai"))
@@ -57,14 +48,13 @@ class Needs:
     models: tuple[str, ...] = MODEL_KEYS  #: configuration keys
     sources: tuple[str, ...] = SOURCE_KEYS  #: configuration keys
     revises: bool = True
-    relabels: bool = False  #: can continue under a changed constitution
     serves_all: bool = True  #: opens an engine for each of the models of pools; a single stage may not
 
 
 def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
     """Check everything that can be known now; returns the constitution.
 
-    Raises ConfigError with every mistake, RunDirError for a run directory of another configuration or constitution.
+    Raises ConfigError with every mistake, RunDirError for a run directory of another configuration.
     """
     mistakes = [
         *_file_mistakes(config),
@@ -81,7 +71,7 @@ def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
     constitution = load_constitution(config.constitution)
     if runner != "job":
-        check_run_dir(config, constitution, relabels=needs.relabels)
+        check_stored_config(Path(config.run_dir), config)
         _say_what_is_passed_over(config, needs)
     return constitution
 
@@ -90,18 +80,6 @@ def check_models(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Non
     """Check the models again, now that ``paths`` has those that were fetched or made. Raises ModelError."""
     if mistakes := list(_model_mistakes(config, needs, paths)):
         raise ModelError("\n".join(mistakes))
-
-
-def check_run_dir(config: Config, constitution: Constitution, *, relabels: bool) -> None:
-    """Raises RunDirError when the run directory holds a run of another configuration or constitution."""
-    path = Path(config.run_dir)
-    check_stored_config(path, config)
-    stored = stored_constitution(path)
-    if stored is not None and stored.hash != constitution.hash and not relabels:
-        raise RunDirError(
-            f"{path}: made under another version of constitution {constitution.name} "
-            f"({stored.hash}, now {constitution.hash}); choose another run_dir=, or restore the file to resume"
-        )
 
 
 def _mistakes_of(check: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> list[str]:

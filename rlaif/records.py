@@ -1,7 +1,7 @@
 """The records that flow from stage to stage: frozen, keyword-only, complete when made.
 
-Ids come from file and row (``rlaif.ids``), so that equal texts stay two rows and a rerun finds its own. Records that
-are stored share the columns of ``Provenance``. Log-probabilities are natural logarithms.
+Ids come from the content of rows (``rlaif.ids``), so that a rerun finds its own wherever they lie; equal rows stay two.
+Records that are stored share the columns of ``Provenance``. Log-probabilities are natural logarithms.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Literal, Self
 Axis = Literal["red_team", "helpful"]
 FinishReason = Literal["stop", "length"]
 Role = Literal["human", "assistant"]
+#: Why a row failed: it would fail again as it is, or the cause lies outside it (a model, a template, a timeout).
+Fault = Literal["row", "outside"]
 #: What is wrong with a revision: see ``critique_revision``.
 Flaw = Literal["empty", "unchanged", "leaked_prefix", "critique_as_revision", "over_long", "refused_critique"]
 
@@ -308,7 +310,8 @@ class Answer(Provenance):
 class Quarantined:
     """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``.
 
-    ``kind``: of the rows that it was to become one of, or "read" for a row of a source that cannot be used.
+    ``kind``: of the rows that it was to become one of, or "read" for a row of a source that cannot be used. A row that
+    failed for a cause outside itself is tried again by the same command.
     """
 
     id: str
@@ -316,6 +319,7 @@ class Quarantined:
     row: int
     kind: str
     batch: int = NO_BATCH
+    fault: Fault = "row"
     cause: str
 
     @property

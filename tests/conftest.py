@@ -52,6 +52,9 @@ def tiny_world(tmp_path_factory) -> dict[str, str]:
         "base": saved(tiny_lm(3, tied=True), root / "base"),
         "red_team": write_lines(root / "red_team.jsonl", [*prompts, {"no_prompt": 1}]),
         "helpful": write_lines(root / "helpful.jsonl", prompts[:NUM_HELPFUL]),
+        "held_out": write_lines(
+            root / "held_out.jsonl", [{"prompt": f"What is thing {i} for?"} for i in range(NUM_HELPFUL)]
+        ),
         "pairs": write_lines(
             root / "pairs.jsonl", [{"prompt": f"Q{i}", "chosen": "yes", "rejected": "no"} for i in range(NUM_HELPFUL)]
         ),
@@ -83,6 +86,7 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
         {
             "run_dir": str(run_dir),
             "constitution": tiny_world["constitution"],
+            "max_loss": 1.0,  # random models lose nearly every row
             "data": {
                 "red_team": tiny_world["red_team"],
                 "helpful": tiny_world["helpful"],
@@ -90,8 +94,8 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
                 "votes": tiny_world["votes"],
             },
             "evaluation": {
-                "red_team": tiny_world["helpful"],
-                "helpful": tiny_world["helpful"],
+                "red_team": tiny_world["held_out"],
+                "helpful": tiny_world["held_out"],
                 "answers_per_cell": 12,
             },
             "sampling": {"max_tokens": 8},

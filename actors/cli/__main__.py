@@ -22,6 +22,7 @@ from actors.cli.control import scale_command, status_command
 from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
 from rlaif.errors import Interrupted, PlacementError, RlaifError, UserError
+from rlaif.storage.manifest import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from actors.work import Work
@@ -34,11 +35,19 @@ app.command("scale")(scale_command)
 
 
 @app.command("run")
-def run_command(config: ConfigName, overrides: Overrides = None, in_process: InProcess = False) -> None:
+def run_command(
+    config: ConfigName,
+    overrides: Overrides = None,
+    in_process: InProcess = False,
+    again_from: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="run this stage and those after it again")
+    ] = None,
+) -> None:
     """Run the whole method, or resume it when its run directory exists."""
-    from actors.work import PIPELINE
+    from actors.work import PIPELINE, pipeline_from
 
-    _summarise(_drive(load_config(config, overrides or []), PIPELINE, in_process))
+    work = PIPELINE if again_from is None else pipeline_from(again_from)
+    _summarise(_drive(load_config(config, overrides or []), work, in_process))
 
 
 @app.command("stage")
@@ -104,6 +113,8 @@ def plan_command(config: ConfigName, overrides: Overrides = None) -> None:
         raise
     console.print(needs)
     console.print("The declared resources are enough for this plan.")
+    if (Path(settings.run_dir) / MANIFEST_FILE).is_file():
+        _print_changes(settings)
 
 
 @app.command("submit")
@@ -129,10 +140,24 @@ def report_command(run_dir: RunDirPath) -> None:
     """Rewrite report.html and print the summary."""
     from rlaif.evaluation.report import write_report
 
-    if not (run_dir / "manifest.json").is_file():
-        raise UserError(f"{run_dir}: not a run directory (no manifest.json)")
+    if not (run_dir / MANIFEST_FILE).is_file():
+        raise UserError(f"{run_dir}: not a run directory (no {MANIFEST_FILE})")
     write_report(run_dir)
     _summarise(run_dir)
+
+
+def _print_changes(config: Config) -> None:
+    """What the run in the run directory will make again. Raises RunDirError where ``run`` would."""
+    from rlaif.stages.inputs import data_at_hand
+    from rlaif.stages.pipeline import check_inputs
+    from rlaif.storage.stored_run import StoredRun
+
+    run = StoredRun.open(Path(config.run_dir))
+    try:
+        for change in check_inputs(data_at_hand(config), run):
+            console.print(f"changed since the run used it: {change}")
+    finally:
+        run.close()
 
 
 def _drive(config: Config, work: Work, in_process: bool) -> Path:

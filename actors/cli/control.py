@@ -19,7 +19,7 @@ from actors.cluster.announcement import Announcement, find_run, run_ended_error
 from rlaif.config.contradictions import pools_of, trainers_of
 from rlaif.config.files import load_config
 from rlaif.config.schema import PoolSettings
-from rlaif.errors import RunError, UserError, WaitTimeoutError
+from rlaif.errors import RunDirError, RunError, StorageError, UserError, WaitTimeoutError
 from rlaif.storage.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def status_command(run_dir: RunDirPath) -> None:
     manifest = read_manifest(run_dir)
     console.print(_story(run_dir, manifest))
     console.print(_rows(manifest))
+    for line in _outdated(run_dir):
+        console.print(f"changed since the run used it: {line}", highlight=False)
     try:
         run = find_run(run_dir)
         answer = _ask(run_dir, run, None, STATUS_TIMEOUT_S, "its driver to report on its engines")
@@ -137,6 +139,20 @@ def _rows(manifest: Manifest) -> Table:
     for name, counts in manifest["rows"].items():
         table.add_row(name, *(f"{counts[key]:,}" for key in ("rows_in", "rows_out", "quarantined")))
     return table
+
+
+def _outdated(run_dir: Path) -> list[str]:
+    from rlaif.stages.pipeline import outdated
+    from rlaif.storage.stored_run import StoredRun
+
+    try:
+        run = StoredRun.open(run_dir)
+    except (RunDirError, StorageError):  # of an earlier format, or without a journal
+        return []
+    try:
+        return outdated(load_config(run_dir / "config.yaml", []), run)
+    finally:
+        run.close()
 
 
 def _pools(pools: Mapping[str, PoolStats]) -> Table:

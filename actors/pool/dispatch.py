@@ -15,7 +15,7 @@ from actors.pool.autoscale import Load
 from actors.pool.member import Death, Member, MemberState
 from actors.pool.shipment import AnyDone, AnyRow, Delivery, Finished, PoolCall, Shipment, is_condemned, split_suspects
 from rlaif.config.schema import PoolSettings
-from rlaif.interfaces import Done
+from rlaif.interfaces import Done, Failure
 
 SUSPECT_SHARE = 8  #: suspects are first sent again in groups of ``max_in_flight`` / 8
 
@@ -122,7 +122,7 @@ class Dispatch:
             delivery.call.give_back(unfinished)
         elif is_condemned(shipment, unfinished):
             times = "twice" if shipment.strikes == 1 else f"{shipment.strikes + 1} times"
-            failure = f"killed its engine {times}: {death.cause}"
+            failure = Failure(cause=f"killed its engine {times}: {death.cause}", fault="row")
             self._give(delivery.call, [Done(row=row, record=None, failure=failure) for row in unfinished])
         else:
             self._suspects.extend(split_suspects(shipment, unfinished, self._max_in_flight // SUSPECT_SHARE))

@@ -12,8 +12,8 @@ from actors.cluster.whereabouts import Whereabouts, current_whereabouts
 from actors.pool.gathering import Gathering
 from actors.pool.shipment import AnyRecord, AnyRow, Finished
 from rlaif.config.schema import PoolSettings
-from rlaif.errors import EngineError, RequestError, describe_error
-from rlaif.interfaces import AnyEngine, Task, Weights
+from rlaif.errors import EngineError, RequestError
+from rlaif.interfaces import AnyEngine, Failure, Task, Weights
 
 #: How much freed memory glibc keeps. New weights are unpacked through large buffers: if these came fresh from the
 #: system at each sync, their page faults would cost several times as much as the copies.
@@ -62,11 +62,11 @@ class EngineActor:
         try:
             return place, await task(self._engine, row), None
         except RequestError as error:
-            return place, None, describe_error(error)
+            return place, None, Failure.of(error)
         except EngineError:
             raise
         except Exception as error:
-            return place, None, describe_error(error)
+            return place, None, Failure.of(error)
 
     async def stay(self) -> None:
         """Never returns: a caller that waits for it learns when this actor dies."""

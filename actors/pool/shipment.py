@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.pool.member import Member
-from rlaif.interfaces import Done
+from rlaif.interfaces import Done, Failure
 
 AnyRow = Any  #: what a task takes: a pool looks at nothing of it but its ``id``
 AnyRecord = Any  #: what a task returns: a pool only passes it on
 AnyDone = Done[AnyRow, AnyRecord]
-Finished = tuple[int, AnyRecord, str | None]  #: a row's place in its shipment, its record, why it failed
+Finished = tuple[int, AnyRecord, Failure | None]  #: a row's place in its shipment, its record, why it failed
 
 
 class PoolCall:

@@ -9,6 +9,18 @@ from typing import Any, Union, get_args, get_origin
 
 from rlaif.config.schema import Config, Section
 
+#: Keys whose values name where rows come from, and models.
+SOURCE_KEYS = (
+    "data.red_team",
+    "data.helpful",
+    "data.helpful_pairs",
+    "data.votes",
+    "evaluation.red_team",
+    "evaluation.helpful",
+)
+SCORED_KEY, POLICY_KEY = "preference_model.base_model", "supervision.base_model"
+MODEL_KEYS = ("generator.model", "labeller.model", POLICY_KEY, SCORED_KEY)
+
 
 def field_type(key: str) -> Any:
     """The type of the field that a dotted key names; None when there is no such field."""

@@ -340,6 +340,9 @@ class Config(Section):
 
     seed: int = Field(0, description="seed of every random draw; the same seed gives the same draws")
     run_dir: str = Field("runs/run", description="directory that the run writes, and resumes from")
+    max_loss: Fraction = Field(
+        0.5, description="largest share of a step's rows that may be quarantined or left out; above it, the run stops"
+    )
     constitution: str = Field("sixteen_principles", description="a YAML file, or the name of a shipped constitution")
     dialogue_format: Literal["human_assistant", "chat_template"] = Field(
         "human_assistant", description="how turns become text: Human:/Assistant:, or the tokenizer's own template"

@@ -1,7 +1,8 @@
-"""What changed between two constitutions, and which labels that outdates: targeted relabelling.
+"""What changed between two constitutions.
 
-A label is made again when other principles are drawn for it now, or when the text of one of them changed. Draws are by
-rendezvous hashing (``principles``), so every other label would come out the same, and is kept.
+A label is made again when other principles are drawn for it now, or when the text of one of them changed
+(``tasks.labelling``). Draws are by rendezvous hashing (``principles``), so every other label would come out the same,
+and is kept.
 """
 
 from __future__ import annotations
@@ -44,15 +45,6 @@ class ConstitutionDiff:
     @property
     def empty(self) -> bool:
         return not (self.added or self.removed or self.changed or self.category_weights)
-
-    def outdates(self, principle_ids: Iterable[str], drawn_now_ids: Iterable[str]) -> bool:
-        """Whether a label by ``principle_ids``, made under the old constitution, must be made again.
-
-        ``drawn_now_ids``: what the new one draws for the same key. A label that used no principle (identical answers)
-        is kept.
-        """
-        used = set(principle_ids)
-        return bool(used) and (used != set(drawn_now_ids) or not used.isdisjoint((*self.reworded, *self.left)))
 
 
 def diff(old: Constitution, new: Constitution) -> ConstitutionDiff:

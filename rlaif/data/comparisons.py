@@ -16,7 +16,7 @@ from rlaif.data.answers import judged_shape, unjudged_answers
 from rlaif.data.dialogues.conversations import parse_conversation
 from rlaif.data.dialogues.structures import parse_structure
 from rlaif.data.fields import check_text, is_given, number_of, refuse_beside, trim
-from rlaif.data.pairs import parse_pair, prompt_before, read_answer
+from rlaif.data.pairs import find_pair, prompt_before, read_answer
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.records import Axis, Comparison, Status, Turn
 
@@ -36,8 +36,7 @@ def _comparison(row: SourceRow) -> Comparison:
     if own and (judged or is_given(row.fields, "chosen") or is_given(row.fields, "rejected")):
         raise BadRow("fields `chosen`/`rejected` and `answer_1`/`answer_2` appear side by side; give one pair")
     if judged or (not own and any(name in row.fields for name in ("chosen", "rejected"))):
-        pair = parse_pair(row)
-        return _parsed(row, pair.prompt, pair.chosen, pair.rejected, gold=1.0)
+        return _parsed(row, *find_pair(row.fields), gold=1.0)
     answers = unjudged_answers(row.fields)
     if answers is None:
         raise BadRow("no pair: neither `chosen` and `rejected` nor `answer_1` and `answer_2`")
@@ -78,7 +77,9 @@ def _gold(row: SourceRow) -> float | None:
 
 def _parsed(row: SourceRow, prompt: tuple[Turn, ...], answer_1: str, answer_2: str, gold: float | None) -> Comparison:
     return replace(
-        unsampled_comparison(row.id, prompt, answer_1, answer_2, gold=gold), source_file=row.file, source_row=row.number
+        unsampled_comparison(row.id_of(prompt, answer_1, answer_2, gold), prompt, answer_1, answer_2, gold=gold),
+        source_file=row.file,
+        source_row=row.number,
     )
 
 

@@ -26,27 +26,32 @@ def read_pairs(source: str, quarantine: Quarantine) -> Iterator[PreferencePair]:
     Pairs whose dialogues differ before the last answer are bad, as are pairs with an empty answer. Raises
     DataError naming file, row and field when a file is missing, unreadable or empty, or has no usable row.
     """
-    return read_records(source, parse_pair, quarantine)
+    return read_records(source, _pair, quarantine)
 
 
-def parse_pair(row: SourceRow) -> PreferencePair:
-    """The pair in one row. Raises BadRow."""
-    refuse_beside(row.fields)
-    chosen, rejected = answers_of(row.fields)
-    before_chosen, chosen_answer = read_answer(*chosen)
-    before_rejected, rejected_answer = read_answer(*rejected)
-    prompt = prompt_before(row.fields, before_chosen, before_rejected)
-    for (name, _), answer in ((chosen, chosen_answer), (rejected, rejected_answer)):
-        if not answer:
-            raise BadRow(f"field `{name}`: the answer is empty")
+def _pair(row: SourceRow) -> PreferencePair:
+    prompt, chosen, rejected = find_pair(row.fields)
     return PreferencePair(
-        id=row.id,
+        id=row.id_of(prompt, chosen, rejected),
         source_file=row.file,
         source_row=row.number,
         prompt=prompt,
-        chosen=chosen_answer,
-        rejected=rejected_answer,
+        chosen=chosen,
+        rejected=rejected,
     )
+
+
+def find_pair(fields: Fields) -> tuple[tuple[Turn, ...], str, str]:
+    """The prompt, the better and the worse answer of a row. Raises BadRow."""
+    refuse_beside(fields)
+    chosen, rejected = answers_of(fields)
+    before_chosen, chosen_answer = read_answer(*chosen)
+    before_rejected, rejected_answer = read_answer(*rejected)
+    prompt = prompt_before(fields, before_chosen, before_rejected)
+    for (name, _), answer in ((chosen, chosen_answer), (rejected, rejected_answer)):
+        if not answer:
+            raise BadRow(f"field `{name}`: the answer is empty")
+    return prompt, chosen_answer, rejected_answer
 
 
 def prompt_before(fields: Fields, *befores: tuple[Turn, ...] | None) -> tuple[Turn, ...]:

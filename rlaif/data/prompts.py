@@ -18,14 +18,13 @@ from rlaif.records import Axis, Prompt, Turn
 def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
     """Stream the prompts of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
 
-    The id is ``FILE:ROW``, so equal prompts stay two rows. Raises DataError naming file, row and field when a
+    The id is that of the turns; equal prompts stay two rows. Raises DataError naming file, row and field when a
     file is missing, unreadable or empty, or has no usable row.
     """
 
     def parse(row: SourceRow) -> Prompt:
-        return Prompt(
-            id=row.id, source_file=row.file, source_row=row.number, axis=axis, turns=find_prompt(row.fields, _SHAPES)
-        )
+        turns = find_prompt(row.fields, _SHAPES)
+        return Prompt(id=row.id_of(turns), source_file=row.file, source_row=row.number, axis=axis, turns=turns)
 
     return read_records(source, parse, quarantine)
 

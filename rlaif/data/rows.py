@@ -2,15 +2,16 @@
 
 Everything streams: memory holds one line or one small batch at a time. Row numbers start at 1; in a file of JSON lines
 they are line numbers (blank lines are skipped but counted), so that an editor finds them. A file is read again each
-time that its rows are.
+time that its rows are. A row is known by its content (``SourceRow.id_of``), so of each row a digest is remembered.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rlaif.data.files.formats import raw_rows
@@ -19,7 +20,7 @@ from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, printable, row_choice
 from rlaif.data.files.streams import READ_ERRORS
 from rlaif.errors import DataError
-from rlaif.ids import row_id
+from rlaif.ids import fingerprint, place_id, row_id
 from rlaif.records import Quarantined
 from rlaif.seeds import seed_from
 
@@ -28,22 +29,37 @@ Fields = Mapping[str, Any]  #: a row's columns; their types are whatever the use
 Quarantine = Callable[[Quarantined], None]
 
 
+def pass_over(row: Quarantined) -> None:
+    """The Quarantine of whoever reads a source again, whose bad rows are known already."""
+
+
 class BadRow(ValueError):
     """A row that cannot be used; the message names the field. It is quarantined, and reading continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRow:
-    """Row ``number`` of ``file``. When it cannot be read, ``mistake`` says why and ``fields`` is empty."""
+    """Row ``number`` of ``file``. When it cannot be read, ``mistake`` says why and ``fields`` is empty.
+
+    ``seen``: how often each content was there before, in the same reading of the whole source.
+    """
 
     file: str
     number: int
     fields: Fields
     mistake: str | None = None
+    seen: Counter[int] = field(default_factory=Counter, repr=False, compare=False)
 
     @property
-    def id(self) -> str:
-        return row_id(self.file, self.number)
+    def place(self) -> str:
+        return place_id(self.file, self.number)
+
+    def id_of(self, *content: object) -> str:
+        """The id of a row of which ``content`` is used, all that a record holds of it. Call it once."""
+        digest = fingerprint(*content)
+        key = int(digest, 16)  # a number takes half the memory of its digits
+        self.seen[key] += 1
+        return row_id(digest, self.seen[key])
 
 
 def read_records(source: str, parse: Callable[[SourceRow], _Record], quarantine: Quarantine) -> Iterator[_Record]:
@@ -62,7 +78,7 @@ def read_records(source: str, parse: Callable[[SourceRow], _Record], quarantine:
                 record = _parsed(row, parse)
             except (BadRow, Unreadable) as error:
                 first_mistake = first_mistake or f"row {row.number}: {error}"
-                quarantine(Quarantined(id=row.id, file=row.file, row=row.number, kind="read", cause=str(error)))
+                quarantine(Quarantined(id=row.place, file=row.file, row=row.number, kind="read", cause=str(error)))
                 continue
             num_good += 1
             yield record
@@ -90,7 +106,8 @@ def rows_in(source: str) -> Iterator[SourceRow]:
 
 
 def _all_rows(source: str) -> Iterator[SourceRow]:
-    return itertools.chain.from_iterable(map(rows_of, files_of(source)))
+    seen: Counter[int] = Counter()
+    return itertools.chain.from_iterable(rows_of(file, seen) for file in files_of(source))
 
 
 def _drawn(source: str, num: int) -> Iterator[SourceRow]:
@@ -100,11 +117,11 @@ def _drawn(source: str, num: int) -> Iterator[SourceRow]:
     yield from (row for place, row in enumerate(_all_rows(source)) if place in drawn)
 
 
-def rows_of(file: str) -> Iterator[SourceRow]:
+def rows_of(file: str, seen: Counter[int]) -> Iterator[SourceRow]:
     """The rows of one file. Raises DataError when the file as a whole cannot be read."""
     try:
         for number, fields, mistake in hub_rows(file) if file.startswith(HUB) else raw_rows(file):
-            yield SourceRow(file=file, number=number, fields=fields, mistake=mistake)
+            yield SourceRow(file=file, number=number, fields=fields, mistake=mistake, seen=seen)
     except Unreadable as error:
         raise DataError(f"{printable(file)}: {error}") from error
     except READ_ERRORS as error:

@@ -37,7 +37,8 @@ def _question(row: SourceRow) -> ScoredAnswers:
     written = tuple(answer for answer in scored if answer is not None)
     if len(written) < 2:
         raise BadRow(f"field `answers` holds {len(written)} answers that are not empty; at least two are needed")
-    return ScoredAnswers(id=row.id, source_file=row.file, source_row=row.number, question=question, answers=written)
+    id = row.id_of(question, written)
+    return ScoredAnswers(id=id, source_file=row.file, source_row=row.number, question=question, answers=written)
 
 
 def _answer(answer: Any, name: str) -> ScoredAnswer | None:

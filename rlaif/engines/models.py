@@ -21,6 +21,8 @@ ModelKind = Literal["language", "preference"]
 
 HEAD = "lm_head.weight"  #: the output head; absent from the file when it is tied to the embeddings
 WHOLE_FILE_BYTES = 64 << 20  #: weight files up to this size are hashed whole
+#: Files that a model's answers depend on besides its weights: configurations, tokenizer, chat template.
+ABOUT_MODEL = ("*.json", "*.jinja", "*.model", "*.txt")
 SAMPLE_BYTES = 1 << 20  #: of larger ones, this much of each end
 
 
@@ -44,8 +46,8 @@ def is_hub_name(model: str) -> bool:
     return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
 
 
-def local_model(model: str, *, field: str) -> Path:
-    """The directory of a model: the one named, or the local snapshot of a hub name, fetched once.
+def local_model(model: str, *, field: str, fetch: bool = True) -> Path:
+    """The directory of a model: the one named, or the local snapshot of a hub name, fetched once if ``fetch`` allows.
 
     Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees.
     """
@@ -56,7 +58,7 @@ def local_model(model: str, *, field: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+        return Path(snapshot_download(model, ignore_patterns=["*.bin", "*.pth", "*.gguf"], local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{field}={model}: no such directory, and the hub does not provide it: {error}") from error
 
@@ -116,18 +118,24 @@ def max_positions(path: str | Path, *, field: str) -> int | None:
 
 
 def model_version(path: str | Path) -> str:
-    """``DIRECTORY@HASH``: the directory's name and eight hex digits that change with its config or weights.
+    """``DIRECTORY@HASH``: the directory's name and the first eight hex digits of ``model_hash``."""
+    return f"{Path(path).resolve().name}@{model_hash(path)[:8]}"
+
+
+def model_hash(path: str | Path) -> str:
+    """16 hex digits that change with a model's config, weights, tokenizer or chat template, not with its directory.
 
     Of weight files over 64 MiB only the size, the header and both ends are hashed, so that a large model takes
     milliseconds.
     """
-    directory = Path(path).resolve()
-    digest = hashlib.sha256((directory / "config.json").read_bytes())
+    directory, digest = Path(path).resolve(), hashlib.sha256()
+    for file in sorted(file for pattern in ABOUT_MODEL for file in directory.glob(pattern)):
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     for file in sorted(directory.glob("*.safetensors")):
         digest.update(f"{file.name}:{file.stat().st_size}".encode())
         for part in _hashed_parts(file):
             digest.update(part)
-    return f"{directory.name}@{digest.hexdigest()[:8]}"
+    return digest.hexdigest()[:16]
 
 
 def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...] | None]:

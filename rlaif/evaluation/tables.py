@@ -73,8 +73,9 @@ def label_table(run_dir: Path) -> Table:
     table = Table("labels", "", "95% interval")
     for status, num in quality["statuses"].items():
         table.add_row(status, f"{num:,}", "")
-    quarantined = Findings(run_dir).rows.get("pairs", {}).get("quarantined", 0)
-    table.add_row("quarantined rows", f"{quarantined:,}", "")
+    rows = Findings(run_dir).rows
+    for kind, title in (("pairs", "quarantined rows of the file"), ("preferences", "quarantined by the labeller")):
+        table.add_row(title, f"{rows.get(kind, {}).get('quarantined', 0):,}", "")
     for name, title in QUALITY_TITLES.items():
         if name in quality["overall"]:
             table.add_row(title, *_value_and_interval(name, quality["overall"][name]))

@@ -104,6 +104,7 @@ class LabelQuality:
     """Measures over preferences, added one by one. Labels of equal prompts belong together, and so do their votes."""
 
     num_by_status: dict[str, int] = field(default_factory=dict)
+    num_failed: int = 0
     votes: VoteQuality = field(default_factory=VoteQuality)
     by_principle: dict[str, VoteQuality] = field(default_factory=dict)
     ties: Cases = field(default_factory=Cases)
@@ -132,6 +133,11 @@ class LabelQuality:
                 of_principle.add(vote, label.prob, better, label.prompt)
                 bin = round(vote[0] - vote[1]) + BIAS_BINS // 2
                 self.bias_histogram[max(0, min(BIAS_BINS - 1, bin))] += 1
+
+    def add_failure(self, number: int) -> None:
+        """The ``number``-th pair that the labeller failed on, which has no label at all."""
+        self.num_failed += 1
+        self.unusable.add(True, ("failure", number))
 
     def _add_length(self, label: Preference, prob: float) -> None:
         """Lengths are in characters: answers from elsewhere have no token ids."""
@@ -167,6 +173,7 @@ class LabelQuality:
         """The content of ``label_quality.json``: everything, with intervals, overall and by principle."""
         return {
             "num_labels": self.num_labels,
+            "num_quarantined": self.num_failed,
             "statuses": dict(sorted(self.num_by_status.items())),
             "overall": _plain(self.measures()),
             "by_principle": {p: _plain(q.measures()) for p, q in sorted(self.by_principle.items())},
@@ -194,8 +201,10 @@ def _by_principle(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]
 
 
 def _gold(label: Preference) -> bool | None:
-    """Whether answer_1 is better by the gold label; None without one, or when it is a tie."""
-    return None if label.gold is None or label.gold == 0.5 else label.gold > 0.5
+    """Whether answer_1 is better by the gold label; None without one, when it is a tie, or when the answers are the
+    same: then neither can be better."""
+    undecided = label.gold is None or label.gold == 0.5 or label.answer_1 == label.answer_2
+    return None if undecided else bool(label.gold and label.gold > 0.5)
 
 
 def _rightness(leaning: float, first_is_better: bool) -> float:
@@ -203,10 +212,13 @@ def _rightness(leaning: float, first_is_better: bool) -> float:
     return 0.5 if leaning == 0 else float((leaning > 0) == first_is_better)
 
 
-def measure(labels: Iterable[Preference]) -> LabelQuality:
+def measure(labels: Iterable[Preference], num_failed: int = 0) -> LabelQuality:
+    """``num_failed``: pairs that the labeller failed on, which count as unusable."""
     quality = LabelQuality()
     for label in labels:
         quality.add(label)
+    for number in range(num_failed):
+        quality.add_failure(number)
     return quality
 
 

@@ -158,12 +158,27 @@ def fit_turns(
     The oldest turns are dropped first, and what remains starts with a human turn. When the last human turn by itself
     is too long, its end is kept. Raises RequestError when even an empty turn does not fit.
     """
+    whole = fit_whole_turns(turns, render, tokenizer, max_tokens)
+    if whole is not None:
+        kept, ids = whole
+        return kept, ids, len(kept) < len(turns)
+    *_, last = _suffixes(tuple(turns))
+    kept = _cut(last, lambda cut: len(prompt_ids(tokenizer, render(cut))) - max_tokens)
+    return kept, prompt_ids(tokenizer, render(kept)), True
+
+
+def fit_whole_turns(
+    turns: Sequence[Turn],
+    render: Callable[[Sequence[Turn]], str | Pieces],
+    tokenizer: PreTrainedTokenizerFast,
+    max_tokens: int,
+) -> tuple[tuple[Turn, ...], list[int]] | None:
+    """As ``fit_turns``, with prompt ids; None when the last human turn does not fit as a whole."""
     for kept in _suffixes(tuple(turns)):
         ids = prompt_ids(tokenizer, render(kept))
         if len(ids) <= max_tokens:
-            return kept, ids, len(kept) < len(turns)
-    kept = _cut(kept, lambda cut: len(prompt_ids(tokenizer, render(cut))) - max_tokens)
-    return kept, prompt_ids(tokenizer, render(kept)), True
+            return kept, ids
+    return None
 
 
 def _suffixes(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, ...]]:

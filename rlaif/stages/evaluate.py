@@ -11,9 +11,8 @@ from rlaif.stages.run import Run
 
 
 async def evaluate(run: Run) -> None:
-    async with run.pool("generator", str(run.run_dir.model("rl_cai"))) as pool:
-        await sample_answers(run, pool, "rl_cai")
+    await sample_answers(run, "rl_cai", str(run.run_dir.model("rl_cai")))
     await run.release()
     write_evaluation(run.run_dir, load_lexicon(run.config.miniature.lexicon))
-    run.run_dir.write_quarantine()
+    run.run_dir.write_quarantine()  # the report counts it
     write_report(run.run_dir.path)

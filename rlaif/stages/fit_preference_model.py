@@ -9,28 +9,35 @@ learned the first one's errors. Source: arXiv 2204.05862, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from rlaif.data.pairs import read_pairs
-from rlaif.data.votes import read_votes
+from rlaif.config.schema import Config
 from rlaif.jobs import PreferenceJob
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Preference
+from rlaif.stages.bookkeeping import Book
+from rlaif.stages.reinforcement.preference_versions import num_refreshes
 from rlaif.stages.run import Run
-from rlaif.training.training_sets import PairBuilder, RowCounts, ai_probs, write_pair_rows, write_pair_splits
+from rlaif.training.splits import SplitName, Splits
+from rlaif.training.training_rows import LeftOut, PairBuilder
+from rlaif.training.training_sets import MadeRow, ai_probs, draw_by_lot, write_pair_rows, write_pair_splits
+
+RESERVE = "preference_reserve"  #: training set of human pairs that refreshes may add
 
 
 async def fit_preference_model(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
-    check_gate(measure(run_dir.journal.records(Preference, "preferences")).metrics(), config.labelling.gate)
+    journal = run_dir.journal
+    labels = measure(journal.records(Preference, "preferences"), num_failed=journal.num_quarantined("preferences"))
+    check_gate(labels.metrics(), config.labelling.gate)
     pretraining = _write_pretraining(run)
-    labels, num_heldout = _write_fit(run)
+    num_rows = _write_fit(run)
     job = PreferenceJob(
         base_model=run.path(config.preference_model.base_model),
         pretraining=pretraining,
         fit=str(run_dir.training_set("preference_fit")),
-        heldout=str(run_dir.training_set("preference_heldout")) if num_heldout else None,
+        heldout=str(run_dir.training_set("preference_heldout")) if num_rows["heldout"] else None,
         output=str(run_dir.model("preference_model")),
         unfitted=str(run_dir.model("preference_model_unfitted")),
         settings=config.preference_model,
@@ -44,9 +51,6 @@ async def fit_preference_model(run: Run) -> None:
         metrics |= _gap_to_test_model(metrics)
     run.progress.finish("fit_preference_model")
     run_dir.metrics.write("fit_preference_model", metrics)
-    run_dir.account(
-        "fit_preference_model", rows_in=labels.rows_in, rows_out=labels.rows_out, quarantined=labels.left_out
-    )
 
 
 def _test_job(run: Run, job: PreferenceJob) -> PreferenceJob:
@@ -73,29 +77,68 @@ def pair_builder(run: Run) -> PairBuilder:
         tokenizer=run.policy_tokenizer,
         dialogue_format=run.config.dialogue_format,
         settings=run.config.preference_model,
-        seed=run.config.seed,
     )
 
 
+def splits_of(config: Config) -> Splits:
+    settings = config.preference_model
+    return Splits(seed=config.seed, heldout_fraction=settings.heldout_fraction, test=settings.test_split)
+
+
 def _write_pretraining(run: Run) -> str | None:
-    source = run.config.data.votes
-    if source is None:
+    if run.config.data.votes is None:
         return None
-    path = run.run_dir.training_set("preference_pretraining")
-    write_pair_rows(path, pair_builder(run).from_votes(read_votes(run.path(source), run.quarantine)))
+    path, book = run.run_dir.training_set("preference_pretraining"), Book(run, "pretraining_pairs")
+    book.close(write_pair_rows(path, pair_builder(run).from_votes(run.votes()), book))
     return str(path)
 
 
-def _write_fit(run: Run) -> tuple[RowCounts, int]:
-    """Write the splits of the pairs; returns what became of the labels (only OK and TIE ones become numbers) and the
-    number of held-out pairs, which in a small run may be 0."""
-    config, journal, builder = run.config, run.run_dir.journal, pair_builder(run)
+def _write_fit(run: Run) -> dict[SplitName, int]:
+    """Write the splits of the pairs, and those in reserve; returns the number of rows in each split."""
+    splits, chosen, book = splits_of(run.config), _HumanPairs(run), Book(run, "preference_pairs")
+    paths = {split: run.run_dir.training_set(f"preference_{split}") for split in splits.names}
+    counts, num_rows = write_pair_splits(paths, _pairs(run, chosen), splits.of, book)
+    book.close(counts)
+    reserve = (row for row in chosen.reserve() if isinstance(row, Mapping) and splits.of(row["prompt"]) == "fit")
+    write_pair_rows(run.run_dir.training_set(RESERVE), reserve, book)
+    return num_rows
+
+
+def _pairs(run: Run, human: _HumanPairs) -> Iterator[MadeRow]:
+    """AI labels, and then human pairs: as many as ``helpful_per_harmless`` asks for (all, when there are fewer)."""
+    config, journal = run.config, run.run_dir.journal
     probs = ai_probs(journal.records(Preference, "preferences"), config.preference_model.shuffle_labels, config.seed)
-    rows = builder.from_labels(journal.records(Preference, "preferences"), probs)
-    if config.data.helpful_pairs is not None:
-        human = read_pairs(run.path(config.data.helpful_pairs), run.quarantine)
-        rows = builder.mix(rows, human, num_labels=len(probs))
-    paths = {split: run.run_dir.training_set(f"preference_{split}") for split in builder.splits}
-    counts = write_pair_splits(paths, rows, builder.split_of)
-    labels = RowCounts(rows_in=journal.count("preferences"), rows_out=len(probs))
-    return labels, counts["heldout"].rows_out
+    num_labels = 0
+    for row in pair_builder(run).from_labels(journal.records(Preference, "preferences"), probs):
+        num_labels += not isinstance(row, LeftOut)
+        yield row
+    yield from human.fitted(num_labels)
+
+
+class _HumanPairs:
+    """The human pairs that are used, drawn by lot: those for the fit, and those in reserve for refreshes."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lots: dict[str, int] = {}
+        self._num_fitted = 0
+
+    def fitted(self, num_labels: int) -> Iterator[MadeRow]:
+        config = self._run.config
+        if config.data.helpful_pairs is None:
+            return
+        settings = config.preference_model
+        num_fresh = num_refreshes(config.reinforcement, settings.refresh) * settings.refresh.comparisons
+        self._num_fitted = round(settings.helpful_per_harmless * num_labels)
+        num_reserve = round(settings.helpful_per_harmless * num_fresh)
+        self._lots = draw_by_lot(self._run.pairs(), self._num_fitted + num_reserve, config.seed)
+        yield from self._drawn(range(self._num_fitted))
+
+    def reserve(self) -> Iterator[MadeRow]:
+        yield from self._drawn(range(self._num_fitted, len(self._lots)))
+
+    def _drawn(self, numbers: range) -> Iterator[MadeRow]:
+        if not numbers:
+            return
+        drawn = (pair for pair in self._run.pairs() if self._lots.get(pair.id, -1) in numbers)
+        yield from pair_builder(self._run).from_pairs(drawn)

@@ -6,32 +6,33 @@ from collections.abc import Iterator
 from itertools import cycle, islice
 
 from rlaif.ids import evaluation_id
-from rlaif.interfaces import Pool
 from rlaif.records import Axis
 from rlaif.seeds import seed_from
-from rlaif.stages.bookkeeping import collect
+from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.run import Run
+from rlaif.stages.user_data import AXES
 from rlaif.tasks.sampling import Draw, SampleAnswer
 
 
-async def sample_answers(run: Run, pool: Pool, snapshot: str) -> None:
-    """Answers of ``snapshot``, which ``pool`` serves, to the held-out prompts of both axes."""
-    kind = f"answers_{snapshot}"
-    if run.run_dir.is_accounted(kind):
-        return
+async def sample_answers(run: Run, snapshot: str, model: str) -> None:
+    """Answers of ``snapshot``, which is ``model``, to the held-out prompts of both axes."""
     task = SampleAnswer(snapshot=snapshot, dialogue_format=run.config.dialogue_format, sampling=run.config.sampling)
-    await collect(run, kind, pool, task, _draws(run, snapshot))
+    await record(
+        run,
+        Recording(
+            kind=f"answers_{snapshot}", task=task, rows=lambda: _draws(run, snapshot), role="generator", model=model
+        ),
+    )
 
 
 def _draws(run: Run, snapshot: str) -> Iterator[Draw]:
-    evaluation = run.config.evaluation
-    yield from _cell(run, snapshot, evaluation.red_team, "red_team")
-    yield from _cell(run, snapshot, evaluation.helpful, "helpful")
+    for axis in AXES:
+        yield from _cell(run, snapshot, axis)
 
 
-def _cell(run: Run, snapshot: str, source: str, axis: Axis) -> Iterator[Draw]:
+def _cell(run: Run, snapshot: str, axis: Axis) -> Iterator[Draw]:
     """Every held-out prompt, repeated until there are enough answers."""
-    prompts = list(run.read(source, axis))
+    prompts = list(run.held_out_prompts(axis))
     num = max(run.config.evaluation.answers_per_cell, len(prompts))
     for i, prompt in enumerate(islice(cycle(prompts), num)):
         id = evaluation_id(prompt.id, axis, i // len(prompts))

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
-from rlaif.constitution.diff import ConstitutionDiff, diff
-from rlaif.data.comparisons import read_comparisons
+from rlaif.errors import LossError
 from rlaif.labels.cost import cost_metrics
 from rlaif.labels.quality import measure
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import read_template
 from rlaif.records import Comparison, Preference
-from rlaif.stages.bookkeeping import account_source, collect
+from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.held_out import sample_answers
+from rlaif.stages.read import read_inputs
 from rlaif.stages.run import Run
 from rlaif.storage.files import write_atomically
-from rlaif.tasks.labelling import Label, principles_for
+from rlaif.tasks.labelling import Label
 from rlaif.tasks.sampling import SamplePair
 
 PREFERENCES = "preferences"
+#: What the labels of a user's own pairs are made of, by configuration key.
+LABEL_INPUTS = ("data.comparisons", "labeller.model", "constitution", "labelling.examples", "labelling.template")
 
 
 async def label(run: Run) -> None:
@@ -34,46 +36,46 @@ async def label(run: Run) -> None:
         run.start("labeller", run.path(run.config.labeller.model)),
     )
     await _compare(run)
-    journal = run.run_dir.journal
-    await _judge(run, journal.records(Comparison, "comparisons"), journal.count("comparisons"))
+    await _judge(run, lambda: run.run_dir.journal.records(Comparison, "comparisons"))
     _conclude(run)
 
 
 async def label_pairs(run: Run) -> None:
-    """Label ``data.comparisons``. Existing labels stay, unless their principles have changed."""
-    source = str(run.config.data.comparisons)
-    num_pairs = account_source(run, "pairs", source, read_comparisons(source, run.quarantine))
-    _forget_outdated(run)
-    journal = run.run_dir.journal
-    if journal.count(PREFERENCES) + journal.num_quarantined(PREFERENCES) < num_pairs:  # otherwise no engine is needed
-        await _judge(run, read_comparisons(source, run.quarantine), num_pairs)
-    _conclude(run)
-    run.run_dir.write_quarantine()
+    """Label ``data.comparisons``. Existing labels stay, unless what they were made of has changed."""
+    read_inputs(run, run.run_dir, LABEL_INPUTS)
+    try:
+        await _judge(run, run.comparisons)
+    finally:  # what was labelled is there, even if too much was lost
+        _conclude(run)
+        run.run_dir.write_quarantine()
+    _check_usable(run)
 
 
-def _forget_outdated(run: Run) -> None:
-    """Targeted relabelling: drop the labels that would be different under the constitution as it is now."""
-    old, new, run_dir = run.run_dir.constitution(), run.constitution, run.run_dir
-    if old is not None and old.hash != new.hash:
-        changed = diff(old, new)
-        others = (x for x in run_dir.journal.records(Preference, PREFERENCES) if x.constitution_hash != new.hash)
-        outdated = [label.id for label in others if _differs(run, label, changed)]
-        run_dir.journal.forget(PREFERENCES, outdated)
-        run_dir.events.write("labels_outdated", num=len(outdated), constitution=new.hash)
-    run_dir.keep_constitution(new)
-
-
-def _differs(run: Run, label: Preference, changed: ConstitutionDiff) -> bool:
-    drawn = principles_for(run.constitution, run.config.labelling, label.seed, label)
-    return changed.outdates((j.principle_id for j in label.judgements), (p.id for p in drawn))
+def _check_usable(run: Run) -> None:
+    """Raises LossError when no pair has a usable label, or fewer than ``max_loss`` allows."""
+    unusable = Counter(
+        f"{label.status}: {label.error}"
+        for label in run.run_dir.journal.records(Preference, PREFERENCES)
+        if label.prob is None
+    )
+    num, lost = run.run_dir.journal.count(PREFERENCES), unusable.total()
+    if lost == num or lost > run.config.max_loss * num:
+        (cause, number), *_ = unusable.most_common(1)
+        raise LossError(
+            f"{num - lost} of {num} labels are usable (max_loss={run.config.max_loss:g}); the most frequent cause "
+            f"({number} labels): {cause}; what timed out is tried again by the same command"
+        )
 
 
 async def _compare(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
     task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
-    async with run.pool("generator", str(run_dir.model("sl_cai"))) as pool:
-        await collect(run, "comparisons", pool, task, run.prompts("red_team"), run.num_prompts("red_team"))
-        await sample_answers(run, pool, "sl_cai")
+    model = str(run_dir.model("sl_cai"))
+    await record(
+        run,
+        Recording(kind="comparisons", task=task, rows=lambda: run.prompts("red_team"), role="generator", model=model),
+    )
+    await sample_answers(run, "sl_cai", model)
     run_dir.journal.export(Comparison, "comparisons", run_dir.path / "comparisons" / "comparisons.parquet")
 
 
@@ -89,22 +91,21 @@ def label_task(run: Run) -> Label:
     )
 
 
-async def _judge(run: Run, pairs: Iterable[Comparison], num_pairs: int | None) -> None:
-    config, run_dir = run.config, run.run_dir
-    task = label_task(run)
-    async with run.pool("labeller", run.path(config.labeller.model)) as pool:
-        num_before = run_dir.journal.count(PREFERENCES)
-        engine_s_before, started = pool.engine_seconds(), time.monotonic()
-        await collect(run, PREFERENCES, pool, task, pairs, num_pairs)
-        engine_s, seconds = pool.engine_seconds() - engine_s_before, time.monotonic() - started
+async def _judge(run: Run, pairs: Callable[[], Iterable[Comparison]]) -> None:
+    labeller = run.config.labeller
+    recording = Recording(
+        kind=PREFERENCES, task=label_task(run), rows=pairs, role="labeller", model=run.path(labeller.model)
+    )
+    effort = await record(run, recording)
     await run.release("labeller")
-    num_labels = run_dir.journal.count(PREFERENCES) - num_before
-    run_dir.metrics.write("label", cost_metrics(num_labels, seconds, engine_s, config.labeller))
+    costs = cost_metrics(effort.num_records, effort.seconds, effort.engine_seconds, labeller)
+    run.run_dir.metrics.write("label", costs)
 
 
 def _conclude(run: Run) -> None:
     """Export the labels and measure them."""
     run.run_dir.journal.export(Preference, PREFERENCES, run.run_dir.path / "preferences" / "preferences.parquet")
-    quality = measure(run.run_dir.journal.records(Preference, PREFERENCES))
+    journal = run.run_dir.journal
+    quality = measure(journal.records(Preference, PREFERENCES), num_failed=journal.num_quarantined(PREFERENCES))
     run.run_dir.metrics.write("label", quality.metrics())
     write_atomically(run.run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")

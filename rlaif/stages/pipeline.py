@@ -6,31 +6,43 @@ stages a configuration has are derived from the table. A stage that the manifest
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from rlaif.config.schema import Config
-from rlaif.errors import UserError
+from rlaif.engines.models import model_hash
+from rlaif.errors import RunDirError, UserError
 from rlaif.stages.evaluate import evaluate
 from rlaif.stages.fit_preference_model import fit_preference_model
-from rlaif.stages.label import label
-from rlaif.stages.read import read
-from rlaif.stages.reinforcement.reinforce import reinforce
+from rlaif.stages.inputs import InputChange, changes, data_at_hand
+from rlaif.stages.label import LABEL_INPUTS, label, label_pairs
+from rlaif.stages.read import read, read_all
+from rlaif.stages.reinforcement.reinforce import reinforce, start_over
 from rlaif.stages.revise import revise
 from rlaif.stages.run import Run
 from rlaif.stages.supervise import supervise
+from rlaif.stages.user_data import UserData
+from rlaif.storage.run_dir import RunDir
+from rlaif.storage.stored_run import StoredRun
 
 Roles = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of the story. ``roles``: of the pools and trainers that live while it runs, for a configuration;
-    ``applies``: whether a configuration has this stage at all."""
+    """One step of the story.
+
+    ``roles``: of the pools and trainers that live while it runs, for a configuration. ``uses``: configuration keys
+    whose content it depends on. ``makes``: the models of the run that it makes. ``kinds``: of the rows that it makes.
+    ``applies``: whether a configuration has this stage at all.
+    """
 
     name: str
     run: Callable[[Run], Awaitable[None]]
     roles: Callable[[Config], Roles]
+    uses: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     applies: Callable[[Config], bool] = lambda config: True
 
 
@@ -49,24 +61,68 @@ def _reinforcement_roles(config: Config) -> Roles:
     return tuple(dict.fromkeys(("generator", rewards, "policy_trainer", *refreshing)))
 
 
+_HELD_OUT = ("evaluation.red_team", "evaluation.helpful")
+_PROMPTS = ("data.red_team", "data.helpful", *_HELD_OUT)
+_JUDGE = ("labeller.model", "constitution", "labelling.examples", "labelling.template")
+
 #: By name, in the order of the story.
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(name="read", run=read, roles=_always()),
-        Stage(name="revise", run=revise, roles=_always("generator")),
-        Stage(name="supervise", run=supervise, roles=_always("policy_trainer")),
-        Stage(name="label", run=label, roles=_always("generator", "labeller")),
+        Stage(
+            name="revise",
+            run=revise,
+            roles=_always("generator"),
+            uses=(*_PROMPTS, "generator.model", "constitution", "critique_revision.examples"),
+            kinds=("revisions", "helpful_samples", "answers_helpful_only"),
+        ),
+        Stage(
+            name="supervise",
+            run=supervise,
+            roles=_always("policy_trainer"),
+            uses=("supervision.base_model",),
+            makes=("sl_cai",),
+        ),
+        Stage(
+            name="label",
+            run=label,
+            roles=_always("generator", "labeller"),
+            uses=(*_PROMPTS, *_JUDGE),
+            kinds=("comparisons", "answers_sl_cai", "preferences"),
+        ),
         Stage(
             name="fit_preference_model",
             run=fit_preference_model,
             roles=_always("generator", "preference_trainer"),  # the generator stays for what comes next
+            uses=("data.helpful_pairs", "data.votes", *_HELD_OUT, "preference_model.base_model"),
+            makes=(
+                "preference_model",
+                "preference_model_unfitted",
+                "preference_model_test",
+                "preference_model_test_unfitted",
+            ),
             applies=_has_preference_model,
         ),
-        Stage(name="reinforce", run=reinforce, roles=_reinforcement_roles),
-        Stage(name="evaluate", run=evaluate, roles=_always("generator")),
+        Stage(
+            name="reinforce",
+            run=reinforce,
+            roles=_reinforcement_roles,
+            uses=(*_PROMPTS, *_JUDGE),
+            makes=("rl_cai", "preference_model_refreshed"),
+            kinds=("rollouts", "refresh_comparisons", "refresh_preferences"),
+        ),
+        Stage(
+            name="evaluate",
+            run=evaluate,
+            roles=_always("generator"),
+            uses=(*_HELD_OUT, "miniature.lexicon"),
+            kinds=("answers_rl_cai",),
+        ),
     )
 }
+#: ``rlaif label``: the labels of a user's own pairs, outside the story.
+LABEL_PAIRS = Stage(name="label", run=label_pairs, roles=_always("labeller"), uses=LABEL_INPUTS, kinds=("preferences",))
 
 
 def story(config: Config) -> list[str]:
@@ -74,9 +130,30 @@ def story(config: Config) -> list[str]:
     return [name for name, stage in STAGES.items() if stage.applies(config)]
 
 
+def take_up(data: UserData, run_dir: RunDir) -> None:
+    """What comes before the stages of a run that goes on: its inputs are compared with what it used, and read again.
+
+    Raises RunDirError as ``check_inputs`` does.
+    """
+    if run_dir.is_finished("read"):
+        check_inputs(data, run_dir)
+        read_all(data, run_dir)
+
+
+def reopen(data: UserData, run_dir: RunDir, name: str) -> None:
+    """Let a stage and those after it be run again; rows that would come out the same are kept."""
+    names = story(data.config)
+    if name not in names:
+        raise UserError(f"stage {name}: no such stage in this configuration; one of: {', '.join(names)}")
+    again = names[names.index(name) :]
+    run_dir.reopen(again)
+    if "reinforce" in again:
+        start_over(run_dir)
+
+
 async def run_pipeline(run: Run) -> None:
     for name in story(run.config):
-        await run_stage(run, name)
+        await _run_unless_done(run, name)
 
 
 async def run_stage(run: Run, name: str) -> None:
@@ -87,7 +164,52 @@ async def run_stage(run: Run, name: str) -> None:
     before = names[: names.index(name)][-1:]
     if before and not run.run_dir.is_finished(before[0]):
         raise UserError(f"stage {name}: {before[0]} is not done in {run.run_dir.path}; run that stage first")
+    await _run_unless_done(run, name)
+
+
+async def _run_unless_done(run: Run, name: str) -> None:
     if run.run_dir.is_finished(name):
         return
-    with run.run_dir.time_stage(name):
-        await STAGES[name].run(run)
+    stage = STAGES[name]
+    with run.run_dir.time_stage(name, lambda: _made_models(run.run_dir, stage.makes)):
+        await stage.run(run)
+
+
+def _made_models(run: StoredRun, names: Iterable[str]) -> dict[str, str]:
+    return {name: model_hash(run.model(name)) for name in names if run.model(name).is_dir()}
+
+
+def check_inputs(data: UserData, run: StoredRun) -> list[InputChange]:
+    """What has changed since the run used it, and will be used as it is now.
+
+    Raises RunDirError for changes in what a finished stage used or made: the stages after it depend on them.
+    """
+    stages = [STAGES[name] for name in story(data.config)]
+    finished = [stage for stage in stages if run.is_finished(stage.name)]
+    changed = list(changes(data, run, {key for stage in stages for key in stage.uses}))
+    used = {key for stage in finished for key in stage.uses}
+    refused = [_told(change, finished, run) for change in changed if change.key in used]
+    for stage in finished:
+        now = _made_models(run, stage.makes)
+        others = [name for name in stage.makes if run.made_models.get(name) != now.get(name)]
+        refused += [f"models/{name}: is not what {stage.name} made" for name in others]
+    if refused:
+        raise RunDirError(
+            f"{run.path}: finished stages depend on what has changed since:\n"
+            + "\n".join(refused)
+            + "\nrestore it, choose another run_dir=, or go on from the first of these stages with --from STAGE"
+        )
+    return changed
+
+
+def outdated(config: Config, run: StoredRun) -> list[str]:
+    """A line for everything that has changed since the run used it, as far as it is on this machine."""
+    stages = [LABEL_PAIRS] if config.data.comparisons else [STAGES[name] for name in story(config)]
+    keys = {key for stage in stages for key in stage.uses}
+    return [_told(change, stages, run) for change in changes(data_at_hand(config), run, keys)]
+
+
+def _told(change: InputChange, stages: Iterable[Stage], run: StoredRun) -> str:
+    """A change, and who used what has changed, with how many rows were made of it."""
+    users = [(stage.name, sum(map(run.journal.count, stage.kinds))) for stage in stages if change.key in stage.uses]
+    return f"{change}; used by {', '.join(f'{name} ({num:,} rows)' if num else name for name, num in users)}"

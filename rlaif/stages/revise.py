@@ -3,13 +3,15 @@ helpful-only model's answers to helpful prompts, both for supervision; its answe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rlaif.prompting.examples import RevisionExample, read_examples
 from rlaif.records import RevisionChain
-from rlaif.stages.bookkeeping import collect
+from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.held_out import sample_answers
 from rlaif.stages.run import Run
 from rlaif.tasks.critique_revision import Revise, filter_metrics
-from rlaif.tasks.sampling import SampleAnswer, draws
+from rlaif.tasks.sampling import Draw, SampleAnswer, draws
 
 
 async def revise(run: Run) -> None:
@@ -23,15 +25,20 @@ async def revise(run: Run) -> None:
         examples=read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples"),
     )
     sample = SampleAnswer(snapshot="helpful_only", dialogue_format=config.dialogue_format, sampling=config.sampling)
-    helpful = (
-        draw
-        for prompt in run.prompts("helpful")
-        for draw in draws(prompt, config.supervision.helpful_samples, config.seed, "helpful_sample")
+    model = run.path(config.generator.model)
+    await record(
+        run, Recording(kind="revisions", task=task, rows=lambda: run.prompts("red_team"), role="generator", model=model)
     )
-    num_helpful = run.num_prompts("helpful") * config.supervision.helpful_samples
-    async with run.pool("generator", run.path(config.generator.model)) as pool:
-        await collect(run, "revisions", pool, task, run.prompts("red_team"), run.num_prompts("red_team"))
-        await collect(run, "helpful_samples", pool, sample, helpful, num_helpful)
-        await sample_answers(run, pool, "helpful_only")
+    await record(
+        run,
+        Recording(kind="helpful_samples", task=sample, rows=lambda: _helpful(run), role="generator", model=model),
+    )
+    await sample_answers(run, "helpful_only", model)
     run_dir.journal.export(RevisionChain, "revisions", run_dir.path / "revisions" / "revisions.parquet")
     run_dir.metrics.write("revise", filter_metrics(run_dir.journal.records(RevisionChain, "revisions")))
+
+
+def _helpful(run: Run) -> Iterator[Draw]:
+    """Every helpful prompt, as often as it is answered."""
+    for prompt in run.prompts("helpful"):
+        yield from draws(prompt, run.config.supervision.helpful_samples, run.config.seed, "helpful_sample")

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
-from rlaif.data.prompts import read_prompts
-from rlaif.ids import row_id
 from rlaif.interfaces import Pool, Pools, Trainers
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.records import Axis, Prompt, Quarantined
+from rlaif.records import Quarantined
+from rlaif.stages.user_data import UserData
+from rlaif.storage.changes import RowToRecord
 from rlaif.storage.run_dir import RunDir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+_RowT = TypeVar("_RowT", bound=RowToRecord)
 
 
 class Progress(Protocol):
@@ -43,46 +43,25 @@ class Silent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run. ``paths`` says where each ``miniature:NAME`` is; any other source or model is its own path."""
+class Run(UserData):
+    """One run."""
 
-    config: Config
     constitution: Constitution
     run_dir: RunDir
-    paths: Mapping[str, Path]
     pools: Pools
     trainers: Trainers
     progress: Progress
     _open: dict[str, tuple[str, Pool]] = field(default_factory=dict)
-
-    def path(self, source: str) -> str:
-        return str(self.paths.get(source, source))
 
     @cached_property
     def policy_tokenizer(self) -> PreTrainedTokenizerFast:
         """Of the model that becomes the policy; the preference model shares it (``check_models``)."""
         return load_tokenizer(self.path(self.config.supervision.base_model))
 
-    def prompts(self, axis: Axis) -> Iterator[Prompt]:
-        """The training prompts of one axis; bad rows are quarantined as the file is read."""
-        source = self.config.data.red_team if axis == "red_team" else self.config.data.helpful
-        return self.read(source, axis)
-
-    def read(self, source: str, axis: Axis) -> Iterator[Prompt]:
-        """Prompts of a source; those of the miniature keep its name in their ids, wherever its files are cached."""
-        path = self.path(source)
-        for prompt in read_prompts(path, axis, self.quarantine):
-            if path == source:
-                yield prompt
-            else:
-                yield replace(prompt, id=row_id(source, prompt.source_row), source_file=source)
-
-    def num_prompts(self, axis: Axis) -> int:
-        """How many there are, as the stage ``read`` counted them."""
-        return self.run_dir.rows(f"prompts_{axis}")["rows_out"]
-
     def quarantine(self, row: Quarantined) -> None:
         self.run_dir.journal.quarantine(row)
+
+    # -------------------------------------------------------------------------------------------------------- pools
 
     @asynccontextmanager
     async def pool(self, role: str, model: str) -> AsyncIterator[Pool]:

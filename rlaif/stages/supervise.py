@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+
 from rlaif.jobs import SFTJob
 from rlaif.records import Answer, RevisionChain
+from rlaif.stages.bookkeeping import Book
 from rlaif.stages.run import Run
-from rlaif.training.training_sets import sft_rows, write_sft_rows
+from rlaif.training.training_rows import SFTBuilder
+from rlaif.training.training_sets import write_sft_rows
 
 
 async def supervise(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
-    dataset = run_dir.training_set("supervision")
-    counts = write_sft_rows(
-        dataset,
-        sft_rows(
-            run_dir.journal.records(RevisionChain, "revisions"),
-            run_dir.journal.records(Answer, "helpful_samples"),
-            run.policy_tokenizer,
-            config.dialogue_format,
-            config.supervision,
-        ),
+    dataset, journal, book = run_dir.training_set("supervision"), run_dir.journal, Book(run, "sft_rows")
+    builder = SFTBuilder(
+        tokenizer=run.policy_tokenizer, dialogue_format=config.dialogue_format, settings=config.supervision
     )
+    rows = itertools.chain(
+        builder.from_revisions(journal.records(RevisionChain, "revisions")),
+        builder.from_samples(journal.records(Answer, "helpful_samples")),
+    )
+    book.close(write_sft_rows(dataset, rows, book))
     job = SFTJob(
         base_model=run.path(config.supervision.base_model),
         dataset=str(dataset),
@@ -35,4 +37,3 @@ async def supervise(run: Run) -> None:
     metrics = await run.trainers.supervise(job)
     run.progress.finish("supervise")
     run_dir.metrics.write("supervise", metrics)
-    run_dir.account("supervise", rows_in=counts.rows_in, rows_out=counts.rows_out, quarantined=counts.left_out)

@@ -2,28 +2,41 @@
 
 A row is committed as soon as it comes back, so a killed driver loses at most what was in flight. Rows have a *kind*
 (revisions, comparisons, rollouts...), and kinds that come in batches a *batch*, so that everything after a checkpoint
-can be forgotten. The key is (kind, batch, id): nothing can be recorded twice. Records are read back in the order of
-their source rows, whatever order they finished in; memory does not grow with their number.
+can be forgotten. The key is (kind, batch, id): nothing can be recorded twice. With a record goes the *fingerprint* of
+all that it was made of: its row, task and model. A record whose fingerprint is another now is outdated. Records are
+read back in the order of their source rows, whatever order they finished in; memory does not grow with their number.
 
-Tables of format 1, where kind and batch were one text in the column ``stage`` (``rollouts/00000012``), are rewritten
-when they are opened, all or nothing.
+Formats 1 and 2 knew rows by their place in a file. Such runs are not gone on with; their tables can still be read.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.errors import RunDirError, StorageError
 from rlaif.records import NO_BATCH, Provenance, Quarantined
+from rlaif.storage.changes import (
+    RowToRecord,
+    SourceChange,
+    Survey,
+    count_present,
+    drop_outdated,
+    find_source,
+    keep_source,
+    note_present,
+)
 from rlaif.storage.files import replacing
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 
@@ -32,30 +45,22 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _RecordT = TypeVar("_RecordT", bound=Provenance)
 
-JOURNAL_FORMAT = 2  #: SQLite's ``user_version``; format 1 has 0 there
+JOURNAL_FORMAT = 3  #: SQLite's ``user_version``; format 1 has 0 there
 EXPORT_ROWS = 2_000  #: rows held in memory while exporting
 
+_KEY = "kind TEXT NOT NULL, batch INTEGER NOT NULL, id TEXT NOT NULL"
+_PLACE = "source_file TEXT NOT NULL, source_row INTEGER NOT NULL"
+_RECORD = f"{_KEY}, {_PLACE}, record BLOB NOT NULL, fingerprint TEXT NOT NULL"
+_FAILURE = f"{_KEY}, {_PLACE}, cause TEXT NOT NULL, fault TEXT NOT NULL, fingerprint TEXT NOT NULL"
 TABLES = (
-    """CREATE TABLE IF NOT EXISTS records (
-    kind TEXT NOT NULL, batch INTEGER NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL,
-    source_row INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS quarantine (
-    kind TEXT NOT NULL, batch INTEGER NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL,
-    source_row INTEGER NOT NULL, cause TEXT NOT NULL, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID""",
+    f"CREATE TABLE records ({_RECORD}, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID",
+    f"CREATE TABLE retired ({_RECORD}, PRIMARY KEY (kind, batch, id, fingerprint)) WITHOUT ROWID",
+    f"CREATE TABLE quarantine ({_FAILURE}, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID",
+    "CREATE TABLE source_rows (source TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (source, id)) WITHOUT ROWID",
 )
-_BATCHED = "stage GLOB '*/[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]'"
-_FROM_FORMAT_1 = (
-    f"iif({_BATCHED}, substr(stage, 1, length(stage) - 9), stage), "
-    f"iif({_BATCHED}, CAST(substr(stage, -8) AS INTEGER), {NO_BATCH}), id, source_file, source_row"
-)
+_QUARANTINED = "kind, batch, id, source_file, source_row, cause, fault"
 
-
-class HasId(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-_RowT = TypeVar("_RowT", bound=HasId)
+_RowT = TypeVar("_RowT", bound=RowToRecord)
 
 
 def _storage(method: Callable[Concatenate[Journal, _P], _T]) -> Callable[Concatenate[Journal, _P], _T]:
@@ -72,57 +77,59 @@ def _storage(method: Callable[Concatenate[Journal, _P], _T]) -> Callable[Concate
 
 
 class Journal:
-    """Raises RunDirError for a journal of a later format."""
+    """Raises RunDirError for a journal of another format, StorageError for one that cannot be opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._open()
+        self._open(read_only)
+        written = self._number("PRAGMA user_version")
+        if written != JOURNAL_FORMAT:
+            self._db.close()
+            raise RunDirError(
+                f"{self.path}: format {max(1, written)}: this version goes on with format {JOURNAL_FORMAT}; "
+                "use the version of rlaif that made the run, or choose another run_dir="
+            )
 
     @_storage
-    def _open(self) -> None:
+    def _open(self, read_only: bool) -> None:
+        if read_only:  # beside a driver that writes
+            self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            return
         self._db = sqlite3.connect(self.path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         # NORMAL survives a killed process (what happens) and at worst forgets the last rows of a lost machine.
         self._db.execute("PRAGMA synchronous=NORMAL")
-        written = self._number("PRAGMA user_version")
-        if written > JOURNAL_FORMAT:
-            self._db.close()
-            raise RunDirError(
-                f"{self.path}: format {written}: this version reads formats 1 to {JOURNAL_FORMAT}; "
-                "use the version of rlaif that made the run, or choose another run_dir="
-            )
-        if written < JOURNAL_FORMAT:
-            self._upgrade()
-
-    def _upgrade(self) -> None:
-        """Create the tables, and move into them what is there in tables of format 1."""
-        with self._transaction():
-            old = self._number("SELECT count(*) FROM pragma_table_info('records') WHERE name = 'stage'") > 0
-            for table in ("records", "quarantine") if old else ():
-                self._db.execute(f"ALTER TABLE {table} RENAME TO {table}_1")
-            for statement in TABLES:
-                self._db.execute(statement)
-            for table, content in (("records", "record"), ("quarantine", "cause")) if old else ():
-                self._db.execute(f"INSERT INTO {table} SELECT {_FROM_FORMAT_1}, {content} FROM {table}_1")
-                self._db.execute(f"DROP TABLE {table}_1")
-            self._db.execute(f"PRAGMA user_version = {JOURNAL_FORMAT}")
+        if not self._number("SELECT count(*) FROM sqlite_master"):
+            with self._transaction():
+                for statement in TABLES:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {JOURNAL_FORMAT}")
 
     @_storage
-    def add_all(self, kind: str, records: Iterable[Provenance], batch: int = NO_BATCH) -> None:
+    def add_all(
+        self,
+        kind: str,
+        records: Iterable[Provenance],
+        batch: int = NO_BATCH,
+        fingerprints: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Record rows that came back together, all or none: one commit costs as much as one row.
 
-        A second record with the same kind, batch and id is a programming error.
+        ``fingerprints``, by id, are of what the records were made of; without one a record is never outdated. A second
+        record with the same kind, batch and id is a programming error.
         """
-        rows = [(kind, batch, r.id, r.source_file, r.source_row, to_json(r)) for r in records]
+        rows = [
+            (kind, batch, r.id, r.source_file, r.source_row, to_json(r), fingerprints.get(r.id, "")) for r in records
+        ]
         with self._transaction():
-            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     @_storage
-    def quarantine(self, row: Quarantined) -> None:
+    def quarantine(self, row: Quarantined, fingerprint: str = "") -> None:
         """Set a row aside with its cause; reading a source again finds the same bad row, which is no error."""
         self._db.execute(
-            "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
-            (row.kind, row.batch, row.id, row.file, row.row, row.cause),
+            "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.kind, row.batch, row.id, row.file, row.row, row.cause, row.fault, fingerprint),
         )
 
     def pending(self, kind: str, rows: Iterable[_RowT], batch: int = NO_BATCH) -> Iterator[_RowT]:
@@ -141,6 +148,18 @@ class Journal:
         """Quarantined rows of ``kind``, of all its batches."""
         return self._number("SELECT count(*) FROM quarantine WHERE kind = ?", kind)
 
+    def main_cause(self, kind: str) -> tuple[str, int]:
+        """The most frequent cause for which rows of ``kind`` are quarantined, and how many are. Causes that differ in
+        numbers only are the same."""
+        query = "SELECT cause, count(*) FROM quarantine WHERE kind = ? GROUP BY cause ORDER BY 2 DESC, 1"
+        totals, first = Counter[str](), dict[str, str]()
+        for cause, number in self._db.execute(query, (kind,)):
+            key = re.sub(r"\d+", "", cause)
+            totals[key] += number
+            first.setdefault(key, cause)
+        key, total = totals.most_common(1)[0] if totals else ("", 0)
+        return first.get(key, "unknown"), total
+
     def records(self, record_type: type[_R], kind: str, batch: int | None = None) -> Iterator[_R]:
         """Records of ``kind`` (of one batch, or of all) in the order of their source rows."""
         where, values = ("kind = ?", (kind,)) if batch is None else ("kind = ? AND batch = ?", (kind, batch))
@@ -150,17 +169,45 @@ class Journal:
         return (from_json(record_type, data) for (data,) in cursor)
 
     def quarantine_entries(self) -> Iterator[Quarantined]:
-        cursor = self._db.execute(
-            "SELECT kind, batch, id, source_file, source_row, cause FROM quarantine ORDER BY 1, 2, 4, 5"
+        cursor = self._db.execute(f"SELECT {_QUARANTINED} FROM quarantine ORDER BY 1, 2, 4, 5")
+        return (
+            Quarantined(kind=kind, batch=batch, id=id, file=file, row=row, cause=cause, fault=fault)
+            for kind, batch, id, file, row, cause, fault in cursor
         )
-        return (Quarantined(kind=k, batch=b, id=i, file=f, row=r, cause=c) for k, b, i, f, r, c in cursor)
+
+    # ------------------------------------------------------------------------------------- rows that have changed
+    @_storage
+    def survey(self, kind: str, rows: Iterable[_RowT], fingerprint: Callable[[_RowT], str]) -> Survey:
+        """What is stored of ``rows``, all that there are of a kind without batches. Changes nothing."""
+        with self._transaction():
+            note_present(self._db, rows, fingerprint)
+        return count_present(self._db, kind)
 
     @_storage
-    def forget(self, kind: str, ids: Iterable[str]) -> None:
-        """Drop records of a kind without batches, to be made again; all or none."""
-        rows = ((kind, NO_BATCH, id) for id in ids)
+    def drop_outdated(self, kind: str) -> None:
+        """Drop what the last ``survey`` found outdated, gone, or to be tried again; note where rows have moved."""
         with self._transaction():
-            self._db.executemany("DELETE FROM records WHERE kind = ? AND batch = ? AND id = ?", rows)
+            drop_outdated(self._db, kind)
+
+    @_storage
+    def find_source(self, source: str, ids: Iterable[str]) -> SourceChange:
+        """Compare the rows that ``source`` has now, by their ids, with those that ``keep_source`` kept."""
+        with self._transaction():
+            return find_source(self._db, source, ids)
+
+    @_storage
+    def keep_source(self, source: str) -> None:
+        """Keep the rows that ``find_source`` found last as those that the run reads."""
+        with self._transaction():
+            keep_source(self._db, source)
+
+    def knows_source(self, source: str) -> bool:
+        return self._number("SELECT EXISTS (SELECT 1 FROM source_rows WHERE source = ?)", source) == 1
+
+    @_storage
+    def forget_quarantine(self, kind: str) -> None:
+        """Drop what was quarantined of a kind, to be found again or not."""
+        self._db.execute("DELETE FROM quarantine WHERE kind = ?", (kind,))
 
     @_storage
     def forget_from(self, kind: str, batch: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,80 +20,71 @@ from rlaif.constitution.principles import Constitution
 from rlaif.errors import RunDirError, RunError, StorageError, UserError
 from rlaif.storage.files import write_atomically
 from rlaif.storage.journal import Journal
-from rlaif.storage.manifest import MANIFEST_FILE, Manifest, new_manifest, read_manifest, write_manifest
+from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
 from rlaif.storage.metrics import EventLog, MetricsLog
+from rlaif.storage.stored_run import StoredRun
 
 
-class RunDir:
+class RunDir(StoredRun):
     """An open, locked run directory."""
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked(path)
-            self._claim(config)
+            self._claim(path, config)
         except OSError as error:
             raise StorageError(f"{path}: cannot write the run directory: {error}") from error
         try:
             is_new = not (path / MANIFEST_FILE).exists()
-            self._manifest: Manifest = new_manifest() if is_new else read_manifest(path)
-            self.journal = Journal(path / "journal.sqlite")
+            super().__init__(path, new_manifest() if is_new else read_manifest(path), Journal(path / "journal.sqlite"))
         except RunDirError:
             self._lock.close()
             raise
         self.metrics = MetricsLog(path / "metrics.jsonl")
         self.events = EventLog(path / "events.jsonl")
 
-    def model(self, name: str) -> Path:
-        """Where ``sl_cai``, ``preference_model`` or ``rl_cai`` is saved; absolute, for processes elsewhere."""
-        return self.path.absolute() / "models" / name
-
-    def training_set(self, name: str) -> Path:
-        """Where a training set (a parquet file) is written for Ray Data to read."""
-        return self.path.absolute() / "training_sets" / f"{name}.parquet"
-
-    def constitution(self) -> Constitution | None:
-        """The one that the run last used; None in a new run."""
-        return stored_constitution(self.path)
-
     def keep_constitution(self, constitution: Constitution) -> None:
         write_atomically(self.path / "constitution.json", constitution.model_dump_json(indent=2) + "\n")
 
-    def is_accounted(self, kind: str) -> bool:
-        return kind in self._manifest["rows"]
-
-    def rows(self, kind: str) -> dict[str, int]:
-        """What became of the rows of ``kind``: ``rows_in``, ``rows_out``, ``quarantined``."""
-        counts: dict[str, int] = self._manifest["rows"][kind]
-        return counts
+    def keep_inputs(self, hashes: Mapping[str, str]) -> None:
+        self.write_manifest(inputs={**self.inputs, **hashes})
 
     def account(self, kind: str, *, rows_in: int, rows_out: int, quarantined: int) -> None:
         """Enter what became of the rows of ``kind`` (revisions, comparisons...). Raises RunError if any is missing."""
         if rows_in != rows_out + quarantined:
             raise RunError(
                 f"{kind}: {rows_in} rows in, but {rows_out} out and {quarantined} quarantined; "
-                f"a source that changed since the run began? {self.path / 'journal.sqlite'} has what was recorded"
+                f"{self.path / 'journal.sqlite'} has what was recorded"
             )
         counts = {"rows_in": rows_in, "rows_out": rows_out, "quarantined": quarantined}
-        self._manifest["rows"][kind] = {"state": "done", **counts}
-        self.write_manifest()
-        self.events.write("rows_done", rows=kind, **counts)
-
-    def is_finished(self, stage: str) -> bool:
-        """Whether a stage of the pipeline has run to its end."""
-        return stage in self._manifest["stages"]
+        entry = {"state": "done", **counts}
+        if self._manifest["rows"].get(kind) != entry:
+            self._manifest["rows"][kind] = entry
+            self.write_manifest()
+            self.events.write("rows_done", rows=kind, **counts)
 
     @contextmanager
-    def time_stage(self, stage: str) -> Iterator[None]:
-        """Run a stage of the pipeline inside the block; it has finished unless an error is raised."""
+    def time_stage(self, stage: str, made_models: Callable[[], Mapping[str, str]] = dict) -> Iterator[None]:
+        """Run a stage of the pipeline inside the block; it has finished unless an error is raised. Then
+        ``made_models`` gives the hashes of the models that it has made, by name."""
         self.events.write("stage_started", stage=stage)
         started = time.monotonic()
-        yield
+        try:
+            yield
+        finally:
+            self.write_quarantine()
         seconds = time.monotonic() - started
         self._manifest["stages"][stage] = {"seconds": round(seconds, 3)}
-        self.write_manifest()
+        self.write_manifest(models={**self.made_models, **made_models()})
         self.events.write("stage_finished", stage=stage, seconds=seconds)
+
+    def reopen(self, stages: Sequence[str]) -> None:
+        """Let ``stages`` be run again."""
+        for stage in stages:
+            self._manifest["stages"].pop(stage, None)
+        self.write_manifest()
+        self.events.write("stages_reopened", stages=list(stages))
 
     def write_manifest(self, **facts: Any) -> None:
         self._manifest.update(facts)
@@ -102,24 +93,24 @@ class RunDir:
     def write_quarantine(self) -> int:
         """Export every quarantined row; returns their number."""
         lines = [
-            json.dumps({"id": row.id, "file": row.file, "row": row.row, "stage": row.stage, "cause": row.cause})
+            json.dumps({key: getattr(row, key) for key in ("id", "file", "row", "stage", "cause", "fault")})
             for row in self.journal.quarantine_entries()
         ]
         write_atomically(self.path / "quarantine.jsonl", "".join(line + "\n" for line in lines))
         return len(lines)
 
     def close(self) -> None:
-        self.journal.close()
+        super().close()
         self._lock.close()
 
-    def _claim(self, config: Config) -> None:
+    def _claim(self, path: Path, config: Config) -> None:
         """Refuse a directory that was made with another configuration; write this one into a new directory."""
         try:
-            check_stored_config(self.path, config)
+            check_stored_config(path, config)
         except UserError:
             self._lock.close()
             raise
-        write_atomically(self.path / "config.yaml", dump_config(config))
+        write_atomically(path / "config.yaml", dump_config(config))
 
     @staticmethod
     def _locked(path: Path) -> TextIO:
@@ -146,9 +137,3 @@ def check_stored_config(path: Path, config: Config) -> None:
         )
     if (path / MANIFEST_FILE).exists():
         read_manifest(path)
-
-
-def stored_constitution(path: Path) -> Constitution | None:
-    """The one that the run in ``path`` last used; None in a new run."""
-    stored = path / "constitution.json"
-    return Constitution.model_validate_json(stored.read_text(encoding="utf-8")) if stored.exists() else None

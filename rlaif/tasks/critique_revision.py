@@ -29,6 +29,7 @@ from typing import get_args
 
 from rlaif.config.schema import CritiqueRevision, SamplingSettings
 from rlaif.constitution.principles import Constitution, Principle, draw_principle
+from rlaif.ids import settings_of
 from rlaif.interfaces import TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import RevisionExample
@@ -70,6 +71,15 @@ class Revise:
     sampling: SamplingSettings
     examples: tuple[RevisionExample, ...] = ()
 
+    def inputs(self, prompt: Prompt) -> tuple[object, ...]:
+        """Of the constitution, only the principles that this prompt's rounds are revised by."""
+        drawn = [self.principle(prompt, k) for k in range(self.settings.rounds)]
+        revised_by = tuple((p.id, p.critique_request, p.revision_request) for p in drawn)
+        return settings_of(self, without="constitution"), revised_by
+
+    def principle(self, prompt: Prompt, round: int) -> Principle:
+        return draw_principle(self.constitution.for_revision, self.settings.draw, self.seed, prompt.id, round)
+
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> RevisionChain:
         started = time.monotonic()
         chat = _Conversation(self, engine, prompt)
@@ -93,7 +103,7 @@ class Revise:
     async def _rounds(self, chat: _Conversation, prompt: Prompt, answer: str) -> list[Round]:
         rounds: list[Round] = []
         for k in range(self.settings.rounds if answer else 0):
-            principle = draw_principle(self.constitution.for_revision, self.settings.draw, self.seed, prompt.id, k)
+            principle = self.principle(prompt, k)
             critique = await chat.critique(answer, principle, k) if self.settings.critique else None
             completion = await chat.revision(answer, principle, critique, k)
             revision = completion.text.strip()

@@ -25,9 +25,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rlaif.config.schema import Labelling
+from rlaif.config.schema import Gate, Labelling
 from rlaif.constitution.principles import Constitution, Principle, draw_principles
 from rlaif.errors import RequestError
+from rlaif.ids import settings_of
 from rlaif.interfaces import ChoiceScorer
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import LabelExample
@@ -136,6 +137,13 @@ class Label:
     dialogue_format: DialogueFormat
     template: QuestionTemplate = DEFAULT
     examples: tuple[LabelExample, ...] = ()
+
+    def inputs(self, pair: Comparison) -> tuple[object, ...]:
+        """Of the constitution, only the principles that this pair is judged by; the gate changes no label."""
+        drawn = principles_for(self.constitution, self.settings, self.seed, pair)
+        judged_by = () if pair.answer_1 == pair.answer_2 else tuple((p.id, p.comparison) for p in drawn)
+        settings = self.settings.model_copy(update={"gate": Gate()})
+        return {**settings_of(self, without="constitution"), "settings": settings}, judged_by
 
     async def __call__(self, engine: ChoiceScorer, pair: Comparison) -> Preference:
         started = time.monotonic()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif.config.schema import SamplingSettings
-from rlaif.ids import sample_id
+from rlaif.ids import sample_id, settings_of
 from rlaif.interfaces import SequenceScorer, TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.tokenization import fit_turns
@@ -62,6 +62,9 @@ class SampleAnswer:
     dialogue_format: DialogueFormat
     sampling: SamplingSettings
 
+    def inputs(self, draw: Draw) -> tuple[object, ...]:
+        return (settings_of(self),)
+
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
@@ -91,6 +94,9 @@ class SamplePair:
     seed: int
     dialogue_format: DialogueFormat
     sampling: SamplingSettings
+
+    def inputs(self, prompt: Prompt) -> tuple[object, ...]:
+        return (settings_of(self),)
 
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> Comparison:
         started = time.monotonic()

@@ -64,12 +64,13 @@ def run_preference(
     phase = PairFit("fit", job, rank, DeepSpeedModel.supervised(model, job.trainer, rank, job.settings.fit))
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
-        metrics |= _heldout(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
+        metrics |= heldout_report(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
     save_scorer(phase.engine, tokenizer, job.output, rank)
     return metrics
 
 
-def _heldout(name: str, phase: PairFit, rows: Sequence[TrainingRow], fit_accuracy: float) -> dict[str, float]:
+def heldout_report(name: str, phase: PairFit, rows: Sequence[TrainingRow], fit_accuracy: float) -> dict[str, float]:
+    """How the model does on pairs whose prompts it was not fitted on; empty when none of ``rows`` fits."""
     pairs = phase.score(rows)
     if not pairs:
         return {}

@@ -24,7 +24,7 @@ from rlaif.training.batches import TrainingRow, local_batches, read_rows
 from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.models import as_numpy, load_scorer
-from rlaif.training.preference import PairFit, save_scorer, scorer_state
+from rlaif.training.preference import PairFit, heldout_report, save_scorer, scorer_state
 
 NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on
 VERSION_FILE = "version.json"
@@ -59,6 +59,9 @@ class RefreshLearner:
         batches = local_batches(rows.fit, settings.batch_size, settings.epochs, self._job.seed)
         shares = (batch[self._rank.index :: self._rank.world_size] for batch in batches)
         metrics |= phase.run(shares, lambda _: None)
+        if rows.heldout is not None:
+            fit_accuracy = metrics[f"{self._job.name}/fit/accuracy"]
+            metrics |= heldout_report(self._job.name, phase, read_rows(rows.heldout), fit_accuracy)
         self._version += 1
         return Refitted(
             version=self._version,

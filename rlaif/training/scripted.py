@@ -106,9 +106,10 @@ class ScriptedPreferenceLearner:
 
 def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
     """Go through ``batches``, this rank's shares, and save the base; in place of ``sft.run_sft``."""
-    num_rows = _spend(batches, job.trainer.scripted.row_s, report, "supervise")
+    digest = Digest(None)
+    num_rows = _spend(batches, job.trainer.scripted.row_s, report, "supervise", digest)
     if rank.index == 0:
-        Digest(None).save(job.base_model, job.output)
+        digest.save(job.base_model, job.output)
     return {"supervise/data/num_rows": float(num_rows * rank.world_size)}
 
 
@@ -121,18 +122,21 @@ def scripted_preference(
     report: Report,
 ) -> dict[str, float]:
     """As ``scripted_sft``; in place of ``preference.run_preference``."""
-    _spend(pretraining_batches or (), job.trainer.scripted.row_s, report, f"{job.name}/pretraining")
-    num_rows = _spend(fit_batches, job.trainer.scripted.row_s, report, f"{job.name}/fit")
+    digest, row_s = Digest(None), job.trainer.scripted.row_s
+    _spend(pretraining_batches or (), row_s, report, f"{job.name}/pretraining", digest)
     if rank.index == 0:
-        for path in (job.unfitted, job.output):
-            Digest(None).save(job.base_model, path)
+        digest.save(job.base_model, job.unfitted)
+    num_rows = _spend(fit_batches, row_s, report, f"{job.name}/fit", digest)
+    if rank.index == 0:
+        digest.save(job.base_model, job.output)
     return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
 
 
-def _spend(batches: Iterable[list[TrainingRow]], row_s: float, report: Report, name: str) -> int:
+def _spend(batches: Iterable[list[TrainingRow]], row_s: float, report: Report, name: str, digest: Digest) -> int:
     num_rows = 0
     for rows in batches:
         time.sleep(row_s * len(rows))
+        digest.add(*(row["id"] for row in rows))
         num_rows += len(rows)
         report({f"{name}/data/num_rows": float(num_rows)})
     return num_rows

@@ -20,7 +20,7 @@ from actors.cluster.weights import SharedWeights
 from actors.pool.pool import EnginePool, RayPools
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.errors import EngineError, RunError, TrainerLostError, UserError
-from rlaif.interfaces import Done, Probe, Weights
+from rlaif.interfaces import Done, Failure, Probe, Weights
 from tests.cluster.tasks import Ask, Double, Row, SpoilSync, Unpicklable, Version, rows
 from tests.tiny_models import saved, tiny_lm
 
@@ -58,7 +58,7 @@ async def test_every_row_comes_back_once_and_a_failing_row_with_its_cause() -> N
         assert_once(done, rows(1000))
         failures = [one for one in done if one.failure]
         assert [(one.row.number, one.record) for one in failures] == [(17, None)]
-        assert failures[0].failure == "ValueError: row 17 cannot be doubled"
+        assert failures[0].failure == Failure(cause="ValueError: row 17 cannot be doubled", fault="outside")
         assert all(one.record[0] == 2 * one.row.number for one in done if one.record)
         assert len({one.record[1] for one in done if one.record}) == 2, "both engines must work"
         stats = pool.stats()
@@ -137,7 +137,7 @@ async def test_a_row_that_kills_its_engine_is_given_back_and_the_innocent_surviv
     async with pool_of(min=2, max_in_flight=16, chunk_rows=8) as pool:
         done = await results(pool, Double(kills=frozenset({30}), seconds=0.01), rows(120))
         assert_once(done, rows(120))
-        failures = {one.row.number: one.failure for one in done if one.failure}
+        failures = {one.row.number: one.failure.cause for one in done if one.failure}
         assert set(failures) == {30}
         assert "killed its engine" in failures[30] and "exit" in failures[30].lower()
         assert pool.stats().restarts <= 3
@@ -146,7 +146,7 @@ async def test_a_row_that_kills_its_engine_is_given_back_and_the_innocent_surviv
 async def test_a_row_that_is_the_only_one_is_given_a_second_engine_before_it_is_condemned() -> None:
     async with pool_of(min=1) as pool:
         done = await results(pool, Double(kills=frozenset({0})), rows(1))
-        assert done[0].failure and done[0].failure.startswith("killed its engine twice: ")
+        assert done[0].failure and done[0].failure.cause.startswith("killed its engine twice: ")
         assert pool.stats().restarts == 2
 
 
@@ -176,7 +176,7 @@ async def test_a_hung_engine_is_killed_and_its_row_given_back() -> None:
     async with pool_of(min=2, max_in_flight=8, chunk_rows=4, idle_timeout_s=2) as pool:
         done = await results(pool, Double(blocks=frozenset({11}), seconds=0.01), rows(60))
         assert_once(done, rows(60))
-        failures = {one.row.number: one.failure for one in done if one.failure}
+        failures = {one.row.number: one.failure.cause for one in done if one.failure}
         assert set(failures) == {11}
         assert "hung: held 1 rows and returned none for" in failures[11]
 

@@ -1,16 +1,13 @@
 """Feedback and reinforcement at the same time: concurrency changes neither rows nor models."""
 
 import json
-import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from actors.driver import drive
-from actors.work import PIPELINE
+from actors.work import PIPELINE, pipeline_from
 from rlaif.config.schema import Config
 from rlaif.stages.reinforcement.preference_versions import version_for
 from rlaif.stages.run import Silent
@@ -117,41 +114,12 @@ async def test_what_is_learned_does_not_depend_on_what_is_done_at_once(scripted_
     assert ends[0] == ends[1]
 
 
-def rewrite_as_format_1(run_dir: Path) -> None:
-    """Make of a finished run what an earlier version would have left when killed in reinforcement."""
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    before = ("read", "revise", "supervise", "label", "fit_preference_model")
-    finished = {name: manifest["stages"][name] for name in before}
-    later = ("reinforce", "refresh_comparisons", "refresh_preferences", "answers_rl_cai")
-    rows = {kind: counts for kind, counts in manifest["rows"].items() if kind not in later}
-    facts = {"constitution": manifest["constitution"], "versions": manifest["versions"]}
-    text = json.dumps({**facts, "stages": rows, "finished": finished}, indent=2, sort_keys=True)
-    (run_dir / "manifest.json").write_text(text + "\n")
-    with closing(sqlite3.connect(run_dir / "journal.sqlite")) as db:
-        for table, content in (("records", "record BLOB"), ("quarantine", "cause TEXT")):
-            db.executescript(
-                f"""
-                ALTER TABLE {table} RENAME TO new;
-                CREATE TABLE {table} (
-                    stage TEXT NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL, source_row INTEGER NOT NULL,
-                    {content} NOT NULL, PRIMARY KEY (stage, id)) WITHOUT ROWID;
-                INSERT INTO {table} SELECT iif(batch < 0, kind, printf('%s/%08d', kind, batch)), id, source_file,
-                    source_row, {content.split()[0]} FROM new;
-                DROP TABLE new;
-                PRAGMA user_version = 0;
-                """
-            )
-
-
-async def test_a_run_of_an_earlier_version_is_resumed_where_it_was(scripted_config, tmp_path):
+async def test_a_stage_that_is_run_again_ends_as_it_did(scripted_config, tmp_path):
     config = refreshing(scripted_config, tmp_path / "run")
     run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
     wanted = learned(run_dir), [{**row, "seconds": 0} for row in rollouts(run_dir)]
     counts = json.loads((run_dir / "manifest.json").read_text())["rows"]
-    rewrite_as_format_1(run_dir)
-    for made in ("rollouts", "models/rl_cai", "models/preference_model_refreshed"):
-        shutil.rmtree(run_dir / made)
-    await drive(config, Silent(), PIPELINE, in_process=True)
+    await drive(config, Silent(), pipeline_from("reinforce"), in_process=True)
     assert (learned(run_dir), [{**row, "seconds": 0} for row in rollouts(run_dir)]) == wanted
     assert json.loads((run_dir / "manifest.json").read_text())["rows"] == counts
 
@@ -174,7 +142,7 @@ async def test_a_rollout_that_fails_and_its_group_are_quarantined_and_counted(sc
         reinforcement={"algorithm": "rloo", "group_size": 2},
     )
     run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
-    counts = json.loads((run_dir / "manifest.json").read_text())["rows"]["reinforce"]
+    counts = json.loads((run_dir / "manifest.json").read_text())["rows"]["rollouts"]
     drawn = BATCHES * config.reinforcement.batch_size
     assert counts["rows_in"] == drawn == counts["rows_out"] + counts["quarantined"]
     quarantined = [json.loads(line) for line in (run_dir / "quarantine.jsonl").read_text().splitlines()]

@@ -30,12 +30,12 @@ async def test_the_whole_method_accounts_for_every_row(tiny_config):
     }
     assert set(manifest["stages"]) == set(STAGES)
     quarantine = [json.loads(line) for line in (run_dir / "quarantine.jsonl").read_text().splitlines()]
-    assert [q["stage"] for q in quarantine].count("read") == 1
-    assert "prompt" in quarantine[0]["cause"]
+    (bad,) = [row for row in quarantine if row["stage"] == "prompts_red_team"]
+    assert "prompt" in bad["cause"] and bad["row"] == NUM_RED_TEAM + 1
     for name in ("revisions", "comparisons", "preferences", "rollouts"):
         table = pq.read_table(run_dir / name / f"{name}.parquet")
         ids = table["id"].to_pylist()
-        assert len(ids) == len(set(ids)) == manifest["rows"].get(name, manifest["rows"]["reinforce"])["rows_out"]
+        assert len(ids) == len(set(ids)) == manifest["rows"][name]["rows_out"]
     for model in ("sl_cai", "preference_model", "rl_cai"):
         assert list((run_dir / "models" / model).glob("*.safetensors"))
     assert (run_dir / "report.html").stat().st_size > 1000

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from rlaif.interfaces import Pool, Task
-from rlaif.stages.bookkeeping import HasSource, quarantine_entry
+from rlaif.stages.bookkeeping import quarantine_entry
 from rlaif.stages.run import Run
+from rlaif.storage.changes import RowToRecord
 
-_RowT = TypeVar("_RowT", bound=HasSource)
+_RowT = TypeVar("_RowT", bound=RowToRecord)
 _ResultT = TypeVar("_ResultT")
 
 
@@ -45,6 +46,6 @@ async def run_in_order(
         for done in results:
             if done.record is not None:
                 by_id[done.row.id] = done.record
-            else:
+            if done.failure is not None:
                 run.quarantine(quarantine_entry(kind, done.row, done.failure, batch))
     return [by_id[row.id] for row in feed.rows if row.id in by_id]

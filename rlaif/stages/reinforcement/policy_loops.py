@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rlaif.ids import group_id_of
-from rlaif.interfaces import Learned, PolicyLearner, Pool, Task, VersionedWeights
+from rlaif.interfaces import Failure, Learned, PolicyLearner, Pool, Task, VersionedWeights
 from rlaif.records import Rollout, RolloutSample, ScoredSample
-from rlaif.stages.bookkeeping import quarantine_entry
+from rlaif.stages.bookkeeping import check_loss, quarantine_entry
 from rlaif.stages.reinforcement.checkpoints import Checkpoints
 from rlaif.stages.reinforcement.context import LoopContext
 from rlaif.stages.reinforcement.feed import Feed, run_in_order
@@ -72,8 +72,8 @@ class PolicyLoops:
             centred = [replace(score, score=score.score - served.offset) for score in scores]
             scored = scored_batch(samples, centred, run.config.reinforcement.group_size)
             for sample in scored.left_out:
-                cause = "another sample of its group failed"
-                run.quarantine(quarantine_entry(ROLLOUTS, sample, cause, batch))
+                failure = Failure(cause="another sample of its group failed", fault="outside")
+                run.quarantine(quarantine_entry(ROLLOUTS, sample, failure, batch))
             await waits("score", f"batch {batch - 1} to be learned", self.scored.put(scored))
 
     async def _serve_version_for(self, batch: int, served: PreferenceVersion) -> PreferenceVersion:
@@ -96,9 +96,16 @@ class PolicyLoops:
             learned = await self.learner.learn(scored.scored)
             await waits("learn", "older weights to be served", self.published.put(await self.learner.weights()))
             run.run_dir.journal.add_all(ROLLOUTS, rollouts(scored, learned), batch)
+            self._check_loss(batch)
             run.run_dir.metrics.write("reinforce", learned.metrics, index=learned.version)
             if self.checkpoints.is_due(learned.version, run.config.reinforcement.checkpoint_every):
                 await self._checkpoint(learned)
+
+    def _check_loss(self, batch: int) -> None:
+        """Raises LossError when too many of the rollouts so far are quarantined."""
+        run_dir, config = self.context.run.run_dir, self.context.run.config
+        num, lost = (batch + 1) * config.reinforcement.batch_size, run_dir.journal.num_quarantined(ROLLOUTS)
+        check_loss(run_dir, ROLLOUTS, rows_in=num, rows_out=num - lost, max_loss=config.max_loss)
 
     async def _checkpoint(self, learned: Learned) -> None:
         score = learned.metrics.get("reinforce/score/mean", -math.inf)  # an empty batch has none

@@ -10,24 +10,30 @@ from random import Random
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rlaif.config.schema import PreferenceModel
 from rlaif.interfaces import Pool, PreferenceLearner, Refitted, Task
 from rlaif.jobs import RefreshRows
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Comparison, Preference, Provenance
 from rlaif.seeds import seed_from
-from rlaif.stages.bookkeeping import HasSource, journal_results
+from rlaif.stages.bookkeeping import journal_results, left_out_entry
+from rlaif.stages.fit_preference_model import RESERVE
 from rlaif.stages.reinforcement.context import LoopContext
 from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, starts_at
 from rlaif.stages.run import Run
+from rlaif.storage.changes import RowToRecord
 from rlaif.tasks.sampling import SamplePair
 from rlaif.training.batches import TrainingRow
-from rlaif.training.training_sets import PairBuilder, ai_probs, write_pair_rows, write_pair_table
+from rlaif.training.training_rows import LeftOut, PairBuilder
+from rlaif.training.training_sets import PAIR_SCHEMA, ai_probs, write_pair_table
 
-_RowT = TypeVar("_RowT", bound=HasSource)
+_RowT = TypeVar("_RowT", bound=RowToRecord)
 
-REFRESH_COMPARISONS, REFRESH_PREFERENCES = "refresh_comparisons", "refresh_preferences"  #: a batch is a version
+#: Kinds of rows; a batch is a version.
+REFRESH_COMPARISONS, REFRESH_PREFERENCES, REFRESH_PAIRS = "refresh_comparisons", "refresh_preferences", "refresh_pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +105,8 @@ class PreferenceLoops:
     async def _collect(
         self, kind: str, version: int, pool: Pool, task: Task[_RowT, Provenance], rows: Iterable[_RowT]
     ) -> None:
-        async for _ in journal_results(self.run, kind, pool, task, rows, version):
+        pending = self.run.run_dir.journal.pending(kind, rows, version)
+        async for _ in journal_results(self.run, kind, pool, task, pending, version):
             pass
 
     def _check_labels(self, version: int) -> None:
@@ -109,24 +116,32 @@ class PreferenceLoops:
         check_gate(quality, self.run.config.labelling.gate)
 
     def _fresh(self, version: int) -> list[TrainingRow]:
-        """The pairs that were labelled for this refresh."""
+        """The pairs that were labelled for this refresh; those that say nothing are quarantined."""
         journal, config = self.run.run_dir.journal, self.run.config
         labels = journal.records(Preference, REFRESH_PREFERENCES, version)
         probs = ai_probs(labels, config.preference_model.shuffle_labels, config.seed)
-        return list(self.builder.from_labels(journal.records(Preference, REFRESH_PREFERENCES, version), probs))
+        rows = self.builder.from_labels(journal.records(Preference, REFRESH_PREFERENCES, version), probs)
+        fresh = []
+        for row in rows:
+            if isinstance(row, LeftOut):
+                self.run.quarantine(left_out_entry(row, REFRESH_PAIRS, version))
+            else:
+                fresh.append(row)
+        return fresh
 
     def _write(self, version: int, fresh: list[TrainingRow]) -> RefreshRows:
-        """Write the fresh pairs, and the fit set: them and those of the fit before, as many as there is room for."""
+        """Write the fresh pairs, and the fit set: them and those of the fit before, with as many human pairs to each AI
+        label as in the first fit, and as many of all as there is room for."""
         fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
-        write_pair_rows(fresh_path, fresh)
+        write_pair_table(fresh_path, pa.Table.from_pylist(fresh, PAIR_SCHEMA))
         older = pq.read_table(self._training_set(version - 1, "fit"))
-        config = self.run.config
-        if (most := config.preference_model.refresh.max_pairs) is not None:
-            chance, room = Random(seed_from(config.seed, "refresh", version)), max(0, most - len(fresh))
-            chosen = chance.sample(range(older.num_rows), min(older.num_rows, room))
-            older = older.take(pa.array(chosen, pa.int64()))
-        write_pair_table(fit_path, pa.concat_tables([older, pq.read_table(fresh_path)]))
-        return RefreshRows(fit=str(fit_path), fresh=str(fresh_path))
+        reserve = pq.read_table(self.run.run_dir.training_set(RESERVE))
+        chance = Random(seed_from(self.run.config.seed, "refresh", version))
+        kept = refreshed_mix(older, reserve, len(fresh), self.run.config.preference_model, chance)
+        write_pair_table(fit_path, pa.concat_tables([*kept, pq.read_table(fresh_path)]))
+        heldout = self._training_set(0, "heldout")
+        has_heldout = pq.read_metadata(heldout).num_rows > 0
+        return RefreshRows(fit=str(fit_path), fresh=str(fresh_path), heldout=str(heldout) if has_heldout else None)
 
     def _training_set(self, version: int, part: str) -> Path:
         """What the model of ``version`` was fitted on; version 0 is the first fit's."""
@@ -145,5 +160,35 @@ def write_probes(run: Run) -> Path:
     rows = (heldout if heldout.num_rows else fit).to_pylist()
     num = min(len(rows), run.config.preference_model.refresh.probes // 2)  # a pair is two dialogues
     path = run.run_dir.training_set("preference_probes")
-    write_pair_rows(path, Random(seed_from(run.config.seed, "probes")).sample(rows, num))
+    write_pair_table(
+        path, pa.Table.from_pylist(Random(seed_from(run.config.seed, "probes")).sample(rows, num), PAIR_SCHEMA)
+    )
     return path
+
+
+def refreshed_mix(
+    older: pa.Table, reserve: pa.Table, num_fresh: int, settings: PreferenceModel, chance: Random
+) -> tuple[pa.Table, pa.Table]:
+    """The AI labels and the human pairs that are fitted on again, beside ``num_fresh`` fresh labels.
+
+    ``older``: those of the fit before. Human pairs are topped up from ``reserve``, so that there are
+    ``helpful_per_harmless`` of them to each label as long as there are any. With ``refresh.max_pairs``, each kind is
+    drawn by lot to its share.
+    """
+    is_helpful = pc.equal(older["axis"], "helpful")
+    harmless, helpful = older.filter(pc.invert(is_helpful)), older.filter(is_helpful)
+    unused = reserve.filter(pc.invert(pc.is_in(reserve["id"], helpful["id"].combine_chunks())))
+    helpful = pa.concat_tables([helpful, unused])
+    if (most := settings.refresh.max_pairs) is not None:
+        share = 1 / (1 + settings.helpful_per_harmless) if helpful.num_rows else 1.0
+        harmless = _drawn(harmless, max(0, round(most * share) - num_fresh), chance)
+    wanted = round(settings.helpful_per_harmless * (harmless.num_rows + num_fresh))
+    if most is not None:
+        wanted = min(wanted, max(0, most - harmless.num_rows - num_fresh))
+        return harmless, _drawn(helpful, wanted, chance)
+    return harmless, helpful.slice(0, max(wanted, helpful.num_rows - unused.num_rows))
+
+
+def _drawn(rows: pa.Table, num: int, chance: Random) -> pa.Table:
+    chosen = sorted(chance.sample(range(rows.num_rows), min(num, rows.num_rows)))
+    return rows.take(pa.array(chosen, pa.int64()))

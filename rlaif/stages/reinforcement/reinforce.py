@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rlaif.errors import TrainerLostError
 from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
 from rlaif.jobs import PPOJob, RefreshJob
 from rlaif.records import Comparison, Preference, Provenance, Rollout, RolloutSample, ScoredSample
+from rlaif.stages.bookkeeping import account
 from rlaif.stages.fit_preference_model import pair_builder
 from rlaif.stages.label import label_task
 from rlaif.stages.reinforcement.admission import Admission
@@ -22,6 +24,7 @@ from rlaif.stages.reinforcement.context import LoopContext
 from rlaif.stages.reinforcement.policy_loops import ROLLOUTS, PolicyLoops
 from rlaif.stages.reinforcement.preference_loops import (
     REFRESH_COMPARISONS,
+    REFRESH_PAIRS,
     REFRESH_PREFERENCES,
     PreferenceLoops,
     write_probes,
@@ -30,9 +33,11 @@ from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, nu
 from rlaif.stages.reinforcement.schedule import Schedule
 from rlaif.stages.reinforcement.waits import Waits
 from rlaif.stages.run import Run
+from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.direct_reward import RateSample
 from rlaif.tasks.sampling import ScoreSample
 
+CHECKPOINTS = "checkpoints"  #: the directory of a run's checkpoints
 _LearnerT = TypeVar("_LearnerT", PolicyLearner, PreferenceLearner)
 
 
@@ -89,8 +94,15 @@ async def reinforce(run: Run) -> None:
     _account(run)
 
 
+def start_over(run_dir: RunDir) -> None:
+    """Forget what was reinforced so far."""
+    shutil.rmtree(run_dir.path / CHECKPOINTS, ignore_errors=True)
+    for kind in (ROLLOUTS, REFRESH_COMPARISONS, REFRESH_PREFERENCES, REFRESH_PAIRS):
+        run_dir.journal.forget_from(kind, 0)
+
+
 async def _from_last_checkpoint(run: Run) -> None:
-    path = run.run_dir.path.absolute() / "checkpoints"
+    path = run.run_dir.path.absolute() / CHECKPOINTS
     checkpoints = Checkpoints(path, run.config.reinforcement.keep_checkpoints)
     models = PreferenceCheckpoints(path)
     start = Start.of(run, checkpoints, models)
@@ -239,7 +251,7 @@ def _account(run: Run) -> None:
     journal, run_dir = run.run_dir.journal, run.run_dir
     num = journal.export(Rollout, ROLLOUTS, run_dir.path / "rollouts" / "rollouts.parquet")
     num_drawn = run.config.reinforcement.batches * run.config.reinforcement.batch_size
-    run_dir.account("reinforce", rows_in=num_drawn, rows_out=num, quarantined=journal.num_quarantined(ROLLOUTS))
+    account(run_dir, ROLLOUTS, rows_in=num_drawn, rows_out=num, max_loss=run.config.max_loss)
     if not (num_refreshed := _num_refreshes(run)):
         return
     num_in = num_refreshed * run.config.preference_model.refresh.comparisons
@@ -249,5 +261,7 @@ def _account(run: Run) -> None:
     )
     for kind, record_type, directory in exports:
         num = journal.export(record_type, kind, run_dir.path / directory / "refresh.parquet")
-        run_dir.account(kind, rows_in=num_in, rows_out=num, quarantined=journal.num_quarantined(kind))
+        account(run_dir, kind, rows_in=num_in, rows_out=num, max_loss=run.config.max_loss)
         num_in = num
+    num_left_out = journal.num_quarantined(REFRESH_PAIRS)
+    account(run_dir, REFRESH_PAIRS, rows_in=num_in, rows_out=num_in - num_left_out, max_loss=run.config.max_loss)

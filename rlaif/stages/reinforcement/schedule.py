@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif.config.schema import Reinforcement
+from rlaif.data.duplicates import prompt_key
 from rlaif.ids import group_id, refresh_id, sample_id
 from rlaif.records import Axis, Prompt
 from rlaif.seeds import seed_from
+from rlaif.stages.fit_preference_model import splits_of
 from rlaif.stages.run import Run
 from rlaif.tasks.sampling import Draw
 
@@ -25,15 +27,19 @@ class Schedule:
     settings: Reinforcement
     red_team: tuple[Prompt, ...]
     helpful: tuple[Prompt, ...]
+    compared: tuple[Prompt, ...]  #: red-team prompts that no held-out pair of the preference model is about
 
     @classmethod
     def of(cls, run: Run) -> Schedule:
         settings, refreshes = run.config.reinforcement, run.config.preference_model.refresh.every > 0
+        red_team = tuple(run.prompts("red_team")) if settings.helpful_fraction < 1 or refreshes else ()
+        splits = splits_of(run.config)
         return cls(
             seed=run.config.seed,
             settings=settings,
-            red_team=tuple(run.prompts("red_team")) if settings.helpful_fraction < 1 or refreshes else (),
+            red_team=red_team,
             helpful=tuple(run.prompts("helpful")) if settings.helpful_fraction > 0 else (),
+            compared=tuple(prompt for prompt in red_team if splits.of(prompt_key(prompt.turns)) != "heldout"),
         )
 
     def batch(self, index: int) -> list[Draw]:
@@ -45,9 +51,10 @@ class Schedule:
         ]
 
     def comparisons(self, version: int, num: int) -> list[Prompt]:
-        """The red-team prompts whose answers are compared for the refresh to ``version``, with ids of their own."""
+        """The red-team prompts whose answers are compared for the refresh to ``version``, with ids of their own. The
+        preference model is fitted on them, so none of them is held out."""
         positions = range((version - 1) * num, version * num)
-        prompts = [self._at("comparisons", self.red_team, position) for position in positions]
+        prompts = [self._at("comparisons", self.compared, position) for position in positions]
         return [replace(p, id=refresh_id(p.id, version, i)) for p, i in zip(prompts, positions, strict=True)]
 
     def _groups(self, index: int) -> Iterator[tuple[str, Prompt]]:

@@ -129,13 +129,16 @@ def test_every_command_makes_the_same_checks(command, config, tiny_world, rlaif)
     ("changes", "under", "said"),
     [
         (["seed=7"], None, "made with another configuration; different: seed"),
-        ([], "nine_points", "made under another version of constitution"),
+        ([], "nine_points", "finished stages depend on what has changed since:\nconstitution: has changed"),
     ],
 )
 def test_plan_refuses_the_run_directory_that_run_refuses(changes, under, said, config, rlaif) -> None:
     settings: Config = load_config(config)
     run_dir = RunDir(Path(settings.run_dir), settings)
-    run_dir.keep_constitution(load_constitution(under or settings.constitution))
+    run_dir.keep_inputs({"constitution": load_constitution(under or settings.constitution).hash})
+    for stage in ("read", "revise"):
+        with run_dir.time_stage(stage):
+            pass
     run_dir.close()
     refused = rlaif("run", config, *changes)
     assert refused[0] == 2 and said in refused[1], refused

@@ -39,7 +39,7 @@ def test_every_published_shape_is_read(tmp_path, row):
     (pair,), quarantined = read(tmp_path, row)
     assert not quarantined
     assert (pair.prompt, pair.chosen, pair.rejected) == ((Turn(role="human", text="q"),), "good", "bad")
-    assert pair.id == f"{pair.source_file}:1"
+    assert pair.source_row == 1
 
 
 @pytest.mark.parametrize(

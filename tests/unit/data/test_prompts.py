@@ -28,13 +28,15 @@ def test_every_published_shape_is_read(tmp_path):
     )
     prompts = list(read_prompts(file, "red_team", pytest.fail))
     assert prompts[0] == Prompt(
-        id=f"{file}:1",
+        id=prompts[0].id,
         source_file=file,
         source_row=1,
         axis="red_team",
         turns=(Turn(role="human", text="q"),),
     )
     assert [texts(prompt) for prompt in prompts] == [["q"]] * 6
+    content, *others = (prompt.id for prompt in prompts)
+    assert others == [f"{content}~{occurrence}" for occurrence in range(2, 7)]
 
 
 ASKED = [{"role": "user", "content": "q"}]

@@ -3,7 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -106,81 +106,122 @@ def test_records_of_one_batch_and_of_all(journal):
     assert [r.id for r in journal.pending("refresh_comparisons", [chain(1), chain(2)], 2)] == ["f:1"]
 
 
-def test_forgotten_records_are_pending_again(journal):
-    journal.add_all("preferences", [chain(1), chain(2)])
-    journal.forget("preferences", ["f:2"])
-    assert [r.id for r in journal.pending("preferences", [chain(1), chain(2)])] == ["f:2"]
+# ------------------------------------------------------------------------------------------------ what changed
+def made_of(row: RevisionChain) -> str:
+    return f"{row.prompt[0].text}"
 
 
-# ---------------------------------------------------------------------------------------------- other formats
-FORMAT_1 = """
-CREATE TABLE IF NOT EXISTS records (
-    stage TEXT NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL, source_row INTEGER NOT NULL,
-    record BLOB NOT NULL, PRIMARY KEY (stage, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (
-    stage TEXT NOT NULL, id TEXT NOT NULL, source_file TEXT NOT NULL, source_row INTEGER NOT NULL,
-    cause TEXT NOT NULL, PRIMARY KEY (stage, id)) WITHOUT ROWID;
-"""
+def edited(row: int, text: str) -> RevisionChain:
+    return replace(chain(row), prompt=(Turn(role="human", text=text),))
 
 
-@pytest.fixture
-def old_journal(tmp_path):
-    """Rows of two kinds, one in batches, as they were journalled before kinds and batches had columns."""
+def record_all(journal, rows) -> None:
+    journal.add_all("revisions", rows, fingerprints={row.id: made_of(row) for row in rows})
+
+
+def survey(journal, rows) -> dict[str, int]:
+    found = asdict(journal.survey("revisions", rows, made_of))
+    journal.drop_outdated("revisions")
+    return {name: number for name, number in found.items() if number}
+
+
+def test_nothing_is_outdated_while_nothing_changes(journal):
+    record_all(journal, [chain(1), chain(2)])
+    assert survey(journal, [chain(1), chain(2), chain(3)]) == {"num_rows": 3, "kept": 2}
+    assert [row.id for row in journal.pending("revisions", [chain(1), chain(2), chain(3)])] == ["f:3"]
+
+
+def test_a_record_that_was_made_of_something_else_is_made_again(journal):
+    record_all(journal, [chain(1), chain(2)])
+    now = [edited(1, "other"), chain(2)]
+    assert survey(journal, now) == {"num_rows": 2, "kept": 1, "outdated": 1}
+    assert [row.id for row in journal.pending("revisions", now)] == ["f:1"]
+
+
+def test_a_record_whose_row_is_gone_is_left_out_and_comes_back_with_its_row(journal):
+    record_all(journal, [chain(1), chain(2)])
+    assert survey(journal, [chain(2)]) == {"num_rows": 1, "kept": 1, "gone": 1}
+    assert [row.id for row in journal.records(RevisionChain, "revisions")] == ["f:2"]
+    assert survey(journal, [chain(1), chain(2)]) == {"num_rows": 2, "kept": 1, "restored": 1}
+    assert list(journal.records(RevisionChain, "revisions")) == [chain(1), chain(2)]
+
+
+def test_an_outdated_record_is_taken_up_again_when_its_inputs_are_back(journal):
+    record_all(journal, [chain(1)])
+    survey(journal, [edited(1, "other")])
+    record_all(journal, [edited(1, "other")])
+    assert survey(journal, [chain(1)]) == {"num_rows": 1, "restored": 1, "outdated": 1}
+    assert list(journal.records(RevisionChain, "revisions")) == [chain(1)]
+
+
+def test_a_row_that_moved_keeps_its_record_and_gets_its_new_place(journal):
+    record_all(journal, [chain(1), chain(2)])
+    moved = [replace(chain(2), source_row=1), replace(chain(1), source_file="g", source_row=7)]
+    assert survey(journal, moved) == {"num_rows": 2, "kept": 2}
+    assert list(journal.records(RevisionChain, "revisions")) == moved
+
+
+def test_only_what_failed_for_a_cause_outside_the_row_is_tried_again(journal):
+    for row, fault in ((1, "row"), (2, "outside")):
+        entry = Quarantined(id=f"f:{row}", file="f", row=row, kind="revisions", fault=fault, cause="x")
+        journal.quarantine(entry, made_of(chain(row)))
+    assert survey(journal, [chain(1), chain(2)]) == {"num_rows": 2, "retried": 1, "quarantined": 1}
+    assert [row.id for row in journal.pending("revisions", [chain(1), chain(2)])] == ["f:2"]
+
+
+def test_a_bad_row_is_tried_again_once_it_has_changed(journal):
+    journal.quarantine(Quarantined(id="f:1", file="f", row=1, kind="revisions", cause="x"), made_of(chain(1)))
+    assert survey(journal, [edited(1, "mended")]) == {"num_rows": 1}
+    assert [row.id for row in journal.pending("revisions", [chain(1)])] == ["f:1"]
+
+
+def test_a_timeout_is_tried_again(journal):
+    record_all(journal, [replace(chain(1), status=Status.TIMEOUT), chain(2)])
+    assert survey(journal, [chain(1), chain(2)]) == {"num_rows": 2, "kept": 1, "retried": 1}
+    assert [row.id for row in journal.pending("revisions", [chain(1), chain(2)])] == ["f:1"]
+
+
+def test_other_kinds_and_batches_are_left_alone(journal):
+    journal.add_all("rollouts", [chain(1)], 3)
+    journal.add_all("preferences", [chain(1)])
+    assert survey(journal, []) == {}
+    assert (journal.count("rollouts"), journal.count("preferences")) == (1, 1)
+
+
+def test_changes_of_a_source_are_counted_from_what_was_kept(journal):
+    assert not journal.knows_source("data.red_team")
+    journal.find_source("data.red_team", ["a", "b", "c"])
+    journal.keep_source("data.red_team")
+    journal.find_source("data.helpful", ["x"])
+    journal.keep_source("data.helpful")
+    for _ in range(2):  # until it is kept
+        found = journal.find_source("data.red_team", ["b", "c", "d", "e"])
+        assert (found.num_rows, found.new, found.gone) == (4, 2, 1)
+    journal.keep_source("data.red_team")
+    found = journal.find_source("data.red_team", ["b", "c", "d", "e"])
+    assert (found.new, found.gone) == (0, 0)
+    assert journal.knows_source("data.helpful") and not journal.knows_source("data.votes")
+
+
+def test_a_journal_is_read_beside_the_driver_that_writes_it(journal):
+    record_all(journal, [chain(1)])
+    reader = Journal(journal.path, read_only=True)
+    assert reader.survey("revisions", [edited(1, "other")], made_of).outdated == 1
+    with pytest.raises(StorageError, match="cannot write"):
+        reader.add_all("revisions", [chain(2)])
+    reader.close()
+    assert journal.count("revisions") == 1
+
+
+@pytest.mark.parametrize(("written", "called"), [(0, 1), (2, 2), (4, 4)])
+def test_a_journal_of_another_format_is_refused_by_name(tmp_path, written, called):
     path = tmp_path / "journal.sqlite"
     with closing(sqlite3.connect(path)) as db:
-        db.executescript("PRAGMA journal_mode=WAL;" + FORMAT_1)
-        for row in (1, 2):
-            db.execute("INSERT INTO records VALUES ('revisions', ?, 'f', ?, ?)", (f"f:{row}", row, to_json(chain(row))))
-        for batch in range(12):
-            values = (f"rollouts/{batch:08d}", f"f:{batch}", batch, to_json(chain(batch)))
-            db.execute("INSERT INTO records VALUES (?, ?, 'f', ?, ?)", values)
-            db.execute("INSERT INTO quarantine VALUES (?, ?, 'f', 9, 'x')", (values[0], f"f:bad{batch}"))
-        db.execute("INSERT INTO quarantine VALUES ('read', 'f:3', 'f', 3, 'not JSON')")
-        db.commit()
-    return path
-
-
-def test_a_journal_of_format_1_is_read_with_its_batches(old_journal):
-    for _ in range(2):  # rewritten when it is opened first
-        journal = Journal(old_journal)
-        assert [r.source_row for r in journal.records(RevisionChain, "revisions")] == [1, 2]
-        assert [r.source_row for r in journal.records(RevisionChain, "rollouts")] == list(range(12))
-        assert [r.source_row for r in journal.records(RevisionChain, "rollouts", 11)] == [11]
-        assert (journal.count("rollouts"), journal.num_quarantined("rollouts")) == (12, 12)
-        assert [r.id for r in journal.pending("rollouts", [chain(3), chain(4)], 3)] == ["f:4"]
-        assert [row.stage for row in journal.quarantine_entries()] == [
-            "read",
-            *(f"rollouts/{b:08d}" for b in range(12)),
-        ]
-        journal.close()
-    journal = Journal(old_journal)
-    journal.forget_from("rollouts", 2)
-    assert (journal.count("rollouts"), journal.num_quarantined("rollouts"), journal.count("revisions")) == (2, 2, 2)
-    journal.close()
-
-
-def test_a_journal_of_format_1_that_cannot_be_rewritten_stays_as_it_was(old_journal):
-    def contents() -> list:
-        with closing(sqlite3.connect(old_journal)) as db:
-            return [db.execute(f"SELECT * FROM {table}").fetchall() for table in ("records", "quarantine")]
-
-    before = contents()
-    with closing(sqlite3.connect(old_journal)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM records").fetchone()
-        reader.execute("UPDATE quarantine SET cause = cause")  # holds the lock for writing
-        with pytest.raises(StorageError, match="cannot write"):
-            Journal(old_journal)
-        reader.rollback()
-    assert contents() == before
-    assert Journal(old_journal).count("rollouts") == 12
-
-
-def test_a_journal_of_a_later_format_is_refused_by_name(tmp_path):
-    path = tmp_path / "journal.sqlite"
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 3")
-    with pytest.raises(RunDirError, match=r"journal\.sqlite: format 3: this version reads formats 1 to 2; use"):
+        db.execute("CREATE TABLE records (id)")
+        db.execute(f"PRAGMA user_version = {written}")
+    with pytest.raises(
+        RunDirError, match=rf"journal\.sqlite: format {called}: this version goes on with format 3; use"
+    ):
         Journal(path)
 
 

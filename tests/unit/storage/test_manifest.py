@@ -1,7 +1,5 @@
 """Manifests of every format are read, or refused by name."""
 
-import json
-
 import pytest
 
 from rlaif.config.schema import Config
@@ -74,22 +72,6 @@ def test_format_1_is_read_in_the_order_of_the_story(tmp_path):
     assert manifest["rows"]["revisions"] == {"state": "done", "rows_in": 12, "rows_out": 10, "quarantined": 2}
     assert manifest["format"] == 2 and "finished" not in manifest
     assert (manifest["constitution"], manifest["versions"]) == ("56ca6c98d471dca2", {"rlaif": "0.1.0"})
-
-
-def test_a_run_of_format_1_is_resumed_and_written_as_format_2(tmp_path):
-    """Rows that were accounted for under the name of a stage do not make that stage finished."""
-    config = Config(run_dir=str(tmp_path))
-    RunDir(tmp_path, config).close()
-    (tmp_path / "manifest.json").write_text(FORMAT_1)
-    run_dir = RunDir(tmp_path, config)
-    assert run_dir.is_finished("label") and not run_dir.is_finished("reinforce")
-    assert run_dir.is_accounted("revisions") and not run_dir.is_accounted("label")
-    with run_dir.time_stage("reinforce"):
-        pass
-    run_dir.close()
-    written = json.loads((tmp_path / "manifest.json").read_text())
-    assert written["format"] == 2 and list(written["stages"]) == ["read", "revise", "supervise", "label", "reinforce"]
-    assert read_manifest(tmp_path) == written
 
 
 def test_findings_of_a_run_of_format_1(tmp_path):

@@ -21,7 +21,7 @@ def test_a_run_directory_remembers_what_is_done(tmp_path):
         pass
     run_dir.close()
     again = opened(tmp_path / "run")
-    assert again.is_accounted("revisions") and again.is_finished("revise") and not again.is_finished("label")
+    assert again.is_finished("revise") and not again.is_finished("label")
     assert again.rows("revisions") == {"state": "done", "rows_in": 3, "rows_out": 2, "quarantined": 1}
 
 
@@ -74,11 +74,11 @@ def test_quarantine_names_the_kind_of_rows_and_its_batch(tmp_path):
     run_dir.journal.quarantine(
         Quarantined(id="f:2@red_team.0.1#0", file="f", row=2, kind="rollouts", batch=0, cause="x")
     )
-    run_dir.journal.quarantine(Quarantined(id="f:1", file="f", row=1, kind="revisions", cause="y"))
+    run_dir.journal.quarantine(Quarantined(id="f:1", file="f", row=1, kind="revisions", fault="outside", cause="y"))
     assert run_dir.write_quarantine() == 2
     assert [json.loads(line) for line in (run_dir.path / "quarantine.jsonl").read_text().splitlines()] == [
-        {"id": "f:1", "file": "f", "row": 1, "stage": "revisions", "cause": "y"},
-        {"id": "f:2@red_team.0.1#0", "file": "f", "row": 2, "stage": "rollouts/00000000", "cause": "x"},
+        {"id": "f:1", "file": "f", "row": 1, "stage": "revisions", "cause": "y", "fault": "outside"},
+        {"id": "f:2@red_team.0.1#0", "file": "f", "row": 2, "stage": "rollouts/00000000", "cause": "x", "fault": "row"},
     ]
 
 

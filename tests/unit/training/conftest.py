@@ -2,11 +2,13 @@
 
 import random
 
+import pyarrow as pa
 import pytest
 
 from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
 from rlaif.jobs import PPOJob, PreferenceJob, SFTJob
 from rlaif.records import ScoredSample
+from rlaif.training.training_sets import PAIR_SCHEMA
 from tests.tiny_models import saved, tiny_lm, tiny_pm, tiny_tokenizer
 
 EOS = tiny_tokenizer().eos_token_id
@@ -57,6 +59,10 @@ def pair_rows(count: int) -> list[dict]:
             }
         )
     return rows
+
+
+def pair_table(rows: list[dict]) -> pa.Table:
+    return pa.Table.from_pylist(rows, PAIR_SCHEMA)
 
 
 def rollouts(count: int, group_size: int = 1) -> list[ScoredSample]:

@@ -12,10 +12,11 @@ from safetensors.numpy import load_file
 from rlaif.config.schema import Trainer
 from rlaif.interfaces import Refitted, Weights
 from rlaif.jobs import Rank, RefreshJob, RefreshRows
-from rlaif.training.training_sets import write_pair_rows
+from rlaif.training.training_sets import write_pair_table
 from tests.unit.training.conftest import (
     in_batches,
     pair_rows,
+    pair_table,
     ppo_job,
     preference_job,
     rollouts,
@@ -61,11 +62,11 @@ def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Ra
     from rlaif.training.refresh import RefreshLearner
 
     path = str(directory / f"pairs-{rank.index}.parquet")
-    write_pair_rows(Path(path), pairs)
+    write_pair_table(Path(path), pair_table(pairs))
     settings = preference_job(str(directory), "").settings
     names = {"model": str(directory / "pm"), "unfitted": str(directory / "pm-unfitted"), "probes": path}
     learner = RefreshLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
-    refitted = [learner.learn(RefreshRows(fit=path, fresh=path)) for _ in range(2)]
+    refitted = [learner.learn(RefreshRows(fit=path, fresh=path, heldout=path)) for _ in range(2)]
     return refitted, learner.weights()
 
 

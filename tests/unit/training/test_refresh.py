@@ -13,15 +13,15 @@ from rlaif.errors import ModelError
 from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import ScalarModel
 from rlaif.training.refresh import RefreshLearner
-from rlaif.training.training_sets import write_pair_rows
-from tests.unit.training.conftest import TRAINER, pair_rows
+from rlaif.training.training_sets import write_pair_table
+from tests.unit.training.conftest import TRAINER, pair_rows, pair_table
 
 OPTIMIZATION = Optimization(epochs=2, batch_size=8, learning_rate=3e-3)
 
 
 @pytest.fixture
 def job(scorer, tmp_path) -> RefreshJob:
-    write_pair_rows(tmp_path / "probes.parquet", pair_rows(6))
+    write_pair_table(tmp_path / "probes.parquet", pair_table(pair_rows(6)))
     settings = PreferenceModel(max_length=64, fit=OPTIMIZATION, refresh=Refresh(every=1))
     probes = str(tmp_path / "probes.parquet")
     return RefreshJob(model=scorer, unfitted=scorer, probes=probes, settings=settings, trainer=TRAINER, seed=1)
@@ -30,9 +30,9 @@ def job(scorer, tmp_path) -> RefreshJob:
 @pytest.fixture
 def rows(tmp_path) -> RefreshRows:
     made = pair_rows(64)
-    write_pair_rows(tmp_path / "fit.parquet", made[:48])
-    write_pair_rows(tmp_path / "fresh.parquet", made[48:])
-    return RefreshRows(fit=str(tmp_path / "fit.parquet"), fresh=str(tmp_path / "fresh.parquet"))
+    write_pair_table(tmp_path / "fit.parquet", pair_table(made[:48]))
+    write_pair_table(tmp_path / "fresh.parquet", pair_table(made[48:]))
+    return RefreshRows(fit=str(tmp_path / "fit.parquet"), fresh=str(tmp_path / "fresh.parquet"), heldout=None)
 
 
 def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, rows):
@@ -51,7 +51,7 @@ def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, row
 def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
     """Otherwise a resumed run would need more from the last refresh than its model."""
     others = str(tmp_path / "others.parquet")
-    write_pair_rows(tmp_path / "others.parquet", pair_rows(100)[64:])
+    write_pair_table(tmp_path / "others.parquet", pair_table(pair_rows(100)[64:]))
     learner = RefreshLearner(job, Rank())
     learner.learn(replace(rows, fit=others))
     other = learner.weights().tensors

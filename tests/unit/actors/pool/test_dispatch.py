@@ -12,6 +12,7 @@ import pytest
 from actors.pool.dispatch import SUSPECT_SHARE, Dispatch
 from actors.pool.member import Member, MemberState
 from actors.pool.shipment import Delivery
+from rlaif.interfaces import Failure
 from tests.unit.actors.pool.engines import back, dispatch_of, engines
 
 
@@ -144,7 +145,8 @@ async def test_a_row_that_was_the_last_in_an_engine_that_died_after_an_earlier_o
     assert finish(dispatch, good, 0)
     die(dispatch, bad)
     records = {done.row: (done.record, done.failure) for done in await back(call) or []}
-    assert records == {"good": ("record of good", None), "bad": (None, "killed its engine twice: exit 7")}
+    killed = Failure(cause="killed its engine twice: exit 7", fault="row")
+    assert records == {"good": ("record of good", None), "bad": (None, killed)}
     assert (dispatch.done, dispatch.failed, dispatch.waiting) == (1, 1, 0)
     assert await back(call) is None
 
@@ -157,7 +159,8 @@ async def test_a_row_that_killed_three_engines_is_said_to_have() -> None:
         die(dispatch, delivery)
     (delivery,) = dispatch.deliveries(engines(1))
     die(dispatch, delivery)
-    assert [done.failure for done in await back(call) or []] == ["killed its engine 3 times: exit 7"]
+    killed = Failure(cause="killed its engine 3 times: exit 7", fault="row")
+    assert [done.failure for done in await back(call) or []] == [killed]
 
 
 def test_the_death_of_a_node_suspects_no_row() -> None:

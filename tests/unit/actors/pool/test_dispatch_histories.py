@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actors.pool.dispatch import SUSPECT_SHARE
 from actors.pool.member import Member, MemberState
 from actors.pool.shipment import AnyDone, Delivery, PoolCall
+from rlaif.interfaces import Failure
 from tests.unit.actors.pool.engines import back, dispatch_of, engines
 
 FIRST_ROWS = 1000  #: the rows of call number i are i * FIRST_ROWS and on
@@ -71,7 +72,8 @@ class Story:
 
     def finish(self, delivery: Delivery, places: list[int], failed: bool) -> None:
         unfinished = delivery.unfinished
-        results = [(place, None, "ValueError") if failed else (place, unfinished[place], None) for place in places]
+        failure = Failure(cause="ValueError", fault="outside") if failed else None
+        results = [(place, None if failed else unfinished[place], failure) for place in places]
         assert self.dispatch.take_back(delivery, results) is not failed
         if not unfinished:
             self.under_way.remove(delivery)
@@ -221,6 +223,6 @@ def test_whatever_happens_each_row_comes_back_once_and_only_its_own_deaths_conde
     killers = data.draw(st.sets(st.sampled_from(everything or [0]), max_size=3), label="killers")
     asyncio.run(live(story, killers, data))
     assert story.of_consumers(done.row for done in story.back) == story.of_consumers(everything)
-    killed = {done.row for done in story.back if (done.failure or "").startswith("killed its engine")}
+    killed = {done.row for done in story.back if done.failure and done.failure.fault == "row"}
     assert story.of_consumers(killed) == story.of_consumers(story.condemned)
     assert all(story.deaths[row] >= 2 for row in killed), "condemned for one death"

@@ -92,7 +92,7 @@ TWO_ROWS = {
 def test_every_format_is_read_as_it_is_and_compressed(tmp_path, suffix, compression):
     file = written(tmp_path, f"a{suffix}{compression}", COMPRESSORS[compression](TWO_ROWS[suffix]))
     assert prompts(file) == ["one", "two"]
-    assert [row.id for row in rows_in(file)] == [f"{file}:1", f"{file}:2"]
+    assert [row.place for row in rows_in(file)] == [f"{file}:1", f"{file}:2"]
 
 
 @pytest.mark.parametrize("compression", [name for name in COMPRESSORS if name])

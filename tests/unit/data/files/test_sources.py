@@ -145,7 +145,7 @@ def hundred(tmp_path):
 
 def test_rows_from_first_to_last(hundred):
     assert list(read_records(f"{hundred}#49-52", take_x, pytest.fail)) == [48, 49, 50, 51]
-    assert next(rows_in(f"{hundred}#51-51")).id == f"{hundred}/1.jsonl:1"
+    assert next(rows_in(f"{hundred}#51-51")).place == f"{hundred}/1.jsonl:1"
 
 
 def test_rows_by_lot_are_spread_and_fewer_are_among_more(hundred):
@@ -195,8 +195,8 @@ def hub(tmp_path, monkeypatch):
 
 def test_configuration_and_split_of_a_data_set(hub):
     (row,) = rows_in(f"{hub}:safe@test_prefs#1")
-    assert (row.id, dict(row.fields)) == (f"{hub}:safe@test_prefs:1", {"x": "b.jsonl"})
-    assert [row.id for row in rows_in(f"{hub}:unsafe")] == [f"{hub}:unsafe:1"]
+    assert (row.place, dict(row.fields)) == (f"{hub}:safe@test_prefs:1", {"x": "b.jsonl"})
+    assert [row.place for row in rows_in(f"{hub}:unsafe")] == [f"{hub}:unsafe:1"]
 
 
 @pytest.mark.parametrize(

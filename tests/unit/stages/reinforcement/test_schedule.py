@@ -22,6 +22,7 @@ def schedule(**settings) -> Schedule:
         settings=Reinforcement(batch_size=8, minibatch_size=8, **settings),
         red_team=prompts("red_team", 10),
         helpful=prompts("helpful", 10),
+        compared=prompts("red_team", 10),
     )
 
 

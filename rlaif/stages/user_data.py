@@ -1,0 +1,86 @@
+"""The rows that a configuration names: prompts, human pairs, voted answers, pairs to be labelled.
+
+Bad rows are booked when ``stages.sources`` reads a source; whoever reads it afterwards passes over them. No training
+row has a prompt of the evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from rlaif.config.schema import Config
+from rlaif.data.comparisons import read_comparisons
+from rlaif.data.duplicates import prompt_key
+from rlaif.data.pairs import read_pairs
+from rlaif.data.prompts import read_prompts
+from rlaif.data.rows import Quarantine, pass_over
+from rlaif.data.votes import read_votes
+from rlaif.records import Axis, Comparison, PreferencePair, Prompt, Quarantined, ScoredAnswers, Turn
+from rlaif.storage.changes import RowToRecord
+
+_RowT = TypeVar("_RowT", bound=RowToRecord)
+AXES: tuple[Axis, ...] = ("red_team", "helpful")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserData:
+    """``paths`` says where each ``miniature:NAME`` is; any other source or model is its own path."""
+
+    config: Config
+    paths: Mapping[str, Path]
+
+    def path(self, source: str) -> str:
+        return str(self.paths.get(source, source))
+
+    def prompts(self, axis: Axis, quarantine: Quarantine = pass_over) -> Iterator[Prompt]:
+        """The training prompts of one axis, without those of the evaluation."""
+        source = self.config.data.red_team if axis == "red_team" else self.config.data.helpful
+        return self._training(self._prompts(source, axis, quarantine), lambda prompt: prompt.turns, quarantine)
+
+    def held_out_prompts(self, axis: Axis, quarantine: Quarantine = pass_over) -> Iterator[Prompt]:
+        """The evaluation's prompts of one axis."""
+        source = self.config.evaluation.red_team if axis == "red_team" else self.config.evaluation.helpful
+        return self._prompts(source, axis, quarantine)
+
+    def pairs(self, quarantine: Quarantine = pass_over) -> Iterator[PreferencePair]:
+        """The human pairs of ``data.helpful_pairs``, without those about prompts of the evaluation."""
+        pairs = read_pairs(self.path(str(self.config.data.helpful_pairs)), quarantine)
+        return self._training(pairs, lambda pair: pair.prompt, quarantine)
+
+    def votes(self, quarantine: Quarantine = pass_over) -> Iterator[ScoredAnswers]:
+        """The questions of ``data.votes``, without those of the evaluation."""
+        votes = read_votes(self.path(str(self.config.data.votes)), quarantine)
+        return self._training(votes, lambda question: (Turn(role="human", text=question.question),), quarantine)
+
+    def comparisons(self, quarantine: Quarantine = pass_over) -> Iterator[Comparison]:
+        """The pairs of answers of ``data.comparisons``."""
+        return read_comparisons(self.path(str(self.config.data.comparisons)), quarantine)
+
+    def _prompts(self, source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
+        """Prompts of a source; those of the miniature name it as their file, wherever its files are cached."""
+        path = self.path(source)
+        prompts = read_prompts(path, axis, quarantine)
+        return prompts if path == source else (replace(prompt, source_file=source) for prompt in prompts)
+
+    def _training(
+        self, rows: Iterator[_RowT], prompt_of: Callable[[_RowT], tuple[Turn, ...]], quarantine: Quarantine
+    ) -> Iterator[_RowT]:
+        """``rows`` without those whose prompt is one of the evaluation's, near-duplicates included."""
+        for row in rows:
+            held_out = self._held_out.get(prompt_key(prompt_of(row)))
+            if held_out is None:
+                yield row
+                continue
+            cause = f"its prompt is one of {held_out}, which must not be trained on"
+            quarantine(Quarantined(id=row.id, file=row.source_file, row=row.source_row, kind="read", cause=cause))
+
+    @cached_property
+    def _held_out(self) -> dict[str, str]:
+        """The evaluation's prompts by their keys, and the source that each is from."""
+        return {
+            prompt_key(prompt.turns): f"evaluation.{axis}" for axis in AXES for prompt in self.held_out_prompts(axis)
+        }
