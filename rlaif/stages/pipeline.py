@@ -168,11 +168,19 @@ async def run_stage(run: Run, name: str) -> None:
 
 
 async def _run_unless_done(run: Run, name: str) -> None:
-    if run.run_dir.is_finished(name):
-        return
     stage = STAGES[name]
+    if run.run_dir.is_finished(name) and not _may_retry(run, stage):
+        return
     with run.run_dir.time_stage(name, lambda: _made_models(run.run_dir, stage.makes)):
         await stage.run(run)
+
+
+def _may_retry(run: Run, stage: Stage) -> bool:
+    """Whether rows of a finished stage failed for a cause outside themselves, and no later stage has built on it."""
+    names = story(run.config)
+    later = names[names.index(stage.name) + 1 :]
+    built_on = any(run.run_dir.is_finished(name) for name in later)
+    return not built_on and any(map(run.run_dir.journal.has_retries, stage.kinds))
 
 
 def _made_models(run: StoredRun, names: Iterable[str]) -> dict[str, str]:

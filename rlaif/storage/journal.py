@@ -148,6 +148,11 @@ class Journal:
         """Quarantined rows of ``kind``, of all its batches."""
         return self._number("SELECT count(*) FROM quarantine WHERE kind = ?", kind)
 
+    def has_retries(self, kind: str) -> bool:
+        """Whether any row of a kind without batches failed for a cause outside itself."""
+        query = f"SELECT EXISTS (SELECT 1 FROM quarantine WHERE kind = ? AND batch = {NO_BATCH} AND fault = 'outside')"
+        return self._number(query, kind) == 1
+
     def main_cause(self, kind: str) -> tuple[str, int]:
         """The most frequent cause for which rows of ``kind`` are quarantined, and how many are. Causes that differ in
         numbers only are the same."""
