@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 from dataclasses import fields, is_dataclass
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel
@@ -43,6 +44,8 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json", exclude_defaults=True)
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value) if field.name not in NO_CONTENT}
+    if isinstance(value, date):
+        return value.isoformat()
     raise TypeError(f"no fingerprint of {type(value).__name__}")
 
 

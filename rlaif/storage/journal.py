@@ -81,8 +81,11 @@ class Journal:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._open(read_only)
-        written = self._number("PRAGMA user_version")
+        try:
+            self._open(read_only)
+            written = self._number("PRAGMA user_version")
+        except sqlite3.DatabaseError as error:
+            raise StorageError(f"{path}: cannot be opened: {error}") from error
         if written != JOURNAL_FORMAT:
             self._db.close()
             raise RunDirError(

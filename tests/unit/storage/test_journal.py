@@ -261,3 +261,11 @@ def test_a_full_disk_is_a_storage_error_and_loses_nothing(journal):
 def test_prompts_have_the_ids_that_pending_asks_for(journal):
     prompt = Prompt(id="a:1", source_file="a", source_row=1, axis="helpful", turns=(Turn(role="human", text="hi"),))
     assert list(journal.pending("x", [prompt])) == [prompt]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_that_is_no_journal_is_named(tmp_path, read_only):
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(StorageError, match=r"journal\.sqlite: cannot be opened: file is not a database"):
+        Journal(path, read_only=read_only)
