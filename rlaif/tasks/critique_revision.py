@@ -14,7 +14,7 @@ Flaws, in the order in which they are checked:
 - ``over_long``: cut off at ``max_revision_tokens``, so it has no end.
 - ``refused_critique``: the model refused to criticise its answer, so there is nothing to revise by.
 - ``critique_as_revision``: it talks about the answer instead of giving one, or repeats the critique.
-- ``leaked_prefix``: it announces itself ("Here is a revised ...", "**Revision:**"), or holds the model's thoughts.
+- ``leaked_prefix``: it announces itself (``announcements``), or holds the model's thoughts.
 - ``unchanged``: it repeats the text that it was meant to revise.
 """
 
@@ -36,25 +36,13 @@ from rlaif.prompting.examples import RevisionExample
 from rlaif.prompting.tokenization import Pieces, fit_turns
 from rlaif.records import Completion, Flaw, Prompt, RevisionChain, Round, Sampling, Status, Turn
 from rlaif.seeds import seed_from
+from rlaif.tasks.announcements import announces_itself
 from rlaif.tasks.labelling import REFUSAL
 
 #: A critique speaks of the answer; a revision is one.
 ABOUT_THE_ANSWER = re.compile(
     r"\s*(?:critique\s*:"
     r"|the (?:assistant|ai|model)(?:['’]s)? (?:(?:last|previous|first) )?(?:response|answer|reply)\b)",
-    re.IGNORECASE,
-)
-#: A revision that says that it is one, in a sentence or as a heading, plain or marked up.
-ANNOUNCEMENT = re.compile(
-    r"[\s*_#>\[(\"“]*(?:(?:sure|certainly|of course|okay|ok|absolutely|got it)\b[,!.:]*\s*)?(?:"
-    r"(?:here(?:['’]s| is| are)|below is|this is|the following is)\b[^\n.]{0,80}"
-    r"\b(?:revis|rewrit|rewrote|reword|improved|edited|updated version)"
-    r"|here(?:['’]s| is) (?:an?|the|my|your)\b[^\n.:]{0,60}\b(?:response|answer|reply)\b[^\n.:]{0,60}:"
-    r"|(?:i|i['’]ve|i have|i['’]d|i would|i will|i['’]ll|let me) (?:revised?|rewrote|rewritten|rewrite|reword)"
-    r" (?:(?:the|my|this|that) [^\n.:]{0,30}\b(?:response|answer|reply)|it|that|this|as follows)\b"
-    r"|(?:(?:my|the|a|final|new) )?(?:revision|revised|rewritten|rewrite|reworded|improved|updated|edited|corrected)"
-    r"(?: (?:assistant )?(?:response|answer|reply|version|text|message))?(?:[*_\])\"”]*\s*:|[*_\])\"”]+\s|[ \t]*\n)"
-    r")",
     re.IGNORECASE,
 )
 THOUGHT = re.compile(r"</?(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
@@ -120,7 +108,7 @@ def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw
         ("over_long", cut_off),
         ("refused_critique", REFUSAL.match(critique)),
         ("critique_as_revision", revision == critique or ABOUT_THE_ANSWER.match(revision)),
-        ("leaked_prefix", ANNOUNCEMENT.match(revision) or THOUGHT.search(revision)),
+        ("leaked_prefix", announces_itself(revision) or THOUGHT.search(revision)),
         ("unchanged", revision == answer),
     )
     return next((name for name, applies in flaws if applies), None)
