@@ -27,8 +27,8 @@ class Rank:
 class SFTJob:
     """Fine-tune ``base_model`` on the parquet ``dataset`` and save the result at ``output``.
 
-    Rows: ``id, input_ids, prompt_length``; the loss is on ``input_ids[prompt_length:]``, EOS included. ``name`` begins
-    every metric's key.
+    Rows: ``id, input_ids, prompt_length``; the loss is on ``input_ids[prompt_length:]``, EOS included. ``tokenizer``: a
+    directory with the one to save, whose EOS ends the rows; None: that of the base. ``name`` begins every metric's key.
     """
 
     base_model: str
@@ -39,6 +39,7 @@ class SFTJob:
     trainer: Trainer
     seed: int
     name: str = "supervise"
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,9 @@ class PreferenceJob:
     pretrained, or the base with a new head.
 
     ``pretraining``, ``fit`` and ``heldout`` are parquet files of rows ``id, axis, input_ids_1, input_ids_2, prob,
-    weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight. ``name`` begins every metric's key.
+    weight``: two whole dialogues that end in EOS, P(1 better), and the loss weight. ``tokenizer``: a directory with the
+    policy's, which made the rows and is saved with the model; None: that of the base. ``name`` begins every metric's
+    key.
     """
 
     base_model: str
@@ -60,6 +63,7 @@ class PreferenceJob:
     trainer: Trainer
     seed: int
     name: str = "preference"
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

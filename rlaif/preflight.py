@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, ParamSpec
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.files import expand_home
@@ -21,19 +21,32 @@ from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
 from rlaif.engines.models import check_model_dir, is_hub_name, read_model
+from rlaif.engines.scripted import byte_tokenizer
 from rlaif.errors import ConfigError, ModelError, UserError
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import FILES, MODELS, is_cached
+from rlaif.prompting.chat_templates import ChatFormat
 from rlaif.prompting.examples import LabelExample, RevisionExample, read_examples
+from rlaif.prompting.formats import FormatRole, format_of, read_chat_template
+from rlaif.prompting.probes import template_mistake
 from rlaif.prompting.questions import read_template
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.storage.run_dir import check_stored_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 #: Where the work is done: in this process, on a Ray that it joins or starts, or by a job that is sent to a cluster and
 #: does not see this machine's files.
 Runner = Literal["in_process", "ray", "job"]
 
 MINIATURE = "miniature:"
+#: The models whose dialogues are rendered, each in the format of its role.
+ROLE_KEYS: Mapping[FormatRole, str] = {
+    "generator": "generator.model",
+    "labeller": "labeller.model",
+    "policy": POLICY_KEY,
+}
 #: Where a run directory holds the policies that the run trained; their checkpoints are in ``checkpoints``.
 POLICIES = (("models", "sl_cai"), ("models", "rl_cai"))
 
@@ -63,6 +76,7 @@ def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
     ]
     if runner != "job":
         mistakes += [*_judge_mistakes(config, needs), *_model_mistakes(config, needs, {})]
+    mistakes += _template_mistakes(config, needs, {})
     if runner != "in_process":
         mistakes += _engine_mistakes(config)
     if runner == "job":
@@ -78,7 +92,7 @@ def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
 
 def check_models(config: Config, needs: Needs, paths: Mapping[str, Path]) -> None:
     """Check the models again, now that ``paths`` has those that were fetched or made. Raises ModelError."""
-    if mistakes := list(_model_mistakes(config, needs, paths)):
+    if mistakes := [*_model_mistakes(config, needs, paths), *_template_mistakes(config, needs, paths)]:
         raise ModelError("\n".join(mistakes))
 
 
@@ -93,10 +107,11 @@ def _mistakes_of(check: Callable[_P, object], *args: _P.args, **kwargs: _P.kwarg
 
 # ------------------------------------------------------------------------------------- small files, constitution
 def _file_mistakes(config: Config) -> Iterator[str]:
-    """Small files that cannot be used: lexicon, template, examples."""
+    """Small files that cannot be used: lexicon, templates, examples."""
     revision, labelling = config.critique_revision, config.labelling
     yield from _mistakes_of(load_lexicon, config.miniature.lexicon)
     yield from _mistakes_of(read_template, labelling.template)
+    yield from _mistakes_of(read_chat_template, config.supervision.chat_template)
     yield from _mistakes_of(read_examples, LabelExample, labelling.examples, field="labelling.examples")
     yield from _mistakes_of(read_examples, RevisionExample, revision.examples, field="critique_revision.examples")
 
@@ -206,6 +221,45 @@ def _tokenizer_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path])
             f"{SCORED_KEY}={models[SCORED_KEY]}: its tokenizer is not that of {POLICY_KEY}={models[POLICY_KEY]}; "
             "the preference model scores the policy's token ids, so they must share one"
         )
+
+
+def _template_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:
+    """Chat templates that are missing, or do not render what the run will ask of them.
+
+    A template in a file is probed even where no model can be seen, such as before a job is sent.
+    """
+    if _mistakes_of(read_chat_template, config.supervision.chat_template):  # said already
+        return
+    for role, key in ROLE_KEYS.items():
+        format = format_of(config, role)
+        if key not in needs.models or not isinstance(format, ChatFormat):
+            continue
+        tokenizer = _tokenizer_of(flatten(config)[key], format, paths)
+        if tokenizer is not None and (mistake := template_mistake(tokenizer, format)):
+            yield _template_mistake(config, role, key, mistake)
+
+
+def _tokenizer_of(model: str, format: ChatFormat, paths: Mapping[str, Path]) -> PreTrainedTokenizerFast | None:
+    """The tokenizer that ``format`` is used with, if it is here. For a template in a file any other will do, and so for
+    the miniature's models, which have none."""
+    directory = paths.get(model, expand_home(model))
+    if (directory / "tokenizer.json").is_file() and not _mistakes_of(load_tokenizer, directory):
+        return load_tokenizer(directory)
+    return byte_tokenizer() if format.template is not None or model.startswith(MINIATURE) else None
+
+
+def _template_mistake(config: Config, role: FormatRole, key: str, mistake: str) -> str:
+    template = config.supervision.chat_template
+    if role != "policy":
+        fix = f"set {role}.dialogue_format=human_assistant, or name a model with a chat template"
+        return f"{key}={flatten(config)[key]}: {mistake}; {fix}"
+    if template is None:
+        fix = "name a Jinja file with supervision.chat_template=FILE, or set dialogue_format=human_assistant"
+        return f"{key}={flatten(config)[key]}: {mistake}; {fix}"
+    return (
+        f"supervision.chat_template={template}: {mistake}; "
+        "correct the file, or set dialogue_format=human_assistant supervision.chat_template=null"
+    )
 
 
 def _name_mistakes(key: str, value: str, names: Sequence[str]) -> Iterator[str]:

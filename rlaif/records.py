@@ -16,7 +16,15 @@ Role = Literal["human", "assistant"]
 #: Why a row failed: it would fail again as it is, or the cause lies outside it (a model, a template, a timeout).
 Fault = Literal["row", "outside"]
 #: What is wrong with a revision: see ``critique_revision``.
-Flaw = Literal["empty", "unchanged", "leaked_prefix", "critique_as_revision", "over_long", "refused_critique"]
+Flaw = Literal[
+    "empty",
+    "unchanged",
+    "leaked_prefix",
+    "critique_as_revision",
+    "over_long",
+    "refused_critique",
+    "unfinished_thought",
+]
 
 NO_BATCH = -1  #: the batch of rows whose kind does not come in batches
 
@@ -134,7 +142,7 @@ class RevisionChain(Provenance):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison(Provenance):
-    """A prompt and two answers, not yet judged. Token ids include the EOS where it was sampled.
+    """A prompt and two answers, not yet judged. Token ids end in the EOS where an end token was sampled.
 
     Pairs that were not sampled here have no token ids. ``gold`` is P(answer_1 better) according to the pair's source.
     ``policy_version``: the oldest that sampled any of it; weights may change between its tokens, as in any sample.

@@ -32,6 +32,19 @@ def chat() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def prefixed() -> PreTrainedTokenizerFast:
+    """Puts a space in front of every text, as SentencePiece models do; words are tokens with the space before them."""
+    words = ["▁Yes", "▁No", "▁two", "Human", "Assistant", "▁(A", "▁(B"]
+    letters = sorted({*"▁\n:.(),AB", *map(chr, range(97, 123)), *map(chr, range(65, 91))})
+    merges = [(word[:end], word[end]) for word in words for end in range(1, len(word))]
+    pieces = [*letters, *(left + right for left, right in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(["<unk>", *pieces]))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(dict.fromkeys(merges)), unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
 def spaced() -> PreTrainedTokenizerFast:
     """Pieces with a leading-space mark, BOS and an unknown token, as in SentencePiece models."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))

@@ -52,6 +52,7 @@ def contradictions(config: Config) -> Iterator[Mistake]:
     if reasoning.rationales > 1 and reasoning.mode != "sampled":
         keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")
         yield _against(keys, config, "more than one rationale must be sampled", "set labelling.reasoning.mode=sampled")
+    yield from _format_contradictions(config)
     yield from _length_contradictions(config)
     yield from _reinforcement_contradictions(config)
 
@@ -69,6 +70,19 @@ def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
         name, limit = f"{role}.chunk_rows", f"{role}.max_in_flight"
         line = f"{name}={pool.chunk_rows}: must be at most {limit}={pool.max_in_flight}; raise {limit}"
         yield Mistake(keys=(name, limit), line=line)
+
+
+def _format_contradictions(config: Config) -> Iterator[Mistake]:
+    """What is said of a chat template where none is used."""
+    flat = flatten(config)
+    for section in ("supervision", "generator", "labeller"):
+        own = f"{section}.dialogue_format"
+        format = own if flat.get(own) else "dialogue_format"
+        for key in (f"{section}.chat_template", f"{section}.chat_template_kwargs"):
+            if flat.get(key) and flat[format] == "human_assistant":
+                removal = f"{key}=null" if key.endswith("template") else f"remove {key}"
+                fix = f"set {format}=chat_template, or {removal}"
+                yield _against((key, format), config, "no chat template is used", fix)
 
 
 def _length_contradictions(config: Config) -> Iterator[Mistake]:

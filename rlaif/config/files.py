@@ -44,6 +44,7 @@ FILE_KEYS = (
     "critique_revision.examples",
     "labelling.examples",
     "labelling.template",
+    "supervision.chat_template",
 )
 Tree = dict[str, Any]
 

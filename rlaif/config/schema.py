@@ -19,6 +19,8 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Dtype = Literal["float32", "bfloat16"]
+FormatName = Literal["human_assistant", "chat_template"]
+TemplateKwargs = dict[str, bool | int | float | str]
 if TYPE_CHECKING:
     AlgorithmName = str
 else:
@@ -113,12 +115,23 @@ class Generator(PoolSettings):
     """The pool that answers, criticises and revises: the helpful-only model first, the policy later."""
 
     model: str = Field("miniature:helpful_only", description="the helpful-only model, a directory or hub name")
+    dialogue_format: FormatName | None = Field(
+        None, description="of the helpful-only model, which may be another than the policy's; null: that of the run"
+    )
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict, description="for the helpful-only model's chat template, e.g. enable_thinking: false"
+    )
 
 
 class Labeller(PoolSettings):
     """The pool of the feedback model, which judges pairs of answers."""
 
     model: str = Field("miniature:feedback", description="judges; may be generator.model, never the trained policy")
+    dialogue_format: FormatName | None = Field(None, description="of the feedback model; null: that of the run")
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict,
+        description="for the feedback model's chat template; enable_thinking is false by default",
+    )
     price_per_hour: NonNegative = Field(0.0, description="cost of one engine per hour, in any currency; 0: not counted")
 
 
@@ -181,6 +194,13 @@ class Supervision(Section):
     """Fine-tuning the base model on revisions and helpful samples, which gives SL-CAI."""
 
     base_model: str = Field("miniature:base", description="the pretrained model, a directory or hub name")
+    chat_template: str | None = Field(
+        None, description="Jinja file, or name of a shipped template, for the policy; null: its tokenizer's own"
+    )
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict,
+        description="for the policy's chat template; the one that is saved with it sets them",
+    )
     train_on: Literal["final", "all"] = Field("all", description="the last revision of each answer, or every round's")
     helpful_samples: Count = Field(2, description="answers of the helpful-only model per helpful prompt")
     max_length: Count = Field(512, description="longest sequence, in tokens")
@@ -344,8 +364,9 @@ class Config(Section):
         0.5, description="largest share of a step's rows that may be quarantined or left out; above it, the run stops"
     )
     constitution: str = Field("sixteen_principles", description="a YAML file, or the name of a shipped constitution")
-    dialogue_format: Literal["human_assistant", "chat_template"] = Field(
-        "human_assistant", description="how turns become text: Human:/Assistant:, or the tokenizer's own template"
+    dialogue_format: FormatName = Field(
+        "human_assistant",
+        description="how turns become text, for all roles that set none: Human:/Assistant:, or the chat template",
     )
     data: Data = Field(Data(), description="sources of prompts and pairs")
     miniature: Miniature = Field(Miniature(), description="the built-in world")

@@ -11,11 +11,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlaif.config.files import expand_home
-from rlaif.errors import ModelError
+from rlaif.errors import ModelError, RequestError
+from rlaif.prompting.chat_templates import DEFAULT_FORMAT, turn_end
 from rlaif.prompting.tokenization import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 ModelKind = Literal["language", "preference"]
 
@@ -94,7 +98,8 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
     positions = config.get("max_position_embeddings")
     if positions is not None and max_length > positions:
         raise ModelError(f"{field}={path}: max_length={max_length} is beyond the model's {positions} positions")
-    eos_id = load_tokenizer(path).eos_token_id
+    tokenizer = load_tokenizer(path)
+    eos_id = tokenizer.eos_token_id
     if pooling and config.get("pad_token_id") in (None, eos_id):
         raise ModelError(
             f"{field}={path}: scores are read before the padding, so pad_token_id must differ from the EOS"
@@ -106,7 +111,7 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
         vocab_size=config["vocab_size"],
         max_length=max_length,
         eos_id=eos_id,
-        end_ids=frozenset({eos_id, *_generation_ends(directory)}),
+        end_ids=frozenset({eos_id, *_generation_ends(directory), *_turn_ends(tokenizer)}),
         shapes=tensor_shapes(path),
     )
 
@@ -178,6 +183,17 @@ def _generation_ends(directory: Path) -> list[int]:
     if ends is None:
         return []
     return ends if isinstance(ends, list) else [ends]
+
+
+def _turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The token with which the model's own chat template ends an answer, which few models declare as an EOS."""
+    if not tokenizer.chat_template:
+        return []
+    try:
+        end = turn_end(tokenizer, DEFAULT_FORMAT)
+    except RequestError:  # a template that is not used here, or preflight has refused it
+        return []
+    return [] if end is None else [tokenizer.convert_tokens_to_ids(end)]
 
 
 def _header(file: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import index
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from rlaif.engines.models import ServedModel
 from rlaif.errors import RequestError, WeightSyncError
 from rlaif.interfaces import Weights
+from rlaif.prompting.thoughts import THOUGHT_TAG
+from rlaif.prompting.tokenization import special_tokens
 from rlaif.records import Sampling
 
 if TYPE_CHECKING:
@@ -152,8 +154,18 @@ def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[
 def answer_text(
     tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int], end_ids: frozenset[int], stop: Sequence[str]
 ) -> str:
-    """The text of an answer, without special tokens and up to the first stop string."""
+    """The text of an answer, without special tokens (but for those around thoughts), up to the first stop string."""
     ended = len(token_ids) > 0 and token_ids[-1] in end_ids
-    text = tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True)
+    text = "".join(_decoded(tokenizer, token_ids[:-1] if ended else token_ids))
     cuts = [place for place in map(text.find, stop) if place >= 0]
     return text[: min(cuts)] if cuts else text
+
+
+def _decoded(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> Iterator[str]:
+    """The texts of ``token_ids``, cut where a special token begins or ends a thought: without it, it would be said."""
+    tags = {id: name for name, id in special_tokens(tokenizer).items() if THOUGHT_TAG.fullmatch(name)}
+    start = 0
+    for place in [place for place, id in enumerate(token_ids) if id in tags]:
+        yield tokenizer.decode(token_ids[start:place], skip_special_tokens=True) + tags[token_ids[place]]
+        start = place + 1
+    yield tokenizer.decode(token_ids[start:], skip_special_tokens=True)

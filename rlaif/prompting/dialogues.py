@@ -3,7 +3,7 @@
 Source: Constitutional AI (arXiv 2212.08073), section 3.1 and appendix C for the shape of critique and revision
 requests; the wording is ours.
 
-There are two formats, and a run uses one (``dialogue_format``): ``human_assistant`` for base models, and
+There are two formats, and each role of a run uses one (``formats``): ``human_assistant`` for base models, and
 ``chat_template`` for models whose tokenizer has one. A prompt always ends where the answer begins; the answer is
 prefixed with ``answer_prefix`` and ends with the EOS, identically in SFT, PM training, evaluation and RL.
 
@@ -14,20 +14,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
+from rlaif.config.schema import FormatName
 from rlaif.constitution.principles import Principle
-from rlaif.errors import ModelError
+from rlaif.prompting.chat_templates import (
+    DEFAULT_FORMAT,
+    ChatFormat,
+    Message,
+    answer_prefix,
+    break_delimiters,
+    gaps,
+    layout,
+)
 from rlaif.prompting.examples import RevisionExample
 from rlaif.prompting.questions import LETTERS, SPEAKERS, THINK, FeedbackQuestion, QuestionPart, TrustedText
+from rlaif.prompting.thoughts import heard, opens_thought
 from rlaif.prompting.tokenization import ControlText, Pieces, append_text, neutralize
 from rlaif.records import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-DialogueFormat = Literal["human_assistant", "chat_template"]
+#: ``chat_template`` by name is the tokenizer's own template, as ``ChatFormat()`` renders it.
+DialogueFormat = FormatName | ChatFormat
+
+#: ``HumanAssistant`` as a chat template, so that a model trained on it can be served.
+HUMAN_ASSISTANT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '\\n\\n' ~ ('Assistant' if message.role == 'assistant' else 'Human') ~ ': ' ~ message.content }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
+)
 
 
 class Dialogue(Protocol):
@@ -43,11 +62,16 @@ class Dialogue(Protocol):
         """Strings that end an answer of a model that does not emit EOS."""
         ...
 
-    def prompt(self, turns: Sequence[Turn]) -> str: ...
+    @property
+    def opens_thought(self) -> bool:
+        """Whether answers, critiques and revisions begin inside a thought that the prompt has opened."""
+        ...
+
+    def prompt(self, turns: Sequence[Turn]) -> str | Pieces: ...
 
     def critique(
         self, turns: Sequence[Turn], answer: str, principle: Principle, examples: Sequence[RevisionExample] = ()
-    ) -> str: ...
+    ) -> str | Pieces: ...
 
     def revision(
         self,
@@ -56,7 +80,7 @@ class Dialogue(Protocol):
         principle: Principle,
         critique: str | None,
         examples: Sequence[RevisionExample] = (),
-    ) -> str: ...
+    ) -> str | Pieces: ...
 
     def choice(self, question: FeedbackQuestion, rationale: str | None = None) -> Pieces:
         """The question up to where the letter (or the rating) follows, after ``rationale`` when there is one."""
@@ -73,9 +97,10 @@ class HumanAssistant:
 
     answer_prefix: str = " "
     stop: tuple[str, ...] = ("\n\nHuman:", "\n\nCritique Request:", "\n\nRevision Request:")
+    opens_thought: bool = False
 
     def conversation(self, turns: Sequence[Turn]) -> str:
-        return "".join(f"\n\n{SPEAKERS[turn.role]}: {_said(turn.text)}" for turn in turns)
+        return "".join(f"\n\n{SPEAKERS[turn.role]}: {_said(heard(turn))}" for turn in turns)
 
     def prompt(self, turns: Sequence[Turn]) -> str:
         return f"{self.conversation(turns)}\n\nAssistant:"
@@ -151,32 +176,36 @@ def _texts(parts: Iterable[QuestionPart]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The tokenizer's own chat template; critique and revision requests are further user turns.
+    """A chat template; critique and revision requests are further user turns.
 
-    Only the template's control tokens are parsed as such: special tokens inside turns are broken up (``tokenization``).
+    Only the template's control tokens are parsed as such, and no text can forge its delimiters (``chat_templates``).
+    Questions to the labeller never leave a thought open: the letter must not be asked for inside one.
     """
 
     tokenizer: PreTrainedTokenizerFast
-    answer_prefix: str = ""
+    format: ChatFormat = DEFAULT_FORMAT
     stop: tuple[str, ...] = ()
 
-    def _render(self, messages: Sequence[tuple[str, str]]) -> ControlText:
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": role, "content": neutralize(self.tokenizer, text)} for role, text in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return ControlText(rendered)
+    @cached_property
+    def answer_prefix(self) -> str:
+        return answer_prefix(self.tokenizer, self.format)
 
-    def _messages(self, turns: Sequence[Turn]) -> list[tuple[str, str]]:
-        return [("user" if turn.role == "human" else "assistant", turn.text) for turn in turns]
+    @cached_property
+    def opens_thought(self) -> bool:
+        return opens_thought(gaps(self.tokenizer, self.format, ("user",))[-1])
 
-    def prompt(self, turns: Sequence[Turn]) -> str:
+    def _render(self, messages: Sequence[Message]) -> Pieces:
+        return layout(self.tokenizer, self.format, messages)
+
+    def _messages(self, turns: Sequence[Turn]) -> list[Message]:
+        return [("user" if turn.role == "human" else "assistant", heard(turn)) for turn in turns]
+
+    def prompt(self, turns: Sequence[Turn]) -> Pieces:
         return self._render(self._messages(turns))
 
     def critique(
         self, turns: Sequence[Turn], answer: str, principle: Principle, examples: Sequence[RevisionExample] = ()
-    ) -> str:
+    ) -> Pieces:
         assert principle.critique_request is not None
         asked = [*self._messages(turns), ("assistant", answer), ("user", principle.critique_request)]
         return self._render([*self._examples(examples), *asked])
@@ -188,14 +217,14 @@ class ChatTemplate:
         principle: Principle,
         critique: str | None,
         examples: Sequence[RevisionExample] = (),
-    ) -> str:
+    ) -> Pieces:
         assert principle.critique_request is not None and principle.revision_request is not None
         messages = [*self._examples(examples), *self._messages(turns), ("assistant", answer)]
         if critique is not None:
             messages += [("user", principle.critique_request), ("assistant", critique)]
         return self._render([*messages, ("user", principle.revision_request)])
 
-    def _examples(self, examples: Sequence[RevisionExample]) -> Iterator[tuple[str, str]]:
+    def _examples(self, examples: Sequence[RevisionExample]) -> Iterator[Message]:
         for example in examples:
             yield from self._messages(example.turns)
             yield "assistant", example.response
@@ -209,50 +238,44 @@ class ChatTemplate:
         if rationale is None:
             *before, invitation = self._asked(question, think=False)
             return Pieces([*before, append_text(invitation, closing)])
-        reasoned = f"{question.template.defuse(rationale)}\n\n"
+        reasoned = f"{break_delimiters(self.tokenizer, self.format, question.template.defuse(rationale))}\n\n"
         return Pieces([*self.reasoning(question), reasoned, ControlText(closing)])
 
     def reasoning(self, question: FeedbackQuestion) -> Pieces:
-        return Pieces(self._asked(question, think=True))
+        return self._asked(question, think=True)
 
-    def _asked(self, question: FeedbackQuestion, think: bool) -> list[str]:
-        """The rendered question, with each untrusted text as a piece of its own.
+    def _asked(self, question: FeedbackQuestion, think: bool) -> Pieces:
+        """The rendered question, with each untrusted text as a piece of its own, and a closed thought.
 
         The last piece is ControlText: it ends with the chat template's invitation to answer.
         """
-        texts: list[str] = []
-        messages = []
+        messages: list[Message] = []
         for example in question.examples:
-            messages.append(("user", self._marked(question.template.fill_example(example), texts, think)))
+            messages.append(("user", self._said(question.template.fill_example(example), think)))
             thought = f"{example.reasoning}\n\n" if think and example.reasoning else ""
             answer = f"{question.template.closing.strip()}{LETTERS[example.slot]}"
-            messages.append(("assistant", thought + answer))
-        messages.append(("user", self._marked(question.parts(), texts, think)))
-        return self._filled(self._render(messages), texts)
+            messages.append(("assistant", self._said([TrustedText(thought + answer)], think=False)))
+        messages.append(("user", self._said(question.parts(), think)))
+        return layout(self.tokenizer, replace(self.format, may_think=False), messages)
 
-    def _marked(self, parts: Iterable[QuestionPart], texts: list[str], think: bool) -> str:
-        """The parts as one text, with a mark in place of each untrusted text, which is appended to ``texts``."""
-        marked = ""
-        for part in parts:
-            if isinstance(part, TrustedText):
-                marked += part.text
-            else:
-                marked += MARK.format(len(texts))
-                texts.append(part.text)
-        return marked.strip() + (THINK if think else "")
-
-    def _filled(self, rendered: str, texts: Sequence[str]) -> list[str]:
-        pieces = re.split(MARK.format(r"(\d+)"), rendered)
-        if [int(number) for number in pieces[1::2]] != list(range(len(texts))):
-            raise ModelError("the tokenizer's chat template drops, repeats or reorders parts of a message")
-        filled: list[str] = [ControlText(piece) for piece in pieces]
-        filled[1::2] = texts
-        return filled
-
-
-MARK = "\ue000{}\ue001"  #: private-use characters around the number of an untrusted text
+    def _said(self, parts: Iterable[QuestionPart], think: bool) -> Pieces:
+        """The parts as one message: fixed texts as ControlText, with the names of special tokens broken."""
+        pieces = [
+            ControlText(neutralize(self.tokenizer, part.text)) if isinstance(part, TrustedText) else part.text
+            for part in parts
+        ]
+        if isinstance(pieces[0], ControlText):
+            pieces[0] = ControlText(pieces[0].lstrip())
+        if isinstance(pieces[-1], ControlText):
+            pieces[-1] = ControlText(pieces[-1].rstrip())
+        return Pieces([*pieces, ControlText(THINK if think else "")])
 
 
 def dialogue(format: DialogueFormat, tokenizer: PreTrainedTokenizerFast) -> Dialogue:
-    """The dialogue format of a run, for one model's tokenizer."""
-    return HumanAssistant() if format == "human_assistant" else ChatTemplate(tokenizer)
+    """A dialogue format for one model's tokenizer."""
+    return HumanAssistant() if format == "human_assistant" else ChatTemplate(tokenizer, chat_format(format))
+
+
+def chat_format(format: DialogueFormat) -> ChatFormat:
+    """A format other than ``human_assistant``, in full."""
+    return format if isinstance(format, ChatFormat) else DEFAULT_FORMAT

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from rlaif.errors import ConfigError
 from rlaif.prompting.examples import LabelExample
+from rlaif.prompting.thoughts import heard
 from rlaif.records import Turn
 
 LETTERS = (" (A)", " (B)")  #: what may follow the closing line
@@ -166,7 +167,7 @@ def _conversation(template: str, turns: tuple[Turn, ...]) -> tuple[QuestionPart,
     parts: list[QuestionPart] = []
     for turn in turns:
         speaker = TrustedText(f"\n\n{SPEAKERS[turn.role]}:")
-        parts += [speaker, UntrustedText(f" {_defused(template, turn.text)}")]
+        parts += [speaker, UntrustedText(f" {_defused(template, heard(turn))}")]
     return tuple(parts)
 
 

@@ -4,7 +4,8 @@ Text is untrusted: a user may write ``</s>`` or ``<|im_end|>``. Three rules keep
 1. A plain ``str`` is encoded with special tokens split into ordinary ones, whatever it contains.
 2. Only ``ControlText``, which a chat template rendered, is encoded with its control tokens parsed. The turns in it went
    through ``neutralize`` first, which adds a space after the first character of whatever reads like a special token.
-3. ``Pieces`` are encoded one by one, so that no text can merge with a delimiter next to it.
+3. ``Pieces`` are encoded one by one, so that no text can merge with a delimiter next to it; but for that, as they would
+   be in one text.
 
 Every prompt begins with the BOS if the tokenizer has one; the caller that completes a dialogue appends the EOS.
 """
@@ -67,35 +68,57 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
 
 def neutralize(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """``text`` with every special token's name broken by a space: ``<|im_end|>`` becomes ``< |im_end|>``."""
-    names = sorted(special_tokens(tokenizer), key=len, reverse=True)
-    if not names:
-        return text
-    pattern = re.compile("|".join(map(re.escape, names)))
-    while pattern.search(text):
+    pattern = _special_names(tokenizer)
+    while pattern is not None and pattern.search(text):
         text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
     return text
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
-    """Token ids of ``text``, with nothing added.
+@lru_cache(maxsize=16)
+def _special_names(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str] | None:
+    names = sorted(special_tokens(tokenizer), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names))) if names else None
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces, *, begins: bool = False) -> list[int]:
+    """Token ids of ``text``, with nothing added: it goes on from other text, unless it ``begins`` a prompt.
 
     Raises ModelError when the tokenizer cannot help parsing special tokens in plain text.
     """
     ids: list[int] = []
-    for piece in text if isinstance(text, Pieces) else (text,):
-        ids += _encoded(tokenizer, piece, isinstance(piece, ControlText))
+    for place, piece in enumerate(text if isinstance(text, Pieces) else (text,)):
+        ids += _encoded(tokenizer, piece, isinstance(piece, ControlText), begins and place == 0)
     return ids
 
 
 @lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
-def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool) -> tuple[int, ...]:
-    # The Rust tokenizer itself: on short texts, transformers' wrapper takes longer than the encoding.
-    backend = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = not control
-    ids = backend.encode_batch_fast([str(text)], add_special_tokens=False)[0].ids  # unlike encode: no offsets, no GIL
+def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool, begins: bool) -> tuple[int, ...]:
+    before = "" if begins or not _adds_a_space(tokenizer) or (control and _begins_special(tokenizer, text)) else "\n"
+    num_before = len(_raw_ids(tokenizer, before, control)) if before else 0
+    ids = _raw_ids(tokenizer, before + str(text), control)[num_before:]
     if not control and (forged := _special_ids(tokenizer).intersection(ids)):
         raise ModelError(f"the tokenizer turns plain text into its special tokens {sorted(forged)}")
     return tuple(ids)
+
+
+def _raw_ids(tokenizer: PreTrainedTokenizerFast, text: str, control: bool) -> list[int]:
+    # The Rust tokenizer itself: on short texts, transformers' wrapper takes longer than the encoding.
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = not control
+    ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids  # no offsets, no GIL
+    return ids
+
+
+@lru_cache(maxsize=16)
+def _adds_a_space(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether it puts a space in front of every text, as SentencePiece models do: in front of each piece of a dialogue,
+    that would be a space which nobody wrote. Pieces are therefore encoded behind a line break."""
+    first, *_ = _raw_ids(tokenizer, "a", control=False)
+    return str(tokenizer.backend_tokenizer.id_to_token(first)).startswith("▁")
+
+
+def _begins_special(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
+    return any(text.startswith(name) for name in special_tokens(tokenizer))
 
 
 @lru_cache(maxsize=16)
@@ -105,7 +128,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, text: str | Pieces) -> list[int]:
     """Token ids of a prompt: ``encode`` with the BOS prepended, exactly once, if the tokenizer has one."""
-    ids = encode(tokenizer, text)
+    ids = encode(tokenizer, text, begins=True)
     bos = tokenizer.bos_token_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
@@ -119,15 +142,16 @@ def letter_ids(
     prefix of the results is the prompt, and the first id after it is the letter's. Raises ModelError when a tokenizer
     does not distinguish the letters.
     """
-    prefix, firsts = _letters_after(tokenizer, question[-1], isinstance(question[-1], ControlText), tuple(letters))
-    return [*prompt_ids(tokenizer, Pieces(question[:-1])), *prefix], firsts
+    *before, closing = question
+    prefix, firsts = _letters_after(tokenizer, closing, isinstance(closing, ControlText), not before, tuple(letters))
+    return [*prompt_ids(tokenizer, Pieces(before)), *prefix], firsts
 
 
 @lru_cache(maxsize=64)  # a template's closing line, nearly always the same
 def _letters_after(
-    tokenizer: PreTrainedTokenizerFast, closing: str, control: bool, letters: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerFast, closing: str, control: bool, begins: bool, letters: tuple[str, ...]
 ) -> tuple[list[int], tuple[int, ...]]:
-    endings = [encode(tokenizer, append_text(closing, letter)) for letter in letters]
+    endings = [encode(tokenizer, append_text(closing, letter), begins=begins) for letter in letters]
     prefix = common_prefix(endings)
     firsts = tuple(ids[len(prefix)] for ids in endings if len(ids) > len(prefix))
     if len(set(firsts)) < len(letters):

@@ -43,6 +43,7 @@ async def fit_preference_model(run: Run) -> None:
         settings=config.preference_model,
         trainer=config.preference_trainer,
         seed=config.seed,
+        tokenizer=run.saved_policy_tokenizer(),
     )
     run.progress.start("fit_preference_model", None)
     metrics = dict(await run.trainers.fit_preference_model(job))
@@ -75,7 +76,7 @@ def _gap_to_test_model(metrics: Mapping[str, float]) -> dict[str, float]:
 def pair_builder(run: Run) -> PairBuilder:
     return PairBuilder(
         tokenizer=run.policy_tokenizer,
-        dialogue_format=run.config.dialogue_format,
+        dialogue_format=run.format("policy"),
         settings=run.config.preference_model,
     )
 

@@ -16,7 +16,8 @@ from rlaif.tasks.sampling import Draw, SampleAnswer
 
 async def sample_answers(run: Run, snapshot: str, model: str) -> None:
     """Answers of ``snapshot``, which is ``model``, to the held-out prompts of both axes."""
-    task = SampleAnswer(snapshot=snapshot, dialogue_format=run.config.dialogue_format, sampling=run.config.sampling)
+    format = run.format("generator" if snapshot == "helpful_only" else "policy")
+    task = SampleAnswer(snapshot=snapshot, dialogue_format=format, sampling=run.config.sampling)
     await record(
         run,
         Recording(

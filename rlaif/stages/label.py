@@ -69,7 +69,7 @@ def _check_usable(run: Run) -> None:
 
 async def _compare(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
-    task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
+    task = SamplePair(seed=config.seed, dialogue_format=run.format("policy"), sampling=config.sampling)
     model = str(run_dir.model("sl_cai"))
     await record(
         run,
@@ -85,7 +85,7 @@ def label_task(run: Run) -> Label:
         seed=config.seed,
         constitution=run.constitution,
         settings=config.labelling,
-        dialogue_format=config.dialogue_format,
+        dialogue_format=run.format("labeller"),
         template=read_template(config.labelling.template),
         examples=read_examples(LabelExample, config.labelling.examples, field="labelling.examples"),
     )

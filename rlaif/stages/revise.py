@@ -20,11 +20,11 @@ async def revise(run: Run) -> None:
         seed=config.seed,
         constitution=run.constitution,
         settings=config.critique_revision,
-        dialogue_format=config.dialogue_format,
+        dialogue_format=run.format("generator"),
         sampling=config.sampling,
         examples=read_examples(RevisionExample, config.critique_revision.examples, field="critique_revision.examples"),
     )
-    sample = SampleAnswer(snapshot="helpful_only", dialogue_format=config.dialogue_format, sampling=config.sampling)
+    sample = SampleAnswer(snapshot="helpful_only", dialogue_format=run.format("generator"), sampling=config.sampling)
     model = run.path(config.generator.model)
     await record(
         run, Recording(kind="revisions", task=task, rows=lambda: run.prompts("red_team"), role="generator", model=model)

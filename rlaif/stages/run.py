@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rlaif.constitution.principles import Constitution
 from rlaif.interfaces import Pool, Pools, Trainers
-from rlaif.prompting.tokenization import load_tokenizer
+from rlaif.prompting.dialogues import DialogueFormat
+from rlaif.prompting.formats import FormatRole, format_of, policy_tokenizer
 from rlaif.records import Quarantined
 from rlaif.stages.user_data import UserData
 from rlaif.storage.changes import RowToRecord
@@ -55,8 +56,18 @@ class Run(UserData):
 
     @cached_property
     def policy_tokenizer(self) -> PreTrainedTokenizerFast:
-        """Of the model that becomes the policy; the preference model shares it (``check_models``)."""
-        return load_tokenizer(self.path(self.config.supervision.base_model))
+        """Of the model that becomes the policy; the preference model shares its vocabulary (``check_models``)."""
+        return policy_tokenizer(self.path(self.config.supervision.base_model), self.format("policy"))
+
+    def saved_policy_tokenizer(self) -> str:
+        """A directory with the policy's tokenizer, for the trainers, which save it with their models."""
+        path = self.run_dir.path.absolute() / "models" / "policy_tokenizer"
+        self.policy_tokenizer.save_pretrained(path)
+        return str(path)
+
+    def format(self, role: FormatRole) -> DialogueFormat:
+        """The dialogue format of one role; its chat template is told the day on which the run began."""
+        return format_of(self.config, role, self.run_dir.began)
 
     def quarantine(self, row: Quarantined) -> None:
         self.run_dir.journal.quarantine(row)

@@ -16,7 +16,7 @@ async def supervise(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
     dataset, journal, book = run_dir.training_set("supervision"), run_dir.journal, Book(run, "sft_rows")
     builder = SFTBuilder(
-        tokenizer=run.policy_tokenizer, dialogue_format=config.dialogue_format, settings=config.supervision
+        tokenizer=run.policy_tokenizer, dialogue_format=run.format("policy"), settings=config.supervision
     )
     rows = itertools.chain(
         builder.from_revisions(journal.records(RevisionChain, "revisions")),
@@ -31,6 +31,7 @@ async def supervise(run: Run) -> None:
         optimization=config.supervision.optimization,
         trainer=config.policy_trainer,
         seed=config.seed,
+        tokenizer=run.saved_policy_tokenizer(),
     )
     await run.release("generator")
     run.progress.start("supervise", None)

@@ -3,6 +3,7 @@
 ``format`` 2, in the order in which things happened:
 
 - ``stages``: stage of the story -> ``{"seconds"}``; a stage that is not listed has not finished.
+- ``began``: the day on which the run began (UTC), as ``2025-01-31``.
 - ``rows``: kind of rows (``revisions``, ``comparisons``...) -> ``{"state", "rows_in", "rows_out", "quarantined"}``.
 
 In format 1, which had no number, ``stages`` held the kinds of rows, ``finished`` the stages, both in the order of the

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,6 +50,13 @@ class RunDir(StoredRun):
 
     def keep_inputs(self, hashes: Mapping[str, str]) -> None:
         self.write_manifest(inputs={**self.inputs, **hashes})
+
+    @property
+    def began(self) -> date:
+        """The day on which the run began (UTC), which is the day that chat templates are told, also after a resume."""
+        if "began" not in self._manifest:
+            self.write_manifest(began=datetime.now(UTC).date().isoformat())
+        return date.fromisoformat(self._manifest["began"])
 
     def account(self, kind: str, *, rows_in: int, rows_out: int, quarantined: int) -> None:
         """Enter what became of the rows of ``kind`` (revisions, comparisons...). Raises RunError if any is missing."""

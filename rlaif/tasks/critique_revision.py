@@ -10,11 +10,12 @@ Departures from the paper:
 3. Few-shot transcripts are optional (``critique_revision.examples``): instruct models do not need them.
 
 Flaws, in the order in which they are checked:
+- ``unfinished_thought``: the critique or the revision is a thought that was cut off before anything was said.
 - ``empty``: no text.
 - ``over_long``: cut off at ``max_revision_tokens``, so it has no end.
 - ``refused_critique``: the model refused to criticise its answer, so there is nothing to revise by.
 - ``critique_as_revision``: it talks about the answer instead of giving one, or repeats the critique.
-- ``leaked_prefix``: it announces itself (``announcements``), or holds the model's thoughts.
+- ``leaked_prefix``: it announces itself (``announcements``), or holds marks of a thought.
 - ``unchanged``: it repeats the text that it was meant to revise.
 """
 
@@ -33,11 +34,13 @@ from rlaif.ids import settings_of
 from rlaif.interfaces import TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import RevisionExample
+from rlaif.prompting.thoughts import THOUGHT_TAG
 from rlaif.prompting.tokenization import Pieces, fit_turns
 from rlaif.records import Completion, Flaw, Prompt, RevisionChain, Round, Sampling, Status, Turn
 from rlaif.seeds import seed_from
 from rlaif.tasks.announcements import announces_itself
 from rlaif.tasks.labelling import REFUSAL
+from rlaif.tasks.sampling import UNFINISHED, spoken
 
 #: A critique speaks of the answer; a revision is one.
 ABOUT_THE_ANSWER = re.compile(
@@ -45,7 +48,6 @@ ABOUT_THE_ANSWER = re.compile(
     r"|the (?:assistant|ai|model)(?:['’]s)? (?:(?:last|previous|first) )?(?:response|answer|reply)\b)",
     re.IGNORECASE,
 )
-THOUGHT = re.compile(r"</?(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Revise:
         started = time.monotonic()
         chat = _Conversation(self, engine, prompt)
         response = await chat.answer()
-        rounds = await self._rounds(chat, prompt, response)
+        rounds = await self._rounds(chat, prompt, response or "")
         error = _unusable(response, rounds)
         return RevisionChain.of(
             prompt,
@@ -82,7 +84,7 @@ class Revise:
             seed=chat.seed,
             model_version=engine.model_version,
             prompt=tuple(chat.turns),
-            response=response,
+            response=response or "",
             rounds=tuple(rounds),
             token_ids=chat.last_token_ids,
             truncated=chat.truncated,
@@ -92,13 +94,19 @@ class Revise:
         rounds: list[Round] = []
         for k in range(self.settings.rounds if answer else 0):
             principle = self.principle(prompt, k)
-            critique = await chat.critique(answer, principle, k) if self.settings.critique else None
-            completion = await chat.revision(answer, principle, critique, k)
-            revision = completion.text.strip()
-            flaw = flaw_of(answer, critique or "", revision, cut_off=completion.finish_reason == "length")
-            rounds.append(Round(principle_id=principle.id, critique=critique or "", revision=revision, flaw=flaw))
-            answer = answer if flaw else revision
+            round = await self._round(chat, principle, answer, k)
+            rounds.append(round)
+            answer = answer if round.flaw else round.revision
         return rounds
+
+    async def _round(self, chat: _Conversation, principle: Principle, answer: str, k: int) -> Round:
+        critique = await chat.critique(answer, principle, k) if self.settings.critique else ""
+        if critique is None:  # there is nothing to revise by
+            return Round(principle_id=principle.id, critique="", revision="", flaw="unfinished_thought")
+        completion = await chat.revision(answer, principle, critique if self.settings.critique else None, k)
+        revision, cut_off = spoken(completion, chat.form), completion.finish_reason == "length"
+        flaw = "unfinished_thought" if revision is None else flaw_of(answer, critique, revision, cut_off=cut_off)
+        return Round(principle_id=principle.id, critique=critique, revision=revision or "", flaw=flaw)
 
 
 def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw | None:
@@ -108,14 +116,16 @@ def flaw_of(answer: str, critique: str, revision: str, *, cut_off: bool) -> Flaw
         ("over_long", cut_off),
         ("refused_critique", REFUSAL.match(critique)),
         ("critique_as_revision", revision == critique or ABOUT_THE_ANSWER.match(revision)),
-        ("leaked_prefix", announces_itself(revision) or THOUGHT.search(revision)),
+        ("leaked_prefix", announces_itself(revision) or THOUGHT_TAG.search(revision)),
         ("unchanged", revision == answer),
     )
     return next((name for name, applies in flaws if applies), None)
 
 
-def _unusable(response: str, rounds: Sequence[Round]) -> str | None:
+def _unusable(response: str | None, rounds: Sequence[Round]) -> str | None:
     """Why a chain cannot be trained on, or None."""
+    if response is None:
+        return UNFINISHED
     if not response:
         return "empty answer"
     if all(round.flaw for round in rounds):
@@ -136,27 +146,28 @@ class _Conversation:
     def __init__(self, task: Revise, engine: TextGenerator, prompt: Prompt) -> None:
         self._task = task
         self._engine = engine
-        self._form: Dialogue = dialogue(task.dialogue_format, engine.tokenizer)
+        self.form: Dialogue = dialogue(task.dialogue_format, engine.tokenizer)
         self._id = prompt.id
         self.turns: Sequence[Turn] = prompt.turns
         self.seed = seed_from(task.seed, "revision", prompt.id)
         self.truncated = False
         self.last_token_ids: tuple[int, ...] = ()
 
-    async def answer(self) -> str:
-        return (await self._ask(self._form.prompt, self._task.sampling.max_tokens, "answer")).text.strip()
+    async def answer(self) -> str | None:
+        """None, here and for a critique, when only a thought came."""
+        return spoken(await self._ask(self.form.prompt, self._task.sampling.max_tokens, "answer"), self.form)
 
-    async def critique(self, answer: str, principle: Principle, round: int) -> str:
+    async def critique(self, answer: str, principle: Principle, round: int) -> str | None:
         completion = await self._ask(
-            lambda turns: self._form.critique(turns, answer, principle, self._task.examples),
+            lambda turns: self.form.critique(turns, answer, principle, self._task.examples),
             self._task.settings.max_critique_tokens,
             f"critique {round}",
         )
-        return completion.text.strip()
+        return spoken(completion, self.form)
 
     async def revision(self, answer: str, principle: Principle, critique: str | None, round: int) -> Completion:
         return await self._ask(
-            lambda turns: self._form.revision(turns, answer, principle, critique, self._task.examples),
+            lambda turns: self.form.revision(turns, answer, principle, critique, self._task.examples),
             self._task.settings.max_revision_tokens,
             f"revision {round}",
         )
@@ -169,7 +180,7 @@ class _Conversation:
             max_tokens=max_tokens,
             temperature=self._task.sampling.temperature,
             seed=seed_from(self.seed, purpose),
-            stop=self._form.stop,
+            stop=self.form.stop,
         )
         completion = await self._engine.generate(ids, sampling)
         self.last_token_ids = completion.token_ids

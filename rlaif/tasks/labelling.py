@@ -33,6 +33,7 @@ from rlaif.interfaces import ChoiceScorer
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import LabelExample
 from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTemplate
+from rlaif.prompting.thoughts import without_thoughts, written_answer
 from rlaif.prompting.tokenization import Pieces, encode, fit_turns, letter_ids, prompt_ids
 from rlaif.records import Comparison, Judgement, Preference, Sampling, Status, Turn
 from rlaif.seeds import seed_from
@@ -184,7 +185,9 @@ class Label:
 def _flaw(pair: Comparison) -> str | None:
     """Why a pair cannot be judged, or None."""
     for name, answer in (("answer_1", pair.answer_1), ("answer_2", pair.answer_2)):
-        if not answer.strip():
+        if (written := written_answer(answer)) is None:
+            return f"{name} is an unfinished thought"
+        if not written.strip():
             return f"{name} is empty"
     return None
 
@@ -205,11 +208,12 @@ class _Inquiry:
         self._settings = task.settings.reasoning
         self._form: Dialogue = dialogue(task.dialogue_format, engine.tokenizer)
         self._turns = pair.prompt
+        self._answers = written_answer(pair.answer_1), written_answer(pair.answer_2)
         self.truncated = False
 
     async def judgements(self) -> tuple[Judgement, ...]:
         pair = self._pair
-        if pair.answer_1 == pair.answer_2:
+        if self._answers[0] == self._answers[1]:
             return ()
         principles = principles_for(self._task.constitution, self._task.settings, self._task.seed, pair)
         self._fit(principles)
@@ -231,7 +235,8 @@ class _Inquiry:
 
     def _question(self, principle: Principle, order: int) -> Question:
         assert principle.comparison is not None
-        first, second = self._pair.answer_1, self._pair.answer_2
+        first, second = self._answers
+        assert first is not None and second is not None  # which ``_flaw`` has found otherwise
         return Question(
             template=self._task.template,
             turns=self._turns,
@@ -262,4 +267,7 @@ class _Inquiry:
             stop=(question.template.closing, "\n\nHuman:"),
         )
         ids = prompt_ids(self._engine.tokenizer, self._form.reasoning(question))
-        return (await self._engine.generate(ids, sampling)).text.strip()
+        rationale = without_thoughts((await self._engine.generate(ids, sampling)).text)
+        if rationale is None:
+            raise RequestError(f"principle {principle.id}: the labeller's rationale is an unfinished thought")
+        return rationale

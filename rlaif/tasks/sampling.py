@@ -9,14 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rlaif.config.schema import SamplingSettings
 from rlaif.ids import sample_id, settings_of
 from rlaif.interfaces import SequenceScorer, TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
-from rlaif.prompting.tokenization import fit_turns
-from rlaif.records import Answer, Comparison, Prompt, RolloutSample, Sampling, ScoredSample, Status, Turn
+from rlaif.prompting.thoughts import without_thoughts
+from rlaif.prompting.tokenization import encode, fit_turns
+from rlaif.records import Answer, Comparison, Completion, Prompt, RolloutSample, Sampling, ScoredSample, Status, Turn
 from rlaif.seeds import seed_from
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+UNFINISHED = "unfinished thought"  #: why an answer that never came cannot be used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,18 +77,18 @@ class SampleAnswer:
         form = dialogue(self.dialogue_format, engine.tokenizer)
         turns, ids, _ = _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling, form.stop))
-        text = completion.text.strip()
+        text = spoken(completion, form)
         return Answer.of(
             draw.prompt,
             id=draw.id,
             status=Status.OK if text else Status.INVALID,
-            error=None if text else "empty answer",
+            error=None if text else UNFINISHED if text is None else "empty answer",
             seconds=time.monotonic() - started,
             seed=draw.seed,
             model_version=engine.model_version,
             snapshot=self.snapshot,
             prompt=turns,
-            text=text,
+            text=text or "",
             token_ids=completion.token_ids,
             finish_reason=completion.finish_reason,
         )
@@ -114,10 +121,10 @@ class SamplePair:
             model_version=engine.model_version,
             prompt=turns,
             prompt_ids=tuple(ids),
-            answer_1=first.text.strip(),
-            answer_2=second.text.strip(),
-            token_ids_1=first.token_ids,
-            token_ids_2=second.token_ids,
+            answer_1=spoken(first, form) or "",
+            answer_2=spoken(second, form) or "",
+            token_ids_1=spoken_ids(first, form, engine.tokenizer),
+            token_ids_2=spoken_ids(second, form, engine.tokenizer),
             policy_version=first.policy_version_start,
             truncated=truncated,
         )
@@ -153,6 +160,25 @@ class RollOut:
         )
 
 
+def spoken(completion: Completion, form: Dialogue) -> str | None:
+    """What a completion says, without its thoughts; None for a thought that has no end."""
+    return without_thoughts(completion.text, opened=form.opens_thought)
+
+
+def spoken_ids(completion: Completion, form: Dialogue, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """The ids by which a preference model reads a completion that was sampled without stop strings.
+
+    They are the ids that were sampled, but whichever end token was sampled is the EOS, so that all answers that ended
+    look alike. Only where a thought was left out are they the ids of the text that remains.
+    """
+    said = spoken(completion, form)
+    if said != completion.text.strip():
+        sampled = tuple(encode(tokenizer, form.answer_prefix + (said or "")))
+    else:
+        sampled = completion.token_ids[:-1] if completion.finish_reason == "stop" else completion.token_ids
+    return (*sampled, tokenizer.eos_token_id) if completion.finish_reason == "stop" else sampled
+
+
 def ensure_eos(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
     """``token_ids`` with exactly one EOS at the end, where the preference score is read."""
     return token_ids if token_ids and token_ids[-1] == eos_id else (*token_ids, eos_id)
@@ -160,10 +186,18 @@ def ensure_eos(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSample:
-    """The task: RolloutSample in, ScoredSample out, with the preference model's score, read at the EOS (appended when
-    the answer was truncated)."""
+    """The task: RolloutSample in, ScoredSample out, with the preference model's score, read at the EOS.
+
+    What is scored ends in exactly one EOS: appended to a truncated answer, and in place of another end token. The ids
+    and log-probabilities that the policy is trained on stay as sampled: its last action was that other token, and the
+    probability of a token that it did not choose would make the ratio of PPO wrong. The value function reads only the
+    tokens before each action, so it never sees the difference.
+    """
+
+    dialogue_format: DialogueFormat = "human_assistant"
 
     async def __call__(self, engine: SequenceScorer, sample: RolloutSample) -> ScoredSample:
-        whole = sample.prompt_ids + ensure_eos(sample.completion.token_ids, engine.tokenizer.eos_token_id)
-        score = await engine.score(whole)
+        form = dialogue(self.dialogue_format, engine.tokenizer)
+        read = spoken_ids(sample.completion, form, engine.tokenizer)
+        score = await engine.score(sample.prompt_ids + ensure_eos(read, engine.tokenizer.eos_token_id))
         return ScoredSample.of(sample, score=score, preference_model_version=engine.policy_version)

@@ -167,6 +167,16 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
     return array
 
 
+def end_with_eos(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let the model's configuration name the EOS that it was taught; tokens that ended its answers before still do."""
+    language_model.config.eos_token_id = tokenizer.eos_token_id
+    generation = language_model.generation_config
+    if generation is not None:
+        before = generation.eos_token_id
+        ends = before if isinstance(before, list) else [] if before is None else [before]
+        generation.eos_token_id = list(dict.fromkeys([tokenizer.eos_token_id, *ends]))
+
+
 def save_model(
     model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, path: str
 ) -> None:

@@ -48,7 +48,7 @@ def run_preference(
     """
     start_rank(rank, job.trainer)
     torch.manual_seed(job.seed)
-    tokenizer = load_tokenizer(job.base_model)
+    tokenizer = load_tokenizer(job.tokenizer or job.base_model)
     model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed)
     metrics: dict[str, float] = {}
     if pretraining_batches is not None:

@@ -2,7 +2,8 @@
 
 They keep the contracts of the real ones. What they have learned is a digest of every row in the order in which it
 came, so two runs that end with the same digest learned the same rows in the same order. A row takes
-``trainer.scripted.row_s`` seconds. The models that they "save" are their base's files and the digest.
+``trainer.scripted.row_s`` seconds. The models that they "save" are their base's files, the job's tokenizer and the
+digest.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class Digest:
         tensors = {"digest": np.frombuffer(bytes.fromhex(self.value), dtype=np.uint8)}
         return Weights(version=self.version, tensors=tensors, probe=Probe(token_ids=(tuple(probe),), values=(-1.0,)))
 
-    def save(self, base: str, path: str | Path) -> None:
-        shutil.copytree(base, path, dirs_exist_ok=True)
+    def save(self, base: str, path: str | Path, tokenizer: str | None = None) -> None:
+        for source in (base, tokenizer or base):
+            shutil.copytree(source, path, dirs_exist_ok=True)
         (Path(path) / DIGEST).write_text(json.dumps({"version": self.version, "value": self.value}))
 
 
@@ -109,7 +111,7 @@ def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], 
     digest = Digest(None)
     num_rows = _spend(batches, job.trainer.scripted.row_s, report, "supervise", digest)
     if rank.index == 0:
-        digest.save(job.base_model, job.output)
+        digest.save(job.base_model, job.output, job.tokenizer)
     return {"supervise/data/num_rows": float(num_rows * rank.world_size)}
 
 
@@ -125,10 +127,10 @@ def scripted_preference(
     digest, row_s = Digest(None), job.trainer.scripted.row_s
     _spend(pretraining_batches or (), row_s, report, f"{job.name}/pretraining", digest)
     if rank.index == 0:
-        digest.save(job.base_model, job.unfitted)
+        digest.save(job.base_model, job.unfitted, job.tokenizer)
     num_rows = _spend(fit_batches, row_s, report, f"{job.name}/fit", digest)
     if rank.index == 0:
-        digest.save(job.base_model, job.output)
+        digest.save(job.base_model, job.output, job.tokenizer)
     return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
 
 

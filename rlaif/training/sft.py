@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from rlaif.algorithms.losses import Metrics, supervised_loss
 from rlaif.errors import DataError
@@ -23,7 +24,7 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import TrainingRow, micro_batches, pad_right, spans
 from rlaif.training.collectives import sum_over_ranks, wait_for_all
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
-from rlaif.training.models import PolicyModel, load_policy, save_model
+from rlaif.training.models import PolicyModel, end_with_eos, load_policy, save_model
 
 
 def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
@@ -34,7 +35,7 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
     """
     start_rank(rank, job.trainer)
     torch.manual_seed(job.seed)
-    tokenizer = load_tokenizer(job.base_model)
+    tokenizer = load_tokenizer(job.tokenizer or job.base_model)
     model = load_policy(job.base_model, job.trainer.dtype)
     engine = DeepSpeedModel.supervised(model, job.trainer, rank, job.optimization)
     fit = SupervisedFit(job, rank, engine)
@@ -46,11 +47,14 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
     return fit.result()
 
 
-def _save(engine: DeepSpeedModel, model: PolicyModel, tokenizer: object, job: SFTJob, rank: Rank) -> None:
+def _save(
+    engine: DeepSpeedModel, model: PolicyModel, tokenizer: PreTrainedTokenizerFast, job: SFTJob, rank: Rank
+) -> None:
     state = engine.full_state()
     if rank.index == 0:
         prefix = "language_model."
         tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        end_with_eos(model.language_model, tokenizer)
         save_model(model.language_model, tensors, tokenizer, job.output)
     wait_for_all(rank)
 

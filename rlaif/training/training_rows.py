@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from rlaif.algorithms.preference_model import pretraining_pairs
 from rlaif.config.schema import PreferenceModel, Supervision
 from rlaif.data.duplicates import prompt_key
+from rlaif.errors import RequestError
 from rlaif.ids import revision_id, sample_id
-from rlaif.prompting.dialogues import DialogueFormat, dialogue
+from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
+from rlaif.prompting.thoughts import written_answer
 from rlaif.prompting.tokenization import encode, fit_whole_turns, prompt_ids
 from rlaif.records import Answer, Preference, PreferencePair, RevisionChain, ScoredAnswers, Status, Turn
 from rlaif.tasks.sampling import ensure_eos
@@ -84,7 +86,7 @@ class SFTBuilder:
             answer = [*encode(self.tokenizer, form.answer_prefix + text), self.tokenizer.eos_token_id]
             longest = self.settings.max_length
             prompt, cut = _fitted(self.tokenizer, self.dialogue_format, turns, longest - len(answer), "supervision")
-        except _Unusable as unusable:
+        except (_Unusable, RequestError) as unusable:  # RequestError: the chat template refuses the dialogue
             return _left_out(source, id, unusable)
         return {"id": id, "input_ids": [*prompt, *answer], "prompt_length": len(prompt), "cut": cut}
 
@@ -112,12 +114,19 @@ class PairBuilder:
     def from_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[TrainingRow | LeftOut]:
         form = dialogue(self.dialogue_format, self.tokenizer)
         for pair in pairs:
-            prompt = prompt_ids(self.tokenizer, form.prompt(pair.prompt))
-            answers = [
-                [*encode(self.tokenizer, form.answer_prefix + text), self.tokenizer.eos_token_id]
-                for text in (pair.chosen, pair.rejected)
-            ]
+            try:
+                prompt = prompt_ids(self.tokenizer, form.prompt(pair.prompt))
+                answers = [self._answer(form, text) for text in (pair.chosen, pair.rejected)]
+            except (_Unusable, RequestError) as unusable:
+                yield _left_out(pair, pair.id, unusable)
+                continue
             yield self._pair(pair, "helpful", pair.prompt, prompt, answers, 1.0, 1.0)
+
+    def _answer(self, form: Dialogue, text: str) -> list[int]:
+        """The ids of an answer without its thought. Raises _Unusable for one that is only a thought."""
+        if not (written := written_answer(text)):
+            raise _Unusable("an answer is only a thought")
+        return [*encode(self.tokenizer, form.answer_prefix + written), self.tokenizer.eos_token_id]
 
     def from_votes(self, questions: Iterable[ScoredAnswers]) -> Iterator[TrainingRow | LeftOut]:
         """Neighbours by score; their question is part of the texts."""

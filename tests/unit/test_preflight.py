@@ -17,6 +17,7 @@ from rlaif.miniature.make import FILES, MODELS
 from rlaif.preflight import MODEL_KEYS, SOURCE_KEYS, Needs, Runner, check_models, preflight
 from rlaif.storage.run_dir import RunDir
 from tests.tiny_models import saved, tiny_config, tiny_lm, tiny_pm
+from tests.unit.prompting.chat_tokenizers import CHATML, GEMMA, with_template
 
 WHOLE_RUN = Needs()
 SHARED: dict[str, Any] = {
@@ -258,3 +259,72 @@ def test_names_that_do_not_exist_are_not_sent_to_a_cluster() -> None:
 
 def test_keys_are_those_of_the_configuration() -> None:
     assert set(flatten(Config())) >= {*SOURCE_KEYS, *MODEL_KEYS}
+
+
+# ---------------------------------------------------------------------------------------------- chat templates
+def chat_model(path: Path, template: str | None) -> str:
+    saved(tiny_lm(1, tied=True), path)
+    tokenizer = with_template(template)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def chat_config(empty: Path, tmp_path: Path, *overrides: str) -> Config:
+    """Three models without a chat template, under the format that needs one."""
+    models = {key: chat_model(tmp_path / key, None) for key in ("generator.model", "labeller.model", "base")}
+    models["supervision.base_model"] = models["preference_model.base_model"] = models.pop("base")
+    lengths = ["generator.max_length=256", "labeller.max_length=256"]
+    named = [f"{key}={path}" for key, path in models.items()]
+    return load_config(empty, ["dialogue_format=chat_template", *lengths, *named, *overrides])
+
+
+def test_models_without_a_chat_template_are_named_one_by_one(empty: Path, tmp_path: Path) -> None:
+    config = chat_config(empty, tmp_path)
+    lines = dict(line.split(": its tokenizer has no chat template; ") for line in mistakes(config))
+    assert lines == {
+        f"generator.model={tmp_path}/generator.model": (
+            "set generator.dialogue_format=human_assistant, or name a model with a chat template"
+        ),
+        f"labeller.model={tmp_path}/labeller.model": (
+            "set labeller.dialogue_format=human_assistant, or name a model with a chat template"
+        ),
+        f"supervision.base_model={tmp_path}/base": (
+            "name a Jinja file with supervision.chat_template=FILE, or set dialogue_format=human_assistant"
+        ),
+    }
+    assert len(mistakes(config, needs=Needs(models=("labeller.model",)))) == 1  # `rlaif label`
+
+
+def test_the_miniatures_models_have_no_chat_template(empty: Path) -> None:
+    lines = mistakes(load_config(empty, ["dialogue_format=chat_template"]), "ray")
+    named = ["generator.model=miniature:helpful_only", "labeller.model=miniature:feedback"]
+    assert [line.partition(": its")[0] for line in lines] == [*named, "supervision.base_model=miniature:base"]
+
+
+def test_the_ways_on_work(empty: Path, tmp_path: Path) -> None:
+    template = write(tmp_path / "own.jinja", CHATML)
+    roles = ["generator.dialogue_format=human_assistant", "labeller.dialogue_format=human_assistant"]
+    preflight(chat_config(empty, tmp_path, *roles, f"supervision.chat_template={template}"), Needs(), "ray")
+    preflight(chat_config(empty, tmp_path, "dialogue_format=human_assistant"), Needs(), "ray")
+
+
+def test_templates_that_only_want_roles_to_alternate_pass(empty: Path, tmp_path: Path) -> None:
+    path = chat_model(tmp_path / "gemma", GEMMA)
+    models = [f"{key}={path}" for key in MODEL_KEYS]
+    preflight(chat_config(empty, tmp_path, *models), Needs(), "ray")
+
+
+def test_a_template_file_is_probed_before_a_job_is_sent(tmp_path: Path) -> None:
+    template = write(tmp_path / "own.jinja", "{% for m in messages %}{{ m.content }")
+    values = {**SHARED, "dialogue_format": "chat_template"}
+    values["supervision"] = {**SHARED["supervision"], "chat_template": str(template)}
+    (line,) = mistakes(Config.model_validate(values), "job")
+    assert line.startswith(f"supervision.chat_template={template}: the chat template refuses the roles user: Template")
+    assert line.endswith("set dialogue_format=human_assistant supervision.chat_template=null")
+
+
+def test_what_was_fetched_is_probed_where_it_is(tmp_path: Path) -> None:
+    config = Config.model_validate({"labeller": {"model": "organisation/name", "dialogue_format": "chat_template"}})
+    needs, path = Needs(models=("labeller.model",), serves_all=False), Path(chat_model(tmp_path / "it", None))
+    with pytest.raises(ModelError, match=r"^labeller\.model=organisation/name: its tokenizer has no chat template"):
+        check_models(config, needs, {"organisation/name": path})

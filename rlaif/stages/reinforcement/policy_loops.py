@@ -52,7 +52,7 @@ class PolicyLoops:
     async def roll_out(self) -> None:
         """Sample the schedule's batches, each as soon as it is admitted and the one before has left the queue."""
         run, waits = self.context.run, self.context.waits
-        task = RollOut(dialogue_format=run.config.dialogue_format, sampling=run.config.sampling)
+        task = RollOut(dialogue_format=run.format("policy"), sampling=run.config.sampling)
         async with asyncio.TaskGroup() as sampling:
             for batch in self.batches:
                 await waits("roll_out", f"admission of batch {batch}", self.context.admission.wait_for_turn(batch))

@@ -61,7 +61,7 @@ class PreferenceLoops:
     async def compare(self) -> None:
         """Sample pairs of answers of the policy as it is when a refresh is due."""
         config, waits = self.run.config, self.context.waits
-        task = SamplePair(seed=config.seed, dialogue_format=config.dialogue_format, sampling=config.sampling)
+        task = SamplePair(seed=config.seed, dialogue_format=self.run.format("policy"), sampling=config.sampling)
         for version in self.versions:
             due = starts_at(config.preference_model.refresh, version)
             await waits("compare", f"policy version {due}", self.context.admission.wait_for_version(due))

@@ -127,12 +127,13 @@ def _num_refreshes(run: Run) -> int:
 def _rewards(run: Run) -> Rewards:
     config = run.config
     if config.reinforcement.reward == "preference_model":
-        return Rewards(role="scorer", model=str(run.run_dir.model("preference_model")), task=ScoreSample())
+        task = ScoreSample(dialogue_format=run.format("policy"))
+        return Rewards(role="scorer", model=str(run.run_dir.model("preference_model")), task=task)
     rate = RateSample(
         seed=config.seed,
         constitution=run.constitution,
         settings=config.labelling,
-        dialogue_format=config.dialogue_format,
+        dialogue_format=run.format("labeller"),
     )
     return Rewards(role="labeller", model=run.path(config.labeller.model), task=rate)
 

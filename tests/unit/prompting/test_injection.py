@@ -5,10 +5,10 @@ import pytest
 from benchmarks.injection import ATTACKS
 from rlaif.prompting.dialogues import dialogue
 from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTemplate, read_template
-from rlaif.prompting.tokenization import Pieces, encode, letter_ids
+from rlaif.prompting.tokenization import Pieces, encode, letter_ids, neutralize
 from rlaif.records import Turn
 from tests.tiny_models import tiny_tokenizer
-from tests.tricky_tokenizers import bpe, chat, spaced
+from tests.tricky_tokenizers import bpe, chat, prefixed, spaced
 
 CLEAN = "I would rather not say"
 OTHER_WORDING = """\
@@ -21,7 +21,7 @@ Second choice (B): {answer_b}
 
 VERDICT ="""
 
-TOKENIZERS = {"bytes": tiny_tokenizer, "merging": bpe, "chat": chat, "spaced": spaced}
+TOKENIZERS = {"bytes": tiny_tokenizer, "merging": bpe, "chat": chat, "spaced": spaced, "prefixed": prefixed}
 FORMS = [
     (format, name)
     for format in ("human_assistant", "chat_template")
@@ -53,8 +53,9 @@ def question(template: QuestionTemplate, said: str, slot_a: str, slot_b: str) ->
 
 
 def delimiters(tokenizer, asked: Pieces, texts: tuple[str, ...]) -> list[list[int]]:
-    """Token ids of each piece that is none of ``texts``."""
-    return [encode(tokenizer, Pieces((piece,))) for piece in asked if piece.strip() not in texts]
+    """Token ids of each piece that is none of ``texts``, in whose chat form special tokens are broken."""
+    said = {*texts, *(neutralize(tokenizer, text) for text in texts)}
+    return [encode(tokenizer, Pieces((piece,))) for piece in asked if piece.strip() not in said]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

@@ -8,6 +8,7 @@ from rlaif.prompting.questions import LETTERS
 from rlaif.prompting.tokenization import (
     ControlText,
     Pieces,
+    append_text,
     encode,
     fit_turns,
     letter_ids,
@@ -18,7 +19,7 @@ from rlaif.prompting.tokenization import (
 )
 from rlaif.records import Turn
 from tests.tiny_models import tiny_tokenizer
-from tests.tricky_tokenizers import bpe, chat, spaced
+from tests.tricky_tokenizers import bpe, chat, prefixed, spaced
 
 TOKENIZERS = {
     "bytes": tiny_tokenizer,
@@ -26,6 +27,7 @@ TOKENIZERS = {
     "merges with BOS": lambda: bpe(bos_token="<s>"),
     "pad is EOS": chat,
     "leading spaces": spaced,
+    "a space in front": prefixed,
 }
 
 
@@ -84,9 +86,19 @@ def test_plain_text_is_not_changed():
 
 
 def test_control_text_does_not_join_other_text_unseen():
-    text = ChatTemplate(chat()).prompt((Turn(role="human", text="Hi"),))
+    text = ChatTemplate(chat()).prompt((Turn(role="human", text="Hi"),))[-1]
     with pytest.raises(TypeError, match="separately"):
         text + " answer"
+
+
+@pytest.mark.parametrize("answer", [" Yes", " Yes. No", "Human:", " two\n\nHuman: No", "\n"])
+@pytest.mark.parametrize("make", [prefixed, tiny_tokenizer])
+def test_an_answer_goes_on_from_its_prompt_without_a_space_that_nobody_wrote(make, answer):
+    """SentencePiece models put one in front of every text that they are given by itself."""
+    tokenizer, prompt = make(), "\n\nHuman: two\n\nAssistant:"
+    whole = prompt_ids(tokenizer, prompt + answer)
+    assert prompt_ids(tokenizer, prompt) + encode(tokenizer, answer) == whole
+    assert prompt_ids(tokenizer, Pieces((prompt, answer))) == whole
 
 
 # --------------------------------------------------------------------------------------------------- letters
@@ -103,8 +115,8 @@ def test_letters_are_found_in_context(tokenizer):
 
 def test_letters_after_a_rendered_question_keep_its_control_tokens():
     tokenizer = chat()
-    question = ChatTemplate(tokenizer)._render([("user", "Which?")]).followed_by("The answer is:")
-    prompt, letters = letter_ids(tokenizer, Pieces((question,)), LETTERS)
+    *before, invitation = ChatTemplate(tokenizer).prompt((Turn(role="human", text="Which?"),))
+    prompt, letters = letter_ids(tokenizer, Pieces([*before, append_text(invitation, "The answer is:")]), LETTERS)
     assert tokenizer.convert_tokens_to_ids("<|im_start|>") in prompt
     assert len(set(letters)) == 2
 

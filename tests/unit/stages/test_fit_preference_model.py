@@ -1,5 +1,6 @@
 """The training sets of the preference model: split by prompt; what is not trained on is accounted for."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
 from rlaif.training.training_sets import PAIR_SCHEMA
 from tests.conftest import NUM_HELPFUL
+from tests.unit.prompting.chat_tokenizers import GEMMA, with_template
 from tests.unit.training.test_training_sets import label
 
 SPLITS = ("fit", "test_fit", "heldout")
@@ -63,6 +65,29 @@ def test_labels_that_are_no_numbers_are_in_the_account(run):
     assert counts["rows_in"] == counts["rows_out"] + counts["quarantined"] and counts["quarantined"] == 5
     causes = {row.cause for row in run.run_dir.journal.quarantine_entries() if row.kind == "preference_pairs"}
     assert causes == {"its label is invalid"}
+
+
+def test_human_pairs_that_cannot_be_rendered_are_left_out_with_the_reason(run, tmp_path):
+    """Neighbours of one role are joined, because many templates require roles to alternate."""
+    hello, hi = {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}
+    prompts = [[hello], [hi, hello], [hello, hello]]
+    rows = [{"prompt": prompt, "chosen": "yes", "rejected": "no"} for prompt in prompts]
+    rows += [{"prompt": "Hello", "chosen": f"<think>hm{end}", "rejected": "no"} for end in ("</think>sure", "")]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with_template(GEMMA).save_pretrained(tmp_path / "base")
+    config = run.config.model_copy(
+        update={
+            "dialogue_format": "chat_template",
+            "data": run.config.data.model_copy(update={"helpful_pairs": str(tmp_path / "pairs.jsonl")}),
+            "supervision": run.config.supervision.model_copy(update={"base_model": str(tmp_path / "base")}),
+        }
+    )
+    stage._write_fit(replace(run, config=config))
+    assert sum(written(run, split)["axis"].to_pylist().count("helpful") for split in SPLITS) == 3
+    left_out = [row for row in run.run_dir.journal.quarantine_entries() if "its label" not in row.cause]
+    causes = {row.row: row.cause for row in left_out}
+    assert set(causes) == {2, 5} and causes[5] == "an answer is only a thought"
+    assert "refuses the roles assistant, user: TemplateError: Conversation roles must alternate" in causes[2]
 
 
 def test_a_run_with_refreshes_keeps_human_pairs_in_reserve(run):

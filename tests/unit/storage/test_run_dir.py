@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -91,3 +92,11 @@ def test_a_line_that_was_cut_off_is_dropped_from_the_logs(tmp_path):
     run_dir = opened(tmp_path / "run")
     run_dir.events.write("two")
     assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["one", "two"]
+
+
+def test_the_day_on_which_a_run_began_is_kept_when_it_is_resumed(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    assert abs(run_dir.began - datetime.now(UTC).date()) <= timedelta(days=1)
+    run_dir.write_manifest(began="2025-01-31")
+    run_dir.close()
+    assert opened(tmp_path / "run").began == date(2025, 1, 31)

@@ -19,7 +19,7 @@ LEXICON = "miniature.lexicon"
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A configuration that names a file of its own under every key that can hold one."""
-    values: dict = {"run_dir": "/mnt/shared/runs/one", "resources": {"cpus": 3}}
+    values: dict = {"run_dir": "/mnt/shared/runs/one", "resources": {"cpus": 3}, "dialogue_format": "chat_template"}
     for key in FILE_KEYS:
         path = tmp_path / "own" / f"{key.replace('.', '_')}.yaml"
         path.parent.mkdir(exist_ok=True)
