@@ -81,7 +81,7 @@ STAGES: dict[str, Stage] = {
             name="supervise",
             run=supervise,
             roles=_always("policy_trainer"),
-            uses=("supervision.base_model",),
+            uses=("supervision.base_model", "supervision.chat_template"),
             makes=("sl_cai",),
         ),
         Stage(

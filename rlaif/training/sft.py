@@ -5,7 +5,7 @@ is their summed negative log-likelihood divided by their number in the whole ste
 
 Departures from the paper:
 1. The loss covers the answer only, not the prompt.
-2. Rows longer than ``max_length`` lose their end; a row whose answer begins beyond it is left out and counted.
+2. Dialogues are cut at turns before they become rows (``training_rows``); a row that is still too long is left out.
 3. Constant rate after a linear warm-up; the paper's constant rate is ``warmup_steps: 0``.
 """
 
@@ -65,11 +65,11 @@ class SupervisedFit:
     def __init__(self, job: SFTJob, rank: Rank, engine: DeepSpeedModel) -> None:
         self._job, self._rank, self._engine = job, rank, engine
         self.losses: list[float] = []
-        self._totals = {"rows": 0.0, "tokens": 0.0, "target_tokens": 0.0, "rows_truncated": 0.0, "rows_left_out": 0.0}
+        self._totals = {"rows": 0.0, "tokens": 0.0, "target_tokens": 0.0, "rows_left_out": 0.0}
 
     def learn(self, rows: list[TrainingRow], report: Report) -> None:
         """One optimizer step, unless no rank has a token to learn."""
-        kept, counts = cut_rows(rows, self._job.max_length)
+        kept, counts = learnable_rows(rows, self._job.max_length)
         plan = micro_batches([len(row["input_ids"]) for row in kept], self._job.trainer.micro_batch_tokens)
         totals = sum_over_ranks(counts, self._rank, self._engine.device)
         for name, value in totals.items():
@@ -96,20 +96,18 @@ class SupervisedFit:
         }
 
 
-def cut_rows(rows: list[TrainingRow], max_length: int) -> tuple[list[TrainingRow], dict[str, float]]:
-    """Rows cut to ``max_length``, without those that have no answer left, and counts of what was cut and left out."""
+def learnable_rows(rows: list[TrainingRow], max_length: int) -> tuple[list[TrainingRow], dict[str, float]]:
+    """Rows of at most ``max_length`` tokens with something to learn, and counts of what is there and left out."""
     kept: list[TrainingRow] = []
     for row in rows:
-        ids = row["input_ids"][:max_length]
         # the very first token has nothing before it to be predicted from
         start = max(1, row["prompt_length"])
-        if start < len(ids):
-            kept.append({"input_ids": ids, "prompt_length": start})
+        if start < len(row["input_ids"]) <= max_length:
+            kept.append({"input_ids": row["input_ids"], "prompt_length": start})
     counts = {
         "rows": float(len(rows)),
         "tokens": float(sum(len(row["input_ids"]) for row in kept)),
         "target_tokens": float(sum(len(row["input_ids"]) - row["prompt_length"] for row in kept)),
-        "rows_truncated": float(sum(len(row["input_ids"]) > max_length for row in rows)),
         "rows_left_out": float(len(rows) - len(kept)),
     }
     return kept, counts

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.errors import DataError
 from rlaif.jobs import Rank
-from rlaif.training.sft import cut_rows, run_sft
+from rlaif.training.sft import learnable_rows, run_sft
 from tests.unit.training.conftest import in_batches, sft_job, sft_rows
 
 
@@ -28,12 +28,13 @@ def stock_loss(path, rows):
 
 def test_first_loss_is_the_stock_loss_on_answers_and_training_lowers_it(base, tmp_path):
     rows = sft_rows(20)
-    cut, counts = cut_rows(rows, 20)
+    kept, counts = learnable_rows(rows, 20)
+    assert 0 < len(kept) < len(rows)
     reported = []
-    metrics = run_sft(sft_job(base, tmp_path), Rank(), [cut] * 8, reported.append)
-    assert metrics["supervise/loss/first"] == pytest.approx(stock_loss(base, cut), rel=1e-5)
+    metrics = run_sft(sft_job(base, tmp_path), Rank(), [kept] * 8, reported.append)
+    assert metrics["supervise/loss/first"] == pytest.approx(stock_loss(base, kept), rel=1e-5)
     assert metrics["supervise/loss/final"] < metrics["supervise/loss/first"] - 1
-    assert stock_loss(tmp_path, cut) < metrics["supervise/loss/final"]
+    assert stock_loss(tmp_path, kept) < metrics["supervise/loss/final"]
     assert len(reported) == 8 and reported[-1]["supervise/grad/norm"] > 0
     assert metrics["supervise/data/num_target_tokens"] == 8 * counts["target_tokens"]
 
@@ -62,10 +63,12 @@ def test_rows_are_counted_in_and_out():
         {"input_ids": [1, 2, 3, 4, 5], "prompt_length": 1},
         {"input_ids": [1, 2, 3, 4, 5], "prompt_length": 4},
         {"input_ids": [1, 2], "prompt_length": 0},
+        {"input_ids": [1, 2, 3], "prompt_length": 3},
     ]
-    kept, counts = cut_rows(rows, 3)
-    assert [(row["input_ids"], row["prompt_length"]) for row in kept] == [([1, 2, 3], 1), ([1, 2], 1)]
-    assert counts == {"rows": 3, "tokens": 5, "target_tokens": 3, "rows_truncated": 2, "rows_left_out": 1}
+    kept, counts = learnable_rows(rows, 4)
+    assert [(row["input_ids"], row["prompt_length"]) for row in kept] == [([1, 2], 1)]
+    assert counts == {"rows": 4, "tokens": 2, "target_tokens": 1, "rows_left_out": 3}
+    assert len(learnable_rows(rows, 5)[0]) == 3
 
 
 def test_empty_shares_are_skipped_and_nothing_to_learn_is_an_error(base, tmp_path):
