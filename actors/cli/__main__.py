@@ -19,6 +19,7 @@ from actors.cli.audit import audit_app
 from actors.cli.console import console, errors
 from actors.cli.constitution import constitution_app
 from actors.cli.control import scale_command, status_command
+from actors.cli.data import data_command
 from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
 from rlaif.errors import Interrupted, PlacementError, RlaifError, UserError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(audit_app, name="audit")
+app.command("data")(data_command)
 app.command("status")(status_command)
 app.command("scale")(scale_command)
 

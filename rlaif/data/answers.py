@@ -38,6 +38,12 @@ def unjudged_answers(fields: Fields) -> tuple[NamedValue, NamedValue] | None:
     return None
 
 
+def answer_fields(fields: Fields) -> tuple[str, ...]:
+    """The fields of a row from which its two answers, and the verdict if it has one, are taken."""
+    unjudged = next((names for names in _UNJUDGED if all(is_given(fields, name) for name in names)), ())
+    return judged_shape(fields) or unjudged
+
+
 def _as_named(fields: Fields, names: _Names) -> tuple[NamedValue, NamedValue]:
     chosen, rejected = names
     return (chosen, require(fields, chosen)), (rejected, require(fields, rejected))

@@ -27,10 +27,11 @@ def read_comparisons(source: str, quarantine: Quarantine) -> Iterator[Comparison
     Each row is read in its own shape; a row with two shapes or none is bad, as are pairs whose dialogues differ
     before the last answer and pairs with an empty answer. Raises DataError as ``data.rows`` does.
     """
-    return read_records(source, _comparison, quarantine)
+    return read_records(source, parse_comparison, quarantine)
 
 
-def _comparison(row: SourceRow) -> Comparison:
+def parse_comparison(row: SourceRow) -> Comparison:
+    """The comparison in one row. Raises BadRow."""
     refuse_beside(row.fields)
     judged, own = judged_shape(row.fields), is_given(row.fields, "answer_1") or is_given(row.fields, "answer_2")
     if own and (judged or is_given(row.fields, "chosen") or is_given(row.fields, "rejected")):

@@ -7,6 +7,7 @@ precedes the last answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
 from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
 from rlaif.data.dialogues.structures import parse_list
@@ -22,11 +23,13 @@ def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Pr
     file is missing, unreadable or empty, or has no usable row.
     """
 
-    def parse(row: SourceRow) -> Prompt:
-        turns = find_prompt(row.fields, _SHAPES)
-        return Prompt(id=row.id_of(turns), source_file=row.file, source_row=row.number, axis=axis, turns=turns)
+    return read_records(source, partial(parse_prompt, axis=axis), quarantine)
 
-    return read_records(source, parse, quarantine)
+
+def parse_prompt(row: SourceRow, axis: Axis) -> Prompt:
+    """The prompt in one row. Raises BadRow."""
+    turns = find_prompt(row.fields, _SHAPES)
+    return Prompt(id=row.id_of(turns), source_file=row.file, source_row=row.number, axis=axis, turns=turns)
 
 
 def refuse_history(fields: Fields, name: str) -> None:
@@ -38,15 +41,29 @@ def refuse_history(fields: Fields, name: str) -> None:
 def find_prompt(fields: Fields, names: Collection[str]) -> tuple[Turn, ...]:
     """The prompt of a row, in the first of the fields ``names`` that holds one. Raises BadRow."""
     refuse_beside(fields)
-    for name, read in _SHAPES.items():
-        turns = read(fields, name) if name in names and is_given(fields, name) else None
-        if turns is not None:
-            refuse_history(fields, name)
-            return prompt_turns(turns, name)
+    found = _found(fields, names)
+    if found:
+        name, turns = found
+        refuse_history(fields, name)
+        return prompt_turns(turns, name)
     name = next((name for name in _SHAPES if name in names and name in fields), "")
     if name and not is_given(fields, name):
         raise BadRow(f"field `{name}` is {'empty' if isinstance(require(fields, name), str | list) else 'null'}")
     raise BadRow(f"field `prompt` is missing, and no other field holds a prompt; the row has {_columns(fields)}")
+
+
+def prompt_field(fields: Fields) -> str | None:
+    """The field in which ``find_prompt`` finds the prompt of a row, None when it finds none. Raises BadRow."""
+    found = _found(fields, _SHAPES)
+    return found[0] if found else None
+
+
+def _found(fields: Fields, names: Collection[str]) -> tuple[str, tuple[Turn, ...]] | None:
+    for name, read in _SHAPES.items():
+        turns = read(fields, name) if name in names and is_given(fields, name) else None
+        if turns is not None:
+            return name, turns
+    return None
 
 
 def _columns(fields: Fields) -> str:

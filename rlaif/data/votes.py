@@ -23,10 +23,11 @@ def read_votes(source: str, quarantine: Quarantine) -> Iterator[ScoredAnswers]:
     A question needs at least two answers. Raises DataError naming file, row and field when a file is
     missing, unreadable or empty, or has no usable row.
     """
-    return read_records(source, _question, quarantine)
+    return read_records(source, parse_question, quarantine)
 
 
-def _question(row: SourceRow) -> ScoredAnswers:
+def parse_question(row: SourceRow) -> ScoredAnswers:
+    """The question in one row. Raises BadRow."""
     refuse_beside(row.fields)
     question = trim(require_text(row.fields, "question"))
     refuse_messages(question, "question")

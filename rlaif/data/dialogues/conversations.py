@@ -14,7 +14,7 @@ from rlaif.data.dialogues.messages import parse_messages
 from rlaif.data.dialogues.rendered import parse_rendered
 from rlaif.data.dialogues.structures import parse_structure, refuse_messages, refuse_structure
 from rlaif.data.dialogues.transcripts import parse_transcript, refuse_unclear
-from rlaif.data.fields import check_text, trim
+from rlaif.data.fields import check_text, kind_of, trim
 from rlaif.data.rows import BadRow
 from rlaif.records import Turn
 
@@ -41,6 +41,17 @@ def parse_dialogue(value: Any, name: str) -> tuple[Turn, ...] | None:
         return _messages(messages, name)
     rendered = _named(name, parse_rendered, text)
     return rendered if rendered is not None else _named(name, parse_transcript, text)
+
+
+def form_of(value: Any, name: str) -> str:
+    """In what form a field holds what ``parse_dialogue`` reads, for people. Raises BadRow as it does."""
+    if not isinstance(value, str):
+        return "messages" if isinstance(value, list | dict) else kind_of(value)
+    if parse_structure(value, name) is not None:
+        return "messages stored as text"
+    if _named(name, parse_rendered, value) is not None:
+        return "a rendered chat template"
+    return "plain text" if _named(name, parse_transcript, value) is None else "a transcript"
 
 
 def _messages(value: Any, name: str) -> tuple[Turn, ...]:

@@ -44,13 +44,10 @@ def tsv_rows(file: str) -> Iterator[RawRow]:
 
 def _rows(file: str, usual: str) -> Iterator[RawRow]:
     csv.field_size_limit(MAX_CSV_FIELD_CHARS)
-    with open_text(file, newline="", code_pages=True) as text:
-        sample = text.read(_SAMPLE_CHARS)
-    marked = _SEPARATOR_LINE.match(sample)
+    delimiter, is_stated = separator_of(file, usual)
     with open_text(file, newline="", code_pages=True) as lines:
-        if marked:
+        if is_stated:
             next(lines)
-        delimiter = marked["delimiter"] if marked else _delimiter(sample, usual)
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         columns = _columns(reader)
         header = header_of(columns)
@@ -63,6 +60,14 @@ def _rows(file: str, usual: str) -> Iterator[RawRow]:
                 yield _unreadable(number, reader.line_num, error)
             else:
                 yield _row(number, columns, header, cells)
+
+
+def separator_of(file: str, usual: str) -> tuple[str, bool]:
+    """What separates the cells of ``file``, and whether its first line states it. Raises what ``open_text`` does."""
+    with open_text(file, newline="", code_pages=True) as text:
+        sample = text.read(_SAMPLE_CHARS)
+    stated = _SEPARATOR_LINE.match(sample)
+    return (stated["delimiter"], True) if stated else (_delimiter(sample, usual), False)
 
 
 def _columns(reader: Iterator[list[str]]) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
 from rlaif.data.files.arrow_rows import arrow_rows, parquet_rows
-from rlaif.data.files.csv_rows import csv_rows, tsv_rows
-from rlaif.data.files.json_rows import json_line_rows, json_rows
+from rlaif.data.files.csv_rows import csv_rows, separator_of, tsv_rows
+from rlaif.data.files.json_rows import json_line_rows, json_rows, layout_of
 from rlaif.data.files.raw_rows import RawRow
-from rlaif.data.files.streams import COMPRESSIONS
+from rlaif.data.files.streams import COMPRESSIONS, compression_of, encoding_of
 
 _FORMATS: Mapping[str, Callable[[str], Iterator[RawRow]]] = {
     ".jsonl": json_line_rows,
@@ -31,6 +31,28 @@ def has_format(file: str) -> bool:
 def raw_rows(file: str) -> Iterator[RawRow]:
     """The rows of a file that has a format. Raises Unreadable, and one of READ_ERRORS."""
     return _FORMATS[_suffix(file)](file)
+
+
+def describe_file(file: str) -> str:
+    """Format, encoding and compression of a file that has a format, for people. Raises as ``raw_rows`` does."""
+    suffix = _suffix(file)
+    if suffix in (".parquet", ".arrow"):
+        words = [suffix.removeprefix(".")]
+    else:
+        is_table = suffix in (".csv", ".tsv")
+        encoding = encoding_of(file, code_pages=is_table).removesuffix("-sig")
+        words = [_table_words(file, suffix) if is_table else _JSON_LAYOUTS[layout_of(file)], encoding]
+    compression = compression_of(file)
+    return ", ".join([*words, compression] if compression else words)
+
+
+def _table_words(file: str, suffix: str) -> str:
+    separator, _ = separator_of(file, "\t" if suffix == ".tsv" else ",")
+    return f"table of text, cells separated by {_SEPARATORS.get(separator, separator)}"
+
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_JSON_LAYOUTS = {"lines": "JSON, an object per line", "array": "JSON array", "pretty": "JSON over several lines"}
 
 
 def _suffix(file: str) -> str:

@@ -61,7 +61,7 @@ def _number(digits: str) -> int | float:
 
 def json_line_rows(file: str) -> Iterator[RawRow]:
     """One object a line; numbers are line numbers, and blank lines count, so that an editor finds the row."""
-    if (layout := _layout(file)) == "array":
+    if (layout := layout_of(file)) == "array":
         raise Unreadable("the file holds one JSON array, not an object per line; name it .json")
     if layout == "pretty":
         raise Unreadable(_PRETTY)
@@ -70,12 +70,12 @@ def json_line_rows(file: str) -> Iterator[RawRow]:
 
 def json_rows(file: str) -> Iterator[RawRow]:
     """An array of objects, or one object a line, whichever the file holds."""
-    if (layout := _layout(file)) == "pretty":
+    if (layout := layout_of(file)) == "pretty":
         raise Unreadable(_PRETTY)
     yield from _array(file) if layout == "array" else _lines(file)
 
 
-def _layout(file: str) -> str:
+def layout_of(file: str) -> str:
     """``lines``, ``array`` or ``pretty`` (an object over several lines), by how the text begins."""
     with open_text(file, newline="\n", code_pages=False) as text:
         first = text.read(_CHUNK_CHARS).lstrip(_BLANK).split("\n", 1)[0].rstrip(_BLANK)
@@ -106,7 +106,7 @@ def _array(file: str) -> Iterator[RawRow]:
     decoder = _Decoder()
     with open_text(file, newline="\n", code_pages=False) as text:
         window = _Window(text)
-        window.skip()  # the bracket that ``_layout`` saw
+        window.skip()  # the bracket that ``layout_of`` saw
         is_last = window.next_char() == "]"
         for number in itertools.count(1):
             if is_last:

@@ -59,6 +59,14 @@ _UNPACKERS: Mapping[bytes, Callable[[BinaryIO], Any]] = {
     b"\xfd7zXZ\x00": lzma.LZMAFile,
     b"BZh": bz2.BZ2File,
 }
+_UNPACKER_NAMES = ("gzip", "zstd", "xz", "bzip2")
+
+
+def compression_of(file: str) -> str | None:
+    """How ``file`` is compressed; None when it is not. Raises OSError."""
+    with Path(file).open("rb") as stream:
+        head = stream.peek(_HEAD)
+    return next((name for magic, name in zip(_UNPACKERS, _UNPACKER_NAMES, strict=True) if head.startswith(magic)), None)
 
 
 @contextmanager
@@ -95,7 +103,7 @@ def open_text(file: str, *, newline: str, code_pages: bool) -> Iterator[TextIO]:
     ``code_pages``: what is not UTF-8 and looks like a Western language in Windows-1252 is read as such. Other bytes
     that are not UTF-8 become lone surrogates, which the check of a text field refuses, so that only their row is lost.
     """
-    encoding = _encoding(file, code_pages)
+    encoding = encoding_of(file, code_pages=code_pages)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     with open_bytes(file) as stream, io.TextIOWrapper(stream, encoding, errors, newline) as text:
         yield text
@@ -109,7 +117,8 @@ def is_valid(text: str) -> bool:
         return False
 
 
-def _encoding(file: str, code_pages: bool) -> str:
+def encoding_of(file: str, *, code_pages: bool) -> str:
+    """The encoding that ``open_text`` reads ``file`` in, by Python's name. Raises what ``open_bytes`` does."""
     with open_bytes(file) as stream:
         head = stream.peek(_HEAD)[:_HEAD]
         for magic, what in _BINARY.items():

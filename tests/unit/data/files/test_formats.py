@@ -173,7 +173,7 @@ def test_an_array_is_read_piece_by_piece(tmp_path, monkeypatch, size):
     for indent in (None, 2):
         file = written(tmp_path, "a.json", ("\n" + json.dumps(rows, indent=indent) + "\n ").encode())
         if size < 3:  # the first piece must show that it is an array
-            monkeypatch.setattr("rlaif.data.files.json_rows._layout", lambda file: "array")
+            monkeypatch.setattr("rlaif.data.files.json_rows.layout_of", lambda file: "array")
         assert [row.fields for row in rows_in(file)] == [rows[0], {}, rows[2], {}]
         assert [row.mistake for row in rows_in(file)] == [None, "the row is not a JSON object"] * 2
 

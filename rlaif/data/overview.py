@@ -1,0 +1,174 @@
+"""What is in a source and what it can be used as: every row is tried by every reader, in one pass and bounded memory.
+
+Nothing is used here. What a run would refuse is refused here too, for the same reason and in the same words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field, replace
+
+from rlaif.data.files.formats import describe_file
+from rlaif.data.files.hub import HUB
+from rlaif.data.files.raw_rows import Unreadable
+from rlaif.data.files.sources import files_of, passed_over, row_choice
+from rlaif.data.files.streams import READ_ERRORS
+from rlaif.data.readers import READERS, Reader, SourceRecord
+from rlaif.data.rows import BadRow, SourceRow, rows_in
+from rlaif.errors import DataError
+from rlaif.records import Comparison, PreferencePair, Prompt
+
+NUM_SHOWN = 10  #: rows that are kept to be shown
+MAX_COMPARED = 500_000  #: rows among which equal ones are looked for
+_MAX_KINDS = 1000  #: causes and shapes that are told apart
+_MAX_COLUMNS = 40
+_PLACES = re.compile(r"(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=character )\d+|(?<=line )\d+")
+_REST = "other"
+
+
+@dataclass
+class Cause:
+    """Why rows are quarantined: in the words of the first, and where that is."""
+
+    words: str
+    file: str
+    row: int
+    num: int = 0
+
+
+@dataclass
+class Use:
+    """What one reader makes of a source. ``refusal``: why a run would refuse the whole, None when it would not."""
+
+    name: str
+    reader: Reader
+    num_usable: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    causes: dict[str, Cause] = field(default_factory=dict)
+    records: list[SourceRecord] = field(default_factory=list)  #: the first ones
+    num_repeated: int = 0
+    num_same: int = 0  #: pairs whose answers do not differ
+    refusal: str | None = None
+    _seen: set[int] = field(default_factory=set)
+
+    @property
+    def num_quarantined(self) -> int:
+        return sum(cause.num for cause in self.causes.values())
+
+    def add(self, row: SourceRow) -> str | None:
+        """Try one row; returns what is wrong with it, None when it is usable."""
+        try:
+            if row.mistake:
+                raise BadRow(row.mistake)
+            record = self.reader.parse(replace(row, seen=Counter()))  # ids are not looked at
+            self._count(self.shapes, self.reader.shape(row.fields))
+        except (BadRow, Unreadable) as error:
+            self._quarantine(row, str(error))
+            return str(error)
+        self.num_usable += 1
+        self._compare(record)
+        if len(self.records) < NUM_SHOWN:
+            self.records.append(record)
+        return None
+
+    def _quarantine(self, row: SourceRow, words: str) -> None:
+        key = _PLACES.sub("N", words)
+        key = key if key in self.causes or len(self.causes) < _MAX_KINDS else _REST
+        self.causes.setdefault(key, Cause(words=words, file=row.file, row=row.number)).num += 1
+
+    def _count(self, kinds: Counter[str], kind: str) -> None:
+        kinds[kind if kind in kinds or len(kinds) < _MAX_KINDS else _REST] += 1
+
+    def _compare(self, record: SourceRecord) -> None:
+        conversation, answers = content_of(record)
+        self.num_same += len(answers) == 2 and answers[0] == answers[1]
+        key = hash((conversation, answers))
+        if key in self._seen:
+            self.num_repeated += 1
+        elif len(self._seen) < MAX_COMPARED:
+            self._seen.add(key)
+
+
+@dataclass
+class Overview:
+    """``kinds``: how many files are of which kind. ``stopped``: why reading ended before the last row, if it did."""
+
+    source: str
+    num_files: int
+    kinds: Counter[str]
+    passed_over: list[str]
+    uses: list[Use]
+    columns: dict[str, None] = field(default_factory=dict)  #: an ordered set
+    num_rows: int = 0
+    stopped: str | None = None
+
+    @property
+    def usable(self) -> list[Use]:
+        return [use for use in self.uses if use.num_usable and not use.refusal]
+
+
+def content_of(record: SourceRecord) -> tuple[Hashable, tuple[Hashable, ...]]:
+    """What is asked, and the answers to it."""
+    if isinstance(record, Prompt):
+        return record.turns, ()
+    if isinstance(record, PreferencePair):
+        return record.prompt, (record.chosen, record.rejected)
+    if isinstance(record, Comparison):
+        return record.prompt, (record.answer_1, record.answer_2)
+    return record.question, record.answers
+
+
+def survey(source: str, uses: Collection[str] = tuple(READERS)) -> Overview:
+    """Read all of ``source`` with the readers ``uses``. Raises DataError when there is no such source."""
+    files = files_of(source)
+    overview = Overview(
+        source=source,
+        num_files=len(files),
+        kinds=Counter(map(_kind, files)),
+        passed_over=passed_over(source),
+        uses=[Use(name=name, reader=READERS[name]) for name in READERS if name in uses],
+    )
+    try:
+        _read(overview, source)
+    except DataError as error:
+        overview.stopped = str(error)
+        for use in overview.uses:
+            use.refusal = overview.stopped
+    return overview
+
+
+def _read(overview: Overview, source: str) -> None:
+    """Every row, with every reader; a run refuses a source of which one file has no usable row."""
+    _, choice = row_choice(source)
+    for file, rows in itertools.groupby(rows_in(source), key=lambda row: row.file if choice is None else source):
+        hopeless: dict[str, str] = {}  #: use -> what is wrong with the first row, while no row is usable
+        for index, row in enumerate(rows):
+            overview.num_rows += 1
+            _note_columns(overview.columns, row)
+            for use in overview.uses:
+                mistake = use.add(row)
+                if mistake is None:
+                    hopeless.pop(use.name, None)
+                elif index == 0:
+                    hopeless[use.name] = f"{file}: every row is unusable; row {row.number}: {mistake}"
+        for use in overview.uses:
+            use.refusal = use.refusal or hopeless.get(use.name)
+    if not overview.num_rows:
+        raise DataError(f"{source}: there are no rows in it")
+
+
+def _note_columns(columns: dict[str, None], row: SourceRow) -> None:
+    if len(columns) < _MAX_COLUMNS:
+        columns.update(dict.fromkeys(itertools.islice(map(str, row.fields), _MAX_COLUMNS)))
+
+
+def _kind(file: str) -> str:
+    if file.startswith(HUB):
+        return "data set of the hub, or in its layout"
+    try:
+        return describe_file(file)
+    except (Unreadable, *READ_ERRORS):
+        return "cannot be read"  # as the rows will say, in full
