@@ -77,7 +77,9 @@ def command(*arguments: str) -> None:
 def write_prompts(directory: Path, seed: int, num: int) -> Path:
     """The first ``num`` red-team prompts of the miniature of ``seed``."""
     config = load_config(CONFIGS / "quickstart.yaml", [f"miniature.seed={seed}"])
-    every = miniature_paths(config, load_constitution(config.constitution), ("data.red_team",))[config.data.red_team]
+    every = miniature_paths(config, load_constitution(config.constitution), ("data.red_team",))[
+        config.data.red_team.path
+    ]
     path = directory / f"red_team-{seed}.jsonl"
     path.write_text("".join(every.read_text().splitlines(keepends=True)[:num]))
     return path
@@ -145,7 +147,7 @@ def answers(run_dir: Path, config: Config) -> dict[int, list[tuple[Class, list[i
 
 def red_team_requests(config: Config) -> dict[int, str]:
     paths = miniature_paths(config, load_constitution(config.constitution), ("data.red_team",))
-    path = str(paths.get(config.data.red_team, config.data.red_team))
+    path = str(paths.get(config.data.red_team.path, config.data.red_team.path))
     return {prompt.source_row: prompt.turns[-1].text for prompt in read_prompts(path, "red_team", print)}
 
 

@@ -138,9 +138,9 @@ def _constitution_mistakes(config: Config, needs: Needs) -> Iterator[str]:
 
 
 def _values(config: Config, keys: Iterable[str]) -> dict[str, str]:
-    """The values of those ``keys`` that have one."""
+    """The values of those ``keys`` that have one; of a source, its place."""
     flat = flatten(config)
-    return {key: flat[key] for key in keys if flat[key] is not None}
+    return {key: str(flat[key]) for key in keys if flat[key] is not None}
 
 
 # ----------------------------------------------------------------------------------------------- sources, models

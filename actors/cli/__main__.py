@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.arguments import ConfigName, InProcess, Overrides, RunDirPath
+from actors.cli.arguments import ConfigName, FieldNames, InProcess, Overrides, RunDirPath, named_fields
 from actors.cli.audit import audit_app
 from actors.cli.console import console, errors
 from actors.cli.constitution import constitution_app
@@ -70,6 +70,7 @@ def label_command(
     out: Annotated[Path, typer.Option("--out", help="where the labels go; run again to resume")] = Path("runs/labels"),
     model: Annotated[str | None, typer.Option("--model", help="the feedback model")] = None,
     config: Annotated[str | None, typer.Option("--config", help="as for run; by default the shipped label")] = None,
+    fields: FieldNames = None,
     in_process: InProcess = False,
 ) -> None:
     """Label pairs of answers that you bring, each in both orders and exactly once."""
@@ -77,7 +78,8 @@ def label_command(
     from rlaif.evaluation.tables import label_table
 
     chosen = {} if model is None else {"labeller.model": model}
-    values = {**chosen, "run_dir": str(out), "data.comparisons": file}
+    fields_of_rows = {f"data.comparisons.{name}": path for name, path in named_fields(fields).items()}
+    values = {**chosen, "run_dir": str(out), "data.comparisons.path": file, **fields_of_rows}
     settings = load_config(SHIPPED_CONFIGS / "label.yaml" if config is None else config, overrides or [], values)
     if settings.labeller.model.startswith("miniature:"):
         errors.print("note: the miniature's feedback model is the judge; name your own with --model", style="yellow")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actors.cli.arguments import FieldNames, named_fields
 from actors.cli.console import console
+from rlaif.config.source import Source
 from rlaif.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,12 +35,14 @@ class UseName(StrEnum):
 
 def data_command(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="a file, directory, pattern or hf:NAME, with #ROWS")],
+    fields: FieldNames = None,
     use: Annotated[UseName | None, typer.Option("--as", help="try this use only; by default all are tried")] = None,
 ) -> None:
     """Show what a source holds, what it can be used as, and what is refused and why. Exits with 2 if it has no use."""
     from rlaif.data.overview import survey
 
-    overview = survey(source) if use is None else survey(source, [use])
+    named = Source(path=source, **named_fields(fields)) if fields else source
+    overview = survey(named) if use is None else survey(named, [use])
     _print(_head(overview))
     for each in overview.usable:
         _print(_use(each, overview))

@@ -9,14 +9,24 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from rlaif.config.schema import Config, Section
+from rlaif.config.keys import alternatives
+from rlaif.config.schema import Config
+from rlaif.config.section import Section
+from rlaif.config.source import Source
 
 BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+TYPES = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    Source: "a source: text, or keys and values",
+}
 
 
 def reference() -> str:
-    """One table for each kind of section; kinds that occur under several keys are described once."""
+    """One table for each kind of section; kinds that occur under several keys are described once. A source, which may
+    also be a text, is a value of its key."""
     return "\n\n".join(_table(kind, places) for kind, places in _kinds().items() if _own_fields(kind))
 
 
@@ -33,7 +43,7 @@ def _kinds() -> dict[type[Section], list[str]]:
 def _sections(kind: type[Section], key: str) -> Iterator[tuple[str, type[Section]]]:
     yield key, kind
     for name, field in kind.model_fields.items():
-        inner = field.annotation
+        inner = next((kind for kind in alternatives(field.annotation) if kind is Source), field.annotation)
         if isinstance(inner, type) and issubclass(inner, Section):
             yield from _sections(inner, f"{key}.{name}".lstrip("."))
 
@@ -45,7 +55,8 @@ def _own_fields(kind: type[Section]) -> dict[str, FieldInfo]:
 
 
 def _is_section(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    kind = field.annotation
+    return isinstance(kind, type) and issubclass(kind, Section) and kind is not Source
 
 
 def _table(kind: type[Section], places: list[str]) -> str:
@@ -57,13 +68,17 @@ def _table(kind: type[Section], places: list[str]) -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = field.get_default(call_default_factory=True, validated_data={})
-    cells = (f"`{name}`", _values(field.annotation, field.metadata), f"`{_shown(default)}`", field.description or "")
+    default = "none" if field.is_required() else f"`{_shown(_default(field))}`"
+    cells = (f"`{name}`", _values(field.annotation, field.metadata), default, field.description or "")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"
 
 
+def _default(field: FieldInfo) -> object:
+    return field.get_default(call_default_factory=True, validated_data={})
+
+
 def _shown(value: object) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
+    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Source) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 

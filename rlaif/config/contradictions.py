@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.config.algorithms import ALGORITHMS
-from rlaif.config.schema import Config, PoolSettings, Section, Trainer
+from rlaif.config.schema import Config, PoolSettings, Trainer
+from rlaif.config.section import Section
+from rlaif.config.source import Source
 from rlaif.config.strict_yaml import format_value
 
 
@@ -23,11 +25,11 @@ class Mistake:
 
 
 def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value of every field that is not itself a section."""
+    """Dotted key -> value of every field that is not itself a section; a source is a value."""
     flat: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
-        if isinstance(value, Section):
+        if isinstance(value, Section) and not isinstance(value, Source):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

@@ -27,9 +27,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rlaif.config.contradictions import Mistake, contradictions, flatten
-from rlaif.config.keys import nearest_key, section_type
+from rlaif.config.keys import alternatives, field_type, nearest_key, section_type
 from rlaif.config.overrides import read_override
-from rlaif.config.schema import Config, Section
+from rlaif.config.schema import Config
+from rlaif.config.section import Section
+from rlaif.config.source import Source
 from rlaif.config.strict_yaml import format_value, line_of, parse_yaml, reason_of, rule_of
 from rlaif.errors import ConfigError
 
@@ -63,7 +65,7 @@ def load_config(
     mistakes: list[Mistake] = []
     tree = _read_file(config_file(path), (), mistakes)
     complete = not mistakes
-    for override in overrides:
+    for override in sorted(overrides, key=_depth):
         _apply_text(tree, override, mistakes)
     for key, value in values.items():
         _apply(tree, key, value, mistakes)
@@ -169,18 +171,27 @@ def _without_empty_sections(tree: Tree, section: type[Section]) -> Tree:
     cleaned: Tree = {}
     for key, value in tree.items():
         inner = section_type(section, key)
-        if inner is not None and value is None:
+        if inner is not None and inner is not Source and value is None:
             continue
         cleaned[key] = _without_empty_sections(value, inner) if inner and isinstance(value, dict) else value
     return cleaned
 
 
-def _merge(base: Tree, top: Tree) -> Tree:
+def _merge(base: Tree, top: Tree, section: type[Section] | None = Config) -> Tree:
+    """``top`` over ``base``; ``section`` is the one whose keys they hold, None where keys are the user's own."""
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        inner = section and section_type(section, key)
+        below = _source_keys(merged.get(key)) if inner is Source else merged.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            value = _merge(below, value, inner)
+        merged[key] = value
     return merged
+
+
+def _source_keys(value: Any) -> Any:
+    """A source that is written as a text (or is none), as the keys that say the same."""
+    return {"path": value} if isinstance(value, str) else {} if value is None else value
 
 
 def _anchor_files(tree: Tree, directory: Path) -> None:
@@ -201,6 +212,11 @@ def _anchor(tree: Tree, name: str, directory: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- overrides
+def _depth(override: str) -> int:
+    """Of the key: what is set as a whole is set before its parts, in whatever order they are given."""
+    return override.partition("=")[0].count(".")
+
+
 def _apply_text(tree: Tree, override: str, mistakes: list[Mistake]) -> None:
     """One ``section.key=value`` as a user types it."""
     key, equals, text = override.partition("=")
@@ -221,6 +237,8 @@ def _apply(tree: Tree, key: str, value: object, mistakes: list[Mistake]) -> None
     section: type[Section] | None = Config
     for part in sections:
         section = section and section_type(section, part)
+        if section is Source:
+            tree[part] = _source_keys(tree.get(part))
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             if section is None:  # else it is a wrong value in place of a section, which is reported as such
@@ -229,7 +247,7 @@ def _apply(tree: Tree, key: str, value: object, mistakes: list[Mistake]) -> None
     layer = {name: value}
     if key in FILE_KEYS:
         _anchor(layer, name, Path.cwd())
-    tree |= _merge(tree, layer)
+    tree |= _merge(tree, layer, section)
 
 
 # ------------------------------------------------------------------------------------------------- validation
@@ -240,8 +258,14 @@ def _validate(tree: Tree, mistakes: list[Mistake]) -> Config:
     except ValidationError as error:
         for problem in error.errors():
             mistakes.append(_explain(problem))
-            _drop(tree, tuple(map(str, problem["loc"])))
+            _drop(tree, _whole(tuple(map(str, problem["loc"]))))
     return Config.model_validate(tree)
+
+
+def _whole(loc: tuple[str, ...]) -> tuple[str, ...]:
+    """The place of what has a default: a wrong value, or the source that it is a part of."""
+    parts = (loc[:num] for num in range(1, len(loc)))
+    return next((part for part in parts if Source in alternatives(field_type(".".join(part)))), loc)
 
 
 def _drop(tree: Tree, loc: tuple[str, ...]) -> None:
@@ -259,6 +283,8 @@ def _explain(problem: ErrorDetails) -> Mistake:
     if problem["type"] == "extra_forbidden":
         return _unknown(key)
     rule, fix = rule_of(problem)
+    if problem["type"] == "missing":
+        return Mistake(keys=(key,), line=f"{key}: {rule}; {fix}")
     return _mistake(key, problem["input"], rule, fix or "see the field's description")
 
 

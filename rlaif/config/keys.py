@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from rlaif.config.schema import Config, Section
+from rlaif.config.schema import Config
+from rlaif.config.section import Section
 
 #: Keys whose values name where rows come from, and models.
 SOURCE_KEYS = (

@@ -2,18 +2,19 @@
 
 Where the field is text (a path, a source, a model, one of several names), the value is taken as it is:
 ``in/my #3.jsonl``, ``@x``, ``2024-01-02``, ``off`` need no quotes. What is not text: ``null`` and an empty value where
-the field may be null, and ``{...}`` where it may also be a section. Text in quotes is what is in them, so ``'null'`` is
-a text, too. All other values are YAML: numbers, booleans, lists, ``{...}``.
+the field may be null, and ``{...}`` where it may also be keys and values, as a source may. Text in quotes is what is in
+them, so ``'null'`` is a text, too. All other values are YAML: numbers, booleans, lists, ``{...}``.
 """
 
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 
 from rlaif.config.keys import alternatives, field_type
+from rlaif.config.source import Source
 from rlaif.config.strict_yaml import parse_yaml
 
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -30,7 +31,7 @@ def read_override(key: str, text: str) -> object:
         return parse_yaml(text)
     if text in NULLS and NoneType in kinds:
         return None
-    if text.startswith("{") and any(_is_mapping(kind) for kind in kinds):
+    if text.startswith("{") and text.endswith("}") and any(_is_mapping(kind) for kind in kinds):
         return parse_yaml(text)
     return _unquoted(text)
 
@@ -42,7 +43,12 @@ def _is_unknown(key: str) -> bool:
 
 
 def _is_text(kind: Any) -> bool:
-    return kind is str or (get_origin(kind) is Literal and all(isinstance(name, str) for name in get_args(kind)))
+    """Whether a value may be text; a number of a kind that is text in the end is written like one."""
+    if get_origin(kind) is Annotated:
+        return _is_text(get_args(kind)[0])
+    return kind in (str, Source) or (
+        get_origin(kind) is Literal and all(isinstance(name, str) for name in get_args(kind))
+    )
 
 
 def _is_mapping(kind: Any) -> bool:

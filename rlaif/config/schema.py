@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlaif.config.algorithms import ALGORITHMS
+from rlaif.config.section import Section
+from rlaif.config.source import Source
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -27,21 +29,21 @@ else:
     AlgorithmName = Literal[tuple(ALGORITHMS)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, str_min_length=1)
-
-
 class Data(Section):
     """Where rows come from: a file (JSON, CSV, parquet or Arrow, compressed or not), a directory or a pattern of files,
-    ``hf:NAME[:CONFIG][@SPLIT]``, each with ``#ROWS`` when not all of it is wanted, or ``miniature:NAME``."""
+    ``hf:NAME[:CONFIG][@SPLIT]``, each with ``#ROWS`` when not all of it is wanted, or ``miniature:NAME``. In place of
+    such a text, keys may say more, such as which of a row's fields to read."""
 
-    red_team: str = Field("miniature:red_team", description="prompts that ask for harm")
-    helpful: str = Field("miniature:helpful", description="prompts that ask for help")
-    helpful_pairs: str | None = Field("miniature:helpful_pairs", description="human chosen/rejected pairs; null: none")
-    votes: str | None = Field(
-        "miniature:votes", description="questions with voted answers, for pretraining the preference model; null: none"
+    red_team: Source = Field(Source(path="miniature:red_team"), description="prompts that ask for harm")
+    helpful: Source = Field(Source(path="miniature:helpful"), description="prompts that ask for help")
+    helpful_pairs: Source | None = Field(
+        Source(path="miniature:helpful_pairs"), description="human chosen/rejected pairs; null: none"
     )
-    comparisons: str | None = Field(None, description="pairs of answers for `rlaif label`; null: none")
+    votes: Source | None = Field(
+        Source(path="miniature:votes"),
+        description="questions with voted answers, for pretraining the preference model; null: none",
+    )
+    comparisons: Source | None = Field(None, description="pairs of answers for `rlaif label`; null: none")
 
 
 class Miniature(Section):
@@ -340,8 +342,12 @@ class Reinforcement(Section):
 class Evaluation(Section):
     """Held-out prompts on which every snapshot of the policy is compared."""
 
-    red_team: str = Field("miniature:eval_red_team", description="prompts that ask for harm; a source as in data")
-    helpful: str = Field("miniature:eval_helpful", description="prompts that ask for help; a source as in data")
+    red_team: Source = Field(
+        Source(path="miniature:eval_red_team"), description="prompts that ask for harm; a source as in data"
+    )
+    helpful: Source = Field(
+        Source(path="miniature:eval_helpful"), description="prompts that ask for help; a source as in data"
+    )
     answers_per_cell: Count = Field(500, description="fewest answers of each snapshot on each of the two sets")
 
 

@@ -12,22 +12,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from rlaif.config.source import Source
 from rlaif.data.answers import judged_shape, unjudged_answers
 from rlaif.data.dialogues.conversations import parse_conversation
 from rlaif.data.dialogues.structures import parse_structure
 from rlaif.data.fields import check_text, is_given, number_of, refuse_beside, trim
+from rlaif.data.mapped_fields import read_mapped
 from rlaif.data.pairs import find_pair, prompt_before, read_answer
-from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import Axis, Comparison, Status, Turn
 
 
-def read_comparisons(source: str, quarantine: Quarantine) -> Iterator[Comparison]:
-    """Stream the pairs of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
+def read_comparisons(source: Source | str, quarantine: Quarantine) -> Iterator[Comparison]:
+    """Stream the pairs of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     Each row is read in its own shape; a row with two shapes or none is bad, as are pairs whose dialogues differ
     before the last answer and pairs with an empty answer. Raises DataError as ``data.rows`` does.
     """
-    return read_records(source, parse_comparison, quarantine)
+    return read_mapped(source, parse_comparison, quarantine)
 
 
 def parse_comparison(row: SourceRow) -> Comparison:

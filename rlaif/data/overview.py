@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
+from rlaif.config.source import HUB, Source
 from rlaif.data.files.formats import describe_file
-from rlaif.data.files.hub import HUB
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, passed_over, row_choice
 from rlaif.data.files.streams import READ_ERRORS
+from rlaif.data.mapped_fields import MappedFields
 from rlaif.data.readers import READERS, Reader, SourceRecord
 from rlaif.data.rows import BadRow, SourceRow, rows_in
 from rlaif.errors import DataError
@@ -121,18 +122,19 @@ def content_of(record: SourceRecord) -> tuple[Hashable, tuple[Hashable, ...]]:
     return record.question, record.answers
 
 
-def survey(source: str, uses: Collection[str] = tuple(READERS)) -> Overview:
+def survey(source: Source | str, uses: Collection[str] = tuple(READERS)) -> Overview:
     """Read all of ``source`` with the readers ``uses``. Raises DataError when there is no such source."""
-    files = files_of(source)
+    place = str(source)
+    files = files_of(place)
     overview = Overview(
-        source=source,
+        source=place,
         num_files=len(files),
         kinds=Counter(map(_kind, files)),
-        passed_over=passed_over(source),
+        passed_over=passed_over(place),
         uses=[Use(name=name, reader=READERS[name]) for name in READERS if name in uses],
     )
     try:
-        _read(overview, source)
+        _read(overview, MappedFields(Source.of(source).fields))
     except DataError as error:
         overview.stopped = str(error)
         for use in overview.uses:
@@ -140,14 +142,16 @@ def survey(source: str, uses: Collection[str] = tuple(READERS)) -> Overview:
     return overview
 
 
-def _read(overview: Overview, source: str) -> None:
+def _read(overview: Overview, fields: MappedFields) -> None:
     """Every row, with every reader; a run refuses a source of which one file has no usable row."""
+    source = overview.source
     _, choice = row_choice(source)
     for file, rows in itertools.groupby(rows_in(source), key=lambda row: row.file if choice is None else source):
         hopeless: dict[str, str] = {}  #: use -> what is wrong with the first row, while no row is usable
         for index, row in enumerate(rows):
             overview.num_rows += 1
             _note_columns(overview.columns, row)
+            row = _mapped(row, fields)
             for use in overview.uses:
                 mistake = use.add(row)
                 if mistake is None:
@@ -156,8 +160,16 @@ def _read(overview: Overview, source: str) -> None:
                     hopeless[use.name] = f"{file}: every row is unusable; row {row.number}: {mistake}"
         for use in overview.uses:
             use.refusal = use.refusal or hopeless.get(use.name)
+    fields.check(source)
     if not overview.num_rows:
         raise DataError(f"{source}: there are no rows in it")
+
+
+def _mapped(row: SourceRow, fields: MappedFields) -> SourceRow:
+    try:
+        return fields.row(row)
+    except (BadRow, Unreadable) as error:
+        return replace(row, mistake=str(error))
 
 
 def _note_columns(columns: dict[str, None], row: SourceRow) -> None:

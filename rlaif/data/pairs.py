@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rlaif.config.source import Source
 from rlaif.data.answers import answers_of
 from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
 from rlaif.data.fields import is_given, refuse_beside, trim
+from rlaif.data.mapped_fields import read_mapped
 from rlaif.data.prompts import PROMPT_FIELDS, find_prompt, refuse_history
-from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import PreferencePair, Turn
 
 _Side = tuple[tuple[Turn, ...] | None, str]  #: what precedes the answer (None: the field does not say), the answer
 
 
-def read_pairs(source: str, quarantine: Quarantine) -> Iterator[PreferencePair]:
-    """Stream the pairs of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
+def read_pairs(source: Source | str, quarantine: Quarantine) -> Iterator[PreferencePair]:
+    """Stream the pairs of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     Pairs whose dialogues differ before the last answer are bad, as are pairs with an empty answer. Raises
     DataError naming file, row and field when a file is missing, unreadable or empty, or has no usable row.
     """
-    return read_records(source, _pair, quarantine)
+    return read_mapped(source, parse_pair, quarantine)
 
 
-def _pair(row: SourceRow) -> PreferencePair:
+def parse_pair(row: SourceRow) -> PreferencePair:
+    """The pair in one row. Raises BadRow."""
     prompt, chosen, rejected = find_pair(row.fields)
     return PreferencePair(
         id=row.id_of(prompt, chosen, rejected),

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
+from rlaif.config.source import Source
 from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
 from rlaif.data.dialogues.structures import parse_list
 from rlaif.data.fields import check_text, given_name, is_given, refuse_beside, require, trim
-from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
+from rlaif.data.mapped_fields import read_mapped
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import Axis, Prompt, Turn
 
 
-def read_prompts(source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
-    """Stream the prompts of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
+def read_prompts(source: Source | str, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
+    """Stream the prompts of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     The id is that of the turns; equal prompts stay two rows. Raises DataError naming file, row and field when a
     file is missing, unreadable or empty, or has no usable row.
     """
 
-    return read_records(source, partial(parse_prompt, axis=axis), quarantine)
+    return read_mapped(source, partial(parse_prompt, axis=axis), quarantine)
 
 
 def parse_prompt(row: SourceRow, axis: Axis) -> Prompt:

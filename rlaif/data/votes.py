@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlaif.config.source import Source
 from rlaif.data.dialogues.structures import parse_list, refuse_messages
 from rlaif.data.fields import is_given, number_of, refuse_beside, require, require_text, trim
-from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
+from rlaif.data.mapped_fields import read_mapped
+from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import ScoredAnswer, ScoredAnswers
 
 MAX_SCORE = 62  #: a ``pm_score`` above it would take more votes than there are people
 
 
-def read_votes(source: str, quarantine: Quarantine) -> Iterator[ScoredAnswers]:
-    """Stream the questions of ``source`` (file, directory or ``hf:NAME``); a bad row goes to ``quarantine``.
+def read_votes(source: Source | str, quarantine: Quarantine) -> Iterator[ScoredAnswers]:
+    """Stream the questions of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     A question needs at least two answers. Raises DataError naming file, row and field when a file is
     missing, unreadable or empty, or has no usable row.
     """
-    return read_records(source, parse_question, quarantine)
+    return read_mapped(source, parse_question, quarantine)
 
 
 def parse_question(row: SourceRow) -> ScoredAnswers:

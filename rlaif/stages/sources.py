@@ -54,9 +54,9 @@ def read_source(data: UserData, run_dir: RunDir, key: str) -> None:
 
     What a directory holds and no reader reads is an event; ``preflight`` says it to the user.
     """
-    kind, name, journal = SOURCES[key].kind, flatten(data.config)[key], run_dir.journal
-    if others := passed_over(data.path(name)):
-        run_dir.events.write("files_passed_over", source=name, files=others)
+    kind, source, journal = SOURCES[key].kind, flatten(data.config)[key], run_dir.journal
+    if others := passed_over(str(data.source(source))):
+        run_dir.events.write("files_passed_over", source=str(source), files=others)
     journal.forget_quarantine(kind)
     rows = SOURCES[key].read(data, lambda row: journal.quarantine(replace(row, kind=kind)))
     num_rows = journal.find_source(key, (row.id for row in rows)).num_rows

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rlaif.config.schema import Config
+from rlaif.config.source import Source
 from rlaif.data.comparisons import read_comparisons
 from rlaif.data.duplicates import prompt_key
 from rlaif.data.pairs import read_pairs
@@ -33,8 +34,13 @@ class UserData:
     config: Config
     paths: Mapping[str, Path]
 
-    def path(self, source: str) -> str:
-        return str(self.paths.get(source, source))
+    def path(self, name: str) -> str:
+        return str(self.paths.get(name, name))
+
+    def source(self, source: Source | None) -> Source:
+        """``source``, with the path at which it is."""
+        assert source is not None  # whoever reads a source has looked whether there is one
+        return source.model_copy(update={"path": self.path(source.path)})
 
     def prompts(self, axis: Axis, quarantine: Quarantine = pass_over) -> Iterator[Prompt]:
         """The training prompts of one axis, without those of the evaluation."""
@@ -48,23 +54,23 @@ class UserData:
 
     def pairs(self, quarantine: Quarantine = pass_over) -> Iterator[PreferencePair]:
         """The human pairs of ``data.helpful_pairs``, without those about prompts of the evaluation."""
-        pairs = read_pairs(self.path(str(self.config.data.helpful_pairs)), quarantine)
+        pairs = read_pairs(self.source(self.config.data.helpful_pairs), quarantine)
         return self._training(pairs, lambda pair: pair.prompt, quarantine)
 
     def votes(self, quarantine: Quarantine = pass_over) -> Iterator[ScoredAnswers]:
         """The questions of ``data.votes``, without those of the evaluation."""
-        votes = read_votes(self.path(str(self.config.data.votes)), quarantine)
+        votes = read_votes(self.source(self.config.data.votes), quarantine)
         return self._training(votes, lambda question: (Turn(role="human", text=question.question),), quarantine)
 
     def comparisons(self, quarantine: Quarantine = pass_over) -> Iterator[Comparison]:
         """The pairs of answers of ``data.comparisons``."""
-        return read_comparisons(self.path(str(self.config.data.comparisons)), quarantine)
+        return read_comparisons(self.source(self.config.data.comparisons), quarantine)
 
-    def _prompts(self, source: str, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
+    def _prompts(self, source: Source, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
         """Prompts of a source; those of the miniature name it as their file, wherever its files are cached."""
-        path = self.path(source)
-        prompts = read_prompts(path, axis, quarantine)
-        return prompts if path == source else (replace(prompt, source_file=source) for prompt in prompts)
+        here = self.source(source)
+        prompts = read_prompts(here, axis, quarantine)
+        return prompts if here == source else (replace(prompt, source_file=source.path) for prompt in prompts)
 
     def _training(
         self, rows: Iterator[_RowT], prompt_of: Callable[[_RowT], tuple[Turn, ...]], quarantine: Quarantine

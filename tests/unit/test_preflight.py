@@ -117,6 +117,19 @@ def test_existing_sources_pass(empty: Path, tmp_path: Path) -> None:
     preflight(load_config(empty, overrides), Needs(), "ray")
 
 
+def test_a_source_of_keys_and_values_is_checked_by_its_path(empty: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl")
+    named = [f"data.red_team={tmp_path}/a.jsonl", "data.red_team.prompt=request.text", "data.red_team.limit=3"]
+    preflight(load_config(empty, named), Needs(), "ray")
+    (line,) = mistakes(load_config(empty, [*named, "data.red_team.path=gone.jsonl"]))
+    assert line.startswith("data.red_team=gone.jsonl: no such file")
+    (line,) = mistakes(load_config(empty, [*named, "data.red_team.limit=9-3"]))
+    assert line.startswith(f"data.red_team={tmp_path}/a.jsonl#9-3: #ROWS is")
+    shared = load_config(empty, ["run_dir=/x", "miniature.cache_dir=/y", *named, "data.red_team.path=a.jsonl"])
+    with pytest.raises(ConfigError, match=r"data\.red_team=a\.jsonl#1-3: the nodes of a cluster do not see it"):
+        preflight(shared, Needs(), "job")
+
+
 def test_every_name_of_the_miniature_passes(empty: Path) -> None:
     for key, names in (("data.red_team", FILES), ("generator.model", MODELS)):
         for name in names:

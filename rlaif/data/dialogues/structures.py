@@ -30,7 +30,7 @@ _OPENINGS = ("[", "{", '"', "(")
 def parse_structure(text: str, name: str) -> Any | None:
     """The list or object of messages that ``text`` holds, None when it holds none. Raises BadRow when it seems to hold
     messages but cannot be parsed."""
-    value = _literal(text)
+    value = parse_literal(text)
     if isinstance(value, str):  # quoted twice
         return parse_structure(value, name) if value != text else None
     if value is not None and _is_messages(value):
@@ -42,24 +42,24 @@ def parse_structure(text: str, name: str) -> Any | None:
 
 def refuse_structure(text: str, name: str) -> None:
     """Raises BadRow when ``text`` is JSON (or a Python literal) of something else than messages: no prompt is that."""
-    value = _literal(text)
+    value = parse_literal(text)
     if isinstance(value, list | dict | tuple) and value:
         raise BadRow(f"field `{name}` holds {'an object' if isinstance(value, dict) else 'a list'} stored as text")
 
 
 def refuse_messages(text: str, name: str) -> None:
     """Raises BadRow when the text of a message is itself messages, or parts of text, stored as text."""
-    if parse_structure(text, name) is not None or _is_parts(_literal(text)):
+    if parse_structure(text, name) is not None or _is_parts(parse_literal(text)):
         raise BadRow(f"field `{name}` holds messages stored as text")
 
 
 def parse_list(value: Any) -> Any:
     """``value``, or the list that it holds as JSON text, as a CSV cell does."""
-    parsed = _literal(value) if isinstance(value, str) else None
+    parsed = parse_literal(value) if isinstance(value, str) else None
     return parsed if isinstance(parsed, list) else value
 
 
-def _literal(text: str) -> Any | None:
+def parse_literal(text: str) -> Any | None:
     """The value of ``text`` as JSON or as a Python literal; None when it is neither."""
     text = text.strip()
     if not text.startswith(_OPENINGS):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif.config.source import HUB
 from rlaif.data.files.arrow_rows import PARQUET_BATCH_ROWS, batch_rows
 from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.errors import describe_error
 
-HUB = "hf:"
 HUB_GRAMMAR = f"{HUB}NAME[:CONFIG][@SPLIT][#ROWS]"
 
 _SAVED = ("state.json", "dataset_dict.json")  #: what `datasets` writes next to a data set that it saves

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlaif.config.source import HUB
 from rlaif.data.files.formats import FILE_KINDS, has_format
-from rlaif.data.files.hub import HUB, hub_source
+from rlaif.data.files.hub import hub_source
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.errors import DataError
 

@@ -96,12 +96,12 @@ def test_malformed_yaml_names_the_line(tmp_path, text, said):
 def test_a_value_of_a_text_field_is_taken_as_it_is(empty, key, text):
     for config in (load_config(empty, [f"{key}={text}"]), load_config(empty, [], {key: text})):
         section, _, name = key.rpartition(".")
-        assert getattr(getattr(config, section) if section else config, name) in (text, str(Path.cwd() / text))
+        assert str(getattr(getattr(config, section) if section else config, name)) in (text, str(Path.cwd() / text))
 
 
 def test_null_quotes_and_names_in_overrides(empty):
     config = load_config(empty, ["data.votes=null", "data.comparisons=", "data.helpful='null'", 'run_dir="3"'])
-    assert (config.data.votes, config.data.comparisons, config.data.helpful) == (None, None, "null")
+    assert (config.data.votes, config.data.comparisons, str(config.data.helpful)) == (None, None, "null")
     assert config.run_dir == "3"
     assert load_config(empty, ["labelling.reasoning.mode=off"]).labelling.reasoning.mode == "off"
     assert load_config(empty, ["run_dir=null"]).run_dir == "null"  # it may not be null, so it is a directory's name
@@ -154,7 +154,7 @@ def test_dates_and_words_of_a_file_are_text(tmp_path):
         "run_dir: 2024-01-02\ndata: {votes: no}\nlabelling: {reasoning: {mode: off}}\ncritique_revision: {critique: no}"
     )
     config = load_config(write(tmp_path / "a.yaml", text))
-    assert (config.run_dir, config.data.votes, config.labelling.reasoning.mode) == ("2024-01-02", "no", "off")
+    assert (config.run_dir, str(config.data.votes), config.labelling.reasoning.mode) == ("2024-01-02", "no", "off")
     assert config.critique_revision.critique is False
 
 
@@ -209,7 +209,7 @@ def test_files_belong_to_the_file_that_names_them_and_data_to_the_working_direct
     config = load_config(top, ["miniature.lexicon=words.yaml"])
     assert config.constitution == str(tmp_path / "lib" / "mine.yaml")
     assert config.miniature.lexicon == str(tmp_path / "work" / "words.yaml")
-    assert (config.run_dir, config.data.red_team) == ("runs/x", "a.jsonl")
+    assert (config.run_dir, str(config.data.red_team)) == ("runs/x", "a.jsonl")
     assert load_config(write(tmp_path / "named.yaml", "constitution: sixteen_principles")).constitution == (
         "sixteen_principles"
     )

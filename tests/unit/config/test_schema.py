@@ -7,14 +7,17 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
-from rlaif.config.schema import Config, Section
+from rlaif.config.keys import section_type
+from rlaif.config.schema import Config
+from rlaif.config.section import Section
 
 
 def fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
         yield prefix + name, field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from fields(field.annotation, f"{prefix}{name}.")
+        inner = section_type(section, name)
+        if inner is not None:
+            yield from fields(inner, f"{prefix}{name}.")
 
 
 def sections() -> set[type[Section]]:

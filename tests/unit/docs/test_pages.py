@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from docs.generators import configuration, house, quoted
-from rlaif.config.schema import Config, Section
+from rlaif.config.keys import section_type
+from rlaif.config.schema import Config
+from rlaif.config.section import Section
+from rlaif.config.source import Source
 from tests.unit.docs.pages import PAGES, ROOT
 
 MAX_WORDS, MAX_LINES = 1200, 60
@@ -75,12 +78,12 @@ def test_layers_are_read_as_import_linter_writes_them():
 
 # ------------------------------------------------------------------------------------------ what pages generate
 def fields_of(section: type[Section], places: str):
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            yield from fields_of(inner, f"{places}.{name}".lstrip("."))
-        else:
+    for name in section.model_fields:
+        inner = section_type(section, name)
+        if inner is None or inner is Source:
             yield places, name
+        if inner is not None:
+            yield from fields_of(inner, f"{places}.{name}".lstrip("."))
 
 
 def test_the_configuration_reference_has_every_key():

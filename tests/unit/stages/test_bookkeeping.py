@@ -91,7 +91,7 @@ async def test_rows_that_failed_for_a_cause_outside_themselves_are_tried_again(c
 
 async def test_a_row_that_cannot_be_served_is_tried_again_once_it_has_changed(config):
     await label(config, {7: RequestError("too long")})
-    source = Path(config.data.comparisons)
+    source = Path(config.data.comparisons.path)
     source.write_text(source.read_text().replace('"q6"', '"q6, in short"'))
     assert await label(config, {}) == ([7], NUM, [])
 

@@ -54,6 +54,27 @@ def test_what_is_not_usable_ends_with_two(data, pairs, use, reason):
     assert code == 2 and err.startswith("error: ") and reason in out + err
 
 
+def test_fields_of_other_names_are_named(data, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"request": {"text": "May I?"}}\n')
+    code, out, _ = data(tmp_path / "a.jsonl", "--field", "prompt=request.text")
+    assert code == 0 and "  human: May I?\n" in out
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("prompt=request.txt", "prompt=request.txt: no row has this field; did you mean request.text?"),
+        ("promt=request.text", "--field promt=request.text: no field promt; did you mean prompt?"),
+        ("prompt", "--field prompt: write NAME=PATH"),
+        ("prompt=", "--field prompt=: write NAME=PATH"),
+    ],
+)
+def test_a_field_that_cannot_be_named_is_refused(data, tmp_path, field, said):
+    (tmp_path / "a.jsonl").write_text('{"request": {"text": "May I?"}}\n')
+    code, _, err = data(tmp_path / "a.jsonl", "--field", field)
+    assert code == 2 and said in err
+
+
 @pytest.mark.parametrize(
     ("case", "code", "said"),
     [
