@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 Axis = Literal["red_team", "helpful"]
 FinishReason = Literal["stop", "length"]
-Role = Literal["human", "assistant"]
+Role = Literal["system", "human", "assistant"]  #: a system turn is the first of its conversation
 #: Why a row failed: it would fail again as it is, or the cause lies outside it (a model, a template, a timeout).
 Fault = Literal["row", "outside"]
 #: What is wrong with a revision: see ``critique_revision``.

@@ -86,6 +86,8 @@ def _use(use: Use, overview: Overview) -> Iterator[str]:
         yield f"  quarantined for {len(others):,} other causes: {sum(cause.num for cause in others):,}"
     if use.num_repeated:
         yield f"  equal to an earlier row: {use.num_repeated:,}"
+    if use.num_with_thoughts:
+        yield f"  read without the thoughts of a message (`reasoning_content`): {use.num_with_thoughts:,}"
     if use.num_same:
         yield f"  pairs whose answers do not differ: {use.num_same:,}"
 

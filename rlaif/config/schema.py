@@ -374,6 +374,9 @@ class Config(Section):
         "human_assistant",
         description="how turns become text, for all roles that set none: Human:/Assistant:, or the chat template",
     )
+    system_turns: Literal["merge", "refuse"] = Field(
+        "merge", description="where a chat template has no system role: into the first human turn, or refuse the row"
+    )
     data: Data = Field(Data(), description="sources of prompts and pairs")
     miniature: Miniature = Field(Miniature(), description="the built-in world")
     sampling: SamplingSettings = Field(SamplingSettings(), description="how the policy samples")

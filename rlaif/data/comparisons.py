@@ -14,9 +14,9 @@ from typing import Any
 
 from rlaif.config.source import Source
 from rlaif.data.answers import judged_shape, unjudged_answers
-from rlaif.data.dialogues.conversations import parse_conversation
+from rlaif.data.dialogues.conversations import after_system_column, parse_conversation
 from rlaif.data.dialogues.structures import parse_structure
-from rlaif.data.fields import check_text, is_given, number_of, refuse_beside, trim
+from rlaif.data.fields import check_text, is_blank, is_given, number_of, refuse_beside, trim
 from rlaif.data.mapped_fields import read_mapped
 from rlaif.data.pairs import find_pair, prompt_before, read_answer
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
@@ -50,13 +50,15 @@ def parse_comparison(row: SourceRow) -> Comparison:
 
 def _prompt(fields: Fields) -> tuple[Turn, ...]:
     """May end with an assistant turn, as a run's own comparisons of such dialogues do."""
-    return parse_conversation(fields["prompt"], "prompt") if is_given(fields, "prompt") else prompt_before(fields)
+    if not is_given(fields, "prompt"):
+        return prompt_before(fields)
+    return after_system_column(fields, parse_conversation(fields["prompt"], "prompt"))
 
 
 def _answer(name: str, value: Any) -> str:
     """A text, word for word, or a message. What looks like a transcript is an answer here."""
     if isinstance(value, str):
-        if not value.strip():
+        if is_blank(value):
             raise BadRow(f"field `{name}`: the answer is empty")
         if parse_structure(check_text(value, name), name) is None:
             return trim(value)

@@ -13,8 +13,8 @@ _BETWEEN_WORDS = re.compile(r"[\W_]+")
 
 
 def prompt_key(turns: Sequence[Turn]) -> str:
-    """The fingerprint of a conversation's words; near-duplicates have the same."""
-    return fingerprint([(turn.role, normalized_words(turn.text)) for turn in turns])
+    """The fingerprint of a conversation's words; near-duplicates have the same, whatever system turn precedes them."""
+    return fingerprint([(turn.role, normalized_words(turn.text)) for turn in turns if turn.role != "system"])
 
 
 def normalized_words(text: str) -> str:

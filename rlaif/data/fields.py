@@ -6,18 +6,27 @@ from __future__ import annotations
 
 import contextlib
 import math
+import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from rlaif.data.rows import BadRow, Fields
 
 #: Columns next to a conversation that are part of what the model is shown: leaving one out would change the prompt.
 #: They are compared by their letters only, in any case: ``systemPrompt`` is ``system_prompt``.
+_SYSTEM = frozenset(
+    (
+        *("system", "systemprompt", "systemmessage", "systeminstruction", "systeminstructions", "sysprompt"),
+        *("developer", "developerprompt", "developermessage"),
+    )
+)
+_UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  #: general categories of characters that show nothing
+#: Letters and marks that show nothing either: fillers, an empty Braille cell, selectors of variants.
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(code) for code in range(0xFE00, 0xFE10)}
 _BESIDE = {
-    **dict.fromkeys(("system", "developer", "instructions"), "system turn"),
-    **dict.fromkeys(("systemprompt", "systemmessage", "systeminstruction", "systeminstructions"), "system turn"),
-    **dict.fromkeys(("sysprompt", "developerprompt", "developermessage"), "system turn"),
+    "instructions": "instructions for the assistant, or for people",
     **dict.fromkeys(("tools", "functions"), "tool turn"),
     **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), "content that is not text"),
 }
@@ -40,7 +49,7 @@ def check_text(value: Any, name: str) -> str:
     """``value``, unchanged. Raises BadRow when it is empty or not text."""
     if not isinstance(value, str):
         raise BadRow(f"field `{name}` must be text, not {kind_of(value)}")
-    if not value.strip():
+    if is_blank(value):
         raise BadRow(f"field `{name}` is empty")
     if not encodable(value):
         raise BadRow(f"field `{name}` is not valid Unicode")
@@ -51,8 +60,18 @@ def is_given(fields: Fields, name: str) -> bool:
     """Whether a field holds something: not null or NaN, not blank, not an empty list or object."""
     value = fields.get(name)
     if isinstance(value, str):
-        return bool(value.strip())
+        return not is_blank(value)
     return value is not None and value != [] and value != {} and value == value
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing in ``text`` can be seen: white space, control characters, characters without width."""
+    return not any(map(_is_visible, text))
+
+
+@lru_cache(maxsize=4096)
+def _is_visible(char: str) -> bool:
+    return unicodedata.category(char) not in _UNSEEN and char not in _BLANKS
 
 
 def given_name(fields: Fields, names: Iterable[str]) -> str | None:
@@ -61,14 +80,27 @@ def given_name(fields: Fields, names: Iterable[str]) -> str | None:
 
 
 def refuse_beside(fields: Fields, where: str = "") -> None:
-    """Raises BadRow for columns next to a conversation that these records cannot hold: a system turn, tools, images.
+    """Raises BadRow for columns next to a conversation that these records cannot hold: tools, images.
 
     A conversation without them would be another conversation, so they are never left out without a word.
     """
     for name in fields:
-        what = _BESIDE.get("".join(filter(str.isalpha, str(name))).lower())
+        what = _BESIDE.get(_letters(name))
         if what and is_given(fields, name):
             raise BadRow(f"field `{where}{name}`: {what}: {refusal_of(what)}")
+
+
+def system_column(fields: Fields) -> str | None:
+    """The name of the column that holds a system turn. Raises BadRow when two do, and do not agree."""
+    names = [str(name) for name in fields if _letters(name) in _SYSTEM and is_given(fields, name)]
+    differing = next((name for name in names[1:] if fields[name] != fields[names[0]]), None)
+    if differing:
+        raise BadRow(f"fields `{names[0]}` and `{differing}` are two system turns; give one")
+    return names[0] if names else None
+
+
+def _letters(name: object) -> str:
+    return "".join(filter(str.isalpha, str(name))).lower()
 
 
 def number_of(value: Any, name: str) -> int | float:
@@ -87,9 +119,9 @@ def number_of(value: Any, name: str) -> int | float:
 
 def refusal_of(what: str) -> str:
     """Why a turn or a content of kind ``what`` is refused, and what to do."""
-    if what == "system turn":
-        return "only human and assistant turns are read; leave it out, or make it part of the first human turn"
-    return "only human and assistant turns of text are read"
+    if "instructions" in what:
+        return "give them as a system turn in `system`, leave them out, or name the fields that are to be read"
+    return "only system, human and assistant turns of text are read"
 
 
 def trim(text: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
 from rlaif.config.source import HUB, Source
+from rlaif.data.dialogues.conversations import form_of
+from rlaif.data.dialogues.messages import has_thoughts
 from rlaif.data.files.formats import describe_file
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, passed_over, row_choice
@@ -52,6 +54,7 @@ class Use:
     records: list[SourceRecord] = field(default_factory=list)  #: the first ones
     num_repeated: int = 0
     num_same: int = 0  #: pairs whose answers do not differ
+    num_with_thoughts: int = 0  #: rows of whose messages the thoughts are left out
     refusal: str | None = None
     _seen: set[int] = field(default_factory=set)
 
@@ -65,7 +68,10 @@ class Use:
             if row.mistake:
                 raise BadRow(row.mistake)
             record = self.reader.parse(replace(row, seen=Counter()))  # ids are not looked at
-            self._count(self.shapes, self.reader.shape(row.fields))
+            names = self.reader.fields_of(row.fields)
+            shape = f"{', '.join(f'`{name}`' for name in names)} ({form_of(row.fields[names[0]], names[0])})"
+            self.shapes[shape if shape in self.shapes or len(self.shapes) < _MAX_KINDS else _REST] += 1
+            self.num_with_thoughts += any(has_thoughts(row.fields[name]) for name in names)
         except (BadRow, Unreadable) as error:
             self._quarantine(row, str(error))
             return str(error)
@@ -79,9 +85,6 @@ class Use:
         key = _PLACES.sub("N", words)
         key = key if key in self.causes or len(self.causes) < _MAX_KINDS else _REST
         self.causes.setdefault(key, Cause(words=words, file=row.file, row=row.number)).num += 1
-
-    def _count(self, kinds: Counter[str], kind: str) -> None:
-        kinds[kind if kind in kinds or len(kinds) < _MAX_KINDS else _REST] += 1
 
     def _compare(self, record: SourceRecord) -> None:
         conversation, answers = content_of(record)

@@ -7,13 +7,19 @@ the ``prompt`` field, else what precedes the answers in whole dialogues, else wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlaif.config.source import Source
 from rlaif.data.answers import answers_of
-from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
-from rlaif.data.fields import is_given, refuse_beside, trim
+from rlaif.data.dialogues.conversations import (
+    after_system_column,
+    parse_conversation,
+    parse_dialogue,
+    prompt_turns,
+    split_answer,
+)
+from rlaif.data.fields import is_blank, is_given, refuse_beside, trim
 from rlaif.data.mapped_fields import read_mapped
 from rlaif.data.prompts import PROMPT_FIELDS, find_prompt, refuse_history
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
@@ -52,7 +58,7 @@ def find_pair(fields: Fields) -> tuple[tuple[Turn, ...], str, str]:
     before_rejected, rejected_answer = read_answer(*rejected)
     prompt = prompt_before(fields, before_chosen, before_rejected)
     for (name, _), answer in ((chosen, chosen_answer), (rejected, rejected_answer)):
-        if not answer:
+        if is_blank(answer):
             raise BadRow(f"field `{name}`: the answer is empty")
     return prompt, chosen_answer, rejected_answer
 
@@ -65,10 +71,13 @@ def prompt_before(fields: Fields, *befores: tuple[Turn, ...] | None) -> tuple[Tu
     stated = [before for before in befores if before is not None]
     if not stated and not is_given(fields, "prompt"):
         return find_prompt(fields, _OTHER_FIELDS)
+    system = _system_turn(stated)
+    stated = [spoken for before in stated if (spoken := _spoken(before))]
     prompt = stated[0] if stated else ()  # may end with an assistant turn: in some dialogues it speaks twice in a row
     if is_given(fields, "prompt"):
         refuse_history(fields, "prompt")
         prompt = prompt_turns(parse_conversation(fields["prompt"], "prompt"), "prompt")
+        system, prompt = _system_turn([system, prompt]), _spoken(prompt)
         if stated and all(before[0].role == "assistant" for before in stated):  # answers that go on from the prompt
             stated = [(*prompt, *before) for before in stated]
             prompt = stated[0]
@@ -76,7 +85,21 @@ def prompt_before(fields: Fields, *befores: tuple[Turn, ...] | None) -> tuple[Tu
         raise BadRow("fields `chosen` and `rejected`: the dialogues differ before the last answer")
     if any(_words(before) != _words(prompt) for before in stated):
         raise BadRow("field `prompt` is not what precedes the last answer of `chosen` and `rejected`")
-    return prompt
+    if not prompt:
+        raise BadRow("fields `chosen` and `rejected`: there is no human turn before the answers")
+    return after_system_column(fields, (*system, *prompt))
+
+
+def _system_turn(conversations: Sequence[tuple[Turn, ...]]) -> tuple[Turn, ...]:
+    """The system turn of those ``conversations`` that have one, which must be the same. Raises BadRow."""
+    systems = [turns[:1] for turns in conversations if turns and turns[0].role == "system"]
+    if any(_words(system) != _words(systems[0]) for system in systems):
+        raise BadRow("fields `chosen`, `rejected` and `prompt`: their system turns differ")
+    return systems[0] if systems else ()
+
+
+def _spoken(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    return tuple(turn for turn in turns if turn.role != "system")
 
 
 def read_answer(name: str, value: Any) -> _Side:

@@ -10,7 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
 from rlaif.config.source import Source
-from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue, prompt_turns, split_answer
+from rlaif.data.dialogues.conversations import (
+    after_system_column,
+    parse_conversation,
+    parse_dialogue,
+    prompt_turns,
+    split_answer,
+)
+from rlaif.data.dialogues.messages import begins_with_system_turn, parse_messages
 from rlaif.data.dialogues.structures import parse_list
 from rlaif.data.fields import check_text, given_name, is_given, refuse_beside, require, trim
 from rlaif.data.mapped_fields import read_mapped
@@ -47,7 +54,10 @@ def find_prompt(fields: Fields, names: Collection[str]) -> tuple[Turn, ...]:
     if found:
         name, turns = found
         refuse_history(fields, name)
-        return prompt_turns(turns, name)
+        turns = prompt_turns(turns, name)
+        if turns[0].role != "system":
+            turns = (*_system_beside(fields), *turns)
+        return after_system_column(fields, turns)
     name = next((name for name in _SHAPES if name in names and name in fields), "")
     if name and not is_given(fields, name):
         raise BadRow(f"field `{name}` is {'empty' if isinstance(require(fields, name), str | list) else 'null'}")
@@ -66,6 +76,15 @@ def _found(fields: Fields, names: Collection[str]) -> tuple[str, tuple[Turn, ...
         if turns is not None:
             return name, turns
     return None
+
+
+def _system_beside(fields: Fields) -> tuple[Turn, ...]:
+    """The system turn of the whole conversation beside its prompt, as SFT sets have it in ``messages``."""
+    for name in ("messages", "conversations", "chosen"):
+        messages = parse_list(fields[name]) if is_given(fields, name) else None
+        if isinstance(messages, list) and begins_with_system_turn(messages):
+            return parse_messages(messages[:1], name, may_be_empty=True)
+    return ()
 
 
 def _columns(fields: Fields) -> str:
@@ -96,6 +115,8 @@ def _instruction(fields: Fields, name: str) -> tuple[Turn, ...]:
     """An instruction and what it is about (``input``, in Dolly ``context``), after the earlier turns (``history``)."""
     turns = parse_conversation(fields[name], name)
     about = given_name(fields, ("input", "context"))
+    if len(turns) > 1 and is_given(fields, "history"):
+        raise BadRow(f"fields `{name}` and `history`: both hold turns; which is the prompt?")
     if about and len(turns) > 1:
         raise BadRow(f"fields `{name}` and `{about}`: a whole dialogue and an input; which is the prompt?")
     if about:

@@ -8,7 +8,6 @@ from functools import partial
 
 from rlaif.data.answers import answer_fields
 from rlaif.data.comparisons import parse_comparison
-from rlaif.data.dialogues.conversations import form_of
 from rlaif.data.pairs import parse_pair
 from rlaif.data.prompts import parse_prompt, prompt_field
 from rlaif.data.rows import Fields, SourceRow
@@ -20,41 +19,37 @@ SourceRecord = Prompt | PreferencePair | Comparison | ScoredAnswers
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """``keys``: where a configuration (or a command) names such sources. ``parse`` raises BadRow; ``shape`` names the
-    fields that it has read of a good row, and their form."""
+    """``keys``: where a configuration (or a command) names such sources. ``parse`` raises BadRow; ``fields_of`` names
+    the fields of a good row that it has read, that of the conversation first."""
 
     what: str
     keys: str
     parse: Callable[[SourceRow], SourceRecord]
-    shape: Callable[[Fields], str]
+    fields_of: Callable[[Fields], tuple[str, ...]]
 
 
-def _prompt_shape(fields: Fields) -> str:
+def _prompt_fields(fields: Fields) -> tuple[str, ...]:
     name = prompt_field(fields)
-    return "" if name is None else f"`{name}` ({form_of(fields[name], name)})"
+    return () if name is None else (name,)
 
 
-def _answers_shape(fields: Fields) -> str:
-    """The fields of the answers, and the form of the first that holds a text or messages."""
-    names = answer_fields(fields)
-    return f"{', '.join(f'`{name}`' for name in names)} ({form_of(fields[names[0]], names[0])})"
-
-
-def _votes_shape(fields: Fields) -> str:
-    return "`question`, `answers`"
+def _votes_fields(fields: Fields) -> tuple[str, ...]:
+    return ("question", "answers")
 
 
 #: By the name of the use, the richest first: a pair holds a prompt as well.
 READERS: Mapping[str, Reader] = {
-    "votes": Reader(what="questions with voted answers", keys="data.votes", parse=parse_question, shape=_votes_shape),
-    "pairs": Reader(what="human comparisons", keys="data.helpful_pairs", parse=parse_pair, shape=_answers_shape),
+    "votes": Reader(
+        what="questions with voted answers", keys="data.votes", parse=parse_question, fields_of=_votes_fields
+    ),
+    "pairs": Reader(what="human comparisons", keys="data.helpful_pairs", parse=parse_pair, fields_of=answer_fields),
     "comparisons": Reader(
-        what="pairs of answers to be labelled", keys="rlaif label", parse=parse_comparison, shape=_answers_shape
+        what="pairs of answers to be labelled", keys="rlaif label", parse=parse_comparison, fields_of=answer_fields
     ),
     "prompts": Reader(
         what="conversations that await an answer",
         keys="data.red_team, data.helpful, evaluation.red_team, evaluation.helpful",
         parse=partial(parse_prompt, axis="red_team"),
-        shape=_prompt_shape,
+        fields_of=_prompt_fields,
     ),
 }

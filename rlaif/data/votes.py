@@ -11,7 +11,7 @@ from typing import Any
 
 from rlaif.config.source import Source
 from rlaif.data.dialogues.structures import parse_list, refuse_messages
-from rlaif.data.fields import is_given, number_of, refuse_beside, require, require_text, trim
+from rlaif.data.fields import is_given, number_of, refuse_beside, require, require_text, system_column, trim
 from rlaif.data.mapped_fields import read_mapped
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import ScoredAnswer, ScoredAnswers
@@ -31,6 +31,8 @@ def read_votes(source: Source | str, quarantine: Quarantine) -> Iterator[ScoredA
 def parse_question(row: SourceRow) -> ScoredAnswers:
     """The question in one row. Raises BadRow."""
     refuse_beside(row.fields)
+    if column := system_column(row.fields):
+        raise BadRow(f"field `{column}`: questions with voted answers have no system turn; leave it out")
     question = trim(require_text(row.fields, "question"))
     refuse_messages(question, "question")
     answers = parse_list(require(row.fields, "answers"))

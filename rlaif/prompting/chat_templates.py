@@ -121,6 +121,16 @@ def gaps(
     return (*before, last + closing_of(last)) if invites and not format.may_think else (*before, last)
 
 
+def has_system_role(tokenizer: PreTrainedTokenizerFast, format: ChatFormat) -> bool:
+    """Whether the template shows a system turn, and shows it first: found by rendering one."""
+    try:
+        for roles in (("system", "user"), ("system", "user", "assistant", "user")):
+            gaps(tokenizer, format, roles)
+    except RequestError:
+        return False
+    return True
+
+
 def thought_closing(tokenizer: PreTrainedTokenizerFast, format: ChatFormat) -> str:
     """What is added to the template's invitation so that it leaves no thought open; "" where nothing is."""
     as_written = replace(format, may_think=True, kwargs=tuple(format.fixed_variables().items()))

@@ -27,6 +27,7 @@ from rlaif.prompting.chat_templates import (
     answer_prefix,
     break_delimiters,
     gaps,
+    has_system_role,
     layout,
 )
 from rlaif.prompting.examples import RevisionExample
@@ -44,7 +45,8 @@ DialogueFormat = FormatName | ChatFormat
 #: ``HumanAssistant`` as a chat template, so that a model trained on it can be served.
 HUMAN_ASSISTANT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{{ '\\n\\n' ~ ('Assistant' if message.role == 'assistant' else 'Human') ~ ': ' ~ message.content }}"
+    "{% set speaker = {'system': 'System', 'assistant': 'Assistant'}.get(message.role, 'Human') %}"
+    "{{ '\\n\\n' ~ speaker ~ ': ' ~ message.content }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
 
@@ -153,7 +155,7 @@ class HumanAssistant:
 
 
 #: What begins a paragraph of a transcript, and so must not begin a paragraph within a turn.
-HEADING = re.compile(r"(\n\s*(?:Human|Assistant|Critique Request|Critique|Revision Request|Revision)\s*):")
+HEADING = re.compile(r"(\n\s*(?:System|Human|Assistant|Critique Request|Critique|Revision Request|Revision)\s*):")
 
 
 def _said(text: str) -> str:
@@ -195,10 +197,15 @@ class ChatTemplate:
         return opens_thought(gaps(self.tokenizer, self.format, ("user",))[-1])
 
     def _render(self, messages: Sequence[Message]) -> Pieces:
-        return layout(self.tokenizer, self.format, messages)
+        ordered = sorted(messages, key=lambda message: message[0] != "system")  # above examples, too
+        return layout(self.tokenizer, self.format, ordered)
 
     def _messages(self, turns: Sequence[Turn]) -> list[Message]:
-        return [("user" if turn.role == "human" else "assistant", heard(turn)) for turn in turns]
+        """``turns`` by the names that templates use. Where the template has no place for a system turn, the user says
+        it, and so it is joined to the human turn that follows."""
+        system = "system" if has_system_role(self.tokenizer, self.format) else "user"
+        roles = {"system": system, "human": "user", "assistant": "assistant"}
+        return [(roles[turn.role], heard(turn)) for turn in turns]
 
     def prompt(self, turns: Sequence[Turn]) -> Pieces:
         return self._render(self._messages(turns))

@@ -29,7 +29,7 @@ from rlaif.prompting.thoughts import heard
 from rlaif.records import Turn
 
 LETTERS = (" (A)", " (B)")  #: what may follow the closing line
-SPEAKERS: Mapping[str, str] = {"human": "Human", "assistant": "Assistant"}
+SPEAKERS: Mapping[str, str] = {"system": "System", "human": "Human", "assistant": "Assistant"}
 PLACEHOLDERS = ("conversation", "comparison", "answer_a", "answer_b")
 THINK = "\n\nLet's think step by step:"
 

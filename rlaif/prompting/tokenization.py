@@ -179,8 +179,9 @@ def fit_turns(
 ) -> tuple[tuple[Turn, ...], list[int], bool]:
     """(turns, prompt ids, whether anything was dropped): the most recent turns whose prompt fits ``max_tokens``.
 
-    The oldest turns are dropped first, and what remains starts with a human turn. When the last human turn by itself
-    is too long, its end is kept. Raises RequestError when even an empty turn does not fit.
+    The oldest turns are dropped first, and what remains starts with a human turn; a system turn before it stays. When
+    the last human turn by itself is too long, its end is kept. Raises RequestError when even an empty turn does not
+    fit.
     """
     whole = fit_whole_turns(turns, render, tokenizer, max_tokens)
     if whole is not None:
@@ -206,23 +207,30 @@ def fit_whole_turns(
 
 
 def _suffixes(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, ...]]:
-    """All turns, then every shorter suffix that begins with a human turn."""
+    """All turns, then every shorter suffix that begins with a human turn, each after the system turn."""
     yield turns
-    for start in range(1, len(turns)):
+    num_kept = _num_system(turns)
+    for start in range(num_kept + 1, len(turns)):
         if turns[start].role == "human":
-            yield turns[start:]
+            yield (*turns[:num_kept], *turns[start:])
+
+
+def _num_system(turns: Sequence[Turn]) -> int:
+    """1 where a system turn is the first, else 0."""
+    return int(bool(turns) and turns[0].role == "system")
 
 
 def _cut(turns: tuple[Turn, ...], excess: Callable[[tuple[Turn, ...]], int]) -> tuple[Turn, ...]:
-    """``turns`` with only as much of the end of the first one's text as brings ``excess`` (in tokens) to 0 or below."""
+    """``turns`` with only as much of the end of the first one's text as brings ``excess`` (in tokens) to 0 or below; a
+    system turn before it stays whole."""
+    system, (first, *others) = turns[: _num_system(turns)], turns[_num_system(turns) :]
 
     def keeping(num_chars: int) -> tuple[Turn, ...]:
-        text = turns[0].text
-        return (Turn(role=turns[0].role, text=text[len(text) - num_chars :]), *turns[1:])
+        return (*system, Turn(role=first.role, text=first.text[len(first.text) - num_chars :]), *others)
 
     if (over := excess(keeping(0))) > 0:
         raise RequestError(f"the prompt is {over} tokens too long even without its first turn's text")
-    fits, too_long = 0, len(turns[0].text)
+    fits, too_long = 0, len(first.text)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
         if excess(keeping(middle)) <= 0:

@@ -20,6 +20,10 @@ from rlaif.data.pairs import read_pairs
 from rlaif.data.prompts import read_prompts
 from rlaif.data.rows import Quarantine, pass_over
 from rlaif.data.votes import read_votes
+from rlaif.prompting.chat_templates import has_system_role
+from rlaif.prompting.dialogues import chat_format
+from rlaif.prompting.formats import FormatRole, format_of
+from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Axis, Comparison, PreferencePair, Prompt, Quarantined, ScoredAnswers, Turn
 from rlaif.storage.changes import RowToRecord
 
@@ -55,6 +59,7 @@ class UserData:
     def pairs(self, quarantine: Quarantine = pass_over) -> Iterator[PreferencePair]:
         """The human pairs of ``data.helpful_pairs``, without those about prompts of the evaluation."""
         pairs = read_pairs(self.source(self.config.data.helpful_pairs), quarantine)
+        pairs = self._renderable(pairs, lambda pair: pair.prompt, quarantine)
         return self._training(pairs, lambda pair: pair.prompt, quarantine)
 
     def votes(self, quarantine: Quarantine = pass_over) -> Iterator[ScoredAnswers]:
@@ -70,6 +75,7 @@ class UserData:
         """Prompts of a source; those of the miniature name it as their file, wherever its files are cached."""
         here = self.source(source)
         prompts = read_prompts(here, axis, quarantine)
+        prompts = self._renderable(prompts, lambda prompt: prompt.turns, quarantine)
         return prompts if here == source else (replace(prompt, source_file=source.path) for prompt in prompts)
 
     def _training(
@@ -83,6 +89,33 @@ class UserData:
                 continue
             cause = f"its prompt is one of {held_out}, which must not be trained on"
             quarantine(Quarantined(id=row.id, file=row.source_file, row=row.source_row, kind="read", cause=cause))
+
+    def _renderable(
+        self, rows: Iterator[_RowT], prompt_of: Callable[[_RowT], tuple[Turn, ...]], quarantine: Quarantine
+    ) -> Iterator[_RowT]:
+        """``rows`` without those whose system turn is refused (``system_turns``)."""
+        for row in rows:
+            model = self._model_without_system_role if prompt_of(row)[0].role == "system" else None
+            if model is None:
+                yield row
+                continue
+            cause = f"has a system turn, for which the chat template of {model} has no role (system_turns=refuse)"
+            quarantine(Quarantined(id=row.id, file=row.source_file, row=row.source_row, kind="read", cause=cause))
+
+    @cached_property
+    def _model_without_system_role(self) -> str | None:
+        """The first model whose chat template has no place for a system turn, if that is to be refused."""
+        if self.config.system_turns == "merge":
+            return None
+        models: dict[FormatRole, str] = {
+            "generator": self.config.generator.model,
+            "policy": self.config.supervision.base_model,
+        }
+        return next((model for role, model in models.items() if not self._has_system_role(role, model)), None)
+
+    def _has_system_role(self, role: FormatRole, model: str) -> bool:
+        format = format_of(self.config, role)
+        return format == "human_assistant" or has_system_role(load_tokenizer(self.path(model)), chat_format(format))
 
     @cached_property
     def _held_out(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ from actors.driver import drive
 from actors.work import LABELS, PIPELINE, one_stage, pipeline_from
 from rlaif.config.files import SHIPPED_CONFIGS
 from rlaif.config.schema import Config
+from rlaif.config.source import Source
 from rlaif.errors import RunDirError
 from rlaif.prompting.questions import DEFAULT_TEXT
 from rlaif.stages.inputs import INPUT_KEYS
@@ -272,7 +273,7 @@ def labels(config, world) -> Config:
     rows = [{"prompt": f"q{i}", "answer_1": f"yes {i}", "answer_2": "no"} for i in range(12)]
     (world.root / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return config.model_copy(
-        update={"data": config.data.model_copy(update={"comparisons": str(world.root / "own.jsonl")})}
+        update={"data": config.data.model_copy(update={"comparisons": Source(path=str(world.root / "own.jsonl"))})}
     )
 
 

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 from rlaif.config.contradictions import flatten
 from rlaif.config.files import load_config
 from rlaif.config.schema import Config, Generator, Resources
+from rlaif.config.source import Source
 from rlaif.errors import ConfigError, ModelError, RunDirError
 from rlaif.miniature.make import FILES, MODELS
 from rlaif.preflight import MODEL_KEYS, SOURCE_KEYS, Needs, Runner, check_models, preflight
@@ -257,7 +258,9 @@ def test_what_only_this_machine_sees_is_named(section: str, values: object) -> N
     changed = SHARED[section] | values if section in SHARED and isinstance(values, dict) else values
     config = Config.model_validate(SHARED | {section: changed})
     if section == "miniature":  # its directory matters only when something from it is used
-        config = config.model_copy(update={"data": config.data.model_copy(update={"votes": "miniature:votes"})})
+        config = config.model_copy(
+            update={"data": config.data.model_copy(update={"votes": Source(path="miniature:votes")})}
+        )
     key = section if isinstance(values, str) else f"{section}.{next(iter(values))}"
     (line,) = mistakes(config, "job")
     assert line.startswith(f"{key}={flatten(config)[key]}: ") and "absolute path" in line

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from rlaif.data.dialogues.messages import parse_messages
+from rlaif.data.dialogues.messages import one_system_turn, parse_messages, with_system
 from rlaif.data.dialogues.rendered import parse_rendered
 from rlaif.data.dialogues.structures import parse_structure, refuse_messages, refuse_structure
 from rlaif.data.dialogues.transcripts import parse_transcript, refuse_unclear
-from rlaif.data.fields import check_text, kind_of, trim
-from rlaif.data.rows import BadRow
+from rlaif.data.fields import check_text, is_blank, kind_of, system_column, trim
+from rlaif.data.rows import BadRow, Fields
 from rlaif.records import Turn
 
 _Parsed = TypeVar("_Parsed")
@@ -32,7 +32,13 @@ def parse_conversation(value: Any, name: str) -> tuple[Turn, ...]:
 
 
 def parse_dialogue(value: Any, name: str) -> tuple[Turn, ...] | None:
-    """The turns of a transcript or of messages; None when ``value`` is prose. Raises BadRow."""
+    """The turns of a transcript or of messages; None when ``value`` is prose. At most the first is a system turn.
+    Raises BadRow."""
+    turns = _dialogue(value, name)
+    return None if turns is None else one_system_turn(turns, name)
+
+
+def _dialogue(value: Any, name: str) -> tuple[Turn, ...] | None:
     if not isinstance(value, str):
         return _messages(value, name)
     text = check_text(value, name)
@@ -70,7 +76,7 @@ def _is_dialogue(text: str) -> bool:
         turns = parse_rendered(text) or parse_transcript(text) or ()
     except BadRow:  # what may be one is the content of a message all the same
         return False
-    return len({turn.role for turn in turns}) > 1
+    return {"human", "assistant"} <= {turn.role for turn in turns}
 
 
 def _named(name: str, parse: Callable[[str], _Parsed], text: str) -> _Parsed:
@@ -87,9 +93,15 @@ def prompt_turns(turns: tuple[Turn, ...], name: str) -> tuple[Turn, ...]:
         turns = turns[:-1]
     if not turns or turns[-1].role != "human":
         raise BadRow(f"field `{name}` must end with a human turn")
-    if not turns[-1].text:
+    if is_blank(turns[-1].text):
         raise BadRow(f"field `{name}`: the last human turn is empty")
     return turns
+
+
+def after_system_column(fields: Fields, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """``turns`` after the system turn that a row has in a column of its own. Raises BadRow."""
+    column = system_column(fields)
+    return with_system(turns, fields[column], column) if column else turns
 
 
 def split_answer(turns: tuple[Turn, ...], name: str) -> tuple[tuple[Turn, ...], str]:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rlaif.data.dialogues.messages import REFUSED_ROLES, ROLES
+from rlaif.data.dialogues.messages import ROLES, TOOL_ROLES
 from rlaif.data.rows import BadRow
 from rlaif.records import Role, Turn
 
-_ROLE_NAMES = "|".join((*ROLES, *REFUSED_ROLES))
+_ROLE_NAMES = "|".join((*ROLES, *TOOL_ROLES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,8 @@ _ROLES: Mapping[str, Role] = {
     **dict.fromkeys(("inst", "instruction"), "human"),
     **dict.fromkeys(("/inst", "response", "chatbot"), "assistant"),
 }
+_SYSTEM_IN_TURN = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
+_SYSTEM_BEFORE = re.compile(r"\s*(?:<s>\s*)?\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\](?=\s*\[INST\])", re.DOTALL)
 _SYSTEM_MARK = re.compile(r"<</?SYS>>|\[/?SYSTEM_PROMPT\]")
 _ANY_MARK = re.compile(
     r"<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>|\[/?INST\]|<(?:start|end)_of_turn>"
@@ -91,6 +93,9 @@ _LAST_MARK = re.compile(r"(<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|endoftext\
 
 def parse_rendered(text: str) -> tuple[Turn, ...] | None:
     """The turns of a text that a chat template rendered; None when it bears no such marks. Raises BadRow."""
+    if system := _SYSTEM_BEFORE.match(text):
+        turns = parse_rendered(text[system.end() :]) or ()
+        return (Turn(role="system", text=system[1].strip()), *turns)
     for template in _TEMPLATES:
         marks = list(template.turn.finditer(text))
         roles = {_ROLES.get(mark[1].lower()) for mark in marks}
@@ -112,10 +117,13 @@ def _turns(text: str, template: ChatMarks, marks: list[re.Match[str]]) -> Iterat
     for mark, end in zip(marks, ends, strict=True):
         role, said = mark[1].lower(), text[mark.end() : end]
         said = _without_ends(said.rstrip(), re.compile(rf"(?:{template.end}|{template.start})\Z"))
-        if role in REFUSED_ROLES:
-            raise BadRow(f"{REFUSED_ROLES[role]} in a rendered {template.name} template")
+        if role in TOOL_ROLES:
+            raise BadRow(f"tool turn in a rendered {template.name} template")
+        if role == "inst" and mark is marks[0] and (system := _SYSTEM_IN_TURN.match(said)):
+            yield Turn(role="system", text=system[1].strip())
+            said = said[system.end() :]
         if _SYSTEM_MARK.search(said):
-            raise BadRow(f"system turn in a rendered {template.name} template")
+            raise BadRow(f"looks like a rendered {template.name} template, but its system turn cannot be told apart")
         if _ANY_MARK.search(said) or re.search(template.end, said):
             raise BadRow(f"looks like a rendered {template.name} template, but its turns cannot be told apart")
         yield Turn(role=_ROLES[role], text=said.strip())

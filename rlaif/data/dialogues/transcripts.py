@@ -23,17 +23,32 @@ def _any_case(names: tuple[str, ...]) -> str:
 
 
 _SPEAKERS = _any_case((*_HUMANS, *_ASSISTANTS, *_SYSTEMS))
-_MARK = rf"({_SPEAKERS})[ \t]*:"
+_COLON = "[ \\t]*[:\uff1a]"  #: also the wide one of East Asian text
+_MARK = rf"({_SPEAKERS}){_COLON}"
 _BLANK_LINE, _NEW_LINE = r"\n[^\S\n]*\n", r"\n[^\S\n]*"
 _FIRST = re.compile(rf"\s*{_MARK}")
 _WINDOWS_MARK = re.compile(rf"\r\n?[^\S\n]*{_MARK}")
 _PREAMBLE = re.compile(r"\s*BEGINNING OF CONVERSATION:\s*")
 _IN_LINE = re.compile(r"(?:\A|(?<=\s)|(?<=</s>))(USER|HUMAN|ASSISTANT):")
-_OPEN_END = re.compile(rf"\n[^\S\n]*({_any_case(_ASSISTANTS)})[ \t]*:\s*\Z|\s(ASSISTANT):\s*\Z")
+_OPEN_END = re.compile(rf"\n[^\S\n]*({_any_case(_ASSISTANTS)}){_COLON}\s*\Z|\s(ASSISTANT):\s*\Z")
 _STRANGERS = re.compile(r"[A-Z]\w{0,20}:.*\n[^\S\n]*\n[A-Z]\w{0,20}:\Z", re.DOTALL)
 
+#: Pairs of speakers that are not ours, of whom the first asks.
+_OTHER_PAIRS = (
+    ("Q|Question", "A|Answer"),
+    ("H", "A"),
+    ("问|問", "答"),
+    ("用户|人类", "助手|助理"),
+    ("ユーザー", "アシスタント"),
+)
+_OTHERS = re.compile(
+    "|".join(
+        rf"(?:{asks})[ \t]*\d*{_COLON}.*\n[^\S\n]*(?:{answers})[ \t]*\d*{_COLON}.*" for asks, answers in _OTHER_PAIRS
+    ),
+    re.DOTALL,
+)
 _ESCAPED = re.compile(r"(?:\\n)+\s*(?:Human|User):.*|.*(?:\\n)+\s*Human:.*(?:\\n)+\s*Assistant:.*", re.DOTALL)
-_SAME_LINE = re.compile(r"(?:\s|>|\|)(Assistant|ASSISTANT)[ \t]*:")
+_SAME_LINE = re.compile(r"(?:\s|>|\|)(Assistant|ASSISTANT)[ \t]*[:\uff1a]")
 
 #: Speakers in other dress: ``**User:**``, ``[User]``, ``<user>``, ``## User``.
 _DRESSED = r"(?:\*\*|__|\#+ ?|\[|<\|?|\()({names})[ \t]*(?::|\*\*|__|\]|\|?>|\)|\n|\Z)"
@@ -69,6 +84,7 @@ def refuse_unclear(text: str) -> None:
     if _OPEN_END.search(text):
         raise BadRow("ends like a transcript (`Assistant:`), but does not begin with a speaker")
     strangers = text.startswith("\n") and _STRANGERS.match(text.strip())
+    strangers = strangers or _OTHERS.fullmatch(text.strip())
     if strangers or (_DRESSED_HUMAN.match(text.strip()) and _DRESSED_ASSISTANT.search(text)):
         raise BadRow("looks like a transcript, but its speakers are unknown; use Human: and Assistant:")
     roles = {_role(piece[0]) for piece in _pieces(f"\n\n{text}", _BLANK_LINE, _SPEAKERS)}
@@ -106,7 +122,7 @@ def _dialogue(text: str, separator: str, first: str) -> list[_Piece]:
 
 
 def _pieces(text: str, separator: str, speakers: str) -> list[_Piece]:
-    _, *pieces = re.split(rf"(?:{separator})({speakers})[ \t]*:", text)
+    _, *pieces = re.split(rf"(?:{separator})({speakers}){_COLON}", text)
     return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
@@ -131,18 +147,11 @@ def _alternate(pieces: list[_Piece]) -> bool:
     return all(role != following for role, following in itertools.pairwise(roles))
 
 
-def _role(speaker: str) -> Role | None:
-    """None: a system's."""
+def _role(speaker: str) -> Role:
     if _rank(speaker, _HUMANS) < len(_HUMANS):
         return "human"
-    return "assistant" if _rank(speaker, _ASSISTANTS) < len(_ASSISTANTS) else None
+    return "assistant" if _rank(speaker, _ASSISTANTS) < len(_ASSISTANTS) else "system"
 
 
 def _turns(pieces: list[_Piece]) -> tuple[Turn, ...]:
-    turns = []
-    for speaker, text in pieces:
-        role = _role(speaker)
-        if role is None:
-            raise BadRow(f"system turn (`{speaker}:`): only human and assistant turns are read")
-        turns.append(Turn(role=role, text=text.strip()))
-    return tuple(turns)
+    return tuple(Turn(role=_role(speaker), text=text.strip()) for speaker, text in pieces)

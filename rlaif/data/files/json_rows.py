@@ -97,6 +97,8 @@ def _line(decoder: _Decoder, number: int, text: str) -> RawRow:
         return bad_row(number, _NOT_UTF8)
     try:
         return decoder.row(number, decoder.decode(text))
+    except json.JSONDecodeError as error:  # its own number of the line is always 1
+        return bad_row(number, f"the row is not JSON: {error.msg} (column {error.colno})")
     except (ValueError, RecursionError) as error:
         return bad_row(number, f"the row is not JSON: {error}")
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from rlaif.config.source import HUB
 from rlaif.data.files.formats import FILE_KINDS, has_format
 from rlaif.data.files.hub import hub_source
@@ -33,6 +35,8 @@ _SPLITS: Mapping[str, str] = {
     "eval": "evaluation",
     "evaluation": "evaluation",
 }
+_CARD_HEAD = re.compile(r"\ufeff?---\r?\n(.*?)\n---", re.DOTALL)
+_MAX_CARD_CHARS = 2**20
 _MAX_NAMED = 10
 _UNKNOWN = "unknown kind of file"
 
@@ -111,6 +115,7 @@ def _local_files(place: str) -> list[str]:
         contents = _contents(place)
         if not contents.files:
             raise DataError(f"{printable(place)}: {_no_files(passed_over(place))}")
+        _check_configurations(path)
         _check_splits(place, contents.files)
         return contents.files
     # Path.glob takes no absolute pattern.
@@ -191,6 +196,32 @@ def _leave_out_empty(contents: _Contents) -> None:
     if full:
         contents.others.update({file: "empty" for file in contents.files if file not in set(full)})
         contents.files[:] = full
+
+
+# --------------------------------------------------------------------------------------- configurations and splits
+def _check_configurations(directory: Path) -> None:
+    """Raises DataError when the card of a data set says that its files are several data sets."""
+    names = _configurations(directory / "README.md")
+    if len(names) > 1:
+        ways = " or ".join(f"{HUB}{directory}:{name}" for name in names)
+        raise DataError(
+            f"{printable(str(directory))}: its README.md names the configurations {', '.join(names)}, which are never "
+            f"mixed; name one: {printable(ways)}"
+        )
+
+
+def _configurations(card: Path) -> list[str]:
+    """The names under ``configs`` in the head of a data set's card."""
+    try:
+        with card.open(encoding="utf-8", errors="replace") as text:
+            head = _CARD_HEAD.match(text.read(_MAX_CARD_CHARS))
+        values = yaml.safe_load(head[1]) if head else None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # a directory need not have a card
+        return []
+    configs = values.get("configs") if isinstance(values, dict) else None
+    listed = configs if isinstance(configs, list) else []
+    named = [config.get("config_name") for config in listed if isinstance(config, dict)]
+    return [str(name) for name in named if name is not None]
 
 
 # ---------------------------------------------------------------------------------------------------------- splits

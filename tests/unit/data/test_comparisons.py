@@ -41,6 +41,18 @@ def test_shapes_of_the_field_are_read(tmp_path, row, gold):
     assert (comparison.answer_1, comparison.answer_2, comparison.gold) == ("a", "b", gold)
 
 
+def test_a_system_turn_is_part_of_the_prompt(tmp_path):
+    system = {"role": "system", "content": "x"}
+    rows = [
+        {"prompt": "q", "answer_1": "a", "answer_2": "b", "system": "x"},
+        {"prompt": [system, *ASKED], "answer_1": "a", "answer_2": "b"},
+        {"prompt": "q", "chosen": "a", "rejected": "b", "system_prompt": "x"},
+    ]
+    comparisons, quarantined = read(tmp_path, *rows)
+    assert not quarantined
+    assert {row.prompt for row in comparisons} == {(Turn(role="system", text="x"), Turn(role="human", text="q"))}
+
+
 @pytest.mark.parametrize(
     ("row", "cause"),
     [
@@ -49,7 +61,7 @@ def test_shapes_of_the_field_are_read(tmp_path, row, gold):
         ({"prompt": "q", "answer_1": " ", "answer_2": "b"}, "`answer_1`: the answer is empty"),
         ({"prompt": "q", "answer_1": "a", "answer_2": "b", "gold": "answer_1"}, "`gold` must be a number in [0, 1]"),
         ({"prompt": "q", "answer_1": "a", "answer_2": "b", "gold": True}, "`gold` must be a number in [0, 1]"),
-        ({"prompt": "q", "answer_1": "a", "answer_2": "b", "system": "x"}, "`system`: system turn"),
+        ({"prompt": "q", "answer_1": "a", "answer_2": "b", "system": 3}, "`system` must be text"),
         ({"prompt": "q", "answer_1": json.dumps(ASKED), "answer_2": "b"}, "`answer_1` must end with an assistant turn"),
         ({"prompt": "q"}, "no pair: neither `chosen` and `rejected` nor `answer_1` and `answer_2`"),
     ],

@@ -100,6 +100,13 @@ def test_shapes_say_where_a_row_was_read_and_in_what_form(tmp_path):
     }
 
 
+def test_thoughts_that_are_left_out_are_counted(tmp_path):
+    thought = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning_content": "hm"}]
+    rows = [{"messages": thought}, {"prompt": thought[:1], "chosen": thought[1:], "rejected": "b"}, {"prompt": "q"}]
+    overview = survey(written(tmp_path / "a.jsonl", *rows))
+    assert (use(overview, "prompts").num_with_thoughts, use(overview, "pairs").num_with_thoughts) == (1, 1)
+
+
 def test_a_file_that_breaks_off_has_no_use(tmp_path):
     (tmp_path / "a.csv").write_text('prompt,x\nq,1\n"r,2\n')
     overview = survey(str(tmp_path / "a.csv"))

@@ -9,6 +9,7 @@ from rlaif.records import Turn
 ASKED = [{"role": "user", "content": "q"}]
 GOOD = [{"role": "assistant", "content": "good"}]
 BAD = [{"role": "assistant", "content": "bad"}]
+SYSTEM, OTHER_SYSTEM = ({"role": "system", "content": text} for text in ("Be brief.", "Be long."))
 
 
 def read(tmp_path, *rows):
@@ -93,6 +94,26 @@ def test_shapes_of_the_field_are_read(tmp_path, row):
     assert (pair.prompt, pair.chosen, pair.rejected) == ((Turn(role="human", text="q"),), "good", "bad")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "Be brief.", "prompt": "q", "chosen": "good", "rejected": "bad"},
+        {"chosen": [SYSTEM, *ASKED, *GOOD], "rejected": [SYSTEM, *ASKED, *BAD]},
+        {"chosen": [SYSTEM, *ASKED, *GOOD], "rejected": [*ASKED, *BAD]},
+        {"prompt": [SYSTEM, *ASKED], "chosen": GOOD, "rejected": BAD},
+        {"prompt": [SYSTEM, *ASKED], "chosen": ASKED + GOOD, "rejected": ASKED + BAD},
+        {"prompt": "q", "chosen": [SYSTEM, *ASKED, *GOOD], "rejected": [SYSTEM, *ASKED, *BAD]},
+        {"messages": [SYSTEM, *ASKED, *GOOD], "rejected_response": "bad"},
+        {"system": "Be brief.", "question": "q", "chosen": "good", "rejected": "bad"},
+    ],
+)
+def test_a_system_turn_is_part_of_the_prompt(tmp_path, row):
+    (pair,), quarantined = read(tmp_path, row)
+    assert not quarantined
+    assert pair.prompt == (Turn(role="system", text="Be brief."), Turn(role="human", text="q"))
+    assert (pair.chosen, pair.rejected) == ("good", "bad")
+
+
 def test_indented_code_stays_indented(tmp_path):
     (pair,), _ = read(tmp_path, {"prompt": "q", "chosen": "    return 1\n", "rejected": "\treturn 2"})
     assert (pair.chosen, pair.rejected) == ("    return 1", "\treturn 2")
@@ -112,8 +133,11 @@ def test_an_answer_of_json_is_an_answer(tmp_path):
 @pytest.mark.parametrize(
     ("row", "cause"),
     [
-        ({"system": "x", "prompt": "q", "chosen": "a", "rejected": "b"}, "field `system`: system turn"),
-        ({"chosen": [{"role": "system", "content": "x"}, *ASKED, *GOOD], "rejected": ASKED + BAD}, "system turn"),
+        ({"chosen": [SYSTEM, *ASKED, *GOOD], "rejected": [OTHER_SYSTEM, *ASKED, *BAD]}, "their system turns differ"),
+        ({"prompt": [OTHER_SYSTEM, *ASKED], "chosen": [SYSTEM, *ASKED, *GOOD], "rejected": "b"}, "system turns differ"),
+        ({"chosen": [SYSTEM, *GOOD], "rejected": [SYSTEM, *BAD]}, "no human turn before the answers"),
+        ({"system": "y", "chosen": [SYSTEM, *ASKED, *GOOD], "rejected": "b"}, "has another system turn"),
+        ({"prompt": "q", "chosen": "a", "rejected": "\u200b"}, "is empty"),
         ({"prompt": "q", "completion": "a", "label": True}, "`completion`: an answer with a label (KTO), not a pair"),
         ({"prompt": "q", "response": "a", "helpfulness": 3}, "one rated answer (HelpSteer), not a pair"),
         ({"prompt": "q", "completion": "a"}, "`completion`: one answer, not a pair"),

@@ -90,15 +90,60 @@ def test_an_instruction_has_its_input_and_its_history(tmp_path):
     assert [texts(prompt) for prompt in prompts] == [["a", "b", "Translate this.\n\nguten Tag"], ["Who?\n\nA text."]]
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "Be brief.", "prompt": "q"},
+        {"system": "\n Be brief. ", "prompt": [SYSTEM, *ASKED]},
+        {"system_prompt": "Be brief.", "system": None, "messages": ASKED},
+        {"systemPrompt": "Be brief.", "instruction": "q"},
+        {"messages": [SYSTEM, *ASKED]},
+        {"messages": [{"role": "developer", "content": "Be brief."}, *ASKED]},
+        {"messages": [SYSTEM, {"role": "system", "content": ""}, *ASKED, {"role": "assistant", "content": "a"}]},
+        {"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "q"}]},
+        {"input": {"messages": ASKED, "system": "Be brief."}},
+        {"prompt": "q", "messages": [SYSTEM, *ASKED, {"role": "assistant", "content": "a"}]},  # no_robots
+        {"prompt": "System: Be brief.\n\nHuman: q\n\nAssistant:"},
+        {"prompt": "System: Be brief.\nUser: q\nAI:"},
+        {"prompt": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nq<|im_end|>"},
+        {"prompt": "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nq [/INST]"},
+        {"prompt": "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]q[/INST]"},
+        {"prompt": "### System:\nBe brief.\n### User:\nq\n### Assistant:\n"},
+    ],
+)
+def test_a_system_turn_is_the_first_of_the_prompt(tmp_path, row):
+    (prompt,) = read_prompts(write(tmp_path / "a.jsonl", row), "helpful", pytest.fail)
+    assert [(turn.role, turn.text) for turn in prompt.turns] == [("system", "Be brief."), ("human", "q")]
+
+
+def test_several_system_messages_are_one_turn(tmp_path):
+    row = {"messages": [SYSTEM, {"role": "developer", "content": "In French."}, *ASKED]}
+    (prompt,) = read_prompts(write(tmp_path / "a.jsonl", row), "helpful", pytest.fail)
+    assert texts(prompt) == ["Be brief.\n\nIn French.", "q"]
+
+
+def test_thoughts_are_not_what_was_said(tmp_path):
+    asked = [*ASKED, {"role": "assistant", "content": "a", "reasoning_content": "hm"}, *ASKED]
+    (prompt,) = read_prompts(write(tmp_path / "a.jsonl", {"messages": asked}), "helpful", pytest.fail)
+    assert texts(prompt) == ["q", "a", "q"]
+
+
 @pytest.mark.parametrize(
     ("row", "cause"),
     [
-        ({"system": "Be brief.", "prompt": "q"}, "field `system`: system turn"),
-        ({"system_prompt": "Be brief.", "messages": ASKED}, "field `system_prompt`: system turn"),
-        ({"systemPrompt": "Be brief.", "messages": ASKED}, "field `systemPrompt`: system turn"),
-        ({"instructions": "Be brief.", "input": ASKED}, "field `instructions`: system turn"),
-        ({"messages": [{"role": "system", "content": "x"}, *ASKED]}, "`messages[0].role`: system turn"),
-        ({"conversations": [{"from": "system", "value": "x"}]}, "`conversations[0].role`: system turn"),
+        ({"instructions": "Be brief.", "input": ASKED}, "field `instructions`: instructions for the assistant, or for"),
+        ({"system": ["x"], "prompt": "q"}, "field `system` must be text, not a list"),
+        ({"system": "a", "system_prompt": "b", "prompt": "q"}, "fields `system` and `system_prompt` are two system"),
+        ({"system": "a", "messages": [SYSTEM, *ASKED]}, "field `system`: the conversation has another system turn"),
+        ({"messages": [*ASKED, SYSTEM, *ASKED]}, "field `messages`: a system turn after the first human"),
+        ({"messages": [{"role": "user", "content": "q", "system": "x"}]}, "`messages[0].system`: a system turn within"),
+        ({"conversations": [{"from": "system", "value": "x"}]}, "field `conversations` must end with a human turn"),
+        ({"instruction": [SYSTEM, *ASKED], "history": [["a", "b"]]}, "`instruction` and `history`: both hold turns"),
+        ({"prompt": "\u200b\ufeff"}, "field `prompt` is empty"),
+        ({"messages": [{"role": "user", "content": "\u3164\u2800 \x00"}]}, "the last human turn is empty"),
         ({"prompt": "q", "tools": [{"name": "f"}]}, "field `tools`: tool turn"),
         ({"prompt": "What is this?", "images": ["x.png"]}, "field `images`: content that is not text"),
         ({"question": "q", "context": "A text."}, "fields `question` and `context`"),

@@ -148,6 +148,19 @@ def test_the_oldest_turns_go_first_and_a_human_begins():
     assert len(ids) == FRAME + 4
 
 
+def test_a_system_turn_stays_and_a_human_turn_follows_it():
+    system = Turn(role="system", text="s" * 9)
+    frame = len(prompt_ids(tiny_tokenizer(), RENDER((system, *turns("")))))
+    conversation = (system, *turns("a" * 30, "b" * 5, "last"))
+    kept, ids, truncated = fit_turns(conversation, RENDER, tiny_tokenizer(), frame + 10)
+    assert kept == (system, Turn(role="human", text="last")) and truncated
+    assert ids == prompt_ids(tiny_tokenizer(), RENDER(kept))
+    kept, _, _ = fit_turns(conversation, RENDER, tiny_tokenizer(), frame + 2)
+    assert kept == (system, Turn(role="human", text="st"))
+    with pytest.raises(RequestError, match="2 tokens too long"):
+        fit_turns(conversation, RENDER, tiny_tokenizer(), frame - 2)
+
+
 @pytest.mark.parametrize("room", [0, 1, 7, 40])
 def test_the_end_of_a_last_turn_that_is_too_long_is_kept(room):
     text = "".join(chr(97 + i % 26) for i in range(500))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from rlaif.config.source import Source
 from rlaif.records import Turn
 from rlaif.stages import fit_preference_model as stage
 from rlaif.stages.run import Run, Silent
@@ -78,7 +79,7 @@ def test_human_pairs_that_cannot_be_rendered_are_left_out_with_the_reason(run, t
     config = run.config.model_copy(
         update={
             "dialogue_format": "chat_template",
-            "data": run.config.data.model_copy(update={"helpful_pairs": str(tmp_path / "pairs.jsonl")}),
+            "data": run.config.data.model_copy(update={"helpful_pairs": Source(path=str(tmp_path / "pairs.jsonl"))}),
             "supervision": run.config.supervision.model_copy(update={"base_model": str(tmp_path / "base")}),
         }
     )

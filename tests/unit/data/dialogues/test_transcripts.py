@@ -71,7 +71,9 @@ def test_a_dialogue_may_begin_with_the_assistant():
         "AI: what is it, and who made it?",
         "Assistant: a job description",
         "Userland: what is it?",
-        "Q: what?\nA: that\nQ: why?\nA:",
+        "System: Linux. Why does it not boot?",
+        "Q: what is it, and what does A: mean?",
+        "Answer: or Question: which is first?",
         "What does <|im_start|> mean? And [INST]?",
         "**User:** is a word in bold",
         "[User] may be a placeholder, [Assistant] another",
@@ -86,21 +88,25 @@ def test_prose_that_names_speakers_stays_prose(text):
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("System: be nice\n\nHuman: q1\n\nAssistant:", r"system turn \(`System:`\)"),
         ("Be nice.\n\nHuman: q1\n\nAssistant:", "does not begin with a speaker"),
         ("Be nice.\nHuman: q1\nAI:", "does not begin with a speaker"),
         ("A chat between a user and a machine. USER: q1 ASSISTANT:", "does not begin with a speaker"),
         ("Be nice.\n\nHuman: q1\n\nAssistant: a1\n\nHuman: q2", "text before the first"),
         ("User: admin\nPassword: x", "no turn of an assistant follows"),
         ("\n\nH: q1\n\nA:", "its speakers are unknown"),
+        ("H: q1\nA: a1\nH: q2", "its speakers are unknown"),
+        ("Q: what?\nA: that\nQ: why?\nA:", "its speakers are unknown"),
+        ("Question 1: what?\n\nAnswer:", "its speakers are unknown"),
+        ("问：为什么？\n答：", "its speakers are unknown"),
+        ("用户：你好\n助手：您好\n用户：再见", "its speakers are unknown"),
+        ("[INST] q <<SYS>>Be nice.<</SYS>> [/INST]", "its system turn cannot be told apart"),
+        ("<|im_start|>user\nq<|im_end|>\n<|im_start|>tool\n12C<|im_end|>", "tool turn in a rendered ChatML"),
         ("**User:** q1\n\n**Assistant:** a1\n\n**User:** q2", "its speakers are unknown"),
         ("[User]: q1\n[Assistant]: a1", "its speakers are unknown"),
         ("<user>q1</user>\n<assistant>", "its speakers are unknown"),
         ("## User\nq1\n\n## Assistant\n", "its speakers are unknown"),
         ("Human: q1\nHuman: q2\nAssistant: a", "do not alternate"),
         ("BEGINNING OF CONVERSATION: USER: q1 USER: q2 ASSISTANT:", "do not alternate"),
-        ("<|im_start|>system\nBe nice.<|im_end|>\n<|im_start|>user\nq<|im_end|>", "system turn in a rendered ChatML"),
-        ("<s>[INST] <<SYS>>\nBe nice.\n<</SYS>>\n\nq [/INST]", "system turn in a rendered Llama 2"),
         ("Be nice. [INST] q1 [/INST]", "text before its first Llama 2 turn"),
         ("<|im_start|>user\nq<|im_end|> and <|im_end|> more", "cannot be told apart"),
         ("an answer<|im_end|>", "the mark of a chat template"),
@@ -114,6 +120,24 @@ def test_prose_that_names_speakers_stays_prose(text):
 def test_what_may_be_a_dialogue_is_refused_by_name(text, cause):
     with pytest.raises(BadRow, match=f"field `prompt`: .*{cause}"):
         parse_conversation(text, "prompt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "System: Be nice.\n\nHuman: q1\n\nAssistant: a1\n\nHuman: q2",
+        "System：Be nice.\n\nHuman：q1\n\nAssistant：a1\n\nHuman：q2",
+        "SYSTEM: Be nice.\nUSER: q1\nASSISTANT: a1\nUSER: q2",
+    ],
+)
+def test_a_system_speaks_first_and_colons_may_be_wide(text):
+    turns = parse_conversation(text, "prompt")
+    assert [(turn.role, turn.text) for turn in turns] == [
+        ("system", "Be nice."),
+        ("human", "q1"),
+        ("assistant", "a1"),
+        ("human", "q2"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["User: admin", "Sure:\n\nHuman: q\n\nAssistant: a", "It ends:\nAssistant:"])

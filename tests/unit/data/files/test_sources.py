@@ -194,6 +194,8 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_configuration_and_split_of_a_data_set(hub):
+    with pytest.raises(DataError, match=f"configurations safe, unsafe, which are never mixed; name one: {hub}:safe or"):
+        files_of(hub.removeprefix("hf:"))
     (row,) = rows_in(f"{hub}:safe@test_prefs#1")
     assert (row.place, dict(row.fields)) == (f"{hub}:safe@test_prefs:1", {"x": "b.jsonl"})
     assert [row.place for row in rows_in(f"{hub}:unsafe")] == [f"{hub}:unsafe:1"]
