@@ -4,7 +4,7 @@ import pytest
 
 from rlaif.constitution.principles import load_constitution
 from rlaif.prompting.chat_templates import DEFAULT_FORMAT, has_system_role
-from rlaif.prompting.dialogues import ChatTemplate, HumanAssistant
+from rlaif.prompting.dialogues import HUMAN_ASSISTANT_TEMPLATE, ChatTemplate, HumanAssistant
 from rlaif.prompting.questions import DEFAULT, Question
 from rlaif.records import Turn
 from tests.tiny_models import tiny_tokenizer
@@ -76,3 +76,9 @@ def test_the_labeller_sees_it_and_no_answer_can_forge_one():
     text = "".join(part.text for part in question.parts())
     assert "an assistant:\n\nSystem: Be brief.\n\nHuman: q" in text
     assert text.count("System:") == 1
+
+
+def test_a_policy_that_is_saved_renders_it_as_it_was_trained():
+    turns = (SYSTEM, HUMAN, ASSISTANT, HUMAN)
+    saved = text_of(chat(HUMAN_ASSISTANT_TEMPLATE).prompt(turns))
+    assert saved.removeprefix(tiny_tokenizer().bos_token or "") == HumanAssistant().prompt(turns)
