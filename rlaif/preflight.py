@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec
 
 from rlaif.config.contradictions import flatten, pools_of
-from rlaif.config.files import expand_home
+from rlaif.config.files import FILE_KEYS, expand_home
 from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY, SOURCE_KEYS
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution, load_constitution
@@ -25,6 +25,7 @@ from rlaif.engines.scripted import byte_tokenizer
 from rlaif.errors import ConfigError, ModelError, UserError
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import FILES, MODELS, is_cached
+from rlaif.places.urls import check_url, is_url
 from rlaif.prompting.chat_templates import ChatFormat
 from rlaif.prompting.examples import LabelExample, RevisionExample, read_examples
 from rlaif.prompting.formats import FormatRole, format_of, read_chat_template
@@ -69,6 +70,8 @@ def preflight(config: Config, needs: Needs, runner: Runner) -> Constitution:
 
     Raises ConfigError with every mistake, RunDirError for a run directory of another configuration.
     """
+    if mistakes := list(_url_mistakes(config)):  # alone: other messages would repeat what a URL holds
+        raise ConfigError("\n".join(mistakes))
     mistakes = [
         *_file_mistakes(config),
         *_constitution_mistakes(config, needs),
@@ -103,6 +106,23 @@ def _mistakes_of(check: Callable[_P, object], *args: _P.args, **kwargs: _P.kwarg
     except UserError as error:
         return str(error).splitlines()
     return []
+
+
+# ------------------------------------------------------------------------------------------------------------ URLs
+def _url_mistakes(config: Config) -> Iterator[str]:
+    """URLs that cannot be used, or that stand where a directory of this machine must."""
+    for key, value in flatten(config).items():
+        if key == "resources.address" or not isinstance(value, str) or not is_url(value):
+            continue
+        if unusable := _mistakes_of(check_url, value):
+            yield f"{key}={unusable[0]}"
+        elif key == "run_dir":
+            way = f"choose a directory, and copy the results with `rlaif export RUN_DIR {value}`"
+            yield f"{key}={value}: a run directory cannot be in object storage; {way}"
+        elif key in MODEL_KEYS:
+            yield f"{key}={value}: models are not read from URLs; copy it into a directory, or give a hub name"
+        elif key in FILE_KEYS:
+            yield f"{key}={value}: this file is not read from a URL; copy it to this machine"
 
 
 # ------------------------------------------------------------------------------------- small files, constitution
@@ -145,12 +165,12 @@ def _values(config: Config, keys: Iterable[str]) -> dict[str, str]:
 
 # ----------------------------------------------------------------------------------------------- sources, models
 def _source_mistakes(config: Config, needs: Needs, runner: Runner) -> Iterator[str]:
-    """Sources that do not exist; none is read. ``hf:`` names pass, and a job's files are checked where it runs."""
+    """Sources that do not exist; none is read. ``hf:`` names pass, and a job's sources are checked where it runs."""
     for key, source in _values(config, needs.sources).items():
         if source.startswith(MINIATURE):
             yield from _name_mistakes(key, source, FILES)
         elif runner != "job" and (unusable := _mistakes_of(files_of, source)):
-            is_missing = "no such file" in unusable[0]
+            is_missing = "no such file" in unusable[0] and not is_url(source)
             hint = f"; paths are relative to the working directory ({Path.cwd()})" if is_missing else ""
             yield f"{key}={unusable[0]}{hint}"
     if runner == "job":
@@ -277,9 +297,11 @@ def _engine_mistakes(config: Config) -> Iterator[str]:
 
 
 def _path_mistakes(config: Config) -> Iterator[str]:
-    """Paths that mean nothing on another cluster. Whether an absolute path exists is checked there."""
+    """Paths that mean nothing on another cluster. Whether an absolute path or a URL exists is checked there."""
     named = _values(config, (*SOURCE_KEYS, *MODEL_KEYS))
-    paths = {key: value for key, value in named.items() if not value.startswith(("hf:", MINIATURE))}
+    paths = {
+        key: value for key, value in named.items() if not value.startswith(("hf:", MINIATURE)) and not is_url(value)
+    }
     paths = {key: value for key, value in paths.items() if key not in MODEL_KEYS or not is_hub_name(value)}
     paths["run_dir"] = config.run_dir
     if any(value.startswith(MINIATURE) for value in named.values()):

@@ -34,6 +34,7 @@ from rlaif.config.section import Section
 from rlaif.config.source import Source
 from rlaif.config.strict_yaml import format_value, line_of, parse_yaml, reason_of, rule_of
 from rlaif.errors import ConfigError
+from rlaif.places.urls import is_url
 
 CARRIED = re.compile(r"-carried-[0-9a-f]{16}\.\w+$")
 PACKAGED = Path(__file__).parent / "shipped"
@@ -205,9 +206,10 @@ def _anchor_files(tree: Tree, directory: Path) -> None:
 
 
 def _anchor(tree: Tree, name: str, directory: Path) -> None:
-    """Make the file in ``tree[name]`` absolute; a name without a suffix is that of a shipped file, and is kept."""
+    """Make the file in ``tree[name]`` absolute; a name without a suffix is that of a shipped file, and is kept, as is a
+    URL, which is refused later."""
     value = tree.get(name)
-    if isinstance(value, str) and Path(value).suffix:
+    if isinstance(value, str) and Path(value).suffix and not is_url(value):
         tree[name] = str((directory / expand_home(value)).resolve())
 
 

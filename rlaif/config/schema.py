@@ -31,8 +31,9 @@ else:
 
 class Data(Section):
     """Where rows come from: a file (JSON, CSV, parquet or Arrow, compressed or not), a directory or a pattern of files,
-    ``hf:NAME[:CONFIG][@SPLIT]``, each with ``#ROWS`` when not all of it is wanted, or ``miniature:NAME``. In place of
-    such a text, keys may say more, such as which of a row's fields to read."""
+    ``s3://``, ``gs://``, ``hf://`` or ``https://`` before it, or ``hf:NAME[:CONFIG][@SPLIT]``, each with ``#ROWS`` when
+    not all of it is wanted, or ``miniature:NAME``. In place of such a text, keys may say more, such as which of a row's
+    fields to read."""
 
     red_team: Source = Field(Source(path="miniature:red_team"), description="prompts that ask for harm")
     helpful: Source = Field(Source(path="miniature:helpful"), description="prompts that ask for help")

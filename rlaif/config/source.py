@@ -87,7 +87,7 @@ class Source(Section):
         if self.limit and self.sample:
             raise ValueError("limit and sample: choose the rows by one of them")
         for key in _HUB_KEYS:
-            if getattr(self, key) and not self.path.startswith(HUB):
+            if getattr(self, key) and (not self.path.startswith(HUB) or self.path.startswith(f"{HUB}//")):
                 raise ValueError(f"{key}: only a path that begins with {HUB} has it; name files by their path")
         return self
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rlaif.config.source import HUB
 from rlaif.data.files.formats import raw_rows
-from rlaif.data.files.hub import hub_rows
+from rlaif.data.files.hub import hub_rows, is_data_set
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, printable, row_choice
 from rlaif.data.files.streams import READ_ERRORS
@@ -120,13 +119,15 @@ def _drawn(source: str, num: int) -> Iterator[SourceRow]:
 
 def rows_of(file: str, seen: Counter[int]) -> Iterator[SourceRow]:
     """The rows of one file. Raises DataError when the file as a whole cannot be read."""
+    number = 0
     try:
-        for number, fields, mistake in hub_rows(file) if file.startswith(HUB) else raw_rows(file):
+        for number, fields, mistake in hub_rows(file) if is_data_set(file) else raw_rows(file):
             yield SourceRow(file=file, number=number, fields=fields, mistake=mistake, seen=seen)
     except Unreadable as error:
         raise DataError(f"{printable(file)}: {error}") from error
     except READ_ERRORS as error:
-        raise DataError(f"{printable(file)}: cannot be read: {_first_line(error)}") from error
+        after = f" after row {number}" if number else ""
+        raise DataError(f"{printable(file)}: cannot be read{after}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store import object_store, s3_server
+
+__all__ = ["object_store", "s3_server"]  #: fixtures
+
 REPOSITORY = Path(__file__).parents[2]
 
 

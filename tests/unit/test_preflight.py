@@ -17,6 +17,7 @@ from rlaif.errors import ConfigError, ModelError, RunDirError
 from rlaif.miniature.make import FILES, MODELS
 from rlaif.preflight import MODEL_KEYS, SOURCE_KEYS, Needs, Runner, check_models, preflight
 from rlaif.storage.run_dir import RunDir
+from tests.object_store import ObjectStore
 from tests.tiny_models import saved, tiny_config, tiny_lm, tiny_pm
 from tests.unit.prompting.chat_tokenizers import CHATML, GEMMA, with_template
 
@@ -217,6 +218,34 @@ def test_a_constitution_without_what_the_miniature_learns_from_is_refused(empty:
     assert "the miniature's models learn from both kinds of principles" in line
 
 
+# --------------------------------------------------------------------------------------------------------- URLs
+def test_sources_in_object_storage_are_looked_for_and_not_read(empty: Path, object_store: ObjectStore) -> None:
+    data = {
+        "red_team": object_store.put("a.jsonl", b"unread"),
+        "helpful": object_store.url("gone.jsonl"),
+        "helpful_pairs": "s3://elsewhere/a.jsonl",
+    }
+    config = load_config(empty, [f"data.{name}={url}" for name, url in data.items()])
+    assert mistakes(config) == [
+        "data.helpful=s3://books/gone.jsonl: no such file or directory",
+        "data.helpful_pairs=s3://elsewhere/a.jsonl: cannot be read: there is no such bucket",
+    ]
+
+
+@pytest.mark.parametrize("runner", ["in_process", "job"])
+def test_urls_that_cannot_be_used_are_refused_and_no_secret_is_repeated(empty: Path, runner: Runner) -> None:
+    keys = ("data.red_team", "data.votes", "evaluation.helpful", "run_dir", "labeller.model", "constitution")
+    lines = mistakes(load_config(empty, [f"{key}=s3://me:s3cr/et@books/a.jsonl" for key in keys]), runner)
+    assert {line.partition("=s3://...: holds credentials")[0] for line in lines} == set(keys)
+    assert not any("s3cr" in line or "et@" in line for line in lines)
+    config = load_config(
+        empty, ["run_dir=s3://books/run", "generator.model=s3://books/model", "labelling.template=s3://books/a.txt"]
+    )
+    lines = {line.partition("=")[0]: line for line in mistakes(config, runner)}
+    assert lines.keys() == {"run_dir", "generator.model", "labelling.template"}
+    assert "copy the results with `rlaif export RUN_DIR s3://books/run`" in lines["run_dir"]
+
+
 # ----------------------------------------------------------------------------------------------- run directories
 def test_a_run_directory_of_another_run_is_refused_and_left_alone(empty: Path, tmp_path: Path) -> None:
     config = load_config(empty)
@@ -238,6 +267,11 @@ def test_the_transformers_engine_is_refused_on_a_cluster_only(tmp_path: Path) ->
     assert line.startswith("generator.engine=hf")
     preflight(config, Needs(), "in_process")
     preflight(Config(resources=Resources(cpus=1), run_dir=str(tmp_path / "run")), Needs(), "ray")
+
+
+def test_urls_can_go_to_a_cluster_and_are_checked_there() -> None:
+    data = SHARED["data"] | {"red_team": "s3://nowhere/prompts.jsonl", "helpful_pairs": "https://host/a.parquet#10"}
+    preflight(Config.model_validate(SHARED | {"data": data}), Needs(), "job")
 
 
 def test_absolute_paths_and_names_can_go_to_a_cluster() -> None:

@@ -12,6 +12,7 @@ from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.data.files.streams import is_compressed, open_bytes
 from rlaif.data.files.tables import Cells, Header, header_of
 from rlaif.errors import describe_error
+from rlaif.places.urls import Unreachable
 
 PARQUET_BATCH_ROWS = 256
 
@@ -107,7 +108,7 @@ def _rows(file: str, kind: str, batches: Callable[[_File], Iterator[_Batch]]) ->
                 for row in batch_rows(batch, number + 1):
                     yield row
                     number += 1
-    except Unreadable:
+    except (Unreadable, Unreachable):
         raise
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:  # a corrupted length may ask for any amount
         raise Unreadable(f"cannot be read as {kind} after row {number}: {describe_error(error)}") from error

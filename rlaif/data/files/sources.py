@@ -1,5 +1,7 @@
 """Which files a source means: a file, a directory, a pattern (``part-*.parquet``) or ``hf:NAME``, with ``#ROWS``.
 
+All but ``hf:NAME`` may be on this machine or behind a URL (``rlaif.places``).
+
 A directory holds more than data. What is not read is known (``passed_over``), so that whoever reads can say it.
 """
 
@@ -16,9 +18,11 @@ import yaml
 
 from rlaif.config.source import HUB
 from rlaif.data.files.formats import FILE_KINDS, has_format
-from rlaif.data.files.hub import hub_source
+from rlaif.data.files.hub import hub_source, is_data_set
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.errors import DataError
+from rlaif.places.listing import Entry, base_of, common_folder, entries, entry_of, folder_of, matching, relative
+from rlaif.places.urls import check_url, is_url
 
 _ROWS = re.compile(r"(?P<place>.+?)#((?P<first>\d+)-)?(?P<num>\d+)", re.DOTALL)
 #: What `datasets` writes next to the rows of a saved data set; ``cache-*`` are rows again, made from them.
@@ -53,12 +57,17 @@ class RowChoice:
 class _Contents:
     """What is in a directory. ``others``: what is not read, and why."""
 
-    files: list[str] = field(default_factory=list)
+    files: list[Entry] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
 
 
 def row_choice(source: str) -> tuple[str, RowChoice | None]:
-    """A source without its ``#ROWS``, and what they say. A file whose name ends like that is that file."""
+    """A source without its ``#ROWS``, and what they say. A file of this machine whose name ends like that is that file.
+
+    Raises DataError, for a URL that cannot be used as well.
+    """
+    if is_url(source):
+        check_url(source)
     match = _ROWS.fullmatch(source)
     if match is None or os.path.lexists(source):
         return source, None
@@ -74,13 +83,13 @@ def files_of(source: str) -> list[str]:
     Raises DataError when there is none, when one cannot be named, and when they are of several splits.
     """
     place, _ = row_choice(source)
-    if place.startswith(HUB):
+    if is_data_set(place):
         _check_hub_name(place)
         return [place]
     try:
-        files = _local_files(place)
+        files = _files(place)
     except OSError as error:
-        raise DataError(f"{printable(place)}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{printable(place)}: cannot be read: {error.strerror or error}") from error
     for file in files:
         if printable(file) != file:
             raise DataError(f"{printable(file)}: the file's name is not UTF-8; rename it")
@@ -90,11 +99,19 @@ def files_of(source: str) -> list[str]:
 def passed_over(source: str) -> list[str]:
     """What files_of does not return of a directory, each as ``NAME (why)``; first what might be data."""
     place, _ = row_choice(source)
-    if place.startswith(HUB) or not Path(place).is_dir():
+    if is_data_set(place):
         return []
-    others = _contents(place).others
+    try:
+        entry = entry_of(place)
+        return _others(place, _contents(place)) if entry and entry.kind == "directory" else []
+    except OSError as error:
+        raise DataError(f"{printable(place)}: cannot be read: {error.strerror or error}") from error
+
+
+def _others(place: str, contents: _Contents) -> list[str]:
+    others = contents.others
     names = sorted(others, key=lambda name: (others[name] != _UNKNOWN, name))
-    return [f"{printable(os.path.relpath(name, place))} ({others[name]})" for name in names]
+    return [f"{printable(relative(name, place))} ({others[name]})" for name in names]
 
 
 def printable(name: str) -> str:
@@ -109,26 +126,26 @@ def _check_hub_name(source: str) -> None:
         raise DataError(f"{printable(source)}: {error}") from error
 
 
-def _local_files(place: str) -> list[str]:
-    path = Path(place)
-    if path.is_dir():
+def _files(place: str) -> list[str]:
+    entry = entry_of(place)
+    if entry is not None and entry.kind == "directory":
         contents = _contents(place)
         if not contents.files:
-            raise DataError(f"{printable(place)}: {_no_files(passed_over(place))}")
-        _check_configurations(path)
-        _check_splits(place, contents.files)
-        return contents.files
-    # Path.glob takes no absolute pattern.
-    files = [place] if path.is_file() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207
-    files = [file for file in files if Path(file).is_file()]
+            raise DataError(f"{printable(place)}: {_no_files(_others(place, contents))}")
+        files = [file.name for file in contents.files]
+        if not is_url(place):
+            _check_configurations(Path(place))
+        _check_splits(place, files)
+        return files
+    found = matching(place) if entry is None and glob.has_magic(place) else [entry] if entry else []
+    files = [file.name for file in found if file.kind == "file"]
     if not files:
-        is_there = os.path.lexists(place)
-        raise DataError(f"{printable(place)}: {'not a file' if is_there else 'no such file or directory'}")
+        raise DataError(f"{printable(place)}: {'not a file' if entry else 'no such file or directory'}")
     for file in files:
         if not has_format(file):
             raise DataError(f"{printable(file)}: unknown kind of file; use one of {FILE_KINDS}")
     if len(files) > 1:
-        _check_splits(os.path.commonpath([Path(file).parent for file in files]), files)
+        _check_splits(common_folder(files), files)
     return files
 
 
@@ -146,43 +163,36 @@ def named(names: Sequence[str]) -> str:
 def _contents(directory: str) -> _Contents:
     """The files in ``directory`` and below, sorted. Raises OSError where a directory cannot be listed."""
     contents = _Contents()
-    for folder, folders, names in os.walk(directory, onerror=_raise):
-        for name in tuple(folders):
-            if reason := _no_folder(Path(folder, name)):
-                contents.others[str(Path(folder, name))] = reason
-                folders.remove(name)
-        for name in names:
-            file = str(Path(folder, name))
-            if reason := _no_data(file, name):
-                contents.others[file] = reason
+    folders = [directory]
+    while folders:
+        for entry in entries(folders.pop()):
+            if reason := _no_folder(entry) if entry.kind in ("directory", "link to a directory") else _no_data(entry):
+                contents.others[entry.name] = reason
+            elif entry.kind == "directory":
+                folders.append(entry.name)
             else:
-                contents.files.append(file)
-    contents.files.sort()
+                contents.files.append(entry)
+    contents.files.sort(key=lambda file: file.name)
     _leave_out_empty(contents)
     return contents
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _no_folder(folder: Path) -> str | None:
+def _no_folder(folder: Entry) -> str | None:
     """Why a directory in a directory is not read; None when it is."""
-    if folder.name.startswith("."):
+    if folder.base.startswith("."):
         return "hidden"
-    if folder.is_symlink():
-        return "link to a directory"
-    return "not data" if folder.name.startswith("_") else None  # _temporary, _delta_log
+    if folder.kind != "directory":
+        return folder.kind
+    return "not data" if folder.base.startswith("_") else None  # _temporary, _delta_log
 
 
-def _no_data(file: str, name: str) -> str | None:
+def _no_data(file: Entry) -> str | None:
     """Why a file in a directory is not read; None when it is."""
+    name = file.base
     if name.startswith("."):
         return "hidden"
-    if not Path(file).exists():
-        return "broken link"
-    if not Path(file).is_file():
-        return "not a file"
+    if file.kind != "file":
+        return file.kind if file.kind == "broken link" else "not a file"
     if _ABOUT_DATA.fullmatch(name) or name.startswith(("_SUCCESS", "_metadata", "_common_metadata")):
         return "not data"
     if has_format(name):
@@ -192,9 +202,9 @@ def _no_data(file: str, name: str) -> str | None:
 
 def _leave_out_empty(contents: _Contents) -> None:
     """Leave out files without a byte, unless all are: jobs write a part for each worker, with or without rows."""
-    full = [file for file in contents.files if Path(file).stat().st_size]
+    full = [file for file in contents.files if file.size]
     if full:
-        contents.others.update({file: "empty" for file in contents.files if file not in set(full)})
+        contents.others.update({file.name: "empty" for file in contents.files if not file.size})
         contents.files[:] = full
 
 
@@ -228,7 +238,7 @@ def _configurations(card: Path) -> list[str]:
 def _check_splits(directory: str, files: Sequence[str]) -> None:
     splits: dict[str, list[str]] = {}
     for file in files:
-        if split := _split(os.path.relpath(file, directory)):
+        if split := _split(relative(file, directory)):
             splits.setdefault(split, []).append(file)
     if len(splits) > 1:
         ways = " or ".join(_way_to_name(directory, splits[split]) for split in sorted(splits, reverse=True))
@@ -240,7 +250,7 @@ def _check_splits(directory: str, files: Sequence[str]) -> None:
 
 def _split(path: str) -> str | None:
     """The split that a path names: by a directory, else by a word of the file's name."""
-    *folders, name = Path(path).parts
+    *folders, name = path.split("/")
     words = next((words for words in map(_words, [*folders, name]) if any(word in _SPLITS for word in words)), [])
     return next((_SPLITS[word] for word in words if word in _SPLITS), None)
 
@@ -251,14 +261,14 @@ def _words(name: str) -> list[str]:
 
 def _way_to_name(directory: str, files: Sequence[str]) -> str:
     """A source that means exactly ``files``, which are one split of a directory."""
-    folder = Path(os.path.commonpath([Path(file).parent for file in files]))
-    if folder != Path(directory) and _means(str(folder), files):
-        return str(folder)
+    folder = common_folder(files)
+    if folder != directory.rstrip("/") and _means(folder, files):
+        return folder
     if len(files) == 1:
         return files[0]
-    word = next((word for word in _words(Path(files[0]).name) if word in _SPLITS), "")
-    below = "**/" if any(Path(file).parent != folder for file in files) else ""
-    pattern = f"{glob.escape(str(folder))}/{below}*{word}*"
+    word = next((word for word in _words(base_of(files[0])) if word in _SPLITS), "")
+    below = "**/" if any(folder_of(file) != folder for file in files) else ""
+    pattern = f"{glob.escape(folder)}/{below}*{word}*"
     return pattern if _means(pattern, files) else files[0]
 
 

@@ -14,10 +14,10 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from rlaif.data.files.raw_rows import Unreadable
+from rlaif.places.reading import Blocks, open_file
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
@@ -73,7 +73,7 @@ def compression_of(file: str) -> str | None:
 def open_bytes(file: str) -> Iterator[io.BufferedReader]:
     """The bytes of ``file``, unpacked. Raises Unreadable when it is no data file at all, and one of READ_ERRORS."""
     with ExitStack() as stack:
-        stream = stack.enter_context(Path(file).open("rb"))
+        stream = stack.enter_context(open_file(file))
         head = _head(stream)
         for magic, unpack in _UNPACKERS.items():
             if head.startswith(magic):
@@ -83,7 +83,7 @@ def open_bytes(file: str) -> Iterator[io.BufferedReader]:
 
 
 def is_compressed(stream: io.BufferedReader) -> bool:
-    return not isinstance(stream.raw, io.FileIO)
+    return not isinstance(stream.raw, io.FileIO | Blocks)
 
 
 def _head(stream: io.BufferedReader) -> bytes:
