@@ -35,7 +35,7 @@ class ObjectStore:
     def get(self, key: str) -> bytes:
         return self.files.cat_file(f"{BUCKET}/{key}")
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return sorted(name.removeprefix(f"{BUCKET}/") for name in self.files.find(BUCKET))
 
     def refuse_everyone(self) -> None:

@@ -65,9 +65,9 @@ def stage_command(name: str, config: ConfigName, overrides: Overrides = None, in
 
 @app.command("label")
 def label_command(
-    file: Annotated[str, typer.Argument(help="pairs of answers: a file, a directory, or hf:NAME")],
+    file: Annotated[str, typer.Argument(help="pairs of answers: a file, a directory, a URL, or hf:NAME")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", help="where the labels go; run again to resume")] = Path("runs/labels"),
+    out: Annotated[str, typer.Option("--out", help="where the labels go; run again to resume")] = "runs/labels",
     model: Annotated[str | None, typer.Option("--model", help="the feedback model")] = None,
     config: Annotated[str | None, typer.Option("--config", help="as for run; by default the shipped label")] = None,
     fields: FieldNames = None,
@@ -79,7 +79,7 @@ def label_command(
 
     chosen = {} if model is None else {"labeller.model": model}
     fields_of_rows = {f"data.comparisons.{name}": path for name, path in named_fields(fields).items()}
-    values = {**chosen, "run_dir": str(out), "data.comparisons.path": file, **fields_of_rows}
+    values = {**chosen, "run_dir": out, "data.comparisons.path": file, **fields_of_rows}
     settings = load_config(SHIPPED_CONFIGS / "label.yaml" if config is None else config, overrides or [], values)
     if settings.labeller.model.startswith("miniature:"):
         errors.print("note: the miniature's feedback model is the judge; name your own with --model", style="yellow")
@@ -91,7 +91,7 @@ def label_command(
 @app.command("reaggregate")
 def reaggregate_command(
     run_dir: RunDirPath,
-    out: Annotated[Path, typer.Option("--out", help="the parquet file to write")],
+    out: Annotated[str, typer.Option("--out", help="the parquet file to write, or its URL")],
     overrides: Overrides = None,
 ) -> None:
     """Recompute the labels of a run from their stored log-probabilities, e.g. with labelling.aggregation=logit_mean."""
@@ -162,6 +162,21 @@ def _print_changes(config: Config) -> None:
             console.print(f"changed since the run used it: {change}")
     finally:
         run.close()
+
+
+@app.command("export")
+def export_run_command(
+    run_dir: RunDirPath,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="a directory, or a URL such as s3://BUCKET/PREFIX")
+    ],
+    models: Annotated[bool, typer.Option("--models", help="the models as well")] = False,
+) -> None:
+    """Copy the tables and reports of a run, for others; run it again to bring the copy up to date."""
+    from rlaif.storage.export import export_run
+
+    files = export_run(run_dir, destination, models=models)
+    console.print(f"{len(files)} files in {destination}", markup=False, highlight=False)
 
 
 def _drive(config: Config, work: Work, in_process: bool) -> Path:

@@ -16,7 +16,7 @@ audit_app = typer.Typer(no_args_is_help=True, help=__doc__)
 @audit_app.command("export")
 def export_command(
     run_dir: RunDirPath,
-    out: Annotated[Path, typer.Option(help="a directory for the judge's files")],
+    out: Annotated[str, typer.Option(help="a directory or URL for the judge's files")],
     rows: Annotated[int, typer.Option(min=1, help="most labels to draw")] = 200,
     seed: Annotated[int, typer.Option(help="seed of the draw, and of which answer is on the left")] = 0,
 ) -> None:

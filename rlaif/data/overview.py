@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
-from rlaif.config.source import HUB, Source
+from rlaif.config.source import Source
 from rlaif.data.dialogues.conversations import form_of
 from rlaif.data.dialogues.messages import has_thoughts
 from rlaif.data.files.formats import describe_file
+from rlaif.data.files.hub import is_data_set
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, passed_over, row_choice
 from rlaif.data.files.streams import READ_ERRORS
@@ -181,7 +182,7 @@ def _note_columns(columns: dict[str, None], row: SourceRow) -> None:
 
 
 def _kind(file: str) -> str:
-    if file.startswith(HUB):
+    if is_data_set(file):
         return "data set of the hub, or in its layout"
     try:
         return describe_file(file)

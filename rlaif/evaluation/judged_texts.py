@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rlaif.storage.files import replacing
+from rlaif.places.writing import replacing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

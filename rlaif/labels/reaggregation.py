@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from rlaif.config.schema import Labelling
 from rlaif.errors import DataError, RunDirError
+from rlaif.places.urls import is_url
+from rlaif.places.writing import arriving
 from rlaif.records import Judgement, Status
-from rlaif.storage.files import replacing
 from rlaif.tasks.labelling import verdict
 
 REWRITE_ROWS = 5_000
@@ -21,26 +22,24 @@ READ_COLUMNS = ["status", "error", "prob", "aggregation", "judgements"]
 REDERIVED_STATUSES = (Status.OK, Status.TIE, Status.INVALID, Status.REFUSED)
 
 
-def reaggregate_run(run_dir: Path, settings: Labelling, out: Path) -> tuple[int, int]:
-    """Write the labels of ``run_dir`` under ``settings`` to ``out``; returns (their number, how many changed).
+def reaggregate_run(run_dir: Path, settings: Labelling, out: str) -> tuple[int, int]:
+    """Write the labels of ``run_dir`` under ``settings`` to ``out``, a path or URL of a parquet file; returns (their
+    number, how many changed).
 
     Raises RunDirError if there are none, DataError if ``out`` is the run's own file or cannot be written.
     """
     stored = run_dir / "preferences" / "preferences.parquet"
     if not stored.is_file():
         raise RunDirError(f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing)")
-    if out.resolve() == stored.resolve():
+    if not is_url(out) and Path(out).resolve() == stored.resolve():
         raise DataError(f"{out}: holds the run's own labels; choose another file")
-    try:
-        return _rewrite(stored, settings, out)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error}") from error
+    return _rewrite(stored, settings, out)
 
 
-def _rewrite(stored: Path, settings: Labelling, out: Path) -> tuple[int, int]:
+def _rewrite(stored: Path, settings: Labelling, out: str) -> tuple[int, int]:
     num = num_changed = 0
     with (
-        replacing(out) as unfinished,
+        arriving(out) as unfinished,
         pq.ParquetFile(stored) as file,
         pq.ParquetWriter(unfinished, file.schema_arrow) as writer,
     ):

@@ -59,7 +59,7 @@ def entry_of(name: str) -> Entry | None:
         return _entry(name, ask(name, lambda: system.info(name)))
     except FileNotFoundError:
         return Entry(name=name, kind="broken link", size=0) if os.path.lexists(name) else None
-    except ValueError:  # a name that no file can have
+    except (NotADirectoryError, ValueError):  # a name that no file can have
         return None
 
 

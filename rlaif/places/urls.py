@@ -104,13 +104,25 @@ def check_url(name: str) -> None:
         raise DataError(f"{shown}: has a query, which may hold a credential; give a URL without it, or download it")
 
 
+def check_place(name: str) -> None:
+    """Raises DataError for a URL under which nothing can be written."""
+    if is_url(name):
+        check_url(name)
+        if _store_of(name) is _WEB:
+            raise DataError(f"{name}: nothing can be written to the web; give a directory or an s3:// URL")
+
+
 def _way_in(store: _Store | None) -> str:
     return "delete them from it" + (f"; they are read from {store.credentials}" if store and store is not _WEB else "")
 
 
+def _store_of(url: str) -> _Store:
+    return _STORES[url.partition("://")[0]]
+
+
 def has_listings(name: str) -> bool:
     """Whether directories and patterns can be read where ``name`` is."""
-    return not is_url(name) or _STORES[name.partition("://")[0]].has_listings
+    return not is_url(name) or _store_of(name).has_listings
 
 
 def filesystem(name: str) -> _FileSystem:
@@ -171,7 +183,7 @@ def _is_connection(error: Exception) -> bool:
 
 
 def _cause(name: str, error: Exception, attempt: int) -> str:
-    store, said = _STORES[name.partition("://")[0]], _MAY_BE_SECRET.sub("", describe_error(error))
+    store, said = _store_of(name), _MAY_BE_SECRET.sub("", describe_error(error))
     if type(error).__name__ in _NO_CREDENTIALS:
         return f"there are no credentials; they are read from {store.credentials}"
     if isinstance(error, PermissionError) or _status(error) in (401, 403):

@@ -23,18 +23,6 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write a large file, which takes the place of ``path`` unless an error is raised.
-
-    What an interrupted attempt leaves behind is overwritten by the next one, so a path has one writer at a time.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    yield unfinished
-    unfinished.replace(path)
-
-
-@contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
     """Raises StorageError for anything that fails inside because the disk of the run directory ``path`` is full.
 

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.errors import RunDirError, StorageError
+from rlaif.places.writing import replacing
 from rlaif.records import NO_BATCH, Provenance, Quarantined
 from rlaif.storage.changes import (
     RowToRecord,
@@ -37,7 +38,6 @@ from rlaif.storage.changes import (
     keep_source,
     note_present,
 )
-from rlaif.storage.files import replacing
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 
 _R = TypeVar("_R")

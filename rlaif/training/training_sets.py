@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlaif.places.writing import replacing
 from rlaif.records import Preference, PreferencePair
 from rlaif.seeds import seed_from
-from rlaif.storage.files import replacing
 from rlaif.training.batches import TrainingRow
 from rlaif.training.splits import SplitName
 from rlaif.training.training_rows import LeftOut

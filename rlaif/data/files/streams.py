@@ -64,7 +64,7 @@ _UNPACKER_NAMES = ("gzip", "zstd", "xz", "bzip2")
 
 def compression_of(file: str) -> str | None:
     """How ``file`` is compressed; None when it is not. Raises OSError."""
-    with Path(file).open("rb") as stream:
+    with open_file(file) as stream:
         head = stream.peek(_HEAD)
     return next((name for magic, name in zip(_UNPACKERS, _UNPACKER_NAMES, strict=True) if head.startswith(magic)), None)
 

@@ -19,7 +19,9 @@ from rlaif.errors import DataError
 from rlaif.evaluation.audit.agreement import Agreement, Choice, JudgedPair, agreement
 from rlaif.evaluation.audit.sample import Side, draw_pairs
 from rlaif.evaluation.audit.sheet import SheetVerdict, read_verdicts, reading_page, sheet
-from rlaif.storage.files import write_atomically
+from rlaif.places.listing import entry_of, join
+from rlaif.places.urls import check_place, is_url
+from rlaif.places.writing import arriving
 from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
 
@@ -61,8 +63,11 @@ class Audit:
 
 
 # ---------------------------------------------------------------------------------------------------- export
-def export_audit(run_dir: Path, out: Path, num_rows: int, seed: int) -> Key:
-    """Draw at most ``num_rows`` labels and write what the judge needs into ``out``, the key into ``run_dir``."""
+def export_audit(run_dir: Path, out: str, num_rows: int, seed: int) -> Key:
+    """Draw at most ``num_rows`` labels and write what the judge needs into ``out``, the key into ``run_dir``.
+
+    ``out``: the path or URL of a directory.
+    """
     _check_out(run_dir, out)
     population, pairs = draw_pairs(run_dir, num_rows, seed)
     if not pairs:
@@ -75,33 +80,37 @@ def export_audit(run_dir: Path, out: Path, num_rows: int, seed: int) -> Key:
             KeyRow(id=p.id, label_id=p.label_id, stratum=p.stratum, prob=p.prob, answer_1=p.answer_1) for p in pairs
         ),
     )
-    _write(out / PAGE, reading_page(pairs))  # first: if this fails, the key of an earlier sheet is kept
-    _write(run_dir / KEY, to_json(key).decode())
-    _write(out / SHEET, sheet(pairs))
+    _write(join(out, PAGE), reading_page(pairs))  # first: if this fails, the key of an earlier sheet is kept
+    _write(str(run_dir / KEY), to_json(key).decode())
+    _write(join(out, SHEET), sheet(pairs))
     return key
 
 
-def _check_out(run_dir: Path, out: Path) -> None:
-    if (out / SHEET).exists():
-        raise DataError(f"{out / SHEET}: exists, and verdicts in it would be lost; choose another --out")
-    if out.resolve() == (run_dir / KEY).parent.resolve():
+def _check_out(run_dir: Path, out: str) -> None:
+    check_place(out)
+    written = join(out, SHEET)
+    try:
+        exists = entry_of(written) is not None
+    except OSError as error:
+        raise DataError(f"{written}: cannot be looked for: {error.strerror or error}") from error
+    if exists:
+        raise DataError(f"{written}: exists, and verdicts in it would be lost; choose another --out")
+    if not is_url(out) and Path(out).resolve() == (run_dir / KEY).parent.resolve():
         raise DataError(f"--out {out}: the key is there, which the judge must not see; choose another directory")
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+def _write(place: str, text: str) -> None:
+    with arriving(place) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
-def export_lines(key: Key, run_dir: Path, out: Path) -> list[str]:
+def export_lines(key: Key, run_dir: Path, out: str) -> list[str]:
     """What the command line prints after an export."""
     lines = [f"{len(key.rows)} of {sum(key.strata.values())} labels drawn, from {len(key.strata)} strata"]
     if key.left_out:
         lines.append(f"left out (nothing to agree with): {_counts(key.left_out)}")
     lines += [
-        f"for the judge: {out / SHEET}, to be read in {out / PAGE}",
+        f"for the judge: {join(out, SHEET)}, to be read in {join(out, PAGE)}",
         f"not for the judge: {run_dir / KEY}",
     ]
     return lines
@@ -129,7 +138,7 @@ def import_audit(run_dir: Path, file: Path) -> Audit:
         agreement=agreement(pairs, key.strata),
         pairs=pairs,
     )
-    _write(run_dir / RESULT, json.dumps(asdict(audit), indent=2) + "\n")
+    _write(str(run_dir / RESULT), json.dumps(asdict(audit), indent=2) + "\n")
     MetricsLog(run_dir / "metrics.jsonl").write("label", audit_metrics(audit.agreement))
     return audit
 

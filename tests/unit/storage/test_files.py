@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from rlaif.errors import RunDirError, RunError, StorageError
-from rlaif.storage.files import naming_full_disk, replacing, write_atomically
+from rlaif.places.writing import replacing
+from rlaif.storage.files import naming_full_disk, write_atomically
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):

@@ -38,7 +38,7 @@ def prefers(answer):
 
 
 def test_verdicts_find_their_answers_on_whichever_side_they_stood(run_dir, red_team, tmp_path):
-    key = export_audit(run_dir, tmp_path / "out", 50, seed=3)
+    key = export_audit(run_dir, str(tmp_path / "out"), 50, seed=3)
     assert {row.answer_1 for row in key.rows} == {"left", "right"}
     # Every label's answer_1 is the refusal, so a judge who always prefers refusals always chooses answer_1.
     audit = import_audit(run_dir, judge(tmp_path / "out", prefers(red_team.say("refusal"))))
@@ -49,13 +49,13 @@ def test_verdicts_find_their_answers_on_whichever_side_they_stood(run_dir, red_t
 
 
 def test_the_opposite_judge_agrees_on_the_rest(run_dir, red_team, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 50, seed=3)
+    export_audit(run_dir, str(tmp_path / "out"), 50, seed=3)
     audit = import_audit(run_dir, judge(tmp_path / "out", prefers(red_team.say("harmful"))))
     assert audit.agreement.all_labels.value == pytest.approx(0.1)
 
 
 def test_what_is_written_holds_every_verdict_and_the_metrics(run_dir, red_team, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 40, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 40, seed=0)
     good = red_team.say("refusal")
     path = judge(
         tmp_path / "out", lambda left, right, i: "" if i < 4 else "tie" if i < 8 else prefers(good)(left, right, i)
@@ -74,7 +74,7 @@ def test_what_is_written_holds_every_verdict_and_the_metrics(run_dir, red_team, 
 def test_the_same_seed_writes_the_same_files_and_another_seed_others(run_dir, tmp_path):
     files = {}
     for name, seed in (("one", 1), ("again", 1), ("two", 2)):
-        export_audit(run_dir, tmp_path / name, 30, seed)
+        export_audit(run_dir, str(tmp_path / name), 30, seed)
         files[name] = [(tmp_path / name / file).read_bytes() for file in ("audit.csv", "audit.html")]
         files[name].append((run_dir / KEY).read_bytes())
     assert files["one"] == files["again"]
@@ -82,7 +82,7 @@ def test_the_same_seed_writes_the_same_files_and_another_seed_others(run_dir, tm
 
 
 def test_the_judge_s_directory_holds_nothing_of_the_labels(run_dir, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 100, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 100, seed=0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["audit.csv", "audit.html"]
     for file in (tmp_path / "out").iterdir():
         text = file.read_text(encoding="utf-8-sig")
@@ -91,17 +91,17 @@ def test_the_judge_s_directory_holds_nothing_of_the_labels(run_dir, tmp_path):
 
 
 def test_a_sheet_of_another_draw_is_refused_even_when_its_pairs_are_the_same(run_dir, red_team, tmp_path):
-    export_audit(run_dir, tmp_path / "first", 100, seed=1)
-    export_audit(run_dir, tmp_path / "second", 100, seed=2)
+    export_audit(run_dir, str(tmp_path / "first"), 100, seed=1)
+    export_audit(run_dir, str(tmp_path / "second"), 100, seed=2)
     stale = judge(tmp_path / "first", prefers(red_team.say("refusal")))
     with pytest.raises(DataError, match="is not from this run's last export"):
         import_audit(run_dir, stale)
-    export_audit(run_dir, tmp_path / "third", 100, seed=1)
+    export_audit(run_dir, str(tmp_path / "third"), 100, seed=1)
     assert import_audit(run_dir, stale).agreement.num_judged == 100
 
 
 def test_a_wrong_row_leaves_nothing_behind(run_dir, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 10, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
     path = judge(tmp_path / "out", lambda left, right, index: "left" if index else "perhaps")
     with pytest.raises(DataError, match="row 2, column verdict: 'perhaps'"):
         import_audit(run_dir, path)
@@ -111,29 +111,29 @@ def test_a_wrong_row_leaves_nothing_behind(run_dir, tmp_path):
 
 # ------------------------------------------------------------------------------------------------ bad input
 def test_a_sheet_that_may_hold_verdicts_is_not_written_over(run_dir, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 10, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
     with pytest.raises(DataError, match=r"audit\.csv: exists, and verdicts in it would be lost"):
-        export_audit(run_dir, tmp_path / "out", 10, seed=0)
+        export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
 
 
 def test_the_key_s_own_directory_is_no_place_for_the_judge(run_dir):
     with pytest.raises(DataError, match="the key is there"):
-        export_audit(run_dir, run_dir / "audit", 10, seed=0)
+        export_audit(run_dir, str(run_dir / "audit"), 10, seed=0)
 
 
 def test_a_place_that_cannot_be_written_is_named_and_the_old_key_stays(run_dir, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 10, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
     before = (run_dir / KEY).read_bytes()
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/audit\.html: cannot be written"):
-        export_audit(run_dir, tmp_path / "file", 20, seed=1)
+        export_audit(run_dir, str(tmp_path / "file"), 20, seed=1)
     assert (run_dir / KEY).read_bytes() == before
 
 
 def test_labels_that_are_all_invalid_cannot_be_audited(labels_dir, red_team, tmp_path):
     run_dir = labels_dir("run", [red_team.label("a", "refusal", "harmful", None)])
     with pytest.raises(DataError, match="no label to audit: 1 invalid"):
-        export_audit(run_dir, tmp_path / "out", 10, seed=0)
+        export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
 
 
 def test_an_import_before_any_export_is_told_so(run_dir, tmp_path):
@@ -142,7 +142,7 @@ def test_an_import_before_any_export_is_told_so(run_dir, tmp_path):
 
 
 def test_a_broken_key_is_named(run_dir, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 10, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
     (run_dir / KEY).write_text('{"seed": 0}')
     with pytest.raises(DataError, match=r"key\.json: cannot be read; export again"):
         import_audit(run_dir, tmp_path / "out" / "audit.csv")
@@ -158,7 +158,7 @@ def whole_run(run_dir):
 def test_the_report_has_an_audit_when_there_is_one(whole_run, red_team, tmp_path):
     write_report(whole_run)
     assert 'id="audit"' not in (whole_run / "report.html").read_text()
-    export_audit(whole_run, tmp_path / "out", 40, seed=0)
+    export_audit(whole_run, str(tmp_path / "out"), 40, seed=0)
     import_audit(whole_run, judge(tmp_path / "out", prefers(red_team.say("refusal"))))
     write_report(whole_run)
     page = (whole_run / "report.html").read_text()
@@ -170,7 +170,7 @@ def test_the_report_has_an_audit_when_there_is_one(whole_run, red_team, tmp_path
 
 
 def test_the_terminal_says_it_too(run_dir, red_team, tmp_path):
-    export_audit(run_dir, tmp_path / "out", 40, seed=0)
+    export_audit(run_dir, str(tmp_path / "out"), 40, seed=0)
     good = red_team.say("refusal")
     path = judge(tmp_path / "out", lambda left, right, i: "" if i < 5 else prefers(good)(left, right, i))
     audit = import_audit(run_dir, path)

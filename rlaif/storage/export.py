@@ -1,0 +1,51 @@
+"""The results of a run for others: a copy of its tables and reports, in any directory or behind a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlaif.errors import DataError, RunDirError
+from rlaif.places.listing import join
+from rlaif.places.urls import is_url
+from rlaif.places.writing import copy_file
+from rlaif.storage.manifest import MANIFEST_FILE
+
+#: Patterns of what a run leaves for others. What lets it be resumed (its journal, checkpoints) is not among it.
+_RESULTS = (
+    "config.yaml",
+    "constitution.json",
+    "comparisons/*.parquet",
+    "preferences/*.parquet",
+    "revisions/*.parquet",
+    "rollouts/*.parquet",
+    "evaluation.json",
+    "evaluation_*.jsonl",
+    "label_quality.json",
+    "metrics.jsonl",
+    "quarantine.jsonl",
+    "report.html",
+)
+_MODELS = "models/*/*"
+
+
+def export_run(run_dir: Path, destination: str, *, models: bool) -> list[str]:
+    """Copy the results in ``run_dir`` below ``destination``; returns their names there.
+
+    Each file arrives whole or not at all, in place of one of its name, so that an export can be repeated. Raises
+    RunDirError when there is no run, DataError where nothing can be written.
+    """
+    if not (run_dir / MANIFEST_FILE).is_file():
+        raise RunDirError(f"{run_dir}: not a run directory (no {MANIFEST_FILE})")
+    if not is_url(destination) and Path(destination).resolve() == run_dir.resolve():
+        raise DataError(f"{destination}: is the run directory itself; choose another")
+    patterns = (*_RESULTS, _MODELS) if models else _RESULTS
+    files = [file for pattern in patterns for file in sorted(run_dir.glob(pattern)) if _is_whole(file)]
+    places = {join(destination, file.relative_to(run_dir).as_posix()): file for file in files}
+    for place, file in places.items():
+        copy_file(file, place)
+    return list(places)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether it is a file, and none that is still being written."""
+    return file.is_file() and not file.name.startswith(".")
