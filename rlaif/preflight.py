@@ -17,6 +17,7 @@ from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.files import FILE_KEYS, expand_home
 from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY, SOURCE_KEYS
 from rlaif.config.schema import Config
+from rlaif.config.source import Source
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
@@ -111,7 +112,8 @@ def _mistakes_of(check: Callable[_P, object], *args: _P.args, **kwargs: _P.kwarg
 # ------------------------------------------------------------------------------------------------------------ URLs
 def _url_mistakes(config: Config) -> Iterator[str]:
     """URLs that cannot be used, or that stand where a directory of this machine must."""
-    for key, value in flatten(config).items():
+    for key, given in flatten(config).items():
+        value = given.path if isinstance(given, Source) else given
         if key == "resources.address" or not isinstance(value, str) or not is_url(value):
             continue
         if unusable := _mistakes_of(check_url, value):
