@@ -122,6 +122,8 @@ def _changes(diff: ConstitutionDiff) -> Iterator[str]:
         yield from _change(change)
     for change in diff.category_weights:
         yield f"changed category_weights.{change.of}: {change.old:g} -> {change.new:g}"
+    for change in diff.priority_weights:
+        yield f"changed priority_weights.{change.of}: {change.old:g} -> {change.new:g}"
 
 
 def _change(change: Change) -> Iterator[str]:
@@ -135,6 +137,7 @@ def _labels(diff: ConstitutionDiff) -> Iterator[str]:
         ("that used", (*diff.reworded, *diff.left)),
         ("that now draw", diff.joined),
         ("whose draw changes with the weights (draw: weighted) of", diff.reweighted),
+        ("by several principles (conflicts: priority), among them", diff.moved),
     )
     outdated = [f"labels to make again: those {which} {', '.join(ids)}" for which, ids in cases if ids]
     yield from outdated or ["No comparison changed; no label is outdated."]

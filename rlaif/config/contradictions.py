@@ -55,6 +55,9 @@ def contradictions(config: Config) -> Iterator[Mistake]:
         keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")
         yield _against(keys, config, "more than one rationale must be sampled", "set labelling.reasoning.mode=sampled")
     yield from _format_contradictions(config)
+    if config.labelling.conflicts == "priority" and config.labelling.principles == 1:
+        keys = ("labelling.conflicts", "labelling.principles")
+        yield _against(keys, config, "one principle conflicts with none", "raise labelling.principles")
     yield from _length_contradictions(config)
     yield from _reinforcement_contradictions(config)
 

@@ -243,7 +243,10 @@ class Labelling(Section):
         "prob_mean", description="how both orders become one label; agree_or_tie: 0.5 where their winners differ"
     )
     draw: Literal["uniform", "weighted"] = Field("uniform", description="weighted: principles drawn by their weights")
-    principles: Count = Field(1, description="principles that each pair is judged by, one at a time; averaged")
+    principles: Count = Field(1, description="principles that each pair is judged by, one at a time")
+    conflicts: Literal["mean", "priority"] = Field(
+        "mean", description="several principles: averaged, or decided by the highest priority whose two orders agree"
+    )
     reasoning: Reasoning = Field(Reasoning(), description="whether the labeller reasons before it chooses")
     examples: str | None = Field(
         None, description="few-shot judged pairs: a YAML file, or the name of a shipped set; null: none"

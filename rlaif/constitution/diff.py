@@ -7,8 +7,9 @@ and is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rlaif.constitution.principles import Constitution, Principle
 
@@ -17,7 +18,7 @@ Value = str | float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One field of a principle (``of``: its id) or one category's weight (``of``: the category) that changed."""
+    """One field of a principle (``of``: its id), or the weight of a category or priority (``of``), that changed."""
 
     of: str
     field: str
@@ -30,21 +31,25 @@ class ConstitutionDiff:
     """Empty exactly when both constitutions have the same content hash. Principles are identified by their ids.
 
     For labels, by principle id: those that ``joined`` or ``left`` the principles with a comparison, those that were
-    ``reworded``, and, for ``draw: weighted``, those ``reweighted`` by their own or their category's weight.
+    ``reworded``; for ``draw: weighted``, those ``reweighted`` by their own weight or that of their category or
+    priority; and, for ``conflicts: priority``, those of another priority (``moved``).
     """
 
     added: tuple[Principle, ...]
     removed: tuple[Principle, ...]
     changed: tuple[Change, ...]
     category_weights: tuple[Change, ...]
+    priority_weights: tuple[Change, ...]
     joined: tuple[str, ...]
     left: tuple[str, ...]
     reworded: tuple[str, ...]
     reweighted: tuple[str, ...]
+    moved: tuple[str, ...]
 
     @property
     def empty(self) -> bool:
-        return not (self.added or self.removed or self.changed or self.category_weights)
+        weights = self.category_weights or self.priority_weights
+        return not (self.added or self.removed or self.changed or weights)
 
 
 def diff(old: Constitution, new: Constitution) -> ConstitutionDiff:
@@ -56,11 +61,13 @@ def diff(old: Constitution, new: Constitution) -> ConstitutionDiff:
         added=tuple(p for id, p in new_by_id.items() if id not in old_by_id),
         removed=tuple(p for id, p in old_by_id.items() if id not in new_by_id),
         changed=tuple(c for id, p in old_by_id.items() if id in new_by_id for c in _changes(p, new_by_id[id])),
-        category_weights=tuple(_weight_changes(old, new)),
+        category_weights=tuple(_weight_changes(old.category_weights, new.category_weights)),
+        priority_weights=tuple(_weight_changes(old.priority_weights, new.priority_weights)),
         joined=tuple(id for id in new_labelling if id not in old_labelling),
         left=tuple(id for id in old_labelling if id not in new_labelling),
         reworded=tuple(before.id for before, after in in_both if before.comparison != after.comparison),
         reweighted=tuple(before.id for before, after in in_both if before.weight != after.weight),
+        moved=tuple(before.id for before, after in in_both if before.priority != after.priority),
     )
 
 
@@ -75,8 +82,8 @@ def _changes(old: Principle, new: Principle) -> Iterator[Change]:
             yield Change(of=old.id, field=field, old=before, new=after)
 
 
-def _weight_changes(old: Constitution, new: Constitution) -> Iterator[Change]:
-    for category in sorted({*old.category_weights, *new.category_weights}):
-        before, after = (c.category_weights.get(category, 1.0) for c in (old, new))
+def _weight_changes(old: Mapping[Any, float], new: Mapping[Any, float]) -> Iterator[Change]:
+    for name in sorted({*old, *new}):
+        before, after = (weights.get(name, 1.0) for weights in (old, new))
         if before != after:
-            yield Change(of=category, field="weight", old=before, new=after)
+            yield Change(of=name, field="weight", old=before, new=after)

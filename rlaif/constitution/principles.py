@@ -7,7 +7,8 @@ Departures from the paper:
 1. A draw is seeded by its purpose (run seed, prompt, round; or run seed, prompt, pair), never by the order of
    execution, so that a rerun, a resumed run and a swapped pair draw the same principle.
 2. Principles carry category, priority, weight and source. ``draw: weighted`` draws in proportion to a principle's
-   weight times its category's.
+   weight times those of its category and its priority. With ``labelling.conflicts: priority``, the priority says which
+   of several principles decides a label (``rlaif.tasks.labelling``).
 3. Draws are by rendezvous hashing: every principle has a score for every draw, whatever the others are, and the best
    score wins. Adding, removing or reweighting one principle thus changes only the draws that it wins or won, so that
    only the labels made by those draws are made again (``rlaif.constitution.diff``).
@@ -21,7 +22,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -43,6 +44,7 @@ Category = Literal[
     "edge_cases",
 ]
 Priority = Literal["safety", "ethics", "guidelines", "helpfulness"]  #: which principle prevails in a conflict
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  #: the highest first
 DrawRule = Literal["uniform", "weighted"]
 PrincipleText = Annotated[str, Field(min_length=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -90,6 +92,9 @@ class Constitution(BaseModel):
     category_weights: dict[Category, Weight] = Field(
         default_factory=dict, description="multiplies the weights of a category's principles; 1 where none is given"
     )
+    priority_weights: dict[Priority, Weight] = Field(
+        default_factory=dict, description="multiplies the weights of a priority's principles; 1 where none is given"
+    )
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -104,25 +109,34 @@ class Constitution(BaseModel):
     def hash(self) -> str:
         """Hash, in 16 hex digits, of the principles and of how they are drawn.
 
-        Name, version and the order of the principles do not matter; a category weight of 1 is the same as none.
+        Name, version and the order of the principles do not matter; a weight of 1 for a category or a priority is the
+        same as none.
         """
         by_id = sorted(self.principles, key=lambda principle: principle.id)
-        weights = {category: weight for category, weight in self.category_weights.items() if weight != 1}
-        content = [*(principle.model_dump_json() for principle in by_id), json.dumps(weights, sort_keys=True)]
+        by_category = {category: weight for category, weight in self.category_weights.items() if weight != 1}
+        by_priority = {priority: weight for priority, weight in self.priority_weights.items() if weight != 1}
+        weights = [by_category, by_priority] if by_priority else [by_category]
+        content = [*(p.model_dump_json() for p in by_id), *(json.dumps(each, sort_keys=True) for each in weights)]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
 
     @cached_property
     def for_revision(self) -> tuple[Principle, ...]:
-        """The principles for revision, ready to be drawn: their weights include their categories'."""
+        """The principles for revision, ready to be drawn: their weights include those of categories and priorities."""
         return tuple(self._as_drawn(p) for p in self.principles if p.critique_request is not None)
 
     @cached_property
     def for_comparison(self) -> tuple[Principle, ...]:
-        """The principles for labelling, ready to be drawn: their weights include their categories'."""
+        """The principles for labelling, ready to be drawn: their weights include those of categories and priorities."""
         return tuple(self._as_drawn(p) for p in self.principles if p.comparison is not None)
+
+    @cached_property
+    def priorities(self) -> Mapping[str, Priority]:
+        """By principle id."""
+        return {principle.id: principle.priority for principle in self.principles}
 
     def _as_drawn(self, principle: Principle) -> Principle:
         weight = principle.weight * self.category_weights.get(principle.category, 1.0)
+        weight *= self.priority_weights.get(principle.priority, 1.0)
         return principle.model_copy(update={"weight": weight})
 
 

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.config.schema import Labelling
+from rlaif.constitution.principles import Priority
 from rlaif.errors import DataError, RunDirError
 from rlaif.places.urls import is_url
 from rlaif.places.writing import arriving
 from rlaif.records import Judgement, Status
-from rlaif.tasks.labelling import verdict
+from rlaif.storage.stored_run import StoredRun
+from rlaif.tasks.labelling import NO_PRIORITIES, verdict
 
 REWRITE_ROWS = 5_000
 READ_COLUMNS = ["status", "error", "prob", "aggregation", "judgements"]
@@ -33,10 +35,20 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: str) -> tuple[int, 
         raise RunDirError(f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing)")
     if not is_url(out) and Path(out).resolve() == stored.resolve():
         raise DataError(f"{out}: holds the run's own labels; choose another file")
-    return _rewrite(stored, settings, out)
+    return _rewrite(stored, settings, _priorities(run_dir) if settings.conflicts == "priority" else NO_PRIORITIES, out)
 
 
-def _rewrite(stored: Path, settings: Labelling, out: str) -> tuple[int, int]:
+def _priorities(run_dir: Path) -> Mapping[str, Priority]:
+    """Those of the constitution that the run last used."""
+    run = StoredRun.open(run_dir)
+    constitution = run.constitution()
+    run.close()
+    if constitution is None:
+        raise RunDirError(f"{run_dir}: has no constitution.json, which says the priorities of principles")
+    return constitution.priorities
+
+
+def _rewrite(stored: Path, settings: Labelling, priorities: Mapping[str, Priority], out: str) -> tuple[int, int]:
     num = num_changed = 0
     with (
         arriving(out) as unfinished,
@@ -45,19 +57,19 @@ def _rewrite(stored: Path, settings: Labelling, out: str) -> tuple[int, int]:
     ):
         for batch in file.iter_batches(batch_size=REWRITE_ROWS):
             old = batch.select(READ_COLUMNS).to_pylist()
-            new = [_reaggregated(row, settings) for row in old]
+            new = [_reaggregated(row, settings, priorities) for row in old]
             num += len(old)
             num_changed += sum(a["prob"] != b["prob"] for a, b in zip(old, new, strict=True))
             writer.write_batch(_with(batch, new))
     return num, num_changed
 
 
-def _reaggregated(row: Mapping[str, Any], settings: Labelling) -> Mapping[str, Any]:
+def _reaggregated(row: Mapping[str, Any], settings: Labelling, priorities: Mapping[str, Priority]) -> Mapping[str, Any]:
     judgements = [Judgement(**judgement) for judgement in row["judgements"]]
     never_judged = not judgements and row["status"] != Status.TIE
     if never_judged or row["status"] not in REDERIVED_STATUSES:
         return row
-    status, prob, error = verdict(judgements, settings)
+    status, prob, error = verdict(judgements, settings, priorities)
     return {**row, "status": str(status), "prob": prob, "error": error, "aggregation": settings.aggregation}
 
 

@@ -41,7 +41,7 @@ FORBIDDING = frozenset(
 
 # ------------------------------------------------------------------------------------------- what pydantic sees
 #: Fields whose mistakes have rules of their own; all other mistakes are of the shape.
-KINDS = {"id": "id", "weight": "weight", "category_weights": "weight"}
+KINDS = {"id": "id", "weight": "weight", "category_weights": "weight", "priority_weights": "weight"}
 
 
 def _mistakes(draft: Draft, kind: str) -> Iterator[PlacedMessage]:

@@ -12,7 +12,8 @@ Departures from the papers:
 2. ``logit_mean`` averages log-odds instead of probabilities: an additive slot bias cancels exactly.
 3. A judgement whose two letters hold too little probability is invalid, and one invalid order makes the label so.
 4. Identical answers are a tie of 0.5 without asking.
-5. The clamp of reasoned labels is applied after both orders and all votes are averaged, so that it is symmetric.
+5. With ``conflicts: priority``, principles of the highest priority whose two orders agree decide a label alone.
+6. The clamp of reasoned labels is applied after both orders and all votes are averaged, so that it is symmetric.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from rlaif.config.schema import Gate, Labelling
-from rlaif.constitution.principles import Constitution, Principle, draw_principles
+from rlaif.constitution.principles import PRIORITIES, Constitution, Principle, Priority, draw_principles
 from rlaif.errors import RequestError
 from rlaif.ids import settings_of
 from rlaif.interfaces import ChoiceScorer
@@ -42,6 +44,7 @@ from rlaif.statistics.logistic import sigmoid
 Aggregation = Literal["prob_mean", "logit_mean", "agree_or_tie"]
 
 Vote = tuple[float, float]  #: (l1, l2)
+NO_PRIORITIES: Mapping[str, Priority] = MappingProxyType({})
 
 MAX_ABS_LOGIT = 20.0
 TIE_WIDTH = 1e-6
@@ -84,17 +87,37 @@ def votes_of(judgements: Sequence[Judgement]) -> list[Vote]:
     return [vote for first, second in orders.values() for vote in zip(first, second, strict=True)]
 
 
-def prob_of(judgements: Sequence[Judgement], how: Aggregation, clamp: float = 0.0) -> float:
+def prob_of(
+    judgements: Sequence[Judgement],
+    how: Aggregation,
+    clamp: float = 0.0,
+    priorities: Mapping[str, Priority] = NO_PRIORITIES,
+) -> float:
     """The label of a pair: the mean of its votes, within [clamp, 1 - clamp].
+
+    ``priorities``: of principles, by id, where the highest priority that decides does so alone (``_deciding``).
 
     The swapped pair gets exactly 1 - p: only one of a pair and its mirror image is computed, on a grid of 2**-53, where
     1 - p is exact.
     """
-    votes = votes_of(judgements)
+    votes = votes_of(_deciding(judgements, priorities))
     mirrored = [(-l2, -l1) for l1, l2 in votes]
     if votes < mirrored:
         return 1 - _mean(mirrored, how, clamp)
     return _mean(votes, how, clamp)
+
+
+def _deciding(judgements: Sequence[Judgement], priorities: Mapping[str, Priority]) -> Sequence[Judgement]:
+    """The judgements by principles of the highest priority whose two orders prefer the same answer; all, if none does.
+
+    Of a pair and its mirror image, the same are chosen: tanh is odd, and the sums are exact.
+    """
+    for priority in PRIORITIES:
+        of_it = [judgement for judgement in judgements if priorities.get(judgement.principle_id) == priority]
+        leads = [math.fsum(math.tanh(log_odds(j) / 2) for j in of_it if j.order == order) for order in (1, 2)]
+        if min(leads) > 0 or max(leads) < 0:
+            return of_it
+    return judgements
 
 
 def _mean(votes: Sequence[Vote], how: Aggregation, clamp: float) -> float:
@@ -109,8 +132,13 @@ def clamp_of(settings: Labelling) -> float:
     return settings.reasoning.clamp if settings.reasoning.mode != "off" else 0.0
 
 
-def verdict(judgements: Sequence[Judgement], settings: Labelling) -> tuple[Status, float | None, str | None]:
-    """(status, P(answer_1 better), error) of a pair's judgements."""
+def verdict(
+    judgements: Sequence[Judgement], settings: Labelling, priorities: Mapping[str, Priority] = NO_PRIORITIES
+) -> tuple[Status, float | None, str | None]:
+    """(status, P(answer_1 better), error) of a pair's judgements.
+
+    ``priorities``: of principles, by id; used with ``conflicts: priority``.
+    """
     if not judgements:  # identical answers
         return Status.TIE, 0.5, None
     for judgement in judgements:
@@ -123,7 +151,8 @@ def verdict(judgements: Sequence[Judgement], settings: Labelling) -> tuple[Statu
                 None,
                 f"principle {judgement.principle_id}, order {judgement.order}: {why}",
             )
-    prob = prob_of(judgements, settings.aggregation, clamp_of(settings))
+    by_priority = priorities if settings.conflicts == "priority" else NO_PRIORITIES
+    prob = prob_of(judgements, settings.aggregation, clamp_of(settings), by_priority)
     return (Status.TIE if prob == 0.5 else Status.OK), prob, None
 
 
@@ -142,7 +171,9 @@ class Label:
     def inputs(self, pair: Comparison) -> tuple[object, ...]:
         """Of the constitution, only the principles that this pair is judged by; the gate changes no label."""
         drawn = principles_for(self.constitution, self.settings, self.seed, pair)
-        judged_by = () if pair.answer_1 == pair.answer_2 else tuple((p.id, p.comparison) for p in drawn)
+        decides = self.settings.conflicts == "priority"
+        used = tuple((p.id, p.comparison, p.priority) if decides else (p.id, p.comparison) for p in drawn)
+        judged_by = () if pair.answer_1 == pair.answer_2 else used
         settings = self.settings.model_copy(update={"gate": Gate()})
         return {**settings_of(self, without="constitution"), "settings": settings}, judged_by
 
@@ -160,7 +191,7 @@ class Label:
                 inquiry = _Inquiry(self, engine, pair)
                 async with asyncio.timeout(self.settings.timeout_s):
                     judgements = await inquiry.judgements()
-                status, prob, error = verdict(judgements, self.settings)
+                status, prob, error = verdict(judgements, self.settings, self.constitution.priorities)
                 truncated |= inquiry.truncated
         except RequestError as failure:  # e.g. answers too long for the labeller: kept, named, never a number
             status, error = Status.ERROR, str(failure)

@@ -7,13 +7,12 @@ from rlaif.constitution.principles import Constitution, load_constitution
 OLD = load_constitution("nine_points")
 
 
-def edited(*, drop: tuple[str, ...] = (), category_weights=None, **fields) -> Constitution:
+def edited(*, drop: tuple[str, ...] = (), category_weights=None, priority_weights=None, **fields) -> Constitution:
     """OLD without the principles in ``drop``, and with the changes ``ID={field: value}``."""
     tree = OLD.model_dump()
     tree["principles"] = [p | fields.get(p["id"], {}) for p in tree["principles"] if p["id"] not in drop]
-    return Constitution.model_validate(
-        tree | ({} if category_weights is None else {"category_weights": category_weights})
-    )
+    weights = {"category_weights": category_weights, "priority_weights": priority_weights}
+    return Constitution.model_validate(tree | {name: given for name, given in weights.items() if given is not None})
 
 
 def test_nothing_changed():
@@ -38,6 +37,17 @@ def test_a_category_weight_reweights_its_principles():
     found = diff(OLD, edited(category_weights={"harm_avoidance": 2, "childrens_safety": 1}))
     assert found.category_weights == (Change(of="childrens_safety", field="weight", old=2.0, new=1.0),)
     assert found.reweighted == ("child_friendly",) and not found.changed
+
+
+def test_a_priority_moves_a_principle_and_its_weight_reweights_it():
+    found = diff(OLD, edited(safe={"priority": "ethics"}))
+    assert found.moved == ("safe",) and not found.reweighted and not found.reworded
+    weighted = edited(priority_weights={"ethics": 2.0, "safety": 1.0})
+    found = diff(OLD, weighted)
+    assert found.priority_weights == (Change(of="ethics", field="weight", old=1.0, new=2.0),)
+    assert set(found.reweighted) == {p.id for p in OLD.for_comparison if p.priority == "ethics"} and not found.empty
+    moved = edited(priority_weights={"ethics": 2.0}, safe={"priority": "ethics"})
+    assert "safe" in diff(weighted, moved).reweighted
 
 
 def test_a_comparison_given_up_leaves():

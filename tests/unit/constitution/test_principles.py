@@ -75,6 +75,19 @@ def test_weighted_draws_follow_weight_and_category_weight():
     assert chisquare([counts[id] for id in "abc"], expected).pvalue > 0.01
 
 
+def test_weighted_draws_follow_priority_weights():
+    drawable = constitution(
+        principle("a", category="harm_avoidance"),
+        principle("b", category="harm_avoidance", priority="helpfulness"),
+        principle("c", category="helpfulness", weight=2),
+        category_weights={"harm_avoidance": 2},
+        priority_weights={"safety": 3},
+    ).for_comparison
+    assert [p.weight for p in drawable] == [6, 2, 2]
+    counts = Counter(draw_principle(drawable, "weighted", i).id for i in range(NUM_DRAWS))
+    assert chisquare([counts[id] for id in "abc"], [NUM_DRAWS * share for share in (0.6, 0.2, 0.2)]).pvalue > 0.01
+
+
 def test_several_draws_are_weighted_ones_without_replacement():
     principles = [principle("a", weight=1), principle("b", weight=2), principle("c", weight=3)]
     pairs = Counter(tuple(p.id for p in draw_principles(principles, 2, "weighted", i)) for i in range(NUM_DRAWS))
@@ -138,12 +151,17 @@ def test_priority_follows_the_category_unless_given(category, priority):
 
 def test_the_hash_is_of_what_principles_say_and_how_they_are_drawn():
     a, b = principle("a"), principle("b")
-    same = [constitution(a, b), constitution(b, a), constitution(a, b, category_weights={"honesty": 1})]
+    same = [
+        constitution(a, b),
+        constitution(b, a),
+        constitution(a, b, category_weights={"honesty": 1}, priority_weights={"ethics": 1}),
+    ]
     same += [Constitution(name="other", version="2", principles=(a, b))]
     assert len({c.hash for c in same}) == 1
     changes = [{"comparison": "x"}, {"weight": 2}, {"priority": "safety"}, {"category": "edge_cases"}, {"source": "t"}]
     other = [constitution(principle("a", **change), b) for change in changes]
     other += [constitution(a), constitution(a, b, category_weights={"honesty": 2})]
+    other += [constitution(a, b, priority_weights={"ethics": 2}), constitution(a, b, priority_weights={"safety": 2})]
     assert len({c.hash for c in (*same, *other)}) == 1 + len(other)
 
 

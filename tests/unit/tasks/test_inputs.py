@@ -75,6 +75,13 @@ def test_a_label_does_not_depend_on_what_only_revisions_use(change):
     assert of(label(principles=9), pair()) == of(label(edited(**change), principles=9), pair())
 
 
+@pytest.mark.parametrize(("conflicts", "is_outdated"), [("mean", False), ("priority", True)])
+def test_a_label_depends_on_priorities_only_where_they_decide(conflicts, is_outdated):
+    new = edited(**{principle.id: {"priority": "guidelines"} for principle in OLD.principles})
+    settings = {"conflicts": conflicts, "principles": 2}
+    assert (of(label(**settings), pair()) != of(label(new, **settings), pair())) == is_outdated
+
+
 def test_the_label_of_equal_answers_depends_on_no_principle():
     same = pair(answer_2="yes")
     assert of(label(), same) == of(label(load_constitution("sixteen_principles")), same)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif.config.schema import Labelling, Reasoning
+from rlaif.constitution.principles import PRIORITIES
 from rlaif.records import Judgement, Status
 from rlaif.statistics.logistic import sigmoid
 from rlaif.tasks.labelling import aggregate, log_odds, prob_of, verdict
@@ -62,6 +63,61 @@ def test_swapping_the_pair_complements_every_label_exactly(how, pairs, clamp):
     made = judgements(pairs)
     assert prob_of(swapped(made), how, clamp) == 1 - prob_of(made, how, clamp)
     assert prob_of(made, how, clamp) == 1 - prob_of(swapped(made), how, clamp)
+
+
+# ------------------------------------------------------------------------------------------------ priorities
+ranked = st.lists(st.tuples(logits, logits, st.sampled_from(PRIORITIES)), min_size=1, max_size=5)
+
+
+def ranked_judgements(rows):
+    return judgements([(l1, l2) for l1, l2, _ in rows]), {f"p{i}": priority for i, (_, _, priority) in enumerate(rows)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "prob"),
+    [
+        ([(2, 1, "safety"), (-3, -3, "ethics"), (-3, -3, "helpfulness")], (sigmoid(2) + sigmoid(1)) / 2),
+        ([(2, -1, "safety"), (-3, -3, "ethics"), (3, 3, "helpfulness")], sigmoid(-3)),  # safety's orders disagree
+        ([(0, 0, "safety"), (1, -1, "ethics"), (1, 3, "guidelines")], (sigmoid(1) + sigmoid(3)) / 2),
+        ([(3, 3, "safety"), (-1, -1, "safety"), (-9, -9, "ethics")], (sigmoid(3) + sigmoid(-1)) / 2),
+        ([(2, -1, "safety"), (-2, 3, "ethics")], (sigmoid(2) + sigmoid(-1) + sigmoid(-2) + sigmoid(3)) / 4),
+    ],
+)
+def test_the_highest_priority_that_decides_decides_alone(rows, prob):
+    made, priorities = ranked_judgements(rows)
+    decided, averaged = (Labelling(conflicts=how, principles=2, min_letter_mass=0) for how in ("priority", "mean"))
+    assert verdict(made, decided, priorities)[1] == pytest.approx(prob)
+    assert verdict(made, averaged, priorities) == verdict(made, averaged)
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(rows=ranked, clamp=st.sampled_from([0.0, 0.4]))
+def test_with_priorities_the_swapped_pair_gets_the_complement_exactly(how, rows, clamp):
+    made, priorities = ranked_judgements(rows)
+    assert prob_of(swapped(made), how, clamp, priorities) == 1 - prob_of(made, how, clamp, priorities)
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(rows=ranked, random=st.randoms(use_true_random=False))
+def test_the_order_of_the_principles_does_not_matter(how, rows, random):
+    made, priorities = ranked_judgements(rows)
+    shuffled = [made[2 * i : 2 * i + 2] for i in range(len(rows))]
+    random.shuffle(shuffled)
+    other = prob_of([judgement for both in shuffled for judgement in both], how, priorities=priorities)
+    assert other == pytest.approx(prob_of(made, how, priorities=priorities), abs=1e-12)
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(pairs=votes, priority=st.sampled_from(PRIORITIES))
+def test_equal_priorities_are_averaged(how, pairs, priority):
+    made = judgements(pairs)
+    assert prob_of(made, how, priorities={j.principle_id: priority for j in made}) == prob_of(made, how)
+
+
+@given(lower=st.lists(st.tuples(logits, logits), max_size=3))
+def test_what_is_below_a_decided_priority_changes_nothing(lower):
+    made, priorities = ranked_judgements([(3, 2, "safety"), *((l1, l2, "helpfulness") for l1, l2 in lower)])
+    assert prob_of(made, "prob_mean", priorities=priorities) == prob_of(made[:2], "prob_mean")
 
 
 def test_second_order_is_unswapped():

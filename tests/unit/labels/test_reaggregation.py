@@ -1,0 +1,51 @@
+"""Labels computed again from what a run stored."""
+
+import json
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.cli.__main__ import main
+from rlaif.constitution.principles import load_constitution
+
+NUM_PAIRS = 3
+
+
+def main_of(*arguments):
+    with pytest.raises(SystemExit) as leaving:
+        main(list(arguments))
+    assert leaving.value.code in (0, None)
+
+
+@pytest.fixture
+def labelled(tiny_world, tmp_path):
+    rows = [{"prompt": f"q{i}", "answer_1": "yes", "answer_2": "no"} for i in range(NUM_PAIRS)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = ["labeller.engine=scripted", "--model", tiny_world["feedback"], "--in-process"]
+    main_of("label", str(tmp_path / "pairs.jsonl"), "--out", str(tmp_path / "run"), *chosen)
+    return tmp_path / "run"
+
+
+def test_priorities_decide_labels_that_are_computed_again(labelled, tmp_path):
+    """The run's own principles, and its constitution.json, are enough."""
+    table, out = pq.read_table(labelled / "preferences" / "preferences.parquet"), tmp_path / "decided.parquet"
+    safety, helpfulness = _principle("harm_avoidance"), _principle("helpfulness")
+    looks = [
+        {"principle_id": id, "order": order, "logprob_a": math.log(p), "logprob_b": math.log(1 - p), "rationale": None}
+        for id, probs in ((safety, (0.6, 0.4)), (helpfulness, (0.1, 0.9)))
+        for order, p in zip((1, 2), probs, strict=True)
+    ]
+    column = pa.array([looks] * NUM_PAIRS, type=table.schema.field("judgements").type)
+    table = table.set_column(table.schema.get_field_index("judgements"), "judgements", column)
+    pq.write_table(table, labelled / "preferences" / "preferences.parquet")
+    settings = ["labelling.principles=2", "labelling.aggregation=prob_mean"]
+    for how, prob in (("mean", 0.35), ("priority", 0.6)):
+        main_of("reaggregate", str(labelled), "--out", str(out), *settings, f"labelling.conflicts={how}")
+        assert pq.read_table(out)["prob"].to_pylist() == [pytest.approx(prob)] * NUM_PAIRS
+
+
+def _principle(category):
+    principles = load_constitution("sixteen_principles").for_comparison
+    return next(principle.id for principle in principles if principle.category == category)
