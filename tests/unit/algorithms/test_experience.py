@@ -1,5 +1,6 @@
 """From samples to the tensors for the losses."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from rlaif.algorithms.advantage import Normalization
 from rlaif.algorithms.experience import Forwards, check_samples, experience, response_mask, rewards, rollout_logprobs
+from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.schema import Reinforcement
 from rlaif.errors import DataError
 from rlaif.records import ScoredSample
@@ -71,7 +73,7 @@ def forwards_for(samples) -> Forwards:
     return Forwards(**dict(zip(("logprobs", "ref_logprobs", "values", "entropy"), tensors, strict=True)))
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_algorithms_differ_in_the_advantage_alone(algorithm):
     samples = [sample(n, length) for n, length in enumerate([3, 5, 2, 4])]
     forwards = forwards_for(samples)
@@ -82,15 +84,22 @@ def test_algorithms_differ_in_the_advantage_alone(algorithm):
     for name in ("mask", "logprobs", "values", "importance", "rewards", "sequence_kl"):
         torch.testing.assert_close(getattr(found, name), getattr(plain, name))
     assert not found.advantages[~found.mask].any()
-    if algorithm != "ppo":
-        totals = found.rewards - 0.1 * found.sequence_kl
-        difference = (totals[0] - totals[1]).item()
-        expected = difference if algorithm == "rloo" else difference / abs(difference) / 2**0.5
-        assert found.advantages[0, 0].item() == pytest.approx(expected, rel=1e-3)
-        assert found.advantages[0, 0] == found.advantages[0, 2]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+@pytest.mark.parametrize(
+    ("algorithm", "of_difference"), [("rloo", lambda d: d), ("grpo", lambda d: math.copysign(2**-0.5, d))]
+)
+def test_an_advantage_of_a_response_is_that_of_each_of_its_tokens(algorithm, of_difference):
+    samples = [sample(n, length) for n, length in enumerate([3, 5, 2, 4])]
+    settings = Reinforcement(algorithm=algorithm, group_size=2)
+    found = experience(samples, forwards_for(samples), settings, Normalization(mean=0.0, scale=1.0), 0.1)
+    totals = found.rewards - 0.1 * found.sequence_kl
+    expected = of_difference((totals[0] - totals[1]).item())
+    assert found.advantages[0, 0].item() == pytest.approx(expected, rel=1e-3)
+    assert found.advantages[0, 0] == found.advantages[0, 2]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_helpful_weight_multiplies_advantages_of_helpful_prompts_alone(algorithm):
     samples = [sample(n, 3, axis="helpful" if n < 2 else "red_team") for n in range(4)]
     forwards, settings = forwards_for(samples), Reinforcement(algorithm=algorithm, group_size=2)

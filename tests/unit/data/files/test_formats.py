@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlaif.data.files.formats import SUFFIXES
 from rlaif.data.rows import BadRow, read_records, rows_in
 from rlaif.errors import DataError
 from rlaif.seeds import seed_from
@@ -302,7 +303,7 @@ ANYTHING = st.one_of(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @settings(max_examples=150)
 @given(data=ANYTHING)
 def test_no_file_escapes(tmp_path_factory, suffix, data):
