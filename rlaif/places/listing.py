@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from rlaif.places.urls import Unreachable, ask, filesystem, has_listings, is_url
+from rlaif.places.urls import NO_LISTINGS, Unreachable, ask, filesystem, has_listings, is_url
 
 Kind = Literal["file", "directory", "link to a directory", "broken link", "other"]
 
@@ -98,7 +98,7 @@ def matching(pattern: str) -> list[Entry]:
     Raises OSError where a directory cannot be listed.
     """
     if not has_listings(pattern):
-        raise Unreachable("the web has no listings; name each file")
+        raise Unreachable(NO_LISTINGS)
     scheme, mark, path = pattern.rpartition("://")
     root, parts = ("/", path.lstrip("/")) if path.startswith("/") else (".", path)
     if mark:

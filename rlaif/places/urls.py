@@ -83,6 +83,7 @@ _STORES: Mapping[str, _Store] = {
     "http": _WEB,
 }
 NO_PARTS = "its server does not give parts of files; download it"
+NO_LISTINGS = "the web has no listings; name each file"
 URL_KINDS = "s3://, gs://, hf://datasets/, https://"  #: for messages
 
 
@@ -102,6 +103,8 @@ def check_url(name: str) -> None:
         raise DataError(f"{shown}: unknown kind of URL; use one of {URL_KINDS}, or a path")
     if store is _WEB and "?" in rest:
         raise DataError(f"{shown}: has a query, which may hold a credential; give a URL without it, or download it")
+    if store is _WEB and "*" in rest:
+        raise DataError(f"{name}: {NO_LISTINGS}")
 
 
 def check_place(name: str) -> None:
@@ -152,22 +155,30 @@ def ask(name: str, question: Callable[[], _Answer]) -> _Answer:
     for attempt in itertools.count(1):
         try:
             return question()
-        except FileNotFoundError as error:
-            if type(error.__cause__).__name__ == "NoSuchBucket":
-                raise Unreachable("there is no such bucket") from error
-            raise FileNotFoundError(errno.ENOENT, "no such file or directory") from error
-        except Exception as error:  # what the libraries raise is not documented: one line, whatever it is
+        except Exception as raised:  # what the libraries raise is not documented: one line, whatever it is
+            error = _underlying(name, raised)
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(errno.ENOENT, "no such file or directory") from error
             if attempt == ATTEMPTS or not _may_pass(error):
                 raise Unreachable(_cause(name, error, attempt)) from error
         time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
     raise AssertionError
 
 
+def _underlying(name: str, error: Exception) -> Exception:
+    """What is behind a missing file: fsspec reports any failure of the web and a missing bucket as one."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    is_failure = _store_of(name) is _WEB and _status(cause) not in (404, 410)
+    return cause if is_failure or type(cause).__name__ == "NoSuchBucket" else error
+
+
 def _may_pass(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
         return status >= 500 or status in (408, 429)
-    is_lasting = type(error).__module__ == "botocore.exceptions" and not _is_connection(error)
+    is_lasting = type(error).__module__.startswith("botocore") and not _is_connection(error)
     return not (is_lasting or isinstance(error, _LASTING) or type(error).__name__ == "FileExpired")
 
 
@@ -184,6 +195,8 @@ def _is_connection(error: Exception) -> bool:
 
 def _cause(name: str, error: Exception, attempt: int) -> str:
     store, said = _store_of(name), _MAY_BE_SECRET.sub("", describe_error(error))
+    if type(error).__name__ == "NoSuchBucket":
+        return "there is no such bucket"
     if type(error).__name__ in _NO_CREDENTIALS:
         return f"there are no credentials; they are read from {store.credentials}"
     if isinstance(error, PermissionError) or _status(error) in (401, 403):

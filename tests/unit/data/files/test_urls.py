@@ -204,6 +204,8 @@ class Ranges(SimpleHTTPRequestHandler):
         pass
 
     def send_head(self):
+        if "denied" in self.path:
+            return self.send_error(403)
         wanted = self.headers.get("Range")
         if wanted is None or not self.server.gives_parts:
             return super().send_head()
@@ -241,6 +243,8 @@ def test_a_file_of_the_web_is_read(web, tmp_path):
     (tmp_path / "large.csv.gz").write_bytes(gzip.compress(b"prompt\n" + b"".join(b"%d\n" % i for i in range(300_000))))
     assert len(prompts(f"{address}/large.csv.gz")) == 300_000
     assert refusal(f"{address}/gone.jsonl", files_of).endswith("gone.jsonl: no such file or directory")
+    assert "access is denied; credentials are read from nowhere" in refusal(f"{address}/denied.jsonl", files_of)
+    assert "failed 5 times (" in refusal("http://127.0.0.1:1/a.jsonl", files_of)
 
 
 READING = """
