@@ -34,7 +34,9 @@ class UseName(StrEnum):
 
 
 def data_command(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a file, directory, pattern or hf:NAME, with #ROWS")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="a file, directory, pattern, URL or hf:NAME, with #ROWS")
+    ],
     fields: FieldNames = None,
     use: Annotated[UseName | None, typer.Option("--as", help="try this use only; by default all are tried")] = None,
 ) -> None:

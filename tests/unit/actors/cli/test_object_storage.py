@@ -88,6 +88,21 @@ def test_labels_and_audits_are_written_behind_urls(labelled, object_store, capfd
     assert "access is denied" in refused(capfd, "reaggregate", str(labelled), "--out", object_store.url("new.parquet"))
 
 
+def test_data_in_a_bucket_are_shown(object_store, capfd):
+    object_store.put("in/a.jsonl", b'{"prompt": "How are you?"}\n{"no": 1}\n')
+    object_store.put("in/notes.xlsx", b"x")
+    main_of("data", object_store.url("in"))
+    said = " ".join(capfd.readouterr().out.split())
+    assert "How are you?" in said and "notes.xlsx (unknown kind of file)" in said
+    for url, cause in (
+        ("s3://books/gone.jsonl", "no such file"),
+        ("s3://elsewhere/a.jsonl", "there is no such bucket"),
+        (f"s3://{KEY_ID}:{SECRET}@books/a.jsonl", "holds credentials"),
+    ):
+        said = refused(capfd, "data", url)
+        assert cause in said and SECRET not in said and KEY_ID not in said
+
+
 def test_a_run_directory_in_a_bucket_is_refused_with_the_way_on(object_store, tiny_world, capfd):
     object_store.put("pairs.jsonl", b'{"prompt": "q", "answer_1": "yes", "answer_2": "no"}\n')
     chosen = ["--model", tiny_world["feedback"], "--in-process"]

@@ -8,7 +8,9 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import pytest
+from s3fs import S3FileSystem
 
 from rlaif.data.files.sources import files_of, passed_over
 from rlaif.data.rows import read_records, rows_in
@@ -120,6 +122,25 @@ def test_denied_access_says_where_credentials_are_read_from(object_store, monkey
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert "there are no credentials; they are read from AWS_ACCESS_KEY_ID" in refusal(url, files_of)
+
+
+def test_credentials_of_a_profile_are_used_and_a_public_bucket_needs_none(object_store, monkeypatch, tmp_path):
+    url = object_store.put("a.jsonl", TWO_ROWS[".jsonl"])
+    object_store.files.chmod(f"{BUCKET}/a.jsonl", "public-read")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    S3FileSystem.clear_instance_cache()
+    (tmp_path / "credentials").write_text(f"[books]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert "ProfileNotFound: The config profile (nobody) could not be found" in refusal(url)
+    S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_PROFILE", "books")
+    assert prompts(url) == ["one", "two"]
+    monkeypatch.delenv("AWS_PROFILE")
+    S3FileSystem.clear_instance_cache()
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})  # as FSSPEC_S3_ANON=true sets it
+    assert prompts(url) == ["one", "two"]
 
 
 def test_a_wrong_endpoint_is_tried_a_few_times(object_store, monkeypatch):
@@ -248,10 +269,11 @@ def test_a_file_of_the_web_is_read(web, tmp_path):
 
 
 READING = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from rlaif.data.rows import rows_in
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # of this process alone; getrusage counts its parent until it was started
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 assert sum(1 for _ in rows_in(sys.argv[1])) == 10
 before = peak()
 print(sum(1 for _ in rows_in(sys.argv[2])), peak() - before)
