@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ class _Store:
     credentials: str  #: where its library finds them
     endpoint: str  #: what a failed connection may be due to
     options: Callable[[], dict[str, Any]] = field(default=dict)
+    attempts: int = ATTEMPTS  #: 1 where its library repeats what failed, and cannot be told not to
     has_ports: bool = False  #: ``:`` may follow the first part of a URL
     has_listings: bool = True
 
@@ -77,6 +79,7 @@ _STORES: Mapping[str, _Store] = {
         package="gcsfs",
         credentials="GOOGLE_APPLICATION_CREDENTIALS or gcloud's login",
         endpoint="STORAGE_EMULATOR_HOST",
+        attempts=1,
     ),
     "hf": _Store(package="huggingface_hub", credentials="HF_TOKEN or `hf auth login`", endpoint="HF_ENDPOINT"),
     "https": _WEB,
@@ -142,11 +145,12 @@ def filesystem(name: str) -> _FileSystem:
             f"{name}: {store.package} is needed for {scheme}:// and is not installed; pip install {store.package}"
         ) from error
     system.retries = 1
+    logging.getLogger(store.package).setLevel(logging.CRITICAL)  # failures are raised, too, and said in one line
     return system
 
 
 def ask(name: str, question: Callable[[], _Answer]) -> _Answer:
-    """What a file system says of ``name``. A store that fails for what may pass is asked again, ``ATTEMPTS`` times.
+    """What a file system says of ``name``. A store that fails for what may pass is asked again.
 
     Raises FileNotFoundError where there is nothing; of a store, Unreachable for everything else.
     """
@@ -159,7 +163,7 @@ def ask(name: str, question: Callable[[], _Answer]) -> _Answer:
             error = _underlying(name, raised)
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, "no such file or directory") from error
-            if attempt == ATTEMPTS or not _may_pass(error):
+            if attempt == _store_of(name).attempts or not _may_pass(error):
                 raise Unreachable(_cause(name, error, attempt)) from error
         time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
     raise AssertionError
@@ -205,6 +209,7 @@ def _cause(name: str, error: Exception, attempt: int) -> str:
         return NO_PARTS
     if type(error).__name__ == "FileExpired":
         return "the file was replaced while it was read; run the same command again"
-    if attempt == ATTEMPTS:
-        return f"failed {ATTEMPTS} times ({said}); check the connection and {store.endpoint}"
+    if attempt == store.attempts:
+        times = f" {attempt} times" if attempt > 1 else ""
+        return f"failed{times} ({said}); check the connection and {store.endpoint}"
     return said
