@@ -51,6 +51,7 @@ class Workload:
     model: str
     preference_model: str
     prompts: str  #: JSON lines, one ``prompt`` each
+    held_out: str  #: likewise; no prompt of the evaluation is trained on
     prompt_tokens: float  #: mean length of a prompt as the model reads it
     threads: int
 
@@ -103,10 +104,12 @@ def make_workload(data: Path, model: str, directory: Path, threads: int) -> Work
     tokenizer = _endless(model, directory / "policy")
     _scorer(directory)
     lengths = _write_prompts(data, tokenizer, directory / "prompts.jsonl")
+    (directory / "held_out.jsonl").write_text('{"prompt": "Held out?"}\n')
     return Workload(
         model=str(directory / "policy"),
         preference_model=str(directory / "scorer"),
         prompts=str(directory / "prompts.jsonl"),
+        held_out=str(directory / "held_out.jsonl"),
         prompt_tokens=statistics.mean(lengths),
         threads=threads,
     )
@@ -175,7 +178,7 @@ def _config(algorithm: str, workload: Workload, run_dir: Path, settings: Setting
         "run_dir": str(run_dir),
         "sampling": {"temperature": 1.0, "max_tokens": NEW_TOKENS},
         "data": {"red_team": workload.prompts, "helpful": workload.prompts, "helpful_pairs": None, "votes": None},
-        "evaluation": {"red_team": workload.prompts, "helpful": workload.prompts},
+        "evaluation": {"red_team": workload.held_out, "helpful": workload.held_out},
         **{role: engine | model for role, model in models.items()},
         "supervision": {"base_model": workload.model, "max_length": 256},
         "preference_model": {"base_model": workload.model, "max_length": 256},
