@@ -201,7 +201,8 @@ def _config(algorithm: str, workload: Workload, run_dir: Path, settings: Setting
 def _prepare(config: Path, workload: Workload) -> None:
     """Make a run directory in which ``reinforce`` comes next."""
     from rlaif.config.files import load_config
-    from rlaif.stages.pipeline import story
+    from rlaif.engines.models import model_hash
+    from rlaif.stages.pipeline import STAGES, story
     from rlaif.storage.run_dir import RunDir
 
     settings = load_config(config, ())
@@ -210,7 +211,8 @@ def _prepare(config: Path, workload: Workload) -> None:
     shutil.copytree(workload.preference_model, run_dir.model("preference_model"))
     names = story(settings)
     for name in names[: names.index("reinforce")]:
-        with run_dir.time_stage(name):
+        made = [model for model in STAGES[name].makes if run_dir.model(model).is_dir()]
+        with run_dir.time_stage(name, lambda made=made: {model: model_hash(run_dir.model(model)) for model in made}):
             pass
     run_dir.close()
 

@@ -46,7 +46,11 @@ def scripted(tmp_path, tiny_world) -> tuple[str, Path]:
         {
             "run_dir": str(tmp_path / "run"),
             "data": {"red_team": str(red_team), "helpful": tiny_world["helpful"], "helpful_pairs": None, "votes": None},
-            "evaluation": {"red_team": tiny_world["held_out"], "helpful": tiny_world["held_out"], "answers_per_cell": 12},
+            "evaluation": {
+                "red_team": tiny_world["held_out"],
+                "helpful": tiny_world["held_out"],
+                "answers_per_cell": 12,
+            },
             "generator": {
                 "engine": "scripted",
                 "model": models["helpful_only"],
