@@ -17,7 +17,7 @@ from rlaif.config.contradictions import flatten, pools_of
 from rlaif.config.files import FILE_KEYS, expand_home
 from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY, SOURCE_KEYS
 from rlaif.config.schema import Config
-from rlaif.config.source import Source
+from rlaif.config.source import Source, is_data_set
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
@@ -302,7 +302,9 @@ def _path_mistakes(config: Config) -> Iterator[str]:
     """Paths that mean nothing on another cluster. Whether an absolute path or a URL exists is checked there."""
     named = _values(config, (*SOURCE_KEYS, *MODEL_KEYS))
     paths = {
-        key: value for key, value in named.items() if not value.startswith(("hf:", MINIATURE)) and not is_url(value)
+        key: value
+        for key, value in named.items()
+        if not (is_data_set(value) or value.startswith(MINIATURE) or is_url(value))
     }
     paths = {key: value for key, value in paths.items() if key not in MODEL_KEYS or not is_hub_name(value)}
     paths["run_dir"] = config.run_dir

@@ -318,8 +318,8 @@ class Answer(Provenance):
 class Quarantined:
     """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``.
 
-    ``kind``: of the rows that it was to become one of, or "read" for a row of a source that cannot be used. A row that
-    failed for a cause outside itself is tried again by the same command.
+    ``kind``: of the rows that it was to become one of. Readers say "read"; a run puts the kind of the source in its
+    place. A row that failed for a cause outside itself is tried again by the same command.
     """
 
     id: str

@@ -12,6 +12,12 @@ from rlaif.config.section import Section
 
 HUB = "hf:"
 
+
+def is_data_set(path: str) -> bool:
+    """Whether a path names a data set, ``hf:NAME``, and no file behind ``hf://``."""
+    return path.startswith(HUB) and not path.startswith(f"{HUB}//")
+
+
 #: What a mapping may name: the fields that the readers know. ``Source`` has them as keys.
 MAPPED_FIELDS = (
     "prompt",
@@ -87,7 +93,7 @@ class Source(Section):
         if self.limit and self.sample:
             raise ValueError("limit and sample: choose the rows by one of them")
         for key in _HUB_KEYS:
-            if getattr(self, key) and (not self.path.startswith(HUB) or self.path.startswith(f"{HUB}//")):
+            if getattr(self, key) and not is_data_set(self.path):
                 raise ValueError(f"{key}: only a path that begins with {HUB} has it; name files by their path")
         return self
 

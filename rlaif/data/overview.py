@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
-from rlaif.config.source import Source
+from rlaif.config.source import Source, is_data_set
 from rlaif.data.dialogues.conversations import form_of
 from rlaif.data.dialogues.messages import has_thoughts
 from rlaif.data.files.formats import describe_file
-from rlaif.data.files.hub import is_data_set
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, passed_over, row_choice
 from rlaif.data.files.streams import READ_ERRORS

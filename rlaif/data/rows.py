@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from rlaif.config.source import is_data_set
 from rlaif.data.files.formats import raw_rows
-from rlaif.data.files.hub import hub_rows, is_data_set
+from rlaif.data.files.hub import hub_rows
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, printable, row_choice
 from rlaif.data.files.streams import READ_ERRORS

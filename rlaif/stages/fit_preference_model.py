@@ -100,9 +100,17 @@ def _write_fit(run: Run) -> dict[SplitName, int]:
     paths = {split: run.run_dir.training_set(f"preference_{split}") for split in splits.names}
     counts, num_rows = write_pair_splits(paths, _pairs(run, chosen), splits.of, book)
     book.close(counts)
-    reserve = (row for row in chosen.reserve() if isinstance(row, Mapping) and splits.of(row["prompt"]) == "fit")
-    write_pair_rows(run.run_dir.training_set(RESERVE), reserve, book)
+    _write_reserve(run, chosen, splits)
     return num_rows
+
+
+def _write_reserve(run: Run, human: _HumanPairs, splits: Splits) -> None:
+    """Write the human pairs that refreshes may add; none of them is about a held-out prompt."""
+    book = Book(run, "reserve_pairs")
+    rows = (row for row in human.reserve() if isinstance(row, LeftOut) or splits.of(row["prompt"]) == "fit")
+    counts = write_pair_rows(run.run_dir.training_set(RESERVE), rows, book)
+    if counts.rows_in:  # without refreshes there is no reserve
+        book.close(counts)
 
 
 def _pairs(run: Run, human: _HumanPairs) -> Iterator[MadeRow]:

@@ -31,11 +31,6 @@ class HubSource:
     split: str
 
 
-def is_data_set(source: str) -> bool:
-    """``hf://...`` is not: it is the URL of a file or directory of the hub."""
-    return source.startswith(HUB) and not source.startswith(f"{HUB}//")
-
-
 def hub_source(source: str) -> HubSource:
     """What ``source`` names. Raises Unreadable."""
     place = source.removeprefix(HUB)

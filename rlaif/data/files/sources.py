@@ -16,9 +16,9 @@ from pathlib import Path
 
 import yaml
 
-from rlaif.config.source import HUB
+from rlaif.config.source import HUB, is_data_set
 from rlaif.data.files.formats import FILE_KINDS, has_format
-from rlaif.data.files.hub import hub_source, is_data_set
+from rlaif.data.files.hub import hub_source
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.errors import DataError
 from rlaif.places.listing import Entry, base_of, common_folder, entries, entry_of, folder_of, matching, relative

@@ -103,3 +103,18 @@ def test_a_run_with_refreshes_keeps_human_pairs_in_reserve(run):
     assert {stage.splits_of(run.config).of(prompt) for prompt in written(run, "reserve")["prompt"].to_pylist()} == {
         "fit"
     }
+
+
+def test_pairs_in_reserve_that_say_nothing_are_in_the_account(run, tmp_path):
+    values = run.config.model_dump()
+    pairs = [{"prompt": f"Q{i}", "chosen": "yes", "rejected": "no" if i % 4 else "yes"} for i in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    values["data"]["helpful_pairs"] = str(tmp_path / "pairs.jsonl")
+    values["preference_model"] |= {"helpful_per_harmless": 0.2}
+    values["preference_model"]["refresh"] |= {"every": 1, "comparisons": 40}
+    values["reinforcement"] |= {"batches": 4}
+    stage._write_fit(replace(run, config=type(run.config).model_validate(values)))
+    counts = run.run_dir.rows("reserve_pairs")
+    assert counts["rows_out"] == written(run, "reserve").num_rows > 0 and counts["quarantined"] > 0
+    causes = {row.cause for row in run.run_dir.journal.quarantine_entries() if row.kind == "reserve_pairs"}
+    assert causes == {"both answers are the same"}
