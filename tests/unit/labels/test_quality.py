@@ -9,6 +9,7 @@ from rlaif.config.schema import Gate
 from rlaif.errors import GateError
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Judgement, Preference, Status, Turn
+from tests.unit.provenance import PROVENANCE
 
 NUMBER = itertools.count()  #: prompts differ, unless a test says otherwise
 
@@ -22,13 +23,7 @@ def label(l1: float, l2: float, **changes) -> Preference:
 
     made = Preference(
         id="f:1",
-        source_file="f",
-        source_row=1,
-        status=Status.OK,
-        error=None,
-        seconds=0.0,
-        seed=0,
-        model_version="m",
+        **PROVENANCE,
         axis="red_team",
         prompt=(Turn(role="human", text=f"question {next(NUMBER)}"),),
         prompt_ids=(1,),

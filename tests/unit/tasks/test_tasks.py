@@ -21,6 +21,7 @@ from rlaif.records import Comparison, Prompt, Status, Turn
 from rlaif.tasks.critique_revision import Revise, filter_metrics, flaw_of
 from rlaif.tasks.labelling import Label
 from rlaif.tasks.sampling import RollOut, SamplePair, ScoreSample, draws, ensure_eos
+from tests.unit.provenance import PROVENANCE
 
 CONSTITUTION = load_constitution("sixteen_principles")
 SAMPLING = SamplingSettings(max_tokens=40)
@@ -74,13 +75,7 @@ async def test_a_long_dialogue_loses_its_oldest_turns_and_says_so():
 def comparison(answer_1: str, answer_2: str) -> Comparison:
     return Comparison(
         id="f:1",
-        source_file="f",
-        source_row=1,
-        status=Status.OK,
-        error=None,
-        seconds=0.0,
-        seed=0,
-        model_version="m",
+        **PROVENANCE,
         axis="red_team",
         prompt=PROMPT.turns,
         prompt_ids=(1,),

@@ -25,6 +25,7 @@ from rlaif.tasks.direct_reward import RateSample
 from rlaif.tasks.labelling import Label
 from rlaif.tasks.sampling import RollOut, SampleAnswer, SamplePair, ScoreSample, draws
 from tests.unit.prompting.chat_tokenizers import ALWAYS_THINKING, CHATML, with_template
+from tests.unit.provenance import PROVENANCE
 
 CONSTITUTION = load_constitution("sixteen_principles")
 SAMPLING = SamplingSettings(max_tokens=400)
@@ -144,13 +145,7 @@ async def test_an_answer_that_never_came_is_invalid(open_engine):
 def comparison() -> Comparison:
     return Comparison(
         id="f:1",
-        source_file="f",
-        source_row=1,
-        status=Status.OK,
-        error=None,
-        seconds=0.0,
-        seed=0,
-        model_version="m",
+        **PROVENANCE,
         axis="red_team",
         prompt=PROMPT.turns,
         prompt_ids=(1,),

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from rlaif.config.schema import Supervision
-from rlaif.records import Answer, Status, Turn
+from rlaif.records import Answer, Turn
 from rlaif.training.training_rows import LeftOut, SFTBuilder
 from tests.unit.prompting.chat_tokenizers import GEMMA, with_template
+from tests.unit.provenance import PROVENANCE
 
 ALTERNATING = with_template(GEMMA)  # as many templates do, it requires roles to alternate
 
@@ -17,13 +18,7 @@ def said(*roles: str) -> tuple[Turn, ...]:
 def test_a_helpful_sample_is_left_out():
     sample = Answer(
         id="g:1#0",
-        source_file="g",
-        source_row=1,
-        status=Status.OK,
-        error=None,
-        seconds=0.0,
-        seed=0,
-        model_version="m",
+        **PROVENANCE,
         axis="helpful",
         snapshot="helpful_only",
         prompt=said("human"),

@@ -17,12 +17,13 @@ from rlaif.engines.models import read_model
 from rlaif.jobs import Rank
 from rlaif.prompting.chat_templates import ChatFormat
 from rlaif.prompting.formats import policy_tokenizer
-from rlaif.records import Completion, RolloutSample, Status, Turn
+from rlaif.records import Completion, RolloutSample, Turn
 from rlaif.tasks.sampling import ScoreSample
 from rlaif.training.preference import run_preference
 from rlaif.training.sft import run_sft
 from tests.tiny_models import tiny_config, tiny_tokenizer
 from tests.unit.prompting.chat_tokenizers import CHATML
+from tests.unit.provenance import PROVENANCE
 from tests.unit.training.conftest import in_batches, preference_job, sft_job, sft_rows
 
 SPECIALS = ["<|im_start|>", "<|im_end|>"]
@@ -84,13 +85,7 @@ def rollout(ids: list[int], *, ended: bool) -> RolloutSample:
     )
     return RolloutSample(
         id="f:1@red_team.0.0#0",
-        source_file="f",
-        source_row=1,
-        status=Status.OK,
-        error=None,
-        seconds=0.0,
-        seed=0,
-        model_version="m",
+        **PROVENANCE,
         axis="red_team",
         prompt=(Turn(role="human", text="Hi"),),
         prompt_ids=tuple(ids[:2]),
