@@ -198,7 +198,7 @@ def fit_whole_turns(
     tokenizer: PreTrainedTokenizerFast,
     max_tokens: int,
 ) -> tuple[tuple[Turn, ...], list[int]] | None:
-    """As ``fit_turns``, with prompt ids; None when the last human turn does not fit as a whole."""
+    """(turns, prompt ids) of ``fit_turns``, where nothing is cut within a turn; None when the last one does not fit."""
     for kept in _suffixes(tuple(turns)):
         ids = prompt_ids(tokenizer, render(kept))
         if len(ids) <= max_tokens:

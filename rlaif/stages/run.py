@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from rlaif.constitution.principles import Constitution
 from rlaif.interfaces import Pool, Pools, Trainers
@@ -14,13 +14,10 @@ from rlaif.prompting.dialogues import DialogueFormat
 from rlaif.prompting.formats import FormatRole, format_of, policy_tokenizer
 from rlaif.records import Quarantined
 from rlaif.stages.user_data import UserData
-from rlaif.storage.changes import RowToRecord
 from rlaif.storage.run_dir import RunDir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_RowT = TypeVar("_RowT", bound=RowToRecord)
 
 
 class Progress(Protocol):
