@@ -59,6 +59,14 @@ class RequestError(EngineError):
     """One request that an engine cannot serve (empty, too long, unknown token); the engine keeps running."""
 
 
+class NotFiniteError(EngineError):
+    """A model computed NaN or infinity where a number was asked for; the engine keeps running."""
+
+
+class DivergenceError(RunError):
+    """A model that is trained computes NaN or infinity; says where, and what to look at."""
+
+
 class WeightSyncError(RunError):
     """An engine does not serve the weights that it was given."""
 

@@ -87,7 +87,9 @@ class TextGenerator(Engine, Protocol):
 
 class ChoiceScorer(TextGenerator, Protocol):
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
-        """Log-probability (full vocabulary, temperature 1) of each of ``choice_ids`` as the next token."""
+        """Log-probability (full vocabulary, temperature 1) of each of ``choice_ids`` as the next token.
+
+        Raises NotFiniteError, as all three calls do, when the model computes NaN or infinity."""
         ...
 
 
@@ -197,12 +199,14 @@ class PolicyLearner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """The result of one PPO batch. ``kl`` and ``advantage_mean`` [B], in the batch's order."""
+    """The result of one PPO batch. ``kl`` and ``advantage_mean`` [B], in the order of the batch without ``left_out``:
+    the ids of rollouts for which the learner computes NaN or infinity, and of the others of their groups."""
 
     version: int
     metrics: Mapping[str, float]
     kl: tuple[float, ...]
     advantage_mean: tuple[float, ...]
+    left_out: frozenset[str] = frozenset()
 
 
 class PreferenceLearner(Protocol):

@@ -6,6 +6,7 @@ Masks come from lengths and never from token ids: the padding id is often the EO
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,8 +46,8 @@ class Experience:
 
 def check_samples(samples: Sequence[ScoredSample], group_size: int) -> None:
     """Raises DataError naming the first sample that cannot be learned from: no prompt, no response (its mask would
-    be all zero), log-probabilities that do not match, another version of the preference model than the first sample's,
-    or a group of unequal prompts."""
+    be all zero), log-probabilities that do not match, numbers that are not finite, another version of the preference
+    model than the first sample's, or a group of unequal prompts."""
     for sample in samples:
         if not sample.prompt_ids or not sample.response_ids:
             raise DataError(f"rollout {sample.id}: prompt_ids and response_ids must not be empty")
@@ -54,6 +55,8 @@ def check_samples(samples: Sequence[ScoredSample], group_size: int) -> None:
             raise DataError(
                 f"rollout {sample.id}: {len(sample.logprobs)} logprobs for {len(sample.response_ids)} tokens"
             )
+        if not all(map(math.isfinite, (sample.score, *sample.logprobs))):
+            raise DataError(f"rollout {sample.id}: its score and log-probabilities must be finite")
         if sample.preference_model_version != samples[0].preference_model_version:
             versions = f"{sample.preference_model_version} and {samples[0].preference_model_version}"
             raise DataError(f"rollout {sample.id}: scored by preference models {versions} in one batch")
@@ -63,6 +66,14 @@ def check_samples(samples: Sequence[ScoredSample], group_size: int) -> None:
         group = samples[first : first + group_size]
         if any(sample.prompt_ids != group[0].prompt_ids for sample in group):
             raise DataError(f"rollouts from {group[0].id} on: {group_size} in a row must share one prompt")
+
+
+def not_finite(samples: Sequence[ScoredSample], forwards: Forwards, group_size: int) -> frozenset[str]:
+    """The ids of the samples for which ``forwards`` hold NaN or infinity, and of the others of their groups, whose
+    baselines would be others without them."""
+    computed = torch.stack((forwards.logprobs, forwards.ref_logprobs, forwards.values))
+    sound = computed.isfinite().all(0).all(1).reshape(-1, group_size).all(1).repeat_interleave(group_size)
+    return frozenset(sample.id for sample, is_sound in zip(samples, sound.tolist(), strict=True) if not is_sound)
 
 
 def response_mask(samples: Sequence[ScoredSample]) -> Tensor:

@@ -39,15 +39,16 @@ def preference_loss(
     """Cross-entropy of sigmoid(d), d = scores_1 - scores_2 [P], with soft targets ``probs`` [P] = P(1 better).
 
     p*softplus(-d) + (1-p)*softplus(d), weighted by ``weights`` [P] and divided by the step's ``total_weight``.
-    Metrics count the pairs whose label is not a tie and those of them that the scores order likewise.
+    Metrics count the pairs whose label is not a tie and those of them that the scores order likewise; equal scores are
+    half right.
     """
     difference = scores_1 - scores_2
     losses = probs * functional.softplus(-difference) + (1 - probs) * functional.softplus(difference)
     loss = (weights * losses).sum() / total_weight
     with torch.no_grad():
         decided = probs != 0.5
-        agreed = decided & ((difference > 0) == (probs > 0.5))
-        metrics = {"num_agreed": agreed.sum(), "num_decided": decided.sum()}
+        agreement = (1 + difference.sign() * (probs - 0.5).sign()) / 2
+        metrics = {"num_agreed": (agreement * decided).sum(), "num_decided": decided.sum()}
     return loss, metrics
 
 

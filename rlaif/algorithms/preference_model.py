@@ -96,10 +96,10 @@ def pair_report(pairs: Sequence[ScoredPair]) -> dict[str, float]:
 
 
 def _accuracies(pairs: Sequence[ScoredPair]) -> dict[str, float]:
-    """Share of pairs that scores and labels order alike: of all, and of each axis."""
+    """Share of pairs that scores and labels order alike: of all, and of each axis. Equal scores are half right."""
     probs, differences = _arrays(pairs)
     decided = probs != 0.5
-    right = (differences > 0) == (probs > 0.5)
+    right = (1 + np.sign(differences) * np.sign(probs - 0.5)) / 2
     axes = np.array([pair.axis for pair in pairs])
     chosen = {"accuracy": decided} | {f"accuracy_{axis}": decided & (axes == axis) for axis in dict.fromkeys(axes)}
     return {name: float(right[rows].mean()) for name, rows in chosen.items() if rows.any()}

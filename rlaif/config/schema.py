@@ -165,6 +165,7 @@ class Trainer(Section):
     start_timeout_s: Seconds = Field(600, description="longest time for the ranks to start")
     step_timeout_s: Seconds = Field(600, description="longest silence of the ranks: a batch, held-out rows, a save")
     max_failures: CountOrZero = Field(2, description="restarts of the ranks before the run fails; 0: none")
+    max_skipped_steps: CountOrZero = Field(3, description="steps whose gradient is not finite, before the run fails")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
     scripted: ScriptedTrainerSettings = Field(ScriptedTrainerSettings(), description="behaviour of engine: scripted")
 

@@ -34,6 +34,7 @@ from rlaif.engines.requests import (
     ScoreRequest,
     answer_text,
     check_coverage,
+    check_finite,
     choice_request,
     generate_request,
     probe_requests,
@@ -164,6 +165,7 @@ class BatchingEngine:
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
         request = generate_request(self._model, prompt_ids, sampling)
         sampled, (start, end) = await self._ask(request)
+        check_finite(self._model, sampled.logprobs)
         return Completion(
             token_ids=sampled.token_ids,
             logprobs=sampled.logprobs,
@@ -175,10 +177,12 @@ class BatchingEngine:
 
     async def choice_logprobs(self, prompt_ids: Sequence[int], choice_ids: Sequence[int]) -> tuple[float, ...]:
         logprobs, _ = await self._ask(choice_request(self._model, prompt_ids, choice_ids))
+        check_finite(self._model, logprobs)
         return logprobs
 
     async def score(self, token_ids: Sequence[int]) -> float:
         score, _ = await self._ask(score_request(self._model, token_ids))
+        check_finite(self._model, (score,))
         return score
 
     async def update_weights(self, weights: Weights) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from operator import index
 from typing import TYPE_CHECKING
 
 from rlaif.engines.models import ServedModel
-from rlaif.errors import RequestError, WeightSyncError
+from rlaif.errors import NotFiniteError, RequestError, WeightSyncError
 from rlaif.interfaces import Weights
 from rlaif.prompting.thoughts import THOUGHT_TAG
 from rlaif.prompting.tokenization import special_tokens
@@ -106,6 +106,14 @@ def _room(model: ServedModel, prompt_ids: tuple[int, ...]) -> int:
     if room < 1:
         raise RequestError(f"prompt of {len(prompt_ids)} tokens leaves no room in {model.max_length}")
     return room
+
+
+def check_finite(model: ServedModel, numbers: Sequence[float]) -> None:
+    """Raises NotFiniteError unless all are: a model whose logits are not must make no label, rollout or score."""
+    if not all(map(isfinite, numbers)):
+        raise NotFiniteError(
+            f"{model.version} computes numbers that are not finite; its weights may be damaged, or its dtype too narrow"
+        )
 
 
 def probe_requests(model: ServedModel, policy_version: int, weights: Weights) -> list[ChoiceRequest | ScoreRequest]:

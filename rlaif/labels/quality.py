@@ -3,12 +3,13 @@
 Source: position bias and its sign as in Lee et al. (RLAIF, arXiv 2309.00267), appendix B; calibration as in
 ``calibration``.
 
-A *flip* is a vote whose winner changes with the order; it favours the slot that won twice. The *slot bias* is the mean
-of (l1 - l2)/2, log-odds toward slot A (l2 un-swapped). The *order correlation* is that of l1 and l2. Flips depend on
-the answers as much as on the judge: a biased judge flips every pair that differs by less than its bias. The order
-correlation depends on the judge only: a constant bias does not change it, and it is 0 where the answers do not matter.
-Every measure has its 95% interval and its number of cases. Votes and labels of one prompt are not independent, so that
-intervals are over prompts (``rlaif.statistics.clusters``). A vote takes some 100 bytes of memory.
+A *flip* is a vote whose winner changes with the order; it favours the slot that won twice. An order whose log-odds are
+exactly 0 has no winner, so its vote is no flip. The *slot bias* is the mean of (l1 - l2)/2, log-odds toward slot A (l2
+un-swapped). The *order correlation* is that of l1 and l2. Flips depend on the answers as much as on the judge: a biased
+judge flips every pair that differs by less than its bias. The order correlation depends on the judge only: a constant
+bias does not change it, and it is 0 where the answers do not matter. No measure depends on which answer is called
+answer_1. Every measure has its 95% interval and its number of cases. Votes and labels of one prompt are not
+independent, so that intervals are over prompts (``rlaif.statistics.clusters``). A vote takes some 100 bytes of memory.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class VoteQuality:
     def measures(self) -> dict[str, CountedEstimate]:
         """By name; those without cases are left out."""
         l1, l2, clusters = np.array(self.first), np.array(self.second), np.array(self.clusters)
-        flips = (l1 > 0) != (l2 > 0)
+        flips = np.sign(l1) * np.sign(l2) < 0
         estimates = {
             "flip_rate": rate_of(flips.astype(float), clusters),
             "flips_to_slot_a": rate_of((l1 > 0)[flips].astype(float), clusters[flips]),

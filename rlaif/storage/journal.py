@@ -25,7 +25,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.errors import RunDirError, StorageError
+from rlaif.errors import DataError, RunDirError, StorageError
 from rlaif.places.writing import replacing
 from rlaif.records import NO_BATCH, Provenance, Quarantined
 from rlaif.storage.changes import (
@@ -58,6 +58,7 @@ TABLES = (
     f"CREATE TABLE quarantine ({_FAILURE}, PRIMARY KEY (kind, batch, id)) WITHOUT ROWID",
     "CREATE TABLE source_rows (source TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (source, id)) WITHOUT ROWID",
 )
+_QUARANTINE = "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _QUARANTINED = "kind, batch, id, source_file, source_row, cause, fault"
 
 _RowT = TypeVar("_RowT", bound=RowToRecord)
@@ -118,22 +119,27 @@ class Journal:
     ) -> None:
         """Record rows that came back together, all or none: one commit costs as much as one row.
 
-        ``fingerprints``, by id, are of what the records were made of; without one a record is never outdated. A second
-        record with the same kind, batch and id is a programming error.
+        ``fingerprints``, by id, are of what the records were made of; without one a record is never outdated. A record
+        that could not be read back (see ``to_json``) is quarantined instead. A second record with the same kind, batch
+        and id is a programming error.
         """
-        rows = [
-            (kind, batch, r.id, r.source_file, r.source_row, to_json(r), fingerprints.get(r.id, "")) for r in records
-        ]
+        rows: list[tuple[object, ...]] = []
+        refused: list[tuple[object, ...]] = []
+        for r in records:
+            place, made_of = (kind, batch, r.id, r.source_file, r.source_row), fingerprints.get(r.id, "")
+            try:
+                rows.append((*place, to_json(r), made_of))
+            except DataError as error:
+                refused.append((*place, str(error), "outside", made_of))
         with self._transaction():
             self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany(_QUARANTINE, refused)
 
     @_storage
     def quarantine(self, row: Quarantined, fingerprint: str = "") -> None:
         """Set a row aside with its cause; reading a source again finds the same bad row, which is no error."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (row.kind, row.batch, row.id, row.file, row.row, row.cause, row.fault, fingerprint),
-        )
+        entry = (row.kind, row.batch, row.id, row.file, row.row, row.cause, row.fault, fingerprint)
+        self._db.execute(_QUARANTINE, entry)
 
     def pending(self, kind: str, rows: Iterable[_RowT], batch: int = NO_BATCH) -> Iterator[_RowT]:
         """Those of ``rows`` that have been neither recorded nor quarantined; lazy."""

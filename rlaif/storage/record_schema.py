@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -12,6 +13,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from rlaif.errors import DataError
 
 _R = TypeVar("_R")
 
@@ -22,7 +26,31 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def to_json(record: Any) -> bytes:
-    return _adapter(type(record)).dump_json(record)
+    """Raises DataError, naming the field, for what could not be read back: NaN, infinity, text that is not Unicode."""
+    if flaw := _not_finite(record):
+        raise DataError(f"cannot be stored: {flaw}")
+    try:
+        return _adapter(type(record)).dump_json(record)
+    except PydanticSerializationError as error:
+        raise DataError(f"cannot be stored: {error}") from error
+
+
+def _not_finite(value: Any, name: str = "") -> str | None:
+    """Which number of a record is NaN or infinite, as ``judgements.0.logprob_a is nan``."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{name} is {value}"
+    if isinstance(value, tuple):
+        parts: Iterable[tuple[Any, Any]] = enumerate(value) if not _are_integers(value) else ()
+    elif is_dataclass(value):
+        parts = ((field.name, getattr(value, field.name)) for field in fields(value))
+    else:
+        return None
+    flaws = (_not_finite(part, f"{name}.{key}".lstrip(".")) for key, part in parts)
+    return next((flaw for flaw in flaws if flaw), None)
+
+
+def _are_integers(values: tuple[Any, ...]) -> bool:
+    return bool(values) and isinstance(values[0], int)  # token ids: too many to look at each
 
 
 def from_json(record_type: type[_R], data: bytes) -> _R:

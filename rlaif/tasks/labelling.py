@@ -10,7 +10,8 @@ principle's two orders, and with sampled rationales one pair of them.
 Departures from the papers:
 1. Every pair is judged in both orders; the first paper judges one.
 2. ``logit_mean`` averages log-odds instead of probabilities: an additive slot bias cancels exactly.
-3. A judgement whose two letters hold too little probability is invalid, and one invalid order makes the label so.
+3. A judgement whose two letters hold too little probability, or whose log-probabilities are none (NaN, infinite), is
+   invalid, and one invalid order makes the label so.
 4. Identical answers are a tie of 0.5 without asking.
 5. With ``conflicts: priority``, principles of the highest priority whose two orders agree decide a label alone.
 6. The clamp of reasoned labels is applied after both orders and all votes are averaged, so that it is symmetric.
@@ -48,6 +49,9 @@ NO_PRIORITIES: Mapping[str, Priority] = MappingProxyType({})
 
 MAX_ABS_LOGIT = 20.0
 TIE_WIDTH = 1e-6
+#: A log-probability is between these. Below are tokens that an engine masks (-inf, or the least float32), and rounding
+#: lifts certain ones a little above 0.
+LOGPROB_RANGE = (-1e4, 1e-3)
 REFUSAL = re.compile(r"\s*(?:I['’]m sorry|I am sorry|I apologi[sz]e|I can(?:no|['’])t|I won['’]t)", re.IGNORECASE)
 
 
@@ -142,6 +146,10 @@ def verdict(
     if not judgements:  # identical answers
         return Status.TIE, 0.5, None
     for judgement in judgements:
+        where = f"principle {judgement.principle_id}, order {judgement.order}"
+        if not (_is_logprob(judgement.logprob_a) and _is_logprob(judgement.logprob_b)):
+            found = f"{judgement.logprob_a} and {judgement.logprob_b}"
+            return Status.INVALID, None, f"{where}: the letters have {found} in place of log-probabilities"
         mass = math.exp(judgement.logprob_a) + math.exp(judgement.logprob_b)
         if mass < settings.min_letter_mass:
             refused = judgement.rationale is not None and REFUSAL.match(judgement.rationale)
@@ -149,11 +157,17 @@ def verdict(
             return (
                 Status.REFUSED if refused else Status.INVALID,
                 None,
-                f"principle {judgement.principle_id}, order {judgement.order}: {why}",
+                f"{where}: {why}",
             )
     by_priority = priorities if settings.conflicts == "priority" else NO_PRIORITIES
     prob = prob_of(judgements, settings.aggregation, clamp_of(settings), by_priority)
     return (Status.TIE if prob == 0.5 else Status.OK), prob, None
+
+
+def _is_logprob(value: float | None) -> bool:
+    """Whether a judge's number is one. None is what earlier releases stored for NaN and infinity."""
+    least, greatest = LOGPROB_RANGE
+    return value is not None and least <= value <= greatest
 
 
 # ------------------------------------------------------------------------------------------------------- task

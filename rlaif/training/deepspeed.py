@@ -3,6 +3,9 @@
 DeepSpeed averages gradients over the ranks; our losses are already divided by global denominators, so every loss is
 multiplied by the number of ranks before its backward pass. Gradient accumulation is ours (``managed_gradient_
 accumulation: false``): DeepSpeed divides nothing by it, and a step may hold any number of micro-batches.
+
+A step whose gradient is not finite changes nothing: one such step would leave NaN in Adam's moments for good. DeepSpeed
+skips it under ZeRO, we do without.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import gc
 import inspect
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +29,7 @@ from rlaif.config.schema import Optimization, Trainer
 from rlaif.jobs import Rank
 from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
+from rlaif.training.divergence import SkippedSteps
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would find it too, but with a warning
@@ -103,6 +108,7 @@ class DeepSpeedModel:
         self.module = module
         self.device: torch.device = self._engine.device
         self._max_grad_norm = max_grad_norm
+        self.skipped = SkippedSteps(trainer.max_skipped_steps)
         self._grad_norm = 0.0
         self._rank = rank
         self._learning_rate = learning_rate
@@ -126,7 +132,7 @@ class DeepSpeedModel:
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps taken so far."""
+        """Optimizer steps so far, skipped ones included."""
         return int(self._engine.global_steps)
 
     def step(
@@ -140,7 +146,8 @@ class DeepSpeedModel:
 
         ``plan`` holds the rows of each of this rank's passes. Ranks with fewer passes than others make up for it with
         passes over no rows, whose loss must be 0 with a gradient. Each pass's graph is freed before the next is built.
-        Returns the sums over all ranks of the losses (``loss``) and of the metrics.
+        Returns the sums over all ranks of the losses (``loss``) and of the metrics, and ``skipped``: 1 if the gradient
+        was not finite, else 0. Raises DivergenceError, on all ranks, when there have been too many such steps.
         """
         warmed = min(1.0, (self.num_steps + 1) / (self._warmup_steps + 1))
         for group in self._engine.optimizer.param_groups:
@@ -152,12 +159,18 @@ class DeepSpeedModel:
                 sums[name] = sums[name] + value if name in sums else value
             self._engine.backward(loss * self._rank.world_size, scale_wrt_gas=False)
         self._engine.step()
-        return sum_over_ranks({name: value.item() for name, value in sums.items()}, self._rank, self.device)
+        totals = sum_over_ranks({name: value.item() for name, value in sums.items()}, self._rank, self.device)
+        skipped = not math.isfinite(self.grad_norm())
+        if skipped:
+            self.skipped.add(self.num_steps, totals["loss"])
+        return {**totals, "skipped": float(skipped)}
 
     def _clip(self, *_: Any) -> None:
         # DeepSpeed clips plain optimizers too, but keeps the norm to itself.
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._max_grad_norm)
         self._grad_norm = norm.item()
+        if not math.isfinite(self._grad_norm):
+            self.module.zero_grad(set_to_none=True)  # an optimizer passes over parameters without a gradient
 
     def grad_norm(self) -> float:
         """Norm of the last step's gradient before clipping."""

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.advantage import Normalization, RewardStatistics
-from rlaif.algorithms.experience import check_samples, experience
+from rlaif.algorithms.experience import check_samples, experience, not_finite
 from rlaif.algorithms.over_refusal import update_guard
 from rlaif.interfaces import Learned, Probe, Weights
 from rlaif.jobs import PPOJob, Rank
@@ -45,6 +45,7 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import ScoredSample
 from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import start_rank
+from rlaif.training.divergence import diverged
 from rlaif.training.models import as_numpy, save_model
 from rlaif.training.ppo_batch import LearnerState, PPOBatch
 from rlaif.training.ppo_networks import Networks
@@ -77,12 +78,15 @@ class PPOLearner:
     def learn(self, samples: Sequence[ScoredSample]) -> Learned:
         """Learn one global batch, the same on every rank; ``group_size`` in a row share a prompt.
 
-        Raises DataError for samples that cannot be learned from.
+        Raises DataError for samples that cannot be learned from, and DivergenceError when the networks compute NaN or
+        infinity for all of them, or too many gradients are not finite.
         """
         if not samples:
             return self._skip()
         check_samples(samples, self._settings.group_size)
         batch = self._batch(samples)
+        if left_out := not_finite(samples, batch.forwards, self._settings.group_size):
+            batch = self._batch_without(left_out, samples)
         if batch.preference_model_version != self._state.preference_model_version:
             batch = self._warm_up(batch)
         minibatches = self._minibatches(batch, self._settings.epochs)
@@ -95,6 +99,7 @@ class PPOLearner:
             metrics={**describe_batch(batch), **describe_drift(batch), **describe_steps(steps), **norms},
             kl=tuple(batch.experience.sequence_kl.tolist()),
             advantage_mean=tuple((advantages.sum(1) / mask.sum(1)).tolist()),
+            left_out=left_out,
         )
 
     def _skip(self) -> Learned:
@@ -122,6 +127,13 @@ class PPOLearner:
             forwards=forwards,
             experience=experience(samples, forwards, settings, normalize, before.coefficient, helpful_weight),
         )
+
+    def _batch_without(self, left_out: frozenset[str], samples: Sequence[ScoredSample]) -> PPOBatch:
+        """The batch of the other samples: what is not finite must touch neither statistics nor weights."""
+        kept = [sample for sample in samples if sample.id not in left_out]
+        if not kept:
+            raise diverged(f"policy, reference or value compute nothing finite for batch {self._state.version}")
+        return self._batch(kept)
 
     def _warm_up(self, batch: PPOBatch) -> PPOBatch:
         """The batch after passes over it that train only the value function, unclipped."""

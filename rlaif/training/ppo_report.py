@@ -61,8 +61,16 @@ def describe_drift(batch: PPOBatch) -> dict[str, float]:
 
 
 def describe_steps(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over a batch's optimizer steps."""
-    return _named({name: np.mean([step[name] for step in steps]) for name in steps[0]})
+    """Means over a batch's optimizer steps, without those that were skipped, which are counted."""
+    figures: dict[str, SupportsFloat] = {}
+    for name in steps[0]:
+        network, figure = name.split("/")
+        skipped = [bool(step[f"{network}/skipped"]) for step in steps]
+        if figure == "skipped":
+            figures[f"{network}/num_skipped_steps"] = sum(skipped)
+        elif not all(skipped):
+            figures[name] = np.mean([step[name] for step, out in zip(steps, skipped, strict=True) if not out])
+    return _named(figures)
 
 
 def _named(figures: Mapping[str, SupportsFloat]) -> dict[str, float]:

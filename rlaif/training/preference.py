@@ -29,6 +29,7 @@ from rlaif.statistics.calibration import bins_to_metrics
 from rlaif.training.batches import TrainingRow, micro_batches, pad_right
 from rlaif.training.collectives import even_passes, sum_over_ranks, sum_tensor_over_ranks, wait_for_all
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+from rlaif.training.divergence import diverged
 from rlaif.training.models import load_scorer, new_scorer, save_model
 
 
@@ -44,7 +45,8 @@ def run_preference(
 
     Batches are this rank's shares of each optimizer step's pairs (some may be empty; all ranks have the same number);
     every rank gets all of ``heldout_rows``. Returns metrics, the same on all ranks. Raises ModelError for a
-    model that cannot be used and DataError when no pair fits into ``max_length``.
+    model that cannot be used, DataError when no pair fits into ``max_length``, and DivergenceError when too many
+    gradients, or scores, are not finite.
     """
     start_rank(rank, job.trainer)
     torch.manual_seed(job.seed)
@@ -107,6 +109,8 @@ class PairFit:
         """One optimizer step for each batch; the metrics of the pass."""
         for rows in batches:
             self._learn(rows, report)
+        if not self._losses and self.engine.skipped.num:
+            raise diverged(f"{self._name}: no optimizer step had a finite gradient")
         if not self._losses:
             raise DataError(f"{self._name}: no pair fits into max_length={self._job.settings.max_length} tokens")
         totals = self._totals
@@ -114,6 +118,7 @@ class PairFit:
             "first_loss": self._losses[0],
             "final_loss": self._losses[-1],
             "num_steps": float(len(self._losses)),
+            "num_skipped_steps": float(self.engine.skipped.num),
             "num_pairs": totals["pairs"],
             "num_pairs_left_out": totals["pairs_left_out"],
             "num_tokens": totals["tokens"],
@@ -132,9 +137,10 @@ class PairFit:
         counts = sum_over_ranks(counts, self._rank, self.engine.device)
         if counts["weight"] > 0:
             sums = self.engine.step(self._plan(kept), lambda pairs: self._loss(pairs, counts["weight"]))
-            self._losses.append(sums["loss"])
             report({f"{self._job.name}/{self._name}/loss": sums["loss"]})
-            counts |= {"agreed": sums["num_agreed"], "decided": sums["num_decided"]}
+            if not sums["skipped"]:
+                self._losses.append(sums["loss"])
+                counts |= {"agreed": sums["num_agreed"], "decided": sums["num_decided"]}
         for name in self._totals:
             self._totals[name] += counts.get(name, 0.0)
 
@@ -149,14 +155,20 @@ class PairFit:
         return [[rows[index] for index in batch] for batch in plan]
 
     def score(self, rows: Sequence[TrainingRow]) -> list[ScoredPair]:
-        """Score pairs with the model as it is, shared among the ranks; those that are too long are left out."""
+        """Score pairs with the model as it is, shared among the ranks; those that are too long are left out.
+
+        Raises DivergenceError for scores that are not finite: no report and no served model may hold them.
+        """
         kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
         scores = torch.zeros(2, len(kept), dtype=torch.float64, device=self.engine.device)
         self.engine.module.eval()
         with torch.no_grad():  # not inference_mode: ZeRO-3 keeps parameters that it gathered in it
             self._score_share(kept, scores)
         self.engine.module.train()
-        totals = sum_tensor_over_ranks(scores, self._rank).T.tolist()
+        both = sum_tensor_over_ranks(scores, self._rank)
+        if not both.isfinite().all():
+            raise diverged(f"{self._name}: the preference model's scores are not finite")
+        totals = both.T.tolist()
         return [_scored_pair(row, *pair) for row, pair in zip(kept, totals, strict=True)]
 
     def _score_share(self, pairs: Sequence[TrainingRow], scores: Tensor) -> None:

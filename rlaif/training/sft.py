@@ -24,6 +24,7 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import TrainingRow, micro_batches, pad_right, spans
 from rlaif.training.collectives import sum_over_ranks, wait_for_all
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+from rlaif.training.divergence import diverged
 from rlaif.training.models import PolicyModel, end_with_eos, load_policy, save_model
 
 
@@ -31,7 +32,8 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
     """Train on ``batches``, this rank's share of each optimizer step's rows; rank 0 saves ``job.output``.
 
     A share may be empty, but all ranks must have the same number of shares. Returns metrics, the same on all ranks.
-    Raises ModelError for a model that cannot be used and DataError when no row has a token to learn.
+    Raises ModelError for a model that cannot be used, DataError when no row has a token to learn, and DivergenceError
+    when too many gradients are not finite.
     """
     start_rank(rank, job.trainer)
     torch.manual_seed(job.seed)
@@ -41,6 +43,8 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
     fit = SupervisedFit(job, rank, engine)
     for rows in batches:
         fit.learn(rows, report)
+    if not fit.losses and engine.skipped.num:
+        raise diverged(f"{job.dataset}: no optimizer step had a finite gradient")
     if not fit.losses:
         raise DataError(f"{job.dataset}: no row has an answer within max_length={job.max_length} tokens")
     _save(engine, model, tokenizer, job, rank)
@@ -64,7 +68,7 @@ class SupervisedFit:
 
     def __init__(self, job: SFTJob, rank: Rank, engine: DeepSpeedModel) -> None:
         self._job, self._rank, self._engine = job, rank, engine
-        self.losses: list[float] = []
+        self.losses: list[float] = []  #: of the steps that were not skipped
         self._totals = {"rows": 0.0, "tokens": 0.0, "target_tokens": 0.0, "rows_left_out": 0.0}
 
     def learn(self, rows: list[TrainingRow], report: Report) -> None:
@@ -78,7 +82,8 @@ class SupervisedFit:
             return
         batches = [[kept[index] for index in batch] for batch in plan]
         sums = self._engine.step(batches, lambda batch: self._loss(batch, totals["target_tokens"]))
-        self.losses.append(sums["loss"])
+        if not sums["skipped"]:
+            self.losses.append(sums["loss"])
         report({"supervise/loss/step": sums["loss"], "supervise/grad/norm": self._engine.grad_norm()})
 
     def _loss(self, rows: list[TrainingRow], num_tokens: float) -> tuple[Tensor, Metrics]:
@@ -92,6 +97,7 @@ class SupervisedFit:
             "supervise/loss/first": self.losses[0],
             "supervise/loss/final": self.losses[-1],
             "supervise/optimization/num_steps": float(len(self.losses)),
+            "supervise/optimization/num_skipped_steps": float(self._engine.skipped.num),
             **counts,
         }
 

@@ -12,7 +12,7 @@ import torch
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines import ENGINES, open_engine
-from rlaif.errors import EngineError, RequestError, WeightSyncError
+from rlaif.errors import EngineError, NotFiniteError, RequestError, WeightSyncError
 from rlaif.interfaces import Probe, Weights
 from rlaif.records import Sampling
 from tests.tiny_models import MAX_LENGTH, probe_of, saved, served_tensors, tiny_lm, tiny_pm
@@ -328,3 +328,37 @@ async def test_weights_that_are_reloaded_and_not_copied_in_place_are_served(pack
     after = await packed_generator.choice_logprobs(PROMPT, [40, 41])
     assert packed_generator.policy_version == 1
     assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 0.05
+
+
+# -------------------------------------------------------------------------------------------- damaged weights
+@pytest.mark.parametrize("kind", WITH_WEIGHTS)
+async def test_numbers_that_are_not_finite_are_refused_and_the_engine_lives(kind, tmp_path):
+    """NaN in the last norm makes all logits NaN; with sound weights the same engine serves again."""
+    model = tiny_lm(0, tied=True)
+    sound = new_weights(model, 1, [PROMPT])
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    engine = open_engine("generator", saved(model, tmp_path), settings(kind))
+    try:
+        for _ in range(2):
+            with pytest.raises(NotFiniteError, match="not finite"):
+                await engine.choice_logprobs(PROMPT, (40, 41))
+            with pytest.raises(NotFiniteError, match="not finite"):
+                await engine.generate(PROMPT, sampling(max_tokens=4))
+        await engine.update_weights(sound)
+        assert all(map(math.isfinite, await engine.choice_logprobs(PROMPT, (40, 41))))
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("kind", WITH_WEIGHTS)
+async def test_a_score_that_is_not_finite_is_refused(kind, tmp_path):
+    model = tiny_pm(2)
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.inf
+    engine = open_engine("scorer", saved(model, tmp_path), settings(kind))
+    try:
+        with pytest.raises(NotFiniteError, match="not finite"):
+            await engine.score((*PROMPT, EOS))
+    finally:
+        await engine.close()

@@ -1,12 +1,15 @@
 """``rlaif label``: only labels, for a user's own pairs; with the scripted judge, in one process."""
 
 import json
+import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from actors.cli.__main__ import main
 from rlaif.constitution.principles import load_constitution
@@ -179,3 +182,20 @@ def test_mistakes_are_named_before_anything_starts(files, tiny_world, tmp_path, 
     assert label(files, override, tiny_model=tiny_world["feedback"]) == 2
     assert message in capsys.readouterr().err
     assert not Path(files["out"]).exists()
+
+
+def test_a_judge_that_computes_nan_labels_nothing_and_is_forgotten_once_mended(files, tiny_world, tmp_path, capsys):
+    """Its rows fail for a cause outside themselves, so the same command labels them with a judge that works."""
+    judge = tmp_path / "judge"
+    shutil.copytree(tiny_world["feedback"], judge)
+    weights = load_file(judge / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, judge / "model.safetensors", metadata={"format": "pt"})
+    hf = ["labeller.engine=hf", "labeller.max_length=256", "labelling.min_letter_mass=0"]
+    assert label(files, *hf, tiny_model=str(judge)) == 1
+    assert "computes numbers that are not finite" in " ".join(capsys.readouterr().err.split())
+    shutil.copytree(tiny_world["feedback"], judge, dirs_exist_ok=True)
+    assert label(files, *hf, tiny_model=str(judge)) == 0
+    made = labels(files).values()
+    assert made and all(0 < row["prob"] < 1 for row in made if row["status"] == "ok")
+    assert all(math.isfinite(judgement["logprob_a"]) for row in made for judgement in row["judgements"])

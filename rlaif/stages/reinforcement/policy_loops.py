@@ -96,10 +96,18 @@ class PolicyLoops:
             learned = await self.learner.learn(scored.scored)
             await waits("learn", "older weights to be served", self.published.put(await self.learner.weights()))
             run.run_dir.journal.add_all(ROLLOUTS, rollouts(scored, learned), batch)
+            self._set_aside(scored, learned, batch)
             self._check_loss(batch)
             run.run_dir.metrics.write("reinforce", learned.metrics, index=learned.version)
             if self.checkpoints.is_due(learned.version, run.config.reinforcement.checkpoint_every):
                 await self._checkpoint(learned)
+
+    def _set_aside(self, scored: ScoredBatch, learned: Learned, batch: int) -> None:
+        """Quarantine what the learner left out."""
+        failure = Failure(cause="the learner computes NaN or infinity for it or for its group", fault="outside")
+        for sample in scored.samples:
+            if sample.id in learned.left_out:
+                self.context.run.quarantine(quarantine_entry(ROLLOUTS, sample, failure, batch))
 
     def _check_loss(self, batch: int) -> None:
         """Raises LossError when too many of the rollouts so far are quarantined."""
@@ -136,10 +144,10 @@ def scored_batch(samples: Sequence[RolloutSample], scores: Sequence[ScoredSample
 
 
 def rollouts(batch: ScoredBatch, learned: Learned) -> list[Rollout]:
-    """The records of a batch that was learned."""
+    """The records of what was learned of a batch."""
+    pairs = zip(batch.samples, batch.scored, strict=True)
+    kept = [pair for pair in pairs if pair[0].id not in learned.left_out]
     return [
         Rollout.from_scored(sample, scored, kl=kl, advantage_mean=advantage)
-        for sample, scored, kl, advantage in zip(
-            batch.samples, batch.scored, learned.kl, learned.advantage_mean, strict=True
-        )
+        for (sample, scored), kl, advantage in zip(kept, learned.kl, learned.advantage_mean, strict=True)
     ]

@@ -44,6 +44,8 @@ def test_mask_comes_from_lengths_also_when_padding_ids_are_in_the_response():
         ({"response_ids": (), "logprobs": ()}, "must not be empty"),
         ({"prompt_ids": ()}, "must not be empty"),
         ({"logprobs": (-1.0,)}, "1 logprobs for 3 tokens"),
+        ({"logprobs": (-1.0, math.nan, -1.0)}, "must be finite"),
+        ({"score": math.inf}, "must be finite"),
     ],
 )
 def test_a_sample_that_cannot_be_learned_is_named(changes, said):

@@ -84,3 +84,10 @@ def test_value_loss_takes_the_worse_of_both_errors():
 def test_importance_weights_are_truncated():
     weights = importance_weights(torch.tensor([0.0, 1.0, -1.0]), torch.zeros(3), 2.0)
     assert weights.tolist() == pytest.approx([1.0, 2.0, math.exp(-1)])
+
+
+def test_equal_scores_are_half_right_whichever_answer_is_the_first():
+    zero, weight = torch.zeros(1), torch.ones(1)
+    for prob in (0.9, 0.1):
+        _, metrics = preference_loss(zero, zero, torch.tensor([prob]), weight, 1.0)
+        assert (metrics["num_agreed"], metrics["num_decided"]) == (0.5, 1)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,3 +121,8 @@ def test_a_temperature_above_one_says_too_sure():
 def test_scores_far_apart_are_no_overflow():
     with np.errstate(over="raise", invalid="raise"):
         assert pair_report([scored(0.0, 1000.0), scored(1.0, 1000.0)])["ece"] == pytest.approx(0.5)
+
+
+def test_equal_scores_are_half_right_whichever_answer_is_the_first():
+    pair = ScoredPair(axis="helpful", prob=0.9, score_1=1.0, score_2=1.0, length_1=3, length_2=3)
+    assert pair_report([pair])["accuracy"] == pair_report([replace(pair, prob=0.1)])["accuracy"] == 0.5

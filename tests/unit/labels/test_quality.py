@@ -1,14 +1,16 @@
 import itertools
-import math
 import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlaif.config.schema import Gate
 from rlaif.errors import GateError
 from rlaif.labels.quality import check_gate, measure
 from rlaif.records import Judgement, Preference, Status, Turn
+from rlaif.tasks.labelling import prob_of
 from tests.unit.provenance import PROVENANCE
 
 NUMBER = itertools.count()  #: prompts differ, unless a test says otherwise
@@ -18,8 +20,8 @@ def label(l1: float, l2: float, **changes) -> Preference:
     """A label whose un-swapped log-odds are l1 and l2."""
 
     def judgement(order: int, a_over_b: float) -> Judgement:
-        p = 1 / (1 + math.exp(-a_over_b))
-        return Judgement(principle_id="p", order=order, logprob_a=math.log(p), logprob_b=math.log(1 - p))
+        # the difference is exact for small and for round log-odds; the letters' mass does not matter here
+        return Judgement(principle_id="p", order=order, logprob_a=min(0.0, a_over_b), logprob_b=min(0.0, -a_over_b))
 
     made = Preference(
         id="f:1",
@@ -54,6 +56,49 @@ def test_an_unbiased_judge_does_not_flip():
     metrics = measure(label(q, q) for q in (1, -1)).metrics()
     assert metrics["label/quality/flip_rate"] == 0
     assert metrics["label/quality/order_gap"] == pytest.approx(0)
+
+
+log_odds = st.one_of(st.just(0.0), st.floats(-8, 8))
+
+
+@given(
+    votes=st.lists(st.tuples(log_odds, log_odds), min_size=1, max_size=12),
+    golds=st.lists(st.sampled_from([None, 0.0, 0.5, 1.0]), min_size=12, max_size=12),
+)
+def test_no_measure_depends_on_which_answer_is_called_the_first(votes, golds):
+    labels = [
+        replace(plain(l1, l2, "prob_mean"), gold=gold, answer_1="long answer", answer_2="b")
+        for (l1, l2), gold in zip(votes, golds, strict=False)
+    ]
+    found, mirrored = measure(labels).measures(), measure(map(swapped, labels)).measures()
+    # the first order of one is the second of the other
+    exchanged = {"gold_accuracy_first": "gold_accuracy_second", "gold_accuracy_second": "gold_accuracy_first"}
+    assert {exchanged.get(name, name) for name in found} == set(mirrored)
+    for name, estimate in found.items():
+        assert vars(mirrored[exchanged.get(name, name)]) == pytest.approx(vars(estimate), abs=1e-9), name
+
+
+def plain(l1: float, l2: float, how: str) -> Preference:
+    """A label as ``verdict`` makes it."""
+    made = label(l1, l2)
+    return replace(made, prob=prob_of(made.judgements, how), aggregation=how)
+
+
+def swapped(made: Preference) -> Preference:
+    return replace(
+        made,
+        answer_1=made.answer_2,
+        answer_2=made.answer_1,
+        judgements=tuple(replace(j, order=3 - j.order) for j in made.judgements),
+        prob=1 - made.prob,
+        gold=None if made.gold is None else 1 - made.gold,
+    )
+
+
+def test_a_vote_without_a_winner_in_one_order_is_no_flip():
+    for l1, l2 in ((0.0, -1.0), (1.0, 0.0), (0.0, 0.0)):
+        assert measure([label(l1, l2)]).metrics()["label/quality/flip_rate"] == 0
+    assert measure([label(1e-200, -1e-200)]).metrics()["label/quality/flip_rate"] == 1
 
 
 def judged(spread: float, bias: float, noise: float, num: int = 400) -> list[Preference]:

@@ -1,3 +1,4 @@
+import math
 import signal
 import sqlite3
 import subprocess
@@ -7,9 +8,11 @@ from dataclasses import asdict, replace
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlaif.errors import RunDirError, StorageError
-from rlaif.records import Prompt, Quarantined, RevisionChain, Round, Status, Turn
+from rlaif.errors import DataError, RunDirError, StorageError
+from rlaif.records import Judgement, Prompt, Quarantined, RevisionChain, Round, Status, Turn
 from rlaif.storage.journal import Journal
 from rlaif.storage.record_schema import from_json, to_json
 
@@ -269,3 +272,30 @@ def test_a_file_that_is_no_journal_is_named(tmp_path, read_only):
     path.write_bytes(b"no database" * 100)
     with pytest.raises(StorageError, match=r"journal\.sqlite: cannot be opened: file is not a database"):
         Journal(path, read_only=read_only)
+
+
+# ---------------------------------------------------------------------------------- what could not be read back
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"seconds": math.nan}, "seconds is nan"),
+        ({"seconds": math.inf}, "seconds is inf"),
+        ({"rounds": (Round(principle_id="p", critique="\ud800", revision="v"),)}, "surrogates"),
+    ],
+)
+def test_a_record_that_could_not_be_read_back_is_quarantined_and_the_others_are_kept(journal, changes, cause):
+    journal.add_all("revisions", [chain(1), replace(chain(2), **changes), chain(3)], fingerprints={"f:2": "made of"})
+    assert [r.source_row for r in journal.records(RevisionChain, "revisions")] == [1, 3]
+    (entry,) = journal.quarantine_entries()
+    assert (entry.id, entry.row, entry.fault) == ("f:2", 2, "outside") and cause in entry.cause
+
+
+@given(value=st.floats(), place=st.sampled_from(["logprob_a", "logprob_b"]))
+def test_a_record_is_refused_or_comes_back_exactly(value, place):
+    judgement = replace(Judgement(principle_id="p", order=1, logprob_a=-1.0, logprob_b=-2.0), **{place: value})
+    try:
+        stored = to_json(judgement)
+    except DataError as error:
+        assert not math.isfinite(value) and place in str(error)
+    else:
+        assert from_json(Judgement, stored) == judgement

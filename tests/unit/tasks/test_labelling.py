@@ -27,7 +27,9 @@ def judgement(order: int, p_a: float, mass: float = 1.0, principle: str = "p") -
 def judgements(pairs: list[tuple[float, float]]) -> list[Judgement]:
     """An ensemble whose principles' un-swapped log-odds are ``pairs``."""
     return [
-        Judgement(principle_id=f"p{i}", order=order, logprob_a=-1 + a_over_b, logprob_b=-1.0)
+        Judgement(
+            principle_id=f"p{i}", order=order, logprob_a=min(0.0, a_over_b) - 1, logprob_b=min(0.0, -a_over_b) - 1
+        )
         for i, (l1, l2) in enumerate(pairs)
         for order, a_over_b in ((1, l1), (2, -l2))
     ]
@@ -63,6 +65,43 @@ def test_swapping_the_pair_complements_every_label_exactly(how, pairs, clamp):
     made = judgements(pairs)
     assert prob_of(swapped(made), how, clamp) == 1 - prob_of(made, how, clamp)
     assert prob_of(made, how, clamp) == 1 - prob_of(swapped(made), how, clamp)
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+NO_LOGPROBS = (math.nan, math.inf, -math.inf, None, 0.5, 1e308, -1e308, -3.4e38)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("letter", ["logprob_a", "logprob_b"])
+@pytest.mark.parametrize("value", NO_LOGPROBS)
+def test_what_is_no_log_probability_makes_the_label_invalid(how, letter, value):
+    made = judgements([(1.0, 2.0), (3.0, -1.0)])
+    made[2] = replace(made[2], **{letter: value})
+    status, prob, error = verdict(made, Labelling(aggregation=how, principles=2, min_letter_mass=0))
+    assert (status, prob) == (Status.INVALID, None)
+    assert "principle p1, order 1" in error and str(value) in error
+
+
+anything = st.one_of(st.floats(), st.floats(-30, 0), st.sampled_from(NO_LOGPROBS))
+
+
+@given(
+    pairs=st.lists(st.tuples(anything, anything, anything, anything), min_size=1, max_size=3), how=st.sampled_from(HOW)
+)
+def test_any_numbers_give_a_probability_or_a_status_and_the_swapped_pair_its_complement(pairs, how):
+    made = [
+        Judgement(principle_id=f"p{i}", order=order, logprob_a=a, logprob_b=b)
+        for i, (a1, b1, a2, b2) in enumerate(pairs)
+        for order, a, b in ((1, a1, b1), (2, a2, b2))
+    ]
+    settings = Labelling(aggregation=how, principles=3)
+    status, prob, _ = verdict(made, settings)
+    mirrored_status, mirrored, _ = verdict(swapped(made), settings)
+    assert status == mirrored_status
+    if status in (Status.OK, Status.TIE):
+        assert 0 <= prob <= 1 and mirrored == 1 - prob
+    else:
+        assert prob is None and mirrored is None
 
 
 # ------------------------------------------------------------------------------------------------ priorities
