@@ -76,8 +76,10 @@ async def _runner(
 ) -> AsyncIterator[tuple[Pools, Trainers]]:
     """Pools and trainers in this process, or on Ray."""
     if in_process:
+        from actors.cluster.loopback import stay_on_loopback
         from rlaif.in_process import InProcessPools, InProcessTrainers
 
+        stay_on_loopback()
         yield InProcessPools(config), InProcessTrainers(run_dir.metrics.write)
         return
     async with _cluster(config, run_dir, work) as cluster:

@@ -30,7 +30,7 @@ NAVIGATION = {
         "docs/guide/audit",
         "docs/guide/results",
     ],
-    "Running it": ["docs/operations", "cluster/README", "docs/configuration"],
+    "Running it": ["docs/operations", "docs/security", "cluster/README", "docs/configuration"],
     "Understanding it": ["docs/method", "docs/architecture", "docs/decisions", "benchmarks/README"],
     "Changing it": ["docs/extending", "CONTRIBUTING"],
 }

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from actors.cluster.loopback import is_loopback
 from rlaif.errors import UserError
 from rlaif.storage.files import write_atomically
 
@@ -69,7 +70,7 @@ def find_run(run_dir: Path) -> Announcement:
     on_this_host = run.host == socket.gethostname()
     if on_this_host and not _lives(run.pid):
         raise run_ended_error(run_dir, run)
-    if not on_this_host and run.address.startswith("127."):
+    if not on_this_host and is_loopback(run.address):
         raise UserError(f"{run_dir}: runs on {run.host}, and its Ray listens on that host only; ask there")
     if not _listens(run.address):
         raise UserError(f"{run_dir}: its Ray cluster at {run.address} cannot be reached from here")

@@ -17,6 +17,7 @@ from ray._private import ray_constants
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from actors.cluster.announcement import Announcement
+from actors.cluster.loopback import is_loopback, stay_on_loopback
 from rlaif.config.schema import Config, Resources
 from rlaif.errors import RunError, UserError
 
@@ -68,7 +69,7 @@ def join_cluster(run_dir: Path, run: Announcement) -> Iterator[None]:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        with _loopback_only() if run.address.startswith("127.") else nullcontext():
+        with _loopback_only() if is_loopback(run.address) else nullcontext():
             _init(run.address, run.namespace)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"{run_dir}: its Ray cluster at {run.address} cannot be joined: {error}") from error
@@ -97,6 +98,7 @@ def _share_heaps() -> None:
 def _start_local(resources: Resources, namespace: str) -> None:
     for name, value in LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    stay_on_loopback()
     try:
         with _loopback_only():
             ray.init(

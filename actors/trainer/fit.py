@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,6 +25,7 @@ from actors.cluster.waiting import within
 from actors.trainer.failures import FinalFailures, cause_of_failure
 from actors.trainer.feeding import EveryRowToEveryRank
 from actors.trainer.mailbox import MAILBOX_POLL_S, Mailbox, StartedRank
+from actors.trainer.process_group import torch_config
 from rlaif.config.schema import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
 from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
@@ -48,7 +49,7 @@ class Fit:
         trainer = TorchTrainer(
             rank,
             train_loop_config={"job": job, "mailbox": self.mailbox},
-            torch_config=torch_config(job.trainer),
+            torch_config=torch_config(job.trainer, ray.get_runtime_context().gcs_address),
             scaling_config=scaling_config(job.trainer),
             run_config=run_config(name, job.trainer, storage_path, self.mailbox),
             datasets=datasets,
@@ -145,10 +146,6 @@ class StartTimeout(ControllerCallback):
 
     def after_controller_start(self, train_run_context: Any) -> None:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._seconds)
-
-
-def torch_config(trainer: Trainer) -> TorchConfig:
-    return TorchConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=int(trainer.step_timeout_s))
 
 
 def scaling_config(trainer: Trainer) -> ScalingConfig:

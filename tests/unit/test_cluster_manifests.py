@@ -20,7 +20,7 @@ from rlaif.config.files import load_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = load_config(ROOT / "configs" / "multi_node.yaml")
-VOLUME, CLUSTER = yaml.safe_load_all((ROOT / "cluster" / "raycluster.yaml").read_text())
+VOLUME, CLUSTER, POLICY = yaml.safe_load_all((ROOT / "cluster" / "raycluster.yaml").read_text())
 JOB = yaml.safe_load((ROOT / "cluster" / "rayjob.yaml").read_text())
 GROUPS = CLUSTER["spec"]["workerGroupSpecs"]
 POOLS = ("generator", "labeller", "scorer", "policy_trainer", "preference_trainer")
@@ -89,6 +89,13 @@ def test_every_pod_mounts_the_storage_that_holds_the_run() -> None:
 
 def test_strangers_are_kept_out() -> None:
     assert CLUSTER["spec"]["authOptions"] == {"mode": "token"}
+    pods = {"matchLabels": {"ray.io/cluster": CLUSTER["metadata"]["name"]}}
+    policy = POLICY["spec"]
+    assert policy["podSelector"] == pods
+    assert policy["policyTypes"] == ["Ingress"]
+    within, jobs = policy["ingress"]
+    assert within == {"from": [{"podSelector": pods}]}
+    assert jobs == {"ports": [{"port": 8265}]}, "what asks for a token"
 
 
 def test_the_job_is_a_command_that_parses_on_that_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
