@@ -1,48 +1,50 @@
 """Between a running driver and the commands that ask something of it (``rlaif status``, ``rlaif scale``).
 
-    command ──ask──► Control ◄──next_orders── driver
-       ▲                │ ▲                     │
-       └─────answer─────┘ └───────answer────────┘
+    command ──order──► board ◄──orders── driver
+       ▲                │ ▲                │
+       └────answer──────┘ └─────answer─────┘
 
-The actor holds the orders that are not answered yet, and nothing else. When it dies, Ray starts it again, a command
-asks again (asking twice for a size is the same as asking once), and the run does not notice.
+The board (``actors.cluster.board``) holds the orders that are not answered yet, as JSON. An order is carried out again
+when its answer did not arrive: asking twice for a size is the same as asking once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import ray
+from pydantic import ValidationError
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.cluster.announcement import Announcement, find_run
+from actors.cluster.board import Board
 from actors.cluster.placement import Phases
-from actors.cluster.waiting import within
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.pool import PoolStats, RayPools
 from actors.trainer.trainer import RayTrainers
 from rlaif.errors import RunError, UserError, WaitTimeoutError, describe_error
+from rlaif.storage.record_schema import from_json, to_json
 
 _logger = logging.getLogger(__name__)
 
-NAME = "control"
-CONTROL_POLL_S = 5.0  #: how long the driver's question for orders stays open at most
-POLL_TIMEOUT_S = 60.0  #: then it is asked again: the actor may have moved to another node
-CONTROL_RETRY_S = 1.0
+ORDERS_POLL_S = 0.5  #: between two looks of the driver at the board
+ANSWER_POLL_S = 0.3  #: of a command
+LOOKS_AT_DRIVER = 10  #: every so many looks at the board, a command looks for the driver
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
-    """Serve ``role`` with ``size`` engines."""
+class PoolOrder:
+    """What a command wants: a report on pools and trainers, after ``role`` has ``size`` engines if it names one."""
 
-    role: str
-    size: int
+    role: str | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,95 +57,100 @@ class ControlReply:
     failure: str | None = None
 
 
-class Control:
-    """The actor."""
+# -------------------------------------------------------------------------------------------------- the command
+def ask_driver(run_dir: Path, run: Announcement, order: PoolOrder, timeout_s: float, what: str) -> ControlReply:
+    """The driver's reply, once ``order`` is carried out; ``what``: is waited for, in messages.
 
-    def __init__(self) -> None:
-        self._new: dict[str, Scale | None] = {}
-        self._asked: dict[str, asyncio.Future[ControlReply]] = {}
-        self._changed = asyncio.Event()
-
-    async def ask(self, order: Scale | None) -> ControlReply:
-        """What the driver answers to ``order`` (None: only how its pools are). The caller bounds the wait."""
-        key = secrets.token_hex(8)  # a count would restart with the actor, and a late answer go to the wrong caller
-        self._new[key] = order
-        self._asked[key] = asyncio.get_running_loop().create_future()
-        self._changed.set()
-        try:
-            return await self._asked[key]
-        finally:
-            del self._asked[key]
-
-    async def next_orders(self) -> dict[str, Scale | None]:
-        """The orders since the last call, by key; empty when there was none for ``CONTROL_POLL_S``."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), CONTROL_POLL_S)
-        except TimeoutError:
-            return {}
-        self._changed.clear()
-        orders, self._new = self._new, {}
-        return orders
-
-    async def answer(self, key: str, answer: ControlReply) -> None:
-        """An answer is dropped when its caller no longer waits."""
-        waiting = self._asked.get(key)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
-
-
-@asynccontextmanager
-async def serve_orders(pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[str]:
-    """Carry out other commands' orders while the ``async with`` block runs; yields the control actor's name."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = ray.remote(Control).options(name=NAME, num_cpus=0, max_restarts=-1, scheduling_strategy=here)
-    attending = asyncio.create_task(Attendant(actor.remote(), pools, trainers, phases).attend())
+    Raises UserError when the run has ended, RunError when it cannot be asked, WaitTimeoutError.
+    """
     try:
-        yield NAME
+        answer = _await_answer(Board(run.address, run.namespace), to_json(order), run_dir, timeout_s)
+    except RayError as error:
+        raise RunError(f"{run_dir}: its Ray cluster at {run.address}: {describe_error(error)}") from error
+    if answer is None:
+        raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} (driver: pid {run.pid} on {run.host})")
+    try:
+        return from_json(ControlReply, answer)
+    except ValidationError as error:
+        raise RunError(f"{run_dir}: its driver's answer is not one of this version of rlaif") from error
+
+
+def _await_answer(board: Board, order: bytes, run_dir: Path, timeout_s: float) -> bytes | None:
+    """None when there is no answer in time. Raises UserError when the driver has ended."""
+    key, deadline = secrets.token_hex(8), time.monotonic() + timeout_s
+    board.put_order(key, order)
+    try:
+        for look in itertools.count(1):
+            answer = board.answer_to(key)
+            if answer is not None or time.monotonic() >= deadline:
+                return answer
+            if look % LOOKS_AT_DRIVER == 0:
+                find_run(run_dir)
+            time.sleep(ANSWER_POLL_S)
+        raise AssertionError
+    finally:
+        with suppress(RayError):
+            board.forget(key)
+
+
+# --------------------------------------------------------------------------------------------------- the driver
+@asynccontextmanager
+async def serve_orders(board: Board, pools: RayPools, trainers: RayTrainers, phases: Phases) -> AsyncIterator[None]:
+    """Carry out other commands' orders while the ``async with`` block runs."""
+    attending = asyncio.create_task(Attendant(board, pools, trainers, phases).attend())
+    try:
+        yield
     finally:
         attending.cancel()
         await asyncio.gather(attending, return_exceptions=True)
 
 
 class Attendant:
-    """The driver's side: takes orders from the control actor, and answers each when it is carried out."""
+    """Takes orders from the board, and answers each when it is carried out."""
 
-    def __init__(self, control: Any, pools: RayPools, trainers: RayTrainers, phases: Phases) -> None:
-        self._control = control
+    def __init__(self, board: Board, pools: RayPools, trainers: RayTrainers, phases: Phases) -> None:
+        self._board = board
         self._pools = pools
         self._trainers = trainers
         self._phases = phases
+        self._taken: set[str] = set()  #: keys of the orders that are being carried out
 
     async def attend(self) -> None:
         async with asyncio.TaskGroup() as answers:  # orders still being carried out when the run ends are cancelled
             while True:
-                for key, order in (await self._next_orders()).items():
-                    answers.create_task(self._answer(key, order))
+                for key, order in (await self._orders()).items():
+                    if key not in self._taken:
+                        self._taken.add(key)
+                        answers.create_task(self._answer(key, order))
+                await asyncio.sleep(ORDERS_POLL_S)
 
-    async def _next_orders(self) -> dict[str, Scale | None]:
+    async def _orders(self) -> Mapping[str, bytes]:
         try:
-            return await within(POLL_TIMEOUT_S, self._control.next_orders.remote(), "the control actor")
-        except (RayError, WaitTimeoutError) as error:
-            _logger.warning("control actor: %s", error)
-            await asyncio.sleep(CONTROL_RETRY_S)
+            return await self._board.orders()
+        except RayError as error:
+            _logger.warning("the board of orders: %s", error)
             return {}
 
-    async def _answer(self, key: str, order: Scale | None) -> None:
+    async def _answer(self, key: str, order: bytes) -> None:
+        try:
+            await self._board.put_answer(key, to_json(await self._reply(order)))
+        except RayError as error:
+            _logger.warning("the board of orders: %s", error)
+        finally:
+            self._taken.discard(key)
+
+    async def _reply(self, order: bytes) -> ControlReply:
         mistake = failure = None
         try:
-            if order is not None:
-                await self._scale(order)
+            await self._scale(from_json(PoolOrder, order))
+        except ValidationError:
+            mistake = "the run's version of rlaif does not know this order"
         except UserError as error:
             mistake = str(error)
         except Exception as error:
             failure = describe_error(error)
-        ranks = await self._ranks()
         pools = {role: pool.stats() for role, pool in self._pools.live.items()}
-        answer = ControlReply(pools=pools, ranks=ranks, mistake=mistake, failure=failure)
-        try:
-            sent = self._control.answer.remote(key, answer)
-            await within(POLL_TIMEOUT_S, sent, "the control actor to take an answer")
-        except (RayError, WaitTimeoutError) as error:
-            _logger.warning("control actor: %s", error)
+        return ControlReply(pools=pools, ranks=await self._ranks(), mistake=mistake, failure=failure)
 
     async def _ranks(self) -> dict[str, dict[int, Whereabouts]]:
         """Empty while a trainer is lost, so that the pools can still be asked about."""
@@ -153,7 +160,9 @@ class Attendant:
             _logger.warning("trainers: %s", error)
             return {}
 
-    async def _scale(self, order: Scale) -> None:
+    async def _scale(self, order: PoolOrder) -> None:
+        if order.role is None:
+            return
         pool = self._pools.live.get(order.role)
         if pool is None:
             stages = [stage for stage, roles in self._phases.items() if order.role in roles]

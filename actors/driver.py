@@ -88,8 +88,9 @@ async def _runner(
 
 @asynccontextmanager
 async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator[tuple[Pools, Trainers]]:
-    """Pools and trainers on Ray, with the control actor that ``rlaif status`` and ``rlaif scale`` talk to."""
+    """Pools and trainers on Ray, with the board on which ``rlaif status`` and ``rlaif scale`` put their orders."""
     from actors.cluster.announcement import announce
+    from actors.cluster.board import Board
     from actors.cluster.placement import check_nodes, plan
     from actors.cluster.start import current_namespace, nodes, open_cluster
     from actors.control import serve_orders
@@ -101,6 +102,7 @@ async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator
         check_nodes(plan(config, phases), nodes())
         pools = RayPools(config)
         trainers = RayTrainers(run_dir.path.absolute() / "ray_train", run_dir.metrics.write)
-        async with serve_orders(pools, trainers, phases) as control:
-            with announce(run_dir.path, address=address, namespace=current_namespace(), control=control):
+        namespace = current_namespace()
+        async with serve_orders(Board(address, namespace), pools, trainers, phases):
+            with announce(run_dir.path, address=address, namespace=namespace):
                 yield pools, trainers

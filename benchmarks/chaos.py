@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,34 +53,25 @@ ANSWER_S = 20.0
 
 
 class Watch:
-    """Asks a run's control actor, from another process, where the run's actors are."""
+    """Asks a run's driver, from another process, where the run's actors are."""
 
     def __init__(self, run_dir: Path) -> None:
         from actors.cluster.announcement import find_run
 
         run = find_run(run_dir)
-        if run.auth_mode is not None:  # read when Ray is imported
-            os.environ["RAY_AUTH_MODE"] = run.auth_mode
-        import ray
+        run.prepare_to_ask()
+        from actors.control import PoolOrder, ask_driver
 
-        from actors.cluster.start import join_cluster
-
-        self._ray = ray
-        self._session = join_cluster(run_dir, run)
-        self._session.__enter__()
-        self._control = ray.get_actor(run.control)
+        self._ask = partial(ask_driver, run_dir, run, PoolOrder(), ANSWER_S, "its driver to say where its actors are")
 
     def actors(self) -> dict[tuple[str, str], int]:
         """Pid by role and name."""
-        answer = self._ray.get(self._control.ask.remote(None), timeout=ANSWER_S)
+        answer = self._ask()
         pids = {(role, name): w.pid for role, pool in answer.pools.items() for name, w in pool.where.items()}
         for fit in FITS.keys() & answer.ranks.keys():
             ranks = answer.ranks[fit]
             pids |= {(FITS[fit], f"{fit} rank {rank}"): where.pid for rank, where in ranks.items()}
         return pids
-
-    def close(self) -> None:
-        self._session.__exit__(None, None, None)
 
 
 def join(run_dir: Path, process: subprocess.Popen) -> Watch:
@@ -171,7 +163,6 @@ def main() -> None:
         for kill in kills(watch, process, arguments.every_s, arguments.kills, chance):
             print(kill, flush=True)
             victims.append(kill)
-        watch.close()
         result = {"exit_code": process.wait(), "seconds": round(time.monotonic() - started, 1), **summary(victims)}
         if process.returncode == 0:
             result |= outcome(run_dir, arguments.calm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,11 +14,11 @@ from rich.table import Table
 
 from actors.cli.arguments import RunDirPath
 from actors.cli.console import console
-from actors.cluster.announcement import Announcement, find_run, run_ended_error
+from actors.cluster.announcement import Announcement, find_run
 from rlaif.config.contradictions import pools_of, trainers_of
 from rlaif.config.files import load_config
 from rlaif.config.schema import PoolSettings
-from rlaif.errors import RunDirError, RunError, StorageError, UserError, WaitTimeoutError
+from rlaif.errors import RunDirError, RunError, StorageError, UserError
 from rlaif.storage.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 STATUS_TIMEOUT_S = 60.0
 REPLY_TIMEOUT_S = 30.0  #: longest time for a busy driver to reply
-REPLY_RETRY_S = 0.5  #: between questions while the control actor restarts
 
 
 def status_command(run_dir: RunDirPath) -> None:
@@ -85,40 +83,10 @@ def _elastic(run_dir: Path, role: str, size: int) -> PoolSettings:
 
 def _ask(run_dir: Path, run: Announcement, size: tuple[str, int] | None, timeout_s: float, what: str) -> ControlReply:
     """The driver's reply; for a ``size`` (role, number), once the role has it."""
-    if run.auth_mode is not None:  # Ray reads it at import; a Ray started for one run requires the user's token
-        os.environ.setdefault("RAY_AUTH_MODE", run.auth_mode)
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayError
+    run.prepare_to_ask()
+    from actors.control import PoolOrder, ask_driver
 
-    from actors.cluster.causes import death_of
-    from actors.cluster.start import join_cluster
-    from actors.control import Scale
-
-    order = Scale(role=size[0], size=size[1]) if size else None
-    deadline = time.monotonic() + timeout_s
-    with join_cluster(run_dir, run):
-        while True:
-            answer = _control(run_dir, run).ask.remote(order)
-            try:
-                return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
-            except GetTimeoutError:
-                driver = f"(driver: pid {run.pid} on {run.host})"
-                raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} {driver}") from None
-            except RayActorError:  # Ray restarts the control actor, unless the run is over
-                find_run(run_dir)
-                time.sleep(REPLY_RETRY_S)
-            except RayError as error:
-                raise RunError(f"{run_dir}: {what}: {death_of(error)}") from error
-
-
-def _control(run_dir: Path, run: Announcement) -> Any:
-    """The run's control actor, in the cluster that this process has joined. Raises UserError when there is none."""
-    import ray
-
-    try:
-        return ray.get_actor(run.control)
-    except ValueError:
-        raise run_ended_error(run_dir, run) from None
+    return ask_driver(run_dir, run, PoolOrder(role=size[0], size=size[1]) if size else PoolOrder(), timeout_s, what)
 
 
 # --------------------------------------------------------------------------------------------------------- tables

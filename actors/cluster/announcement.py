@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from actors.cluster.loopback import is_loopback
-from rlaif.errors import UserError
+from rlaif.errors import RunDirError, UserError, describe_error
 from rlaif.storage.files import write_atomically
+from rlaif.storage.ownership import check_own_run
 
 REACH_TIMEOUT_S = 5.0
 
@@ -25,7 +28,6 @@ class Announcement:
     Attributes:
         address: of the cluster's head, host:port.
         namespace: Ray's, of this run.
-        control: name of the control actor.
         auth_mode: RAY_AUTH_MODE that clients of this cluster need.
         started: Unix time.
     """
@@ -34,25 +36,29 @@ class Announcement:
     host: str
     address: str
     namespace: str
-    control: str
     auth_mode: str | None
     started: float
 
+    def prepare_to_ask(self) -> None:
+        """Call before Ray is imported, which then reads the mode: the Ray of a single run asks for the user's token."""
+        if self.auth_mode is not None:
+            os.environ.setdefault("RAY_AUTH_MODE", self.auth_mode)
+
 
 @contextmanager
-def announce(run_dir: Path, *, address: str, namespace: str, control: str) -> Iterator[None]:
-    """Keep ``driver.json`` for the length of a ``with`` block. A killed driver leaves it there."""
+def announce(run_dir: Path, *, address: str, namespace: str) -> Iterator[None]:
+    """Keep ``driver.json``, which only this user can read, for the length of a ``with`` block. A killed driver leaves
+    it there."""
     announcement = Announcement(
         pid=os.getpid(),
         host=socket.gethostname(),
         address=address,
         namespace=namespace,
-        control=control,
         auth_mode=os.environ.get("RAY_AUTH_MODE"),
         started=time.time(),
     )
     path = run_dir / "driver.json"
-    write_atomically(path, json.dumps(asdict(announcement)) + "\n")
+    write_atomically(path, json.dumps(asdict(announcement)) + "\n", private=True)
     try:
         yield
     finally:
@@ -60,13 +66,18 @@ def announce(run_dir: Path, *, address: str, namespace: str, control: str) -> It
 
 
 def find_run(run_dir: Path) -> Announcement:
-    """The announcement of a run that is in progress, as far as this host can tell. Raises UserError when it is not."""
+    """The announcement of a run that is in progress, as far as this host can tell. Raises UserError when it is not,
+    and RunDirError when another user announced it: what is there receives this user's token."""
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir}: not a run directory (no config.yaml)")
     path = run_dir / "driver.json"
     if not path.is_file():
         raise UserError(f"{run_dir}: not running on a cluster now (no driver.json)")
-    run = Announcement(**json.loads(path.read_text()))
+    check_own_run(run_dir)
+    try:
+        run = TypeAdapter(Announcement).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunDirError(f"{path}: cannot be read as the announcement of a run: {describe_error(error)}") from error
     on_this_host = run.host == socket.gethostname()
     if on_this_host and not _lives(run.pid):
         raise run_ended_error(run_dir, run)
@@ -98,6 +109,6 @@ def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
-    except OSError:
+    except (OSError, ValueError, OverflowError):
         return False
     return True

@@ -9,15 +9,14 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
 from ray._private import ray_constants
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
-from actors.cluster.announcement import Announcement
-from actors.cluster.loopback import is_loopback, stay_on_loopback
+from actors.cluster.loopback import stay_on_loopback
 from rlaif.config.schema import Config, Resources
 from rlaif.errors import RunError, UserError
 
@@ -31,6 +30,7 @@ RAY_ENVIRONMENT = {
 }
 #: Nothing announces preemption on one's own machine; without the watcher there is one process less.
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+TOKEN = Path("~/.ray/auth_token")
 M_ARENA_MAX, NUM_ARENAS = -8, 2  #: of glibc's mallopt
 
 
@@ -57,24 +57,6 @@ def open_cluster(config: Config) -> Iterator[str]:
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     try:
         yield ray.get_runtime_context().gcs_address
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def join_cluster(run_dir: Path, run: Announcement) -> Iterator[None]:
-    """Join the cluster of a run in progress for the length of a ``with`` block. Raises UserError.
-
-    Ray must have been imported in the run's ``auth_mode``.
-    """
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        with _loopback_only() if is_loopback(run.address) else nullcontext():
-            _init(run.address, run.namespace)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"{run_dir}: its Ray cluster at {run.address} cannot be joined: {error}") from error
-    try:
-        yield
     finally:
         ray.shutdown()
 
@@ -113,9 +95,17 @@ def _start_local(resources: Resources, namespace: str) -> None:
                 configure_logging=False,
                 _node_ip_address="127.0.0.1",
             )
+        hide_token()
     except Exception as error:  # Ray raises a bare Exception when its node is not up within 30 s
         ray.shutdown()
         raise RunError(f"Ray could not be started on this machine: {error}") from error
+
+
+def hide_token() -> None:
+    """Make the token that Ray has written for this user's clusters unreadable for others; Ray leaves that to the
+    umask."""
+    with suppress(OSError):
+        TOKEN.expanduser().chmod(0o600)
 
 
 @contextmanager
@@ -133,10 +123,6 @@ def _loopback_only() -> Iterator[None]:
 
 def _join(address: str, namespace: str) -> None:
     try:
-        _init(address, namespace)
+        ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"resources.address={address}: no Ray cluster can be joined there: {error}") from error
-
-
-def _init(address: str, namespace: str) -> None:
-    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)

@@ -67,6 +67,8 @@ class HFBackend:
             model.path,
             dtype=getattr(torch, settings.dtype),
             local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
             attn_implementation="eager",
         )
         self._network = network.to("cuda" if settings.gpus > 0 else "cpu").eval()

@@ -186,6 +186,8 @@ def _load(model: ServedModel, settings: PoolSettings) -> LLM:
         with _packing(settings):
             return LLM(
                 model.path,
+                trust_remote_code=False,
+                load_format="safetensors",
                 runner="pooling" if model.kind == "preference" else "generate",
                 dtype=settings.dtype,
                 max_model_len=model.max_length,

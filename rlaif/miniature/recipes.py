@@ -52,7 +52,7 @@ def tokenizer_texts(corpus: Corpus, rng: Random) -> Iterator[str]:
 
 def train_policy(directory: Path, corpus: Corpus, seed: int) -> None:
     """The base, then the helpful-only model, which continues from it."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "tokenizer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "tokenizer", trust_remote_code=False)
     rng = Random(seed_from("policy", seed))
     model = new_model(POLICY, tokenizer, seed_from("base", seed))
     train(model, _policy_batches(corpus, tokenizer, rng, BASE_RECIPE, base_sequence), BASE_RECIPE, None, _print_loss)
@@ -96,7 +96,7 @@ def _policy_batches(
 
 def train_feedback(directory: Path, corpus: Corpus, seed: int) -> None:
     """The feedback model: another network with another seed, trained only on two-choice questions."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "tokenizer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "tokenizer", trust_remote_code=False)
     rng = Random(seed_from("feedback", seed))
     model = new_model(FEEDBACK, tokenizer, seed_from("judge", seed))
     num_pairs = FEEDBACK_RECIPE.steps * FEEDBACK_RECIPE.batch_size // 2

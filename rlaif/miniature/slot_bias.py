@@ -25,8 +25,8 @@ def plant_slot_bias(model_dir: Path, questions: Sequence[str], bias: float) -> f
 
     ``questions``: complete two-choice questions, including "The answer is:". The output head must be untied.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, trust_remote_code=False)
     assert not model.config.tie_word_embeddings, "a tied head would carry the bias into the embedding"
     before = slot_log_odds(model, tokenizer, questions).mean()
     shift_head(model, tokenizer, questions, bias)

@@ -48,7 +48,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are short, and forks would cause warnings
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: its tokenizer cannot be read: {error}") from error
     if not tokenizer.is_fast:

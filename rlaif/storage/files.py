@@ -14,10 +14,13 @@ from rlaif.errors import StorageError, UserError
 FULL_BYTES = 64 * 1024  #: with less free space than this, a disk counts as full
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader finds the old content or the new, never a part."""
+def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
+    """Write ``text`` so that a reader finds the old content or the new, never a part. ``private``: for this user's
+    eyes only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{time.monotonic_ns()}")
+    if private:
+        unfinished.touch(mode=0o600, exist_ok=False)
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 

@@ -23,6 +23,7 @@ from rlaif.storage.files import write_atomically
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
 from rlaif.storage.metrics import EventLog, MetricsLog
+from rlaif.storage.ownership import check_own_run
 from rlaif.storage.stored_run import StoredRun
 
 
@@ -32,6 +33,7 @@ class RunDir(StoredRun):
     def __init__(self, path: Path, config: Config) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
+            check_own_run(path)
             self._lock = self._locked(path)
             self._claim(path, config)
         except OSError as error:

@@ -41,6 +41,8 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from deepspeed.utils import groups
 from deepspeed.utils import logger as deepspeed_logger
 
+from rlaif.training.checkpoint_files import weights_only
+
 deepspeed_logger.setLevel(logging.ERROR)
 # DeepSpeed calls collectives by their old names in every step.
 warnings.filterwarnings("ignore", message=r".*`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
@@ -200,7 +202,8 @@ class DeepSpeedModel:
         self._engine.save_checkpoint(path, tag="engine")
 
     def load_checkpoint(self, path: str) -> None:
-        self._engine.load_checkpoint(path, tag="engine")
+        with weights_only(path):
+            self._engine.load_checkpoint(path, tag="engine")
 
     def close(self) -> None:
         """Let go of the module and the optimizer's state, to make room for another model's."""

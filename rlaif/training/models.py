@@ -88,7 +88,7 @@ def load_policy(path: str, dtype: Dtype) -> PolicyModel:
 def load_scorer(path: str, dtype: Dtype) -> ScalarModel:
     """A saved preference model with its head. Raises ModelError when the directory holds no scalar head."""
     try:
-        architectures = AutoConfig.from_pretrained(path).architectures or ()
+        architectures = AutoConfig.from_pretrained(path, trust_remote_code=False).architectures or ()
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be loaded as a model: {error}") from error
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
@@ -135,7 +135,9 @@ def _load(auto: Any, path: str, dtype: Dtype, **settings: Any) -> PreTrainedMode
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a new head is announced as an error; ours is initialised below
     try:
-        model = auto.from_pretrained(path, dtype=getattr(torch, dtype), **settings)
+        model = auto.from_pretrained(
+            path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True, **settings
+        )
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be loaded as a model: {error}") from error
     finally:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import pickle
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from actors.cluster.announcement import announce
+from actors.cluster.board import Board
+from rlaif.config.files import dump_config
+from rlaif.config.schema import Config
+from rlaif.storage.manifest import new_manifest, write_manifest
 from tests.cluster.test_lost_trainer import processes, wait_until
 from tests.cluster.test_run import NUM_ROWS, recorded, rlaif, scripted, start, wait_for_rows
 
@@ -50,8 +58,6 @@ def test_a_running_job_answers_is_scaled_up_and_down_and_loses_no_row(going):
         check_mistake(rlaif("scale", str(run_dir), role, size), message)
     growing = start("scale", str(run_dir), "generator", "4")
     wait_until(lambda: len(processes(psutil.Process(process.pid), "ray::EngineActor")) > 1, process)
-    (control,) = processes(psutil.Process(process.pid), "ray::Control")
-    control.kill()  # it is restarted, and the command asks it again
     stdout, stderr = growing.communicate(timeout=300)
     check_scaled(subprocess.CompletedProcess(growing.args, growing.returncode, stdout, stderr), 4)
     assert process.poll() is None
@@ -83,6 +89,40 @@ def check_mistake(result: subprocess.CompletedProcess, message: str) -> None:
 def check_scaled(result: subprocess.CompletedProcess, size: int) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert f"generator: {size} engines serve" in result.stdout
+
+
+class Malice:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["a pickle", "not what was asked for"])
+def test_answers_are_data_whoever_gives_them(tmp_path: Path, cluster: str, kind: str) -> None:
+    run_dir, made = tmp_path / "run", tmp_path / "made"
+    answer = pickle.dumps(Malice(made)) if kind == "a pickle" else b'{"pools": 1}'
+    write_manifest(run_dir, new_manifest())
+    (run_dir / "events.jsonl").touch()
+    (run_dir / "config.yaml").write_text(dump_config(Config(run_dir=str(run_dir))))
+    with announce(run_dir, address=cluster, namespace="malice"):
+        asking = start("status", str(run_dir))
+        asyncio.run(answer_with(Board(cluster, "malice"), answer, asking))
+        _, stderr = asking.communicate(timeout=60)
+    assert asking.returncode == 1
+    assert stderr == f"error: {run_dir}: its driver's answer is not one of this version of rlaif\n"
+    assert not made.exists()
+
+
+async def answer_with(board: Board, answer: bytes, asking: subprocess.Popen) -> None:
+    while not (orders := await board.orders()):
+        assert asking.poll() is None, asking.communicate()
+        await asyncio.sleep(0.1)
+    for key in orders:
+        await board.put_answer(key, answer)
 
 
 def test_a_directory_without_a_run(tmp_path: Path, scripted):

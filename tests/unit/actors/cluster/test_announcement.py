@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,15 +33,15 @@ def rewrite(run_dir: Path, **facts: object) -> None:
 
 
 def test_a_run_is_found_while_it_lasts(run_dir: Path, listening: str) -> None:
-    with announce(run_dir, address=listening, namespace="one", control="control"):
+    with announce(run_dir, address=listening, namespace="one"):
         run = find_run(run_dir)
-        assert (run.pid, run.address, run.namespace, run.control) == (os.getpid(), listening, "one", "control")
+        assert (run.pid, run.address, run.namespace) == (os.getpid(), listening, "one")
     with pytest.raises(UserError, match="not running on a cluster now"):
         find_run(run_dir)
 
 
 def test_what_a_killed_driver_left_is_no_run(run_dir: Path, listening: str) -> None:
-    with announce(run_dir, address=listening, namespace="one", control="control"):
+    with announce(run_dir, address=listening, namespace="one"):
         rewrite(run_dir, pid=2**22 + 1)  # above the largest pid on Linux
         with pytest.raises(UserError, match=rf"its driver \(pid {2**22 + 1} on .*\) has ended"):
             find_run(run_dir)
@@ -50,14 +51,14 @@ def test_a_cluster_that_does_not_answer_is_named(run_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with (
-        announce(run_dir, address=address, namespace="one", control="control"),
+        announce(run_dir, address=address, namespace="one"),
         pytest.raises(UserError, match=f"{address} cannot be reached"),
     ):
         find_run(run_dir)
 
 
 def test_a_ray_that_listens_on_another_host_only_cannot_be_asked_here(run_dir: Path, listening: str) -> None:
-    with announce(run_dir, address=listening, namespace="one", control="control"):
+    with announce(run_dir, address=listening, namespace="one"):
         rewrite(run_dir, host="elsewhere")
         with pytest.raises(UserError, match=r"runs on elsewhere.*ask there"):
             find_run(run_dir)
@@ -66,3 +67,25 @@ def test_a_ray_that_listens_on_another_host_only_cannot_be_asked_here(run_dir: P
 def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run directory"):
         find_run(tmp_path)
+
+
+def test_only_its_user_can_read_an_announcement(run_dir: Path, listening: str) -> None:
+    with announce(run_dir, address=listening, namespace="one"):
+        assert stat.S_IMODE((run_dir / "driver.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "[]", "{}", '{"pid": 1', '{"pid": "x"}', "\x00", '{"address": "127.0.0.1:1"}']
+)
+def test_an_announcement_that_cannot_be_read_is_named(run_dir: Path, content: str) -> None:
+    (run_dir / "driver.json").write_text(content)
+    with pytest.raises(UserError, match=r"driver\.json: cannot be read as the announcement of a run"):
+        find_run(run_dir)
+
+
+@pytest.mark.parametrize("address", ["", "x", "127.0.0.1:", "127.0.0.1:99999999", "127.0.0.1:x"])
+def test_an_address_that_is_none_cannot_be_reached(run_dir: Path, listening: str, address: str) -> None:
+    with announce(run_dir, address=listening, namespace="one"):
+        rewrite(run_dir, address=address)
+        with pytest.raises(UserError, match="cannot be reached"):
+            find_run(run_dir)
