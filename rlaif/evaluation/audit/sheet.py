@@ -3,10 +3,12 @@
 The sheet (``audit.csv``) and the page (``audit.html``) show the same pairs in the same order and nothing about the
 label: no probability, no verdict, no stratum. Which answer is on the left is drawn at random.
 
-The texts come from a model and are not trusted. A cell that a spreadsheet could run as a formula (it begins with
-``= + - @``, a tab, a line break or a full-width form of these) is prefixed with an apostrophe, which spreadsheets show
-or hide; line breaks become LF, every cell is quoted, and a text too long for a cell is cut in the sheet and complete
-on the page. None of this has to be undone: only ``id``, ``verdict`` and ``comment`` are read back.
+The texts come from a model and are not trusted. Where a spreadsheet could read the beginning of a formula (``= + - @``,
+or a character that stands for one, after any blanks, quotes and invisible characters), an apostrophe goes first, which
+spreadsheets show or hide. That is so at the beginning of a text and after every comma, semicolon, tab and line break in
+it: a spreadsheet that expects another delimiter than the comma begins a cell there, whatever the quotes. Line breaks
+become LF, every cell is quoted, and a text too long for a cell is cut in the sheet and complete on the page. None of
+this has to be undone: only ``id``, ``verdict`` and ``comment`` are read back.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +35,10 @@ DELIMITERS = ",;\t"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  #: how "Unicode text" from a spreadsheet begins
 DECIMAL = re.compile(r"([12])[.,]0+")
 DECLARED_DELIMITER = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  #: Excel reads such a first line, and does not show it
-FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+LINE_BREAKS = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")  #: besides LF
+CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]")  #: some programs stop reading at them
+CELL_STARTS = re.compile(r"([,;\t\n])")  #: after these, some program begins a cell
+FORMULA_STARTS = frozenset("=+-@−")  #: and what is compatible with one of them, such as full-width forms
 MAX_CELL_CHARS = 16_000  #: a cell holds 32,767 UTF-16 units, and a character may take two
 
 Verdict = Literal["left", "right", "tie"]
@@ -69,11 +75,21 @@ def sheet(pairs: Sequence[Pair]) -> str:
 
 
 def harmless(text: str) -> str:
-    """``text`` as a cell that no spreadsheet runs as a formula, splits or truncates."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    """``text`` as a cell that no spreadsheet runs as a formula, splits into formulas or truncates."""
+    text = CONTROLS.sub("\ufffd", LINE_BREAKS.sub("\n", text))
     if len(text) > MAX_CELL_CHARS:
         text = f"{text[:MAX_CELL_CHARS]} [... the whole text is in audit.html]"
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
+    return "".join(f"'{part}" if _begins_formula(part) else part for part in CELL_STARTS.split(text))
+
+
+def _begins_formula(part: str) -> bool:
+    first = next((char for char in part if not _is_passed_over(char)), "")
+    return unicodedata.normalize("NFKC", first)[:1] in FORMULA_STARTS
+
+
+def _is_passed_over(char: str) -> bool:
+    """Whether a spreadsheet may drop ``char`` at the beginning of a cell."""
+    return char == '"' or unicodedata.category(char)[0] in "CZ"
 
 
 def conversation_text(turns: Sequence[Turn]) -> str:

@@ -3,6 +3,8 @@ import io
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlaif.errors import DataError
 from rlaif.evaluation.audit.sample import Pair
@@ -60,15 +62,66 @@ def test_the_judge_sees_nothing_of_the_label(show):
     assert show([pair(prob=0.1234, answer_1="left", stratum="75-90%, orders flip")]) == shown
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\r\n", "  =", "＝"])
-def test_no_cell_is_a_formula(start):
-    cell = harmless(f'{start}HYPERLINK("http://x","y")')
-    assert cell.startswith("'")
-    assert "\r" not in cell
+BLANKS = ["", " ", "\t", "\r", "\n", "\r\n", "\v", "\f", "\x00", "\x1f", "\x85", "\xa0", "\u3000", "\u200b", "\ufeff"]
+BLANKS += ["\u2028", "\u202e", '"', '""', ' "\xa0']
+BREAKS = [",", ";", "\t", "\n", "\r", "\r\n"]
+FORMULAS = ["=", "+", "-", "@", "＝", "＋", "－", "＠", "﹦", "−"]
+
+
+def begins_formula(cell):
+    """What the most lenient spreadsheet sees: the first character that it would not drop."""
+    shown = "".join(c for c in cell if c != '"' and c.isprintable() and not c.isspace())
+    return shown[:1] in {*"=+-@＝＋－＠﹢﹣﹦﹫⁺⁻⁼₊₋₌−"} - {""}
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_text_begins_as_a_formula(blank, formula):
+    cell = harmless(f'{blank}{formula}HYPERLINK("http://x","y")')
+    assert not begins_formula(cell)
+    assert not set(cell) & {"\r", "\v", "\x00"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("before", BREAKS)
+@pytest.mark.parametrize("blank", BLANKS)
+def test_no_cell_is_a_formula_whichever_delimiter_a_spreadsheet_expects(delimiter, before, blank):
+    text = "Fine" + "".join(f"{before}{blank}{formula}cmd|'/c calc'!A1" for formula in FORMULAS)
+    shown = sheet([pair(left=text, right=text, conversation=(Turn(role="human", text=text),))])
+    for cells_of_row in csv.reader(io.StringIO(shown.removeprefix("\ufeff"), newline=""), delimiter=delimiter):
+        assert not any(map(begins_formula, cells_of_row))
+    for line in shown.splitlines():  # a program that knows no quotes
+        assert not any(map(begins_formula, line.split(delimiter)))
+
+
+@given(st.lists(st.sampled_from([*BLANKS, *BREAKS, *FORMULAS, "a", "'", "1"])).map("".join))
+def test_no_mixture_of_these_is_a_formula(text):
+    shown = sheet([pair(left=text, right=text)])
+    for delimiter in ",;\t":
+        for cells_of_row in csv.reader(io.StringIO(shown.removeprefix("\ufeff"), newline=""), delimiter=delimiter):
+            assert not any(map(begins_formula, cells_of_row))
 
 
 def test_harmless_text_stays_as_it_is():
-    assert harmless("1 + 1 = 2, said - not @ all -") == "1 + 1 = 2, said - not @ all -"
+    assert harmless("1 + 1 = 2, said - not @ all -\n2; 3\tx") == "1 + 1 = 2, said - not @ all -\n2; 3\tx"
+
+
+@given(
+    st.lists(st.sampled_from([*BLANKS, *BREAKS, *FORMULAS, "a", "é"])).map("".join),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8-sig", "utf-16"]),
+)
+def test_a_judged_sheet_comes_back_whatever_its_texts_were(tmp_path_factory, text, delimiter, encoding):
+    rows = cells(sheet([pair(left=text), pair(id="pair-2", right=text)]))
+    for row, verdict in zip(rows, ("left", "tie"), strict=True):
+        row["verdict"] = verdict
+    saved = io.StringIO()
+    writer = csv.DictWriter(saved, rows[0], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    path = tmp_path_factory.mktemp("judged") / "audit.csv"
+    path.write_bytes(saved.getvalue().encode(encoding))
+    assert verdicts(path) == {"pair-1": "left", "pair-2": "tie"}
 
 
 def test_a_text_longer_than_a_cell_is_cut_in_the_sheet_and_whole_in_the_page():
