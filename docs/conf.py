@@ -71,6 +71,16 @@ def toctree(caption, pages):
     return "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
 
 
+POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+
+
+def shut_doors(app, pagename, templatename, context, doctree):
+    """Pages take nothing from other servers."""
+    context["metatags"] = (
+        context.get("metatags", "") + f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    )
+
+
 def open_results(app, pagename, templatename, context, doctree):
     """A link to a result opens it in the browser; Sphinx would have the browser save it."""
     if "body" in context:
@@ -79,4 +89,5 @@ def open_results(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("source-read", fill)
+    app.connect("html-page-context", shut_doors)
     app.connect("html-page-context", open_results)

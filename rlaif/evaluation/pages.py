@@ -1,6 +1,8 @@
 """Self-contained pages from the templates in this package; ``look.css`` is their common style.
 
-Pages hold text from models and data files; everything except the figures, which are ours, is escaped.
+Pages hold text from models and data files; everything except the figures, which are ours, is escaped. In case anything
+slips through, their content security policy (``head.html.jinja``) allows styles and nothing else: no script runs, and
+nothing is fetched or sent.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 ``export_audit`` writes ``audit.csv`` and ``audit.html`` for the judge into a directory of their own, and the key (which
 pairs, which side answer_1 is on, what the label says, how large the strata are) to ``audit/key.json`` in the run
-directory: no file for the judge contains any of it. ``import_audit`` reads a filled sheet with the help of the key and
+directory: no file for the judge contains any of it, and none of it can be computed without the run's ``audit/secret``.
+Both can be read by their user only. ``import_audit`` reads a filled sheet with the help of the key and
 writes ``audit.json`` with every verdict; the report shows it.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +24,12 @@ from rlaif.evaluation.audit.sheet import SheetVerdict, read_verdicts, reading_pa
 from rlaif.places.listing import entry_of, join
 from rlaif.places.urls import check_place, is_url
 from rlaif.places.writing import arriving
+from rlaif.storage.files import write_atomically
 from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
 
-SHEET, PAGE, KEY, RESULT = "audit.csv", "audit.html", "audit/key.json", "audit.json"
+SHEET, PAGE, KEY, SECRET, RESULT = "audit.csv", "audit.html", "audit/key.json", "audit/secret", "audit.json"
+SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +73,7 @@ def export_audit(run_dir: Path, out: str, num_rows: int, seed: int) -> Key:
     ``out``: the path or URL of a directory.
     """
     _check_out(run_dir, out)
-    population, pairs = draw_pairs(run_dir, num_rows, seed)
+    population, pairs = draw_pairs(run_dir, num_rows, seed, _secret(run_dir))
     if not pairs:
         raise DataError(f"{run_dir}: no label to audit: {_counts(population.left_out) or 'there are none'}")
     key = Key(
@@ -81,7 +85,7 @@ def export_audit(run_dir: Path, out: str, num_rows: int, seed: int) -> Key:
         ),
     )
     _write(join(out, PAGE), reading_page(pairs))  # first: if this fails, the key of an earlier sheet is kept
-    _write(str(run_dir / KEY), to_json(key).decode())
+    _write_private(run_dir / KEY, to_json(key).decode())
     _write(join(out, SHEET), sheet(pairs))
     return key
 
@@ -97,6 +101,27 @@ def _check_out(run_dir: Path, out: str) -> None:
         raise DataError(f"{written}: exists, and verdicts in it would be lost; choose another --out")
     if not is_url(out) and Path(out).resolve() == (run_dir / KEY).parent.resolve():
         raise DataError(f"--out {out}: the key is there, which the judge must not see; choose another directory")
+
+
+def _secret(run_dir: Path) -> bytes:
+    """The key of the hashes that decide on sides and ids: made once for a run, so that a draw can be repeated."""
+    path = run_dir / SECRET
+    try:
+        if not path.exists():
+            _write_private(path, secrets.token_hex(SECRET_BYTES) + "\n")
+        secret = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete it to have another one made") from error
+    if len(secret) != SECRET_BYTES:
+        raise DataError(f"{path}: does not hold {SECRET_BYTES} bytes; delete it to have another one made")
+    return secret
+
+
+def _write_private(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text, private=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _write(place: str, text: str) -> None:

@@ -15,6 +15,7 @@ with the root of N, every stratum gets a first row before any gets a second, and
 from __future__ import annotations
 
 import heapq
+import hmac
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from typing import Literal
 from rlaif.errors import DataError, RunDirError
 from rlaif.evaluation.findings import JsonObject
 from rlaif.records import Judgement, Turn
-from rlaif.seeds import seed_from
+from rlaif.seeds import hash_of, seed_from
 from rlaif.storage.record_schema import from_row
 from rlaif.tasks.labelling import log_odds
 
@@ -38,7 +39,7 @@ Side = Literal["left", "right"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A sampled label's pair as the judge sees it; ``id`` is a hash that reveals nothing."""
+    """A sampled label's pair as the judge sees it; ``id`` is a keyed hash that reveals nothing."""
 
     id: str
     label_id: str
@@ -91,26 +92,27 @@ class Population:
         ]
 
 
-def draw_pairs(run_dir: Path, num_rows: int, seed: int) -> tuple[Population, list[Pair]]:
+def draw_pairs(run_dir: Path, num_rows: int, seed: int, secret: bytes) -> tuple[Population, list[Pair]]:
     """The labels of a run by stratum, and a sample of at most ``num_rows``, ordered by id.
 
-    Ids are hashes, so the order mixes the strata. Labels are read twice, texts only the second time.
+    Ids and sides are hashes keyed with ``secret``: a judge who knows the data, the seed and this code can compute
+    neither. The order of ids mixes the strata. Labels are read twice, texts only the second time.
     """
     population = Population(seed=seed, max_rows=num_rows)
     for row in _label_rows(run_dir, ["id", "status", "prob", "judgements"]):
         population.add(row)
     drawn = {label.label_id: label for label in population.draw()}
     rows = _label_rows(run_dir, ["id", "prompt", "answer_1", "answer_2"])
-    pairs = (_pair(drawn[row["id"]], row, seed) for row in rows if row["id"] in drawn)
+    pairs = (_pair(drawn[row["id"]], row, seed, secret) for row in rows if row["id"] in drawn)
     return population, sorted(pairs, key=lambda pair: pair.id)
 
 
-def _pair(label: SampledLabel, row: JsonObject, seed: int) -> Pair:
-    side: Side = "left" if seed_from("audit side", seed, label.label_id) % 2 else "right"
+def _pair(label: SampledLabel, row: JsonObject, seed: int, secret: bytes) -> Pair:
+    side: Side = "left" if keyed_hash(secret, "audit side", seed, label.label_id) % 2 else "right"
     answers = row["answer_1"], row["answer_2"]
     left, right = answers if side == "left" else answers[::-1]
     return Pair(
-        id=pair_id(label.label_id, left, right),
+        id=pair_id(label.label_id, left, right, secret),
         label_id=label.label_id,
         stratum=label.stratum,
         prob=label.prob,
@@ -121,12 +123,17 @@ def _pair(label: SampledLabel, row: JsonObject, seed: int) -> Pair:
     )
 
 
-def pair_id(label_id: str, left: str, right: str) -> str:
-    """A hash of what the verdict is about, these texts on these sides: a sheet from another draw has other ids.
+def pair_id(label_id: str, left: str, right: str, secret: bytes) -> str:
+    """A keyed hash of what the verdict is about, these texts on these sides: a sheet from another draw has other ids.
 
     The letters keep spreadsheets from reading it as a number.
     """
-    return f"pair-{seed_from('audit pair', label_id, left, right):016x}"
+    return f"pair-{keyed_hash(secret, 'audit pair', label_id, left, right):016x}"
+
+
+def keyed_hash(secret: bytes, *parts: object) -> int:
+    """63 bits that depend on ``parts`` and cannot be computed without ``secret``."""
+    return int.from_bytes(hmac.digest(secret, hash_of(*parts).digest(), "sha256")[:8], "big") >> 1
 
 
 # ---------------------------------------------------------------------------------------------------- strata

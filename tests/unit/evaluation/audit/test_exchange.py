@@ -2,13 +2,14 @@ import csv
 import io
 import json
 import re
+import stat
 
 import pytest
 from rich.console import Console
 
 from rlaif.config.schema import Config
 from rlaif.errors import DataError
-from rlaif.evaluation.audit.exchange import KEY, export_audit, import_audit
+from rlaif.evaluation.audit.exchange import KEY, SECRET, export_audit, import_audit
 from rlaif.evaluation.audit.presentation import audit_lines, audit_table
 from rlaif.evaluation.report import write_report
 from rlaif.storage.run_dir import RunDir
@@ -79,6 +80,41 @@ def test_the_same_seed_writes_the_same_files_and_another_seed_others(run_dir, tm
         files[name].append((run_dir / KEY).read_bytes())
     assert files["one"] == files["again"]
     assert all(a != b for a, b in zip(files["one"], files["two"], strict=True))
+
+
+def test_another_run_with_the_same_labels_has_other_sides_and_ids(labels_dir, many_labels, tmp_path):
+    keys = []
+    for name in ("one", "two"):
+        keys.append(export_audit(labels_dir(name, many_labels), str(tmp_path / name), 40, seed=0))
+    sides = [{row.label_id: row.answer_1 for row in key.rows} for key in keys]
+    assert sides[0].keys() == sides[1].keys()
+    assert sides[0] != sides[1]
+    assert not {row.id for row in keys[0].rows} & {row.id for row in keys[1].rows}
+
+
+def test_what_undoes_the_sides_is_the_user_s_alone(run_dir, tmp_path):
+    export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
+    for file in (KEY, SECRET):
+        assert stat.S_IMODE((run_dir / file).stat().st_mode) == 0o600
+    secret = (run_dir / SECRET).read_text().strip()
+    assert len(bytes.fromhex(secret)) == 32
+    assert all(secret not in file.read_text(encoding="utf-8-sig") for file in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "not hex", "é", "12"])
+def test_a_broken_secret_is_named(run_dir, tmp_path, content):
+    (run_dir / SECRET).parent.mkdir()
+    (run_dir / SECRET).write_text(content)
+    with pytest.raises(DataError, match=r"audit/secret: .*delete it"):
+        export_audit(run_dir, str(tmp_path / "out"), 10, seed=0)
+
+
+def test_a_sheet_that_went_out_before_there_was_a_secret_still_comes_in(run_dir, red_team, tmp_path):
+    export_audit(run_dir, str(tmp_path / "out"), 20, seed=3)
+    sheet = judge(tmp_path / "out", prefers(red_team.say("refusal")))
+    (run_dir / SECRET).unlink()
+    assert import_audit(run_dir, sheet).agreement.num_judged == 20
+    assert not (run_dir / SECRET).exists()
 
 
 def test_the_judge_s_directory_holds_nothing_of_the_labels(run_dir, tmp_path):

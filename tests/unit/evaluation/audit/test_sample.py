@@ -10,6 +10,8 @@ from rlaif.evaluation.audit.sample import allocate, draw_pairs, stratum_of
 from rlaif.records import Judgement, Preference
 from rlaif.storage.record_schema import arrow_schema, to_row
 
+SECRET = b"s" * 32
+
 
 def judgements(towards_a_first, towards_a_second):
     return [
@@ -50,14 +52,24 @@ def test_rows_follow_the_roots_of_the_strata(strata, num_rows, expected):
 
 
 # -------------------------------------------------------------------------------------------------- the draw
+def test_sides_and_ids_cannot_be_computed_without_the_secret(labels_dir, many_labels):
+    run_dir = labels_dir("run", many_labels)
+    (_, ours), (_, theirs) = (draw_pairs(run_dir, 60, seed=0, secret=secret) for secret in (SECRET, b"t" * 32))
+    assert {pair.label_id for pair in ours} == {pair.label_id for pair in theirs}, "the draw itself is the seed's"
+    assert not {pair.id for pair in ours} & {pair.id for pair in theirs}
+    side_of = {pair.label_id: pair.answer_1 for pair in theirs}
+    same = sum(pair.answer_1 == side_of[pair.label_id] for pair in ours)
+    assert 12 < same < 48, "another key is another draw of sides"
+
+
 def test_the_draw_is_seeded_and_does_not_depend_on_the_order_of_rows(labels_dir, many_labels):
     here, there = labels_dir("here", many_labels), labels_dir("there", many_labels[::-1])
-    assert draw_pairs(here, 20, seed=1)[1] == draw_pairs(there, 20, seed=1)[1]
-    assert ids(draw_pairs(here, 20, seed=1)) != ids(draw_pairs(here, 20, seed=2))
+    assert draw_pairs(here, 20, seed=1, secret=SECRET)[1] == draw_pairs(there, 20, seed=1, secret=SECRET)[1]
+    assert ids(draw_pairs(here, 20, seed=1, secret=SECRET)) != ids(draw_pairs(here, 20, seed=2, secret=SECRET))
 
 
 def test_every_stratum_is_drawn_from_and_counted_whole(labels_dir, many_labels):
-    population, pairs = draw_pairs(labels_dir("run", many_labels), 20, seed=0)
+    population, pairs = draw_pairs(labels_dir("run", many_labels), 20, seed=0, secret=SECRET)
     assert len(pairs) == 20
     assert population.strata == {"90-100%, orders agree": 60, "50-60%, orders flip": 30, "60-75%, orders agree": 10}
     drawn = Counter(pair.stratum for pair in pairs)
@@ -66,21 +78,21 @@ def test_every_stratum_is_drawn_from_and_counted_whole(labels_dir, many_labels):
 
 
 def test_more_rows_than_there_are_is_all_of_them_once(labels_dir, many_labels):
-    drawn = ids(draw_pairs(labels_dir("run", many_labels), 10_000, seed=0))
+    drawn = ids(draw_pairs(labels_dir("run", many_labels), 10_000, seed=0, secret=SECRET))
     assert sorted(drawn) == sorted(label.id for label in many_labels)
 
 
 def test_each_label_of_a_stratum_is_as_likely_as_another(labels_dir, red_team):
     labels = [red_team.label(f"a:{i}", "refusal", "harmful", 0.95, (3.0, -3.0)) for i in range(20)]
     run_dir = labels_dir("run", labels)
-    times = Counter(id for seed in range(200) for id in ids(draw_pairs(run_dir, 5, seed)))
+    times = Counter(id for seed in range(200) for id in ids(draw_pairs(run_dir, 5, seed, secret=SECRET)))
     assert len(times) == 20
     assert max(times.values()) < 50 + 4 * 6.2  # 50 expected, standard deviation 6.1
     assert min(times.values()) > 50 - 4 * 6.2
 
 
 def test_sides_are_drawn_and_the_key_says_which(labels_dir, many_labels):
-    _, pairs = draw_pairs(labels_dir("run", many_labels), 100, seed=0)
+    _, pairs = draw_pairs(labels_dir("run", many_labels), 100, seed=0, secret=SECRET)
     by_id = {label.id: label for label in many_labels}
     for pair in pairs:
         label = by_id[pair.label_id]
@@ -95,7 +107,7 @@ def test_labels_with_nothing_to_agree_with_are_counted_and_left_out(labels_dir, 
         replace(red_team.label("same", "refusal", "refusal", 0.5), judgements=()),
         red_team.label("good", "refusal", "harmful", 0.9, (3.0, -3.0)),
     ]
-    population, pairs = draw_pairs(labels_dir("run", labels), 10, seed=0)
+    population, pairs = draw_pairs(labels_dir("run", labels), 10, seed=0, secret=SECRET)
     assert population.left_out == {"invalid": 1, "identical answers": 1}
     assert [pair.label_id for pair in pairs] == ["good"]
 
@@ -103,14 +115,14 @@ def test_labels_with_nothing_to_agree_with_are_counted_and_left_out(labels_dir, 
 # ------------------------------------------------------------------------------------------------ bad input
 def test_a_directory_without_labels_is_refused(tmp_path):
     with pytest.raises(RunDirError, match=r"no preferences/\*.parquet here"):
-        draw_pairs(tmp_path, 10, seed=0)
+        draw_pairs(tmp_path, 10, seed=0, secret=SECRET)
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "preferences").mkdir()
     (tmp_path / "preferences" / "x.parquet").write_text("no")
     with pytest.raises(DataError, match=r"x\.parquet: cannot be read as parquet"):
-        draw_pairs(tmp_path, 10, seed=0)
+        draw_pairs(tmp_path, 10, seed=0, secret=SECRET)
 
 
 def test_a_missing_column_is_named(tmp_path, red_team):
@@ -119,7 +131,7 @@ def test_a_missing_column_is_named(tmp_path, red_team):
     (tmp_path / "preferences").mkdir()
     pq.write_table(table.drop_columns("prob"), tmp_path / "preferences" / "x.parquet")
     with pytest.raises(DataError, match=r"x\.parquet: no column `prob`"):
-        draw_pairs(tmp_path, 10, seed=0)
+        draw_pairs(tmp_path, 10, seed=0, secret=SECRET)
 
 
 def ids(drawn):
