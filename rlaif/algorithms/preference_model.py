@@ -15,6 +15,7 @@ Departures from the papers:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,18 +51,14 @@ def pretraining_pairs(scored: ScoredAnswers) -> Iterator[tuple[str, str]]:
     Nothing for fewer than two answers or equal scores.
     """
     ranked = sorted(scored.answers, key=_score, reverse=True)
-    for index, better in enumerate(ranked):
-        worse = _next_lower(ranked[index + 1 :], _score(better))
-        if worse is not None:
+    by_score = [list(answers) for _, answers in itertools.groupby(ranked, key=_score)]
+    for equals, (worse, *_) in itertools.pairwise(by_score):
+        for better in equals:
             yield question_answer(scored.question, better.text), question_answer(scored.question, worse.text)
 
 
 def _score(answer: ScoredAnswer) -> int:
     return answer_score(answer.votes, answer.accepted)
-
-
-def _next_lower(ranked: Sequence[ScoredAnswer], score: int) -> ScoredAnswer | None:
-    return next((answer for answer in ranked if _score(answer) < score), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def read_json(file: Path, text: str) -> Any:
 
 def _object(file: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """JSON allows a key to appear twice; the first of its values would be lost silently."""
-    names = [name for name, _ in pairs]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    counts = Counter(name for name, _ in pairs)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise ConfigError(f"{file}: {repeated[0]}: appears twice")
     return dict(pairs)
 

@@ -22,7 +22,7 @@ STATEMENT_COLUMNS = ("statement", "comment-body", "comment_body", "comment", "pr
 _DELIMITERS = ",;\t|"
 ITEM = re.compile(r"^(?P<indent>\s*)(?:[-*+•]|\d+[.)])\s+(?:\[[ xX]\]\s+)?(?P<text>\S.*)$")
 EMPHASIS = re.compile(r"\*\*|__|`")
-LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+LINK = re.compile(r"\[([^\[\]]+)\]\([^)\n]{0,500}\)")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 FENCED = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.DOTALL | re.MULTILINE)
 

@@ -21,12 +21,11 @@ MAX_ID_CHARS = 40  #: of an id that is made from a statement
 LEADING_LABEL = re.compile(
     r"^\s*(?:(?:critique|revision)\s?(?:request)?|criterion\s+\d+(?:\s+for\s+[^:\n]+)?):\s*", re.IGNORECASE
 )
-TRAILING_LABEL = re.compile(r"\s*\b(?:critique|revision|options):\s*$", re.IGNORECASE)
-ASKS = re.compile(
-    r"^\W*(?:please\s+)?(?:which|who|choose|prefer|select|pick|compare|identify|decide)\b|\?\W*$", re.IGNORECASE
-)
-HUMAN_TURN = re.compile(r"^\s*(?:human|user|H)\s*:", re.IGNORECASE | re.MULTILINE)
-ASSISTANT_TURN = re.compile(r"^\s*(?:assistant|A)\s*:", re.IGNORECASE | re.MULTILINE)
+TRAILING_LABEL = re.compile(r"\b(?:critique|revision|options):\Z", re.IGNORECASE)
+ASKS = re.compile(r"\W*(?:please\s+)?(?:which|who|choose|prefer|select|pick|compare|identify|decide)\b", re.IGNORECASE)
+TO_LAST_WORD = re.compile(r".*\w", re.DOTALL)
+HUMAN_TURN = re.compile(r"^[^\S\n]*(?:human|user|H)\s*:", re.IGNORECASE | re.MULTILINE)
+ASSISTANT_TURN = re.compile(r"^[^\S\n]*(?:assistant|A)\s*:", re.IGNORECASE | re.MULTILINE)
 EXAMPLES = "examples go into critique_revision.examples or labelling.examples"
 
 PrincipleTree = dict[str, Any]
@@ -39,7 +38,13 @@ def principle(id: str, source: str, **texts: str) -> PrincipleTree:
 def comparison_of(file: Path, place: str, value: Any) -> str:
     """The question about two answers that a criterion or a statement means, in one line."""
     text = required(file, place, " ".join(clean_text(file, place, value).split()))
-    return text[0].upper() + text[1:] if ASKS.search(text) else f"Which answer better follows this: {text}"
+    return text[0].upper() + text[1:] if _asks(text) else f"Which answer better follows this: {text}"
+
+
+def _asks(text: str) -> bool:
+    """Whether a text begins like a question or a choice, or ends in a question mark."""
+    words = TO_LAST_WORD.match(text)
+    return ASKS.match(text) is not None or "?" in text[words.end() if words else 0 :]
 
 
 def clean_text(file: Path, place: str, value: Any) -> str:
@@ -48,7 +53,7 @@ def clean_text(file: Path, place: str, value: Any) -> str:
         raise ConfigError(f"{file}: {place}: must be text")
     if HUMAN_TURN.search(value) and ASSISTANT_TURN.search(value):
         raise ConfigError(f"{file}: {place}: is a few-shot transcript, not a principle; {EXAMPLES}")
-    return TRAILING_LABEL.sub("", LEADING_LABEL.sub("", value)).strip()
+    return TRAILING_LABEL.sub("", LEADING_LABEL.sub("", value).strip()).strip()
 
 
 def required(file: Path, place: str, text: str) -> str:
@@ -72,10 +77,12 @@ def id_of_statement(statement: str, number: int) -> str:
 def with_unique_ids(principles: Iterable[PrincipleTree]) -> Iterator[PrincipleTree]:
     """The same principles; from the second on, one with an id that is taken gets ``ID_2``, ``ID_3``..."""
     taken: set[str] = set()
+    last: dict[str, int] = {}  # number of each id, so that none is tried twice
     for one in principles:
-        id, number = one["id"], 1
+        id, number = one["id"], last.get(one["id"], 1)
         while id in taken:
             number += 1
             id = f"{one['id']}_{number}"
+        last[one["id"]] = number
         taken.add(id)
         yield {**one, "id": id}

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 ANSWER_WORDS = ["here", "is", "a", "plain", "answer", "with", "some", "words", "that", "mean", "nothing", "at", "all"]
 LETTER_MASS = 0.98  #: total probability of the choices
-#: The last question of a prompt: few-shot examples come before it, reasoning after it.
-QUESTION = re.compile(r".*\n\(A\) (?P<a>.*)\n\(B\) (?P<b>.*?)\n+(?:Let's think|The answer is)", re.DOTALL)
+_AFTER_QUESTION = re.compile(r"\n(?:Let's think|The answer is)")
 
 
 def open_scripted(role: str, model_path: str | Path | None, settings: PoolSettings) -> ScriptedEngine:
@@ -155,10 +154,19 @@ class ScriptedEngine:
         return served_at - now
 
     def _advantage(self, prompt_ids: tuple[int, ...]) -> float:
-        question = QUESTION.search(self.tokenizer.decode(prompt_ids))
-        if question is None:
+        slots = _slots(self.tokenizer.decode(prompt_ids))
+        if slots is None:
             return _random(prompt_ids, 0).gauss(0, 1)
-        return quality(question["a"]) - quality(question["b"])
+        a, b = map(quality, slots)
+        return a - b
+
+
+def _slots(prompt: str) -> tuple[str, str] | None:
+    """The answers in the slots of the last question: few-shot examples come before it, reasoning after it."""
+    _, is_asked, options = prompt.rpartition("\n(A) ")
+    a, has_both, rest = options.rpartition("\n(B) ")
+    end = _AFTER_QUESTION.search(rest)
+    return (a, rest[: end.start()].rstrip("\n")) if is_asked and has_both and end else None
 
 
 def quality(text: str) -> float:

@@ -23,6 +23,7 @@ from rlaif.records import Judgement
 from rlaif.tasks.labelling import verdict
 
 MAX_WORDS = 60
+MAX_OTHERS = 100  #: principles that one question names
 COMPARATIVES = frozenset(
     words(
         """more most less least fewer fewest better best worse worst rather prefer preferable safer safest kinder truer
@@ -30,7 +31,7 @@ COMPARATIVES = frozenset(
     )
 )
 COMPARATIVE_ENDING = re.compile(r"\w{2,}(?:ier|iest)$")  # friendlier, easiest
-SPECIFIC = re.compile(r"\d|https?://|[\"“][^\"”]+[\"”]")
+SPECIFIC = re.compile(r"\d|https?://|[\"“][^\"“”]+[\"”]")
 JURISDICTION = re.compile(
     r"""(?:\b(?:GDPR|HIPAA|COPPA|DMCA|CCPA|FBI|CIA|NHS|IRS|FDA|U\.S\.|USA?|UK|EU|(?:First|Second|Fifth)\ Amendment
     |(?:[Pp]enal|[Cc]riminal)\ [Cc]ode|[Ss]upreme\ [Cc]ourt|[Ff]elony|[Mm]isdemeanou?r
@@ -74,15 +75,16 @@ def _anywhere(draft: Draft) -> Iterator[PlacedMessage]:
 
 
 def _consistent(draft: Draft) -> Iterator[PlacedMessage]:
-    for i, entry in enumerate(draft.entries):
-        for other in draft.entries[:i]:
-            shared = _demands(entry, up=True) & _demands(other, up=False)
-            shared |= _demands(entry, up=False) & _demands(other, up=True)
-            if shared and entry.priority == other.priority:
-                yield (
-                    f"{entry.place}.comparison",
-                    f"demands the opposite of {other.place} ({', '.join(sorted(shared))}) at the same priority",
-                )
+    """Each principle is compared with the first that demands the opposite."""
+    first: dict[tuple[str | None, str, bool], str] = {}
+    for entry in draft.entries:
+        demands = [(entry.priority, what, up) for up in (True, False) for what in sorted(_demands(entry, up=up))]
+        opposed = [(place, what) for priority, what, up in demands if (place := first.get((priority, what, not up)))]
+        for other in dict.fromkeys(place for place, _ in opposed):
+            shared = ", ".join(sorted({what for place, what in opposed if place == other}))
+            yield f"{entry.place}.comparison", f"demands the opposite of {other} ({shared}) at the same priority"
+        for demand in demands:
+            first.setdefault(demand, entry.place)
 
 
 def _demands(entry: DraftEntry, *, up: bool) -> set[str]:
@@ -118,7 +120,8 @@ def _ask_contradiction(draft: Draft, entry: DraftEntry) -> str | None:
     others = [e for e in draft.entries if e is not entry and e.priority == entry.priority and e.texts]
     if not entry.texts or not others:
         return None
-    listed = "\n".join(f"- {other.text('comparison') or other.text('revision_request')}" for other in others)
+    texts = (other.text("comparison") or other.text("revision_request") for other in others[:MAX_OTHERS])
+    listed = "\n".join(f"- {text}" for text in texts)
     return f"Does it demand the opposite of one of these other principles?\n{listed}"
 
 
@@ -192,12 +195,13 @@ async def judge_meaning(
         if rule.ask is not None and (question := rule.ask(draft, entry)) is not None
     ]
     answers = await asyncio.gather(*(_prob_yes(engine, entry, question) for _, entry, question in questions))
+    known = {(finding.code, finding.place) for finding in by_words}
     findings, unjudged = [], []
     for (rule, entry, _), (prob, error) in zip(questions, answers, strict=True):
         finding = rule.finding(draft, entry.place, f"a model doubts that {rule.title}")
         if prob is None:
             unjudged.append(f"{rule.code} not judged {finding.place}: {error}")
-        elif prob > 0.5 and not any(_same(finding, known) for known in by_words):
+        elif prob > 0.5 and known.isdisjoint((rule.code, place) for place in _places(finding)):
             findings.append(replace(finding, message=f"{finding.message} (at {prob:.2f})"))
     return tuple(findings), tuple(unjudged)
 
@@ -225,7 +229,6 @@ def _question(entry: DraftEntry, question: str, slot_a: str, slot_b: str) -> Pie
     return Pieces((f"{asked}\n\nOptions:\n(A) {slot_a}\n(B) {slot_b}", DEFAULT.closing))
 
 
-def _same(finding: Finding, known: Finding) -> bool:
-    """Whether both are about the same rule and principle; ``known`` may also name a field."""
-    places = (finding.place, *(f"{finding.place}.{field}" for field in TEXTS))
-    return finding.code == known.code and known.place in places
+def _places(finding: Finding) -> tuple[str, ...]:
+    """The principle that a finding is about, and its fields."""
+    return (finding.place, *(f"{finding.place}.{field}" for field in TEXTS))

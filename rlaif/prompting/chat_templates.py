@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rlaif.errors import RequestError, describe_error
 from rlaif.prompting.thoughts import closing_of
-from rlaif.prompting.tokenization import ControlText, Pieces, neutralize, special_tokens
+from rlaif.prompting.tokenization import MAX_CACHED_CHARS, ControlText, Pieces, neutralize, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: What templates are told without a run: the day that the templates of Llama 3 name themselves.
 DEFAULT_DAY = date(2024, 7, 26)
 MARK = "\ue000{}\ue001"  #: private-use characters around the number of a message
+
+MAX_CACHED_ROLES = 64  #: longest sequence of roles that is remembered
 
 Message = tuple[str, str | Pieces]  #: a role, as templates name it, and what is said
 
@@ -81,7 +83,8 @@ def layout(tokenizer: PreTrainedTokenizerFast, format: ChatFormat, messages: Seq
     template refuses the dialogue, or loses part of it.
     """
     joined = join_neighbours(messages)
-    first, *others = gaps(tokenizer, format, tuple(role for role, _ in joined))
+    between = gaps if len(joined) <= MAX_CACHED_ROLES else gaps.__wrapped__
+    first, *others = between(tokenizer, format, tuple(role for role, _ in joined))
     pieces: list[str] = [ControlText(first)]
     for (_, said), gap in zip(joined, others, strict=True):
         for piece in (*(said if isinstance(said, Pieces) else (said,)), ControlText(gap)):
@@ -96,7 +99,8 @@ def _append(pieces: list[str], piece: str, tokenizer: PreTrainedTokenizerFast, f
     elif isinstance(piece, ControlText):
         pieces.append(piece)
     else:
-        text = break_delimiters(tokenizer, format, piece)
+        broken = break_delimiters if len(piece) <= MAX_CACHED_CHARS else break_delimiters.__wrapped__
+        text = broken(tokenizer, format, piece)
         if last.endswith(" ") and isinstance(last, ControlText):  # words are tokenized with the space before them
             pieces[-1], text = ControlText(last[:-1]), f" {text}"
         pieces.append(text)
@@ -183,8 +187,11 @@ def break_delimiters(tokenizer: PreTrainedTokenizerFast, format: ChatFormat, tex
 
 
 def _broken(delimiter: str) -> str:
+    """``delimiter`` with a space in it; a line of a single character, such as ``>``, behind a backslash."""
     start = re.search(r"\S", delimiter)
     assert start is not None
+    if len(delimiter.strip()) == 1:
+        return f"{delimiter[: start.start()]}\\{delimiter[start.start() :]}"
     place = start.end()
     if delimiter[start.start()].isalnum() and (mark := re.search(r"[^\w\s]", delimiter)):
         place = mark.start()

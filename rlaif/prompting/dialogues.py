@@ -154,8 +154,9 @@ class HumanAssistant:
         yield from _texts(question.parts())
 
 
-#: What begins a paragraph of a transcript, and so must not begin a paragraph within a turn.
-HEADING = re.compile(r"(\n\s*(?:System|Human|Assistant|Critique Request|Critique|Revision Request|Revision)\s*):")
+#: What begins a paragraph of a transcript, and so must not begin a paragraph within a turn. Of the white space before
+#: it, only the last line matters.
+HEADING = re.compile(r"(\n[^\S\n]*(?:System|Human|Assistant|Critique Request|Critique|Revision Request|Revision)\s*):")
 
 
 def _said(text: str) -> str:

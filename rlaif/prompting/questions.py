@@ -26,6 +26,7 @@ from pathlib import Path
 from rlaif.errors import ConfigError
 from rlaif.prompting.examples import LabelExample
 from rlaif.prompting.thoughts import heard
+from rlaif.prompting.tokenization import MAX_CACHED_CHARS
 from rlaif.records import Turn
 
 LETTERS = (" (A)", " (B)")  #: what may follow the closing line
@@ -89,7 +90,8 @@ class QuestionTemplate:
     @cached_property
     def closing(self) -> str:
         """The last line, with the line breaks before it."""
-        return re.search(r"\n*[^\n]*\Z", self.text)[0]  # type: ignore[index]  # matches any text
+        before, _, _ = self.text.rpartition("\n")
+        return self.text[len(before.rstrip("\n")) :]
 
     @cached_property
     def _layout(self) -> tuple[str, ...]:
@@ -104,7 +106,9 @@ class QuestionTemplate:
         """Everything up to the closing line; ``answers`` by the names of their placeholders."""
         for piece in self._layout:
             if piece == "{conversation}":
-                yield from _conversation(self.text, tuple(turns))
+                is_short = sum(len(turn.text) for turn in turns) <= MAX_CACHED_CHARS
+                conversation = _conversation if is_short else _conversation.__wrapped__
+                yield from conversation(self.text, tuple(turns))
             elif piece == "{comparison}":
                 yield TrustedText(comparison)
             elif (name := piece.strip("{}")) in answers:
@@ -120,7 +124,8 @@ class QuestionTemplate:
 
     def defuse(self, text: str) -> str:
         """``text`` with the punctuation changed wherever it reads like a part of the template."""
-        return _defused(self.text, text)
+        defused = _defused if len(text) <= MAX_CACHED_CHARS else _defused.__wrapped__
+        return defused(self.text, text)
 
 
 DEFAULT = QuestionTemplate(DEFAULT_TEXT)
@@ -192,7 +197,7 @@ def _delimiters(template: str) -> tuple[re.Pattern[str], frozenset[str]]:
     """
     lines = {line.strip() for piece in re.split(r"\{\w+\}", template) for line in piece.splitlines()}
     words = sorted({*lines, THINK.strip(), *(f"{name}:" for name in SPEAKERS.values())} - {"", "(A)", "(B)"}, key=len)
-    loose = [r"\s+".join(_loosely(word) for word in line.split()) for line in reversed(words)]
+    loose = [_loosely(line) for line in reversed(words)]
     pattern = re.compile("|".join([*loose, r"[(（]\s*[ab]\s*[)）]"]), re.IGNORECASE)
     return pattern, frozenset({"(", *map(_anchor, words)})
 
@@ -202,8 +207,10 @@ def _anchor(words: str) -> str:
     return max(re.findall(r"[a-z0-9]+", words.lower(), re.ASCII), key=len, default="") if words.isascii() else ""
 
 
-def _loosely(word: str) -> str:
-    return re.sub(r"\\?[:：]", r"\\s*[:：]", re.escape(word))
+def _loosely(line: str) -> str:
+    """Any white space between words, and before colons; never twice in a row, which would make matching quadratic."""
+    spaced = r"\s+".join(map(re.escape, line.split()))
+    return re.sub(r"(?:\\s\+)?\\?[:：]", r"\\s*[:：]", spaced)
 
 
 # --------------------------------------------------------------------------------------------- users' templates

@@ -21,15 +21,18 @@ def without_thoughts(text: str, *, opened: bool = False) -> str | None:
     ``opened``: the prompt has opened a thought, so the text begins inside one. Where nothing has, an end without a
     beginning still ends a thought: everything up to it.
     """
-    inside, said, start, num_ended = opened, "", 0, 0
+    inside, start, num_ended = opened, 0, 0
+    said: list[str] = []
     for tag in THOUGHT_TAG.finditer(text):
         is_end = bool(tag["end"] or tag["end_"])
         if is_end and not inside and num_ended:
             continue  # a stray tag: what was said before it was no thought
-        if not inside:
-            said = "" if is_end else said + text[start : tag.start()]
+        if not inside and is_end:
+            said.clear()
+        elif not inside:
+            said.append(text[start : tag.start()])
         inside, start, num_ended = not is_end, tag.end(), num_ended + is_end
-    return None if inside else (said + text[start:]).strip()
+    return None if inside else "".join((*said, text[start:])).strip()
 
 
 def written_answer(text: str) -> str | None:

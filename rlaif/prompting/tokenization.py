@@ -3,18 +3,23 @@
 Text is untrusted: a user may write ``</s>`` or ``<|im_end|>``. Three rules keep it text:
 1. A plain ``str`` is encoded with special tokens split into ordinary ones, whatever it contains.
 2. Only ``ControlText``, which a chat template rendered, is encoded with its control tokens parsed. The turns in it went
-   through ``neutralize`` first, which adds a space after the first character of whatever reads like a special token.
+   through ``neutralize`` first, which breaks with a space whatever reads like a special token.
 3. ``Pieces`` are encoded one by one, so that no text can merge with a delimiter next to it; but for that, as they would
    be in one text.
 
 Every prompt begins with the BOS if the tokenizer has one; the caller that completes a dialogue appends the EOS.
+
+Work on a text is linear in its length, and a prompt is fitted by no more of its end than could fit: however long a row
+is, it costs an engine what its longest prompt costs (``MAX_CHARS_PER_TOKEN``), and not in the engine's event loop
+(``fit_turns_aside``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -24,7 +29,16 @@ from rlaif.errors import ModelError, RequestError
 from rlaif.records import Turn
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+
+#: More characters than a whole prompt has for each of its tokens; what is longer than that is too long, unencoded.
+MAX_CHARS_PER_TOKEN = 32
+#: Texts that are longer are encoded and broken anew each time, so that no cache grows with what rows hold.
+MAX_CACHED_CHARS = 2048
+#: Conversations that are longer are fitted outside of the event loop; shorter ones take a few milliseconds.
+MAX_INLINE_CHARS = 8192
 
 
 class ControlText(str):
@@ -67,16 +81,26 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
 
 
 def neutralize(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """``text`` with every special token's name broken by a space: ``<|im_end|>`` becomes ``< |im_end|>``."""
+    """``text`` with every special token's name broken by a space: ``<|im_end|>`` becomes ``< |im_end|>``.
+
+    A name of a single visible character cannot be broken, and stays: in plain text it is no special token anyway.
+    """
     pattern = _special_names(tokenizer)
-    while pattern is not None and pattern.search(text):
-        text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+    while pattern is not None and pattern.search(text):  # ends: a name holds only so many spaces in a row
+        text = pattern.sub(lambda match: _with_a_space(match[0]), text)
     return text
+
+
+def _with_a_space(name: str) -> str:
+    """``name`` with a space after its first visible character."""
+    place = len(name) - len(name.lstrip()) + 1
+    return f"{name[:place]} {name[place:]}"
 
 
 @lru_cache(maxsize=16)
 def _special_names(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str] | None:
-    names = sorted(special_tokens(tokenizer), key=len, reverse=True)
+    """The names that a space can break."""
+    names = sorted((name for name in special_tokens(tokenizer) if len(name.strip()) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, names))) if names else None
 
 
@@ -87,11 +111,12 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces, *, begins: bo
     """
     ids: list[int] = []
     for place, piece in enumerate(text if isinstance(text, Pieces) else (text,)):
-        ids += _encoded(tokenizer, piece, isinstance(piece, ControlText), begins and place == 0)
+        encoded = _encoded if len(piece) <= MAX_CACHED_CHARS else _encoded.__wrapped__
+        ids += encoded(tokenizer, piece, isinstance(piece, ControlText), begins and place == 0)
     return ids
 
 
-@lru_cache(maxsize=4096)  # a question's fixed pieces, and its texts in both orders and under every principle
+@lru_cache(maxsize=2048)  # a question's fixed pieces, and its texts in both orders and under every principle
 def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool, begins: bool) -> tuple[int, ...]:
     before = "" if begins or not _adds_a_space(tokenizer) or (control and _begins_special(tokenizer, text)) else "\n"
     num_before = len(_raw_ids(tokenizer, before, control)) if before else 0
@@ -103,10 +128,18 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool, begin
 
 def _raw_ids(tokenizer: PreTrainedTokenizerFast, text: str, control: bool) -> list[int]:
     # The Rust tokenizer itself: on short texts, transformers' wrapper takes longer than the encoding.
-    backend = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = not control
+    backend = tokenizer.backend_tokenizer if control else _plain_backend(tokenizer)
     ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids  # no offsets, no GIL
     return ids
+
+
+@lru_cache(maxsize=16)
+def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy that splits special tokens: threads encode at the same time, so nobody may change how one tokenizer does
+    it."""
+    copy: Tokenizer = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    copy.encode_special_tokens = True
+    return copy
 
 
 @lru_cache(maxsize=16)
@@ -171,12 +204,25 @@ def append_text(question: str, text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- fitting
-def fit_turns(
-    turns: Sequence[Turn],
-    render: Callable[[Sequence[Turn]], str | Pieces],
-    tokenizer: PreTrainedTokenizerFast,
-    max_tokens: int,
-) -> tuple[tuple[Turn, ...], list[int], bool]:
+Render = Callable[[Sequence[Turn]], str | Pieces]
+Fitted = tuple[tuple[Turn, ...], list[int], bool]  #: turns, prompt ids, whether anything was dropped
+
+
+async def fit_turns_aside(
+    turns: Sequence[Turn], render: Render, tokenizer: PreTrainedTokenizerFast, max_tokens: int, answers: str = ""
+) -> Fitted:
+    """As ``fit_turns``, in a thread when it takes long: an engine's event loop also serves other rows.
+
+    ``answers``: texts that are rendered beside the turns. Raises RequestError when these alone are too long.
+    """
+    if len(answers) > max_tokens * MAX_CHARS_PER_TOKEN:
+        raise RequestError(f"the answers have {len(answers):,} characters, too many for {max_tokens} tokens")
+    if len(answers) + _num_chars(turns) <= MAX_INLINE_CHARS:
+        return fit_turns(turns, render, tokenizer, max_tokens)
+    return await asyncio.to_thread(fit_turns, turns, render, tokenizer, max_tokens)
+
+
+def fit_turns(turns: Sequence[Turn], render: Render, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Fitted:
     """(turns, prompt ids, whether anything was dropped): the most recent turns whose prompt fits ``max_tokens``.
 
     The oldest turns are dropped first, and what remains starts with a human turn; a system turn before it stays. When
@@ -187,32 +233,54 @@ def fit_turns(
     if whole is not None:
         kept, ids = whole
         return kept, ids, len(kept) < len(turns)
-    *_, last = _suffixes(tuple(turns))
-    kept = _cut(last, lambda cut: len(prompt_ids(tokenizer, render(cut))) - max_tokens)
+    last = (*turns[: _num_system(turns)], *turns[_starts(turns)[-1] :])
+    kept = _cut(last, lambda cut: len(prompt_ids(tokenizer, render(cut))) - max_tokens, max_tokens)
     return kept, prompt_ids(tokenizer, render(kept)), True
 
 
 def fit_whole_turns(
-    turns: Sequence[Turn],
-    render: Callable[[Sequence[Turn]], str | Pieces],
-    tokenizer: PreTrainedTokenizerFast,
-    max_tokens: int,
+    turns: Sequence[Turn], render: Render, tokenizer: PreTrainedTokenizerFast, max_tokens: int
 ) -> tuple[tuple[Turn, ...], list[int]] | None:
-    """(turns, prompt ids) of ``fit_turns``, where nothing is cut within a turn; None when the last one does not fit."""
-    for kept in _suffixes(tuple(turns)):
+    """(turns, prompt ids) of ``fit_turns``, where nothing is cut within a turn; None when the last one does not fit.
+
+    What is kept is found by bisection: with more turns, a prompt is never shorter.
+    """
+    num_system = _num_system(turns)
+    starts = _short_enough(turns, _starts(turns), max_tokens)
+    fitting: tuple[tuple[Turn, ...], list[int]] | None = None
+    fits, next_to_try = len(starts), 0  # of places in ``starts``: the first that is known to fit; all turns go first
+    too_long = -1
+    while too_long < next_to_try < fits:
+        kept = (*turns[:num_system], *turns[starts[next_to_try] :])
         ids = prompt_ids(tokenizer, render(kept))
         if len(ids) <= max_tokens:
-            return kept, ids
-    return None
+            fitting, fits = (kept, ids), next_to_try
+        else:
+            too_long = next_to_try
+        next_to_try = (too_long + fits) // 2
+    return fitting
 
 
-def _suffixes(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, ...]]:
-    """All turns, then every shorter suffix that begins with a human turn, each after the system turn."""
-    yield turns
-    num_kept = _num_system(turns)
-    for start in range(num_kept + 1, len(turns)):
-        if turns[start].role == "human":
-            yield (*turns[:num_kept], *turns[start:])
+def _starts(turns: Sequence[Turn]) -> list[int]:
+    """Where what is kept may begin: at the first turn after a system turn, and at every later human turn."""
+    first = _num_system(turns)
+    return [first, *(place for place in range(first + 1, len(turns)) if turns[place].role == "human")]
+
+
+def _short_enough(turns: Sequence[Turn], starts: Sequence[int], max_tokens: int) -> list[int]:
+    """Those of ``starts`` after which a prompt of ``max_tokens`` may begin: a turn is a token at least."""
+    short: list[int] = []
+    num_chars, end = _num_chars(turns[: _num_system(turns)]), len(turns)
+    for start in reversed(starts):
+        num_chars, end = num_chars + _num_chars(turns[start:end]), start
+        if num_chars > max_tokens * MAX_CHARS_PER_TOKEN or len(turns) - start > max_tokens:
+            break
+        short.append(start)
+    return short[::-1]
+
+
+def _num_chars(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.text) for turn in turns)
 
 
 def _num_system(turns: Sequence[Turn]) -> int:
@@ -220,17 +288,22 @@ def _num_system(turns: Sequence[Turn]) -> int:
     return int(bool(turns) and turns[0].role == "system")
 
 
-def _cut(turns: tuple[Turn, ...], excess: Callable[[tuple[Turn, ...]], int]) -> tuple[Turn, ...]:
-    """``turns`` with only as much of the end of the first one's text as brings ``excess`` (in tokens) to 0 or below; a
-    system turn before it stays whole."""
+def _cut(turns: tuple[Turn, ...], excess: Callable[[tuple[Turn, ...]], int], max_tokens: int) -> tuple[Turn, ...]:
+    """``turns`` with only as much of the end of the first one's text as brings ``excess`` (in tokens over
+    ``max_tokens``) to 0 or below; a system turn before it stays whole."""
     system, (first, *others) = turns[: _num_system(turns)], turns[_num_system(turns) :]
+    max_chars = max_tokens * MAX_CHARS_PER_TOKEN
+    if (num_chars := _num_chars((*system, *others))) > max_chars:
+        raise RequestError(
+            f"the prompt has {num_chars:,} characters besides its last human turn's, too many for {max_tokens} tokens"
+        )
 
     def keeping(num_chars: int) -> tuple[Turn, ...]:
         return (*system, Turn(role=first.role, text=first.text[len(first.text) - num_chars :]), *others)
 
     if (over := excess(keeping(0))) > 0:
         raise RequestError(f"the prompt is {over} tokens too long even without its first turn's text")
-    fits, too_long = 0, len(first.text)
+    fits, too_long = 0, min(len(first.text), max_chars)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
         if excess(keeping(middle)) <= 0:

@@ -26,10 +26,10 @@ _BE = r"(?: (?:would|could|might|should|can|may))?(?: (?:be|is|reads?))?"
 #: Pleasantries, of which several may come first.
 _OPENING = (
     r"(?:(?:sure(?: thing)?|certainly|of course|okay|ok|absolutely|got it|understood|all ?right|right|great|no problem"
-    r"|noted|you(?:['’]re| are) (?:absolutely )?right)\b[ \t]*[,.!:;–—-]*\s*){0,3}"
+    r"|noted|you(?:['’]re| are) (?:absolutely )?right)\b[ \t]*+[,.!:;–—-]*+\s*+){0,3}"
 )
 _CLAUSE = r"(?:(?:to|based|taking|in|with|as|considering|given|after|following)\b[^\n.:]{0,80},\s*)?"
-_MARKS = r"[\s*_#>\[(\"“]*"
+_MARKS = r"[\s*_#>\[(\"“]*+"  #: as all repetitions next to each other, possessive: matching must stay linear
 _CLOSING = r"[*_\])\"”]"
 #: After a heading: a colon or a dash, a closing mark, or the end of its line.
 _ENDS = rf"(?:{_CLOSING}*\s*[:–—]|\s+-\s|{_CLOSING}+\s|[ \t]*\n)"

@@ -35,7 +35,7 @@ from rlaif.interfaces import TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import RevisionExample
 from rlaif.prompting.thoughts import THOUGHT_TAG
-from rlaif.prompting.tokenization import Pieces, fit_turns
+from rlaif.prompting.tokenization import Pieces, fit_turns_aside
 from rlaif.records import Completion, Flaw, Prompt, RevisionChain, Round, Sampling, Status, Turn
 from rlaif.seeds import seed_from
 from rlaif.tasks.announcements import announces_itself
@@ -174,7 +174,7 @@ class _Conversation:
 
     async def _ask(self, render: Callable[[Sequence[Turn]], str | Pieces], max_tokens: int, purpose: str) -> Completion:
         room = self._engine.max_length - max_tokens
-        self.turns, ids, truncated = fit_turns(self.turns, render, self._engine.tokenizer, room)
+        self.turns, ids, truncated = await fit_turns_aside(self.turns, render, self._engine.tokenizer, room)
         self.truncated |= truncated
         sampling = Sampling(
             max_tokens=max_tokens,

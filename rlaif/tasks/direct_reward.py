@@ -23,7 +23,7 @@ from rlaif.interfaces import ChoiceScorer
 from rlaif.prompting.dialogues import DialogueFormat, dialogue
 from rlaif.prompting.questions import RatingQuestion
 from rlaif.prompting.thoughts import without_thoughts
-from rlaif.prompting.tokenization import Pieces, append_text, common_prefix, encode, fit_turns, prompt_ids
+from rlaif.prompting.tokenization import Pieces, append_text, common_prefix, encode, fit_turns_aside, prompt_ids
 from rlaif.records import RolloutSample, ScoredSample, Turn
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class RateSample:
         answer = without_thoughts(sample.completion.text)
         if answer is None:
             raise RequestError("the answer is an unfinished thought")
-        probs = await rating_probs(engine, self._question(engine, sample, answer))
+        probs = await rating_probs(engine, await self._question(engine, sample, answer))
         if sum(probs) < self.settings.min_letter_mass:
             raise RequestError(f"the ratings hold {sum(probs):.3f} of the probability")
         return ScoredSample.of(sample, score=reward_of(probs), preference_model_version=0)
 
-    def _question(self, engine: ChoiceScorer, sample: RolloutSample, answer: str) -> Pieces:
+    async def _question(self, engine: ChoiceScorer, sample: RolloutSample, answer: str) -> Pieces:
         form = dialogue(self.dialogue_format, engine.tokenizer)
         principles, key = self.constitution.for_comparison, prompt_id_of(sample.id)
         principle = draw_principle(principles, self.settings.draw, self.seed, key)
@@ -66,7 +66,8 @@ class RateSample:
         def render(turns: Sequence[Turn]) -> Pieces:
             return form.choice(RatingQuestion(turns=turns, comparison=standard, answer=answer))
 
-        turns, _, _ = fit_turns(sample.prompt, render, engine.tokenizer, engine.max_length - 8)
+        room = engine.max_length - 8
+        turns, _, _ = await fit_turns_aside(sample.prompt, render, engine.tokenizer, room, answer)
         return render(turns)
 
 

@@ -37,7 +37,7 @@ from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.examples import LabelExample
 from rlaif.prompting.questions import DEFAULT, LETTERS, Question, QuestionTemplate
 from rlaif.prompting.thoughts import without_thoughts, written_answer
-from rlaif.prompting.tokenization import Pieces, encode, fit_turns, letter_ids, prompt_ids
+from rlaif.prompting.tokenization import Pieces, encode, fit_turns_aside, letter_ids, prompt_ids
 from rlaif.records import Comparison, Judgement, Preference, Sampling, Status, Turn
 from rlaif.seeds import seed_from
 from rlaif.statistics.logistic import sigmoid
@@ -261,12 +261,12 @@ class _Inquiry:
         if self._answers[0] == self._answers[1]:
             return ()
         principles = principles_for(self._task.constitution, self._task.settings, self._task.seed, pair)
-        self._fit(principles)
+        await self._fit(principles)
         rationales = self._settings.rationales if self._settings.mode == "sampled" else 1
         asked = [self._ask(p, order, n) for p in principles for n in range(rationales) for order in (1, 2)]
         return tuple(await asyncio.gather(*asked))
 
-    def _fit(self, principles: Sequence[Principle]) -> None:
+    async def _fit(self, principles: Sequence[Principle]) -> None:
         """Shorten the conversation once, for the longest principle: all questions must share it."""
         tokenizer, think = self._engine.tokenizer, self._settings.mode != "off"
         longest = max(principles, key=lambda principle: len(encode(tokenizer, principle.comparison or "")))
@@ -276,7 +276,8 @@ class _Inquiry:
             question = replace(self._question(longest, 1), turns=turns)
             return self._form.reasoning(question) if think else self._form.choice(question)
 
-        self._turns, _, self.truncated = fit_turns(self._turns, render, tokenizer, room)
+        answers = "".join(answer or "" for answer in self._answers)
+        self._turns, _, self.truncated = await fit_turns_aside(self._turns, render, tokenizer, room, answers)
 
     def _question(self, principle: Principle, order: int) -> Question:
         assert principle.comparison is not None

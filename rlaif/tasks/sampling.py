@@ -16,7 +16,7 @@ from rlaif.ids import sample_id, settings_of
 from rlaif.interfaces import SequenceScorer, TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.thoughts import without_thoughts
-from rlaif.prompting.tokenization import encode, fit_turns
+from rlaif.prompting.tokenization import Fitted, encode, fit_turns_aside
 from rlaif.records import Answer, Comparison, Completion, Prompt, RolloutSample, Sampling, ScoredSample, Status, Turn
 from rlaif.seeds import seed_from
 
@@ -54,11 +54,10 @@ def request(seed: int, sampling: SamplingSettings, stop: tuple[str, ...] = ()) -
     return Sampling(max_tokens=sampling.max_tokens, temperature=sampling.temperature, seed=seed, stop=stop)
 
 
-def _fitted(
-    engine: TextGenerator, turns: Sequence[Turn], form: Dialogue, sampling: SamplingSettings
-) -> tuple[tuple[Turn, ...], list[int], bool]:
+async def _fitted(engine: TextGenerator, turns: Sequence[Turn], form: Dialogue, sampling: SamplingSettings) -> Fitted:
     """As ``fit_turns``, with room for an answer and for the EOS that a truncated answer gets before it is scored."""
-    return fit_turns(turns, form.prompt, engine.tokenizer, engine.max_length - sampling.max_tokens - 1)
+    room = engine.max_length - sampling.max_tokens - 1
+    return await fit_turns_aside(turns, form.prompt, engine.tokenizer, room)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class SampleAnswer:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        turns, ids, _ = _fitted(engine, draw.prompt.turns, form, self.sampling)
+        turns, ids, _ = await _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling, form.stop))
         text = spoken(completion, form)
         return Answer.of(
@@ -108,7 +107,7 @@ class SamplePair:
     async def __call__(self, engine: TextGenerator, prompt: Prompt) -> Comparison:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        turns, ids, truncated = _fitted(engine, prompt.turns, form, self.sampling)
+        turns, ids, truncated = await _fitted(engine, prompt.turns, form, self.sampling)
         seed = seed_from(self.seed, "comparison", prompt.id)
         first = await engine.generate(ids, request(seed, self.sampling))
         second = await engine.generate(ids, request(seed + 1, self.sampling))
@@ -144,7 +143,7 @@ class RollOut:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> RolloutSample:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        turns, ids, _ = _fitted(engine, draw.prompt.turns, form, self.sampling)
+        turns, ids, _ = await _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling))
         return RolloutSample.of(
             draw.prompt,

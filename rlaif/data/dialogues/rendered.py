@@ -73,7 +73,7 @@ _TEMPLATES = (
     ChatMarks(
         name="Alpaca",
         turn=re.compile(r"^\#\#\# ?(Instruction|Response|System|User|Human|Assistant|Prompter|AI)\b ?:", re.MULTILINE),
-        start=r"<s>|Below is an instruction that describes a task[^\n]*\n[^\n]*",
+        start=r"<s>|Below is an instruction that describes a task[^\n]*+\n[^\n]*+",
     ),
 )
 #: Roles of messages, and what some templates call them.
@@ -109,14 +109,14 @@ def parse_rendered(text: str) -> tuple[Turn, ...] | None:
 
 
 def _begins(text: str, template: ChatMarks, mark: re.Match[str]) -> bool:
-    return re.fullmatch(rf"\s*(?:(?:{template.start})\s*)*", text[: mark.start()]) is not None
+    return re.fullmatch(rf"\s*+(?:(?:{template.start})\s*+)*+", text[: mark.start()]) is not None
 
 
 def _turns(text: str, template: ChatMarks, marks: list[re.Match[str]]) -> Iterator[Turn]:
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=True):
         role, said = mark[1].lower(), text[mark.end() : end]
-        said = _without_ends(said.rstrip(), re.compile(rf"(?:{template.end}|{template.start})\Z"))
+        said = _without_ends(said, re.compile(rf"{template.end}|{template.start}"))
         if role in TOOL_ROLES:
             raise BadRow(f"tool turn in a rendered {template.name} template")
         if role == "inst" and mark is marks[0] and (system := _SYSTEM_IN_TURN.match(said)):
@@ -129,7 +129,11 @@ def _turns(text: str, template: ChatMarks, marks: list[re.Match[str]]) -> Iterat
         yield Turn(role=_ROLES[role], text=said.strip())
 
 
-def _without_ends(said: str, end: re.Pattern[str]) -> str:
-    while (match := end.search(said)) and match.end() > match.start():
-        said = said[: match.start()].rstrip()
-    return said
+def _without_ends(said: str, mark: re.Pattern[str]) -> str:
+    """``said`` without the marks, and the white space, that it ends with."""
+    end = len(said)
+    for match in reversed(list(mark.finditer(said))):
+        if not said[match.end() : end].isspace() and match.end() < end:
+            break
+        end = match.start()
+    return said[:end].rstrip()

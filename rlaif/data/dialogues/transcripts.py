@@ -24,6 +24,7 @@ def _any_case(names: tuple[str, ...]) -> str:
 
 _SPEAKERS = _any_case((*_HUMANS, *_ASSISTANTS, *_SYSTEMS))
 _COLON = "[ \\t]*[:\uff1a]"  #: also the wide one of East Asian text
+_NUMBER = r"(?:[ \t]*\d+)?"
 _MARK = rf"({_SPEAKERS}){_COLON}"
 _BLANK_LINE, _NEW_LINE = r"\n[^\S\n]*\n", r"\n[^\S\n]*"
 _FIRST = re.compile(rf"\s*{_MARK}")
@@ -43,11 +44,12 @@ _OTHER_PAIRS = (
 )
 _OTHERS = re.compile(
     "|".join(
-        rf"(?:{asks})[ \t]*\d*{_COLON}.*\n[^\S\n]*(?:{answers})[ \t]*\d*{_COLON}.*" for asks, answers in _OTHER_PAIRS
+        rf"(?:{asks}){_NUMBER}{_COLON}.*\n[^\S\n]*(?:{answers}){_NUMBER}{_COLON}.*" for asks, answers in _OTHER_PAIRS
     ),
     re.DOTALL,
 )
-_ESCAPED = re.compile(r"(?:\\n)+\s*(?:Human|User):.*|.*(?:\\n)+\s*Human:.*(?:\\n)+\s*Assistant:.*", re.DOTALL)
+_ESCAPED_START = re.compile(r"(?:\\n)++\s*(?:Human|User):")
+_ESCAPED_HUMAN, _ESCAPED_ASSISTANT = (re.compile(rf"\\n\s*{name}:") for name in ("Human", "Assistant"))
 _SAME_LINE = re.compile(r"(?:\s|>|\|)(Assistant|ASSISTANT)[ \t]*[:\uff1a]")
 
 #: Speakers in other dress: ``**User:**``, ``[User]``, ``<user>``, ``## User``.
@@ -63,7 +65,7 @@ def parse_transcript(text: str) -> tuple[Turn, ...] | None:
 
     Raises BadRow when the text begins like a transcript, but its turns cannot be told apart.
     """
-    if _ESCAPED.fullmatch(text.strip()):
+    if _is_escaped(text.strip()):
         raise BadRow("line breaks before the speakers are written as \\n: unescape them")
     if _WINDOWS_MARK.search(text):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -73,6 +75,12 @@ def parse_transcript(text: str) -> tuple[Turn, ...] | None:
     if not first:
         return None
     return _transcript(text, first[1])
+
+
+def _is_escaped(text: str) -> bool:
+    """Whether the line breaks before the speakers are written as two characters."""
+    human = _ESCAPED_HUMAN.search(text)
+    return bool(_ESCAPED_START.match(text) or (human and _ESCAPED_ASSISTANT.search(text, human.end())))
 
 
 def refuse_unclear(text: str) -> None:
