@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test unit contract parity pipeline test-cluster chaos fuzz soak lint docs clean
+.PHONY: demo test unit contract parity pipeline test-cluster chaos crash-points fuzz soak lint docs clean
 
 # The whole method on this machine: makes the miniature, runs all stages, leaves everything in runs/quickstart.
 demo: .venv/ready
@@ -33,6 +33,10 @@ test-cluster: .venv/ready
 chaos: .venv/ready
 	$(BIN)/python -m pytest tests/chaos
 	$(BIN)/python -m benchmarks.chaos
+
+# Long: a small run is stopped at every one of its durable writes, as by a power failure, and resumed.
+crash-points: .venv/ready
+	RLAIF_ALL_CRASH_POINTS=1 $(BIN)/python -m pytest -s tests/pipeline/test_crash_points.py
 
 # Long: 120,000 generated files through every reader of data.
 fuzz: .venv/ready

@@ -6,6 +6,8 @@ stages a configuration has are derived from the table. A stage that the manifest
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -20,12 +22,14 @@ from rlaif.stages.read import read, read_all
 from rlaif.stages.reinforcement.reinforce import reinforce, start_over
 from rlaif.stages.revise import revise
 from rlaif.stages.run import Run
+from rlaif.stages.sources import forget_lost_sources
 from rlaif.stages.supervise import supervise
 from rlaif.stages.user_data import UserData
 from rlaif.storage.run_dir import RunDir
-from rlaif.storage.stored_run import StoredRun
+from rlaif.storage.stored_run import Discrepancy, StoredRun
 
 Roles = tuple[str, ...]
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class Stage:
 
     ``roles``: of the pools and trainers that live while it runs, for a configuration. ``uses``: configuration keys
     whose content it depends on. ``makes``: the models of the run that it makes. ``kinds``: of the rows that it makes.
+    ``left_out``: kinds of training rows, of which it records only those that it leaves out.
     ``applies``: whether a configuration has this stage at all.
     """
 
@@ -43,6 +48,7 @@ class Stage:
     uses: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     applies: Callable[[Config], bool] = lambda config: True
 
 
@@ -83,6 +89,7 @@ STAGES: dict[str, Stage] = {
             roles=_always("policy_trainer"),
             uses=("supervision.base_model", "supervision.chat_template"),
             makes=("sl_cai",),
+            left_out=("sft_rows",),
         ),
         Stage(
             name="label",
@@ -102,6 +109,7 @@ STAGES: dict[str, Stage] = {
                 "preference_model_test",
                 "preference_model_test_unfitted",
             ),
+            left_out=("pretraining_pairs", "preference_pairs", "reserve_pairs"),
             applies=_has_preference_model,
         ),
         Stage(
@@ -111,6 +119,7 @@ STAGES: dict[str, Stage] = {
             uses=(*_PROMPTS, *_JUDGE),
             makes=("rl_cai", "preference_model_refreshed"),
             kinds=("rollouts", "refresh_comparisons", "refresh_preferences"),
+            left_out=("refresh_pairs",),
         ),
         Stage(
             name="evaluate",
@@ -133,10 +142,12 @@ def story(config: Config) -> list[str]:
 def take_up(data: UserData, run_dir: RunDir) -> None:
     """What comes before the stages of a run that goes on: its inputs are compared with what it used, and read again.
 
-    Raises RunDirError as ``check_inputs`` does.
+    Raises RunDirError as ``check_inputs`` and ``reopen_what_lost_rows`` do.
     """
     if run_dir.is_finished("read"):
+        forget_lost_sources(run_dir)
         check_inputs(data, run_dir)
+        reopen_what_lost_rows(data, run_dir)
         read_all(data, run_dir)
 
 
@@ -146,9 +157,40 @@ def reopen(data: UserData, run_dir: RunDir, name: str) -> None:
     if name not in names:
         raise UserError(f"stage {name}: no such stage in this configuration; one of: {', '.join(names)}")
     again = names[names.index(name) :]
-    run_dir.reopen(again)
-    if "reinforce" in again:
+    if "reinforce" in again:  # first: a run that is killed in between must not go on from an old checkpoint
         start_over(run_dir)
+    run_dir.reopen(again)
+
+
+def reopen_what_lost_rows(data: UserData, run_dir: RunDir) -> None:
+    """Let the last finished stage be run again if the journal has lost rows of it.
+
+    Raises RunDirError when later stages have built on what was lost.
+    """
+    for stage, lost in lost_rows(data.config, run_dir).items():
+        told = "\n".join(map(str, lost))
+        finished = [name for name in story(data.config) if run_dir.is_finished(name)]
+        if stage != finished[-1]:
+            raise RunDirError(
+                f"{run_dir.path}: {told}\nthe stages after {stage} were made with the rows that are lost; put back a "
+                f"copy of journal.sqlite, or make everything from {stage} on again with --from {stage}"
+            )
+        _logger.warning("%s: %s; %s is run again", run_dir.path, told, stage)
+        reopen(data, run_dir, stage)
+
+
+def lost_rows(config: Config, run: StoredRun) -> dict[str, list[Discrepancy]]:
+    """Where the journal does not hold what the manifest says of finished stages: by stage, the last one first."""
+    found = {}
+    for name in reversed(story(config)):
+        stage = STAGES[name]
+        differing = [
+            *(run.discrepancy(kind) for kind in stage.kinds),
+            *(run.discrepancy(kind, recorded=False) for kind in stage.left_out),
+        ]
+        if run.is_finished(name) and any(differing):
+            found[name] = [one for one in differing if one is not None]
+    return found
 
 
 async def run_pipeline(run: Run) -> None:
@@ -173,6 +215,7 @@ async def _run_unless_done(run: Run, name: str) -> None:
         return
     with run.run_dir.time_stage(name, lambda: _made_models(run.run_dir, stage.makes)):
         await stage.run(run)
+        await asyncio.to_thread(run.run_dir.settle_models, stage.makes)
 
 
 def _may_retry(run: Run, stage: Stage) -> bool:

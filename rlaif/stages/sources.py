@@ -49,6 +49,14 @@ def find_changes(data: UserData, journal: Journal, key: str) -> SourceChange:
     return journal.find_source(key, (row.id for row in SOURCES[key].read(data, pass_over)))
 
 
+def forget_lost_sources(run_dir: RunDir) -> None:
+    """Forget what the journal knows of a source if it is not what the manifest says: changes cannot be told from it."""
+    for key, reading in SOURCES.items():
+        counts = run_dir.all_rows.get(reading.kind)
+        if counts and run_dir.journal.count_source(key) != counts["rows_out"]:
+            run_dir.journal.forget_source(key)
+
+
 def read_source(data: UserData, run_dir: RunDir, key: str) -> None:
     """Read a source to its end, quarantine its bad rows, for as long as they are bad, and account for all.
 

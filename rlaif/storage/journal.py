@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.errors import DataError, RunDirError, StorageError
-from rlaif.places.writing import replacing
+from rlaif.places.writing import replacing, settle
 from rlaif.records import NO_BATCH, Provenance, Quarantined
 from rlaif.storage.changes import (
     RowToRecord,
@@ -101,7 +101,7 @@ class Journal:
             return
         self._db = sqlite3.connect(self.path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
-        # NORMAL survives a killed process (what happens) and at worst forgets the last rows of a lost machine.
+        # NORMAL survives a killed process. A lost machine may forget what was committed after the last ``settle``.
         self._db.execute("PRAGMA synchronous=NORMAL")
         if not self._number("SELECT count(*) FROM sqlite_master"):
             with self._transaction():
@@ -216,7 +216,20 @@ class Journal:
             keep_source(self._db, source)
 
     def knows_source(self, source: str) -> bool:
-        return self._number("SELECT EXISTS (SELECT 1 FROM source_rows WHERE source = ?)", source) == 1
+        return self.count_source(source) > 0
+
+    def count_source(self, source: str) -> int:
+        """Rows that ``keep_source`` kept."""
+        return self._number("SELECT count(*) FROM source_rows WHERE source = ?", source)
+
+    @_storage
+    def forget_source(self, source: str) -> None:
+        """Drop what ``keep_source`` kept."""
+        self._db.execute("DELETE FROM source_rows WHERE source = ?", (source,))
+
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded or quarantined."""
+        return all(self._number(f"SELECT EXISTS (SELECT 1 FROM {t})") == 0 for t in ("records", "quarantine"))
 
     @_storage
     def forget_quarantine(self, kind: str) -> None:
@@ -239,6 +252,13 @@ class Journal:
                 writer.write_table(pa.Table.from_pylist([dict(to_row(r)) for r in records], schema=schema))
                 num_rows += len(records)
         return num_rows
+
+    @_storage
+    def settle(self) -> None:
+        """Returns once the disk holds all that has been committed, even if the machine is lost afterwards."""
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal"), self.path.parent):
+            if path.exists():  # there is no -wal file before the first commit
+                settle(path)
 
     def close(self) -> None:
         self._db.close()

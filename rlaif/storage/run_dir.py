@@ -1,7 +1,19 @@
 """The run directory: what a run leaves behind, and what lets it be resumed. Only the driver writes it.
 
-``manifest.json`` is written last and atomically: a stage that it does not list has not finished, and is resumed from
-the journal.
+A machine may be lost at any moment, and with it whatever the disk does not hold. So what a file says is on disk before
+the file is, in this order:
+
+1. Rows are committed to the journal as they come back. The disk need not hold them yet: rows that are forgotten are
+   made again.
+2. Tables, training sets and reports are written beside their place, settled, renamed, and their directory is settled
+   (``places.writing``). So they are whole or absent.
+3. Models and checkpoints are settled file by file after their trainer has saved them.
+4. ``settle``: the journal and the logs.
+5. ``manifest.json``, or the ``manifest.json`` of a checkpoint, is written as in 2. A stage or checkpoint that no
+   manifest lists has not finished, and is made again.
+
+What is removed goes the other way: first the manifest that lists it, settled; then the rest. To settle is to wait until
+the disk holds it (fsync).
 """
 
 from __future__ import annotations
@@ -9,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,7 +30,8 @@ from typing import Any, TextIO
 from rlaif.config.files import differences, dump_config, load_config
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
-from rlaif.errors import RunDirError, RunError, StorageError, UserError
+from rlaif.errors import RlaifError, RunDirError, RunError, StorageError, UserError
+from rlaif.places.writing import make_directory, settle_tree
 from rlaif.storage.files import write_atomically
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
@@ -32,20 +45,23 @@ class RunDir(StoredRun):
 
     def __init__(self, path: Path, config: Config) -> None:
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_directory(path)
             check_own_run(path)
             self._lock = self._locked(path)
             self._claim(path, config)
         except OSError as error:
             raise StorageError(f"{path}: cannot write the run directory: {error}") from error
         try:
-            is_new = not (path / MANIFEST_FILE).exists()
-            super().__init__(path, new_manifest() if is_new else read_manifest(path), Journal(path / "journal.sqlite"))
-        except RunDirError:
+            journal = Journal(path / "journal.sqlite")
+            is_new = journal.is_empty() and not (path / MANIFEST_FILE).exists()
+            super().__init__(path, new_manifest() if is_new else read_manifest(path), journal)
+            self.metrics = MetricsLog(path / "metrics.jsonl")
+            self.events = EventLog(path / "events.jsonl")
+        except RlaifError:
             self._lock.close()
             raise
-        self.metrics = MetricsLog(path / "metrics.jsonl")
-        self.events = EventLog(path / "events.jsonl")
+        if is_new:
+            self.write_manifest()  # before the first row
 
     def keep_constitution(self, constitution: Constitution) -> None:
         write_atomically(self.path / "constitution.json", constitution.model_dump_json(indent=2) + "\n")
@@ -96,8 +112,22 @@ class RunDir(StoredRun):
         self.write_manifest()
         self.events.write("stages_reopened", stages=list(stages))
 
+    def settle(self) -> None:
+        """Returns once the disk holds all rows, metrics and events so far. May be called in a thread."""
+        self.journal.settle()
+        self.metrics.settle()
+        self.events.settle()
+
+    def settle_models(self, names: Iterable[str]) -> None:
+        """Returns once the disk holds those models of ``names`` that have been saved. May be called in a thread."""
+        for name in names:
+            if self.model(name).is_dir():
+                settle_tree(self.model(name))
+
     def write_manifest(self, **facts: Any) -> None:
+        """Write the manifest with ``facts`` in it, after what it says."""
         self._manifest.update(facts)
+        self.settle()
         write_manifest(self.path, self._manifest)
 
     def write_quarantine(self) -> int:
@@ -136,10 +166,12 @@ def check_stored_config(path: Path, config: Config) -> None:
     """Raises RunDirError when ``path`` is a run directory that was made with another configuration, or by a later
     version.
 
-    The gate may change: its limits decide whether a run continues, not what it makes.
+    The gate may change: its limits decide whether a run continues, not what it makes. So may the path of the directory,
+    which can be moved, copied, or named in another way.
     """
     stored = path / "config.yaml"
     changed = differences(load_config(stored, []), config) if stored.exists() else []
+    changed = [key for key in changed if key != "run_dir"]
     if not all(key.startswith("labelling.gate.") for key in changed):
         raise RunDirError(
             f"{path}: made with another configuration; different: {', '.join(changed)}; "

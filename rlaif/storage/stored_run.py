@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlaif.constitution.principles import Constitution
 from rlaif.storage.journal import Journal
-from rlaif.storage.manifest import Manifest, read_manifest
+from rlaif.storage.manifest import MANIFEST_FILE, Manifest, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrepancy:
+    """Rows of ``kind``, as (recorded, quarantined) by the manifest and in the journal."""
+
+    kind: str
+    manifest: tuple[int, int]
+    journal: tuple[int, int]
+
+    def __str__(self) -> str:
+        def counts(rows: tuple[int, int]) -> str:
+            return f"{rows[0]:,} rows and {rows[1]:,} quarantined"
+
+        return f"{self.kind}: {MANIFEST_FILE} says {counts(self.manifest)}, journal.sqlite has {counts(self.journal)}"
 
 
 class StoredRun:
@@ -51,10 +68,28 @@ class StoredRun:
         made: Mapping[str, str] = self._manifest.get("models", {})
         return made
 
-    def rows(self, kind: str) -> dict[str, int]:
-        """What became of the rows of ``kind``: ``rows_in``, ``rows_out``, ``quarantined``."""
-        counts: dict[str, int] = self._manifest["rows"][kind]
-        return counts
+    @property
+    def all_rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """What became of the rows of each kind: ``rows_in``, ``rows_out``, ``quarantined``."""
+        rows: Mapping[str, Mapping[str, Any]] = self._manifest["rows"]
+        return rows
+
+    def rows(self, kind: str) -> Mapping[str, Any]:
+        """What became of the rows of ``kind``."""
+        return self.all_rows[kind]
+
+    def discrepancy(self, kind: str, *, recorded: bool = True) -> Discrepancy | None:
+        """Whether the journal holds other numbers of rows of ``kind`` than the manifest says.
+
+        ``recorded`` is false for rows of which only those that are quarantined are in the journal.
+        """
+        counts = self._manifest["rows"].get(kind)
+        if counts is None:
+            return None
+        rows_out = counts["rows_out"]
+        said = rows_out, counts["quarantined"]
+        held = self.journal.count(kind) if recorded else rows_out, self.journal.num_quarantined(kind)
+        return None if said == held else Discrepancy(kind=kind, manifest=said, journal=held)
 
     def is_finished(self, stage: str) -> bool:
         """Whether a stage of the pipeline has run to its end."""

@@ -1,7 +1,11 @@
-"""Checkpoints of the trainers: a directory each; its manifest is written last and removed first."""
+"""Checkpoints of the trainers: a directory each; its manifest is written last and removed first.
+
+Whoever writes one settles the rows that it goes with before (``RunDir.settle``).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Awaitable, Callable
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif.interfaces import Refitted
+from rlaif.places.writing import settle, settle_tree
 from rlaif.storage.files import write_atomically
 
 
@@ -45,6 +50,7 @@ class Checkpoints:
         path = self._path / f"policy-{version:08d}"
         _remove(path)  # what an interrupted run left of it
         await save(path)
+        await asyncio.to_thread(settle_tree, path)
         write_atomically(path / "manifest.json", json.dumps({"version": version, "score": score}))
         for old in set(self._path.glob("policy-*")) - self._kept():
             _remove(old)
@@ -94,6 +100,7 @@ class PreferenceCheckpoints:
         path = self._path / f"preference-{refitted.version:08d}"
         _remove(path)  # what an interrupted run left of it
         await save(path)
+        await asyncio.to_thread(settle_tree, path)
         offset = refitted.probe_mean_after - origin
         facts = {"version": refitted.version, "offset": offset, "origin": origin}
         write_atomically(path / "manifest.json", json.dumps(facts))
@@ -120,5 +127,7 @@ class PreferenceCheckpoints:
 
 def _remove(path: Path) -> None:
     """Its manifest first: a directory that is half removed must not pass for a checkpoint."""
-    (path / "manifest.json").unlink(missing_ok=True)
+    if path.is_dir():
+        (path / "manifest.json").unlink(missing_ok=True)
+        settle(path)
     shutil.rmtree(path, ignore_errors=True)
