@@ -1,13 +1,19 @@
 """What becomes of a source's rows: counted, quarantined while they are bad, and never one that the evaluation has."""
 
+import gzip
 import json
+from contextlib import closing
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rlaif.config.contradictions import flatten
+from rlaif.config.files import load_config
 from rlaif.config.schema import Config
 from rlaif.errors import LossError
 from rlaif.stages.run import Run, Silent
-from rlaif.stages.sources import read_source
+from rlaif.stages.sources import SOURCES, read_source
 from rlaif.storage.run_dir import RunDir
 
 
@@ -105,3 +111,51 @@ def test_a_source_that_is_mostly_bad_stops_the_run(run, tmp_path):
     ) as caught:
         counts(run(str(source)))
     assert "the most frequent cause (2 rows): field `prompt` is null" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------- shipped configurations
+ULTRACHAT = "HuggingFaceH4/ultrachat_200k"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The data sets of the hub that shipped configurations name, in their published layout, with a row in each file
+    that says where it is from."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for folder in ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"):
+        (tmp_path / "Anthropic/hh-rlhf" / folder).mkdir(parents=True)
+        for split in ("train", "test"):
+            asked = f"\n\nHuman: {folder} {split}\n\nAssistant:"
+            row = json.dumps({"chosen": f"{asked} good", "rejected": f"{asked} bad"})
+            (tmp_path / "Anthropic/hh-rlhf" / folder / f"{split}.jsonl.gz").write_bytes(gzip.compress(row.encode()))
+    (tmp_path / ULTRACHAT / "data").mkdir(parents=True)
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n"
+    for split in ("train_sft", "test_sft", "train_gen", "test_gen"):
+        messages = [{"role": "user", "content": split}, {"role": "assistant", "content": "yes"}]
+        rows = pa.table({"prompt": [split], "messages": [messages]})
+        pq.write_table(rows, tmp_path / ULTRACHAT / f"data/{split}-00000-of-00001.parquet")
+        card += f"  - split: {split}\n    path: data/{split}-*\n"
+    (tmp_path / ULTRACHAT / "README.md").write_text(f"{card}---\n")
+
+
+@pytest.mark.parametrize("name", ["one_gpu", "eight_gpu", "multi_node", "paper"])
+def test_shipped_configurations_read_the_rows_that_their_keys_are_about(hub, name, tmp_path):
+    config = load_config(name, [f"run_dir={tmp_path}/run"])
+    asked = {}
+    with closing(RunDir(tmp_path / "run", config)) as run_dir:
+        run = Run(
+            config=config, paths={}, constitution=None, run_dir=run_dir, pools=None, trainers=None, progress=Silent()
+        )
+        for key in SOURCES:
+            if flatten(config)[key] is not None:
+                read_source(run, run_dir, key)
+                rows = list(SOURCES[key].read(run, pytest.fail))
+                asked[key] = {(row.turns if hasattr(row, "turns") else row.prompt)[-1].text for row in rows}
+    assert asked == {
+        "data.red_team": {"harmless-base train"},
+        "data.helpful": {"train_sft"},
+        "data.helpful_pairs": {"helpful-base train"},
+        "evaluation.red_team": {"harmless-base test"},
+        "evaluation.helpful": {"helpful-base test"},
+    }
