@@ -31,8 +31,11 @@ Tree = Mapping[str, bytes | None]  #: relative path -> content; None for a direc
 
 @dataclass(frozen=True)
 class Moment:
-    """``now``: the directory. ``names``: the settled entries of each settled directory. ``settled``: what the disk holds
-    of a file that is there now. ``lost_names``: the same under names that are gone, or lead to another file now."""
+    """A directory at one moment, and what of it the disk holds.
+
+    ``now``: the directory. ``names``: the settled entries of each settled directory. ``settled``: what the disk holds
+    of a file that is there now. ``lost_names``: the same under names that are gone, or lead to another file now.
+    """
 
     what: str
     now: Tree
