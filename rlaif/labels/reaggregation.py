@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rlaif.config.schema import Labelling
 from rlaif.constitution.principles import Priority
-from rlaif.errors import DataError, RunDirError
+from rlaif.errors import DataError, LossError, RunDirError
 from rlaif.places.urls import is_url
 from rlaif.places.writing import arriving
 from rlaif.records import Judgement, Status
@@ -28,7 +29,8 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: str) -> tuple[int, 
     """Write the labels of ``run_dir`` under ``settings`` to ``out``, a path or URL of a parquet file; returns (their
     number, how many changed).
 
-    Raises RunDirError if there are none, DataError if ``out`` is the run's own file or cannot be written.
+    Raises RunDirError if there are none, LossError if none is usable under ``settings``, DataError if ``out`` is the
+    run's own file or cannot be written. Each leaves ``out`` as it was.
     """
     stored = run_dir / "preferences" / "preferences.parquet"
     if not stored.is_file():
@@ -50,6 +52,7 @@ def _priorities(run_dir: Path) -> Mapping[str, Priority]:
 
 def _rewrite(stored: Path, settings: Labelling, priorities: Mapping[str, Priority], out: str) -> tuple[int, int]:
     num = num_changed = 0
+    unusable = Counter[str]()
     with (
         arriving(out) as unfinished,
         pq.ParquetFile(stored) as file,
@@ -60,8 +63,18 @@ def _rewrite(stored: Path, settings: Labelling, priorities: Mapping[str, Priorit
             new = [_reaggregated(row, settings, priorities) for row in old]
             num += len(old)
             num_changed += sum(a["prob"] != b["prob"] for a, b in zip(old, new, strict=True))
+            unusable.update(f"{row['status']}: {row['error']}" for row in new if row["prob"] is None)
             writer.write_batch(_with(batch, new))
+        _check_usable(stored, num, unusable)
     return num, num_changed
+
+
+def _check_usable(stored: Path, num: int, unusable: Counter[str]) -> None:
+    if not num:
+        raise RunDirError(f"{stored}: holds no labels")
+    if unusable.total() == num:
+        (cause, number), *_ = unusable.most_common(1)
+        raise LossError(f"{stored}: 0 of {num} labels are usable; the most frequent cause ({number} labels): {cause}")
 
 
 def _reaggregated(row: Mapping[str, Any], settings: Labelling, priorities: Mapping[str, Priority]) -> Mapping[str, Any]:

@@ -13,10 +13,10 @@ from rlaif.constitution.principles import load_constitution
 NUM_PAIRS = 3
 
 
-def main_of(*arguments):
+def main_of(*arguments, code=0):
     with pytest.raises(SystemExit) as leaving:
         main(list(arguments))
-    assert leaving.value.code in (0, None)
+    assert (leaving.value.code or 0) == code
 
 
 @pytest.fixture
@@ -44,6 +44,17 @@ def test_priorities_decide_labels_that_are_computed_again(labelled, tmp_path):
     for how, prob in (("mean", 0.35), ("priority", 0.6)):
         main_of("reaggregate", str(labelled), "--out", str(out), *settings, f"labelling.conflicts={how}")
         assert pq.read_table(out)["prob"].to_pylist() == [pytest.approx(prob)] * NUM_PAIRS
+
+
+def test_labels_none_of_which_is_usable_are_no_success(labelled, tmp_path, capsys):
+    out = tmp_path / "again.parquet"
+    main_of("reaggregate", str(labelled), "--out", str(out), "labelling.min_letter_mass=1.0", code=1)
+    assert "0 of 3 labels are usable; the most frequent cause (1 labels): invalid: principle" in capsys.readouterr().err
+    stored = labelled / "preferences" / "preferences.parquet"
+    pq.write_table(pq.read_table(stored).slice(0, 0), stored)
+    main_of("reaggregate", str(labelled), "--out", str(out), code=2)
+    assert "preferences.parquet: holds no labels" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 def _principle(category):
