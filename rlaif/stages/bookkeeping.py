@@ -12,9 +12,11 @@ from rlaif.engines.models import model_hash
 from rlaif.errors import LossError
 from rlaif.ids import fingerprint
 from rlaif.interfaces import Failure, Pool, RecordedTask, Task
-from rlaif.records import NO_BATCH, Provenance, Quarantined
+from rlaif.labels.quality import LabelQuality, measure
+from rlaif.records import NO_BATCH, Preference, Provenance, Quarantined
 from rlaif.stages.run import Run
 from rlaif.storage.changes import RowToRecord, Survey
+from rlaif.storage.journal import Journal
 from rlaif.storage.run_dir import RunDir
 from rlaif.training.training_rows import LeftOut
 from rlaif.training.training_sets import RowCounts
@@ -168,6 +170,12 @@ async def journal_results(
             if done.failure is not None:
                 journal.quarantine(quarantine_entry(kind, done.row, done.failure, batch), made_of[done.row.id])
             yield done.failure
+
+
+def label_quality(journal: Journal, kind: str, batch: int | None = None) -> LabelQuality:
+    """The quality of the labels of ``kind`` (of one batch, or of all); pairs that the labeller failed on count."""
+    labels = journal.records(Preference, kind, batch)
+    return measure(labels, num_failed=journal.num_quarantined(kind, batch))
 
 
 def left_out_entry(row: LeftOut, kind: str, batch: int = NO_BATCH) -> Quarantined:

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from rlaif.config.schema import Config
 from rlaif.jobs import PreferenceJob
-from rlaif.labels.quality import check_gate, measure
+from rlaif.labels.quality import check_gate
 from rlaif.records import Preference
-from rlaif.stages.bookkeeping import Book
+from rlaif.stages.bookkeeping import Book, label_quality
 from rlaif.stages.reinforcement.preference_versions import num_refreshes
 from rlaif.stages.run import Run
 from rlaif.training.splits import SplitName, Splits
@@ -28,9 +28,7 @@ RESERVE = "preference_reserve"  #: training set of human pairs that refreshes ma
 
 async def fit_preference_model(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
-    journal = run_dir.journal
-    labels = measure(journal.records(Preference, "preferences"), num_failed=journal.num_quarantined("preferences"))
-    check_gate(labels.metrics(), config.labelling.gate)
+    check_gate(label_quality(run_dir.journal, "preferences").metrics(), config.labelling.gate)
     pretraining = _write_pretraining(run)
     num_rows = _write_fit(run)
     job = PreferenceJob(

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 
 from rlaif.errors import LossError
 from rlaif.labels.cost import cost_metrics
-from rlaif.labels.quality import measure
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import read_template
 from rlaif.records import Comparison, Preference
-from rlaif.stages.bookkeeping import Recording, record
+from rlaif.stages.bookkeeping import Recording, label_quality, record
 from rlaif.stages.held_out import sample_answers
 from rlaif.stages.read import read_inputs
 from rlaif.stages.run import Run
@@ -105,7 +104,6 @@ async def _judge(run: Run, pairs: Callable[[], Iterable[Comparison]]) -> None:
 def _conclude(run: Run) -> None:
     """Export the labels and measure them."""
     run.run_dir.journal.export(Preference, PREFERENCES, run.run_dir.path / "preferences" / "preferences.parquet")
-    journal = run.run_dir.journal
-    quality = measure(journal.records(Preference, PREFERENCES), num_failed=journal.num_quarantined(PREFERENCES))
+    quality = label_quality(run.run_dir.journal, PREFERENCES)
     run.run_dir.metrics.write("label", quality.metrics())
     write_atomically(run.run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")

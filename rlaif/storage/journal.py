@@ -153,9 +153,10 @@ class Journal:
         """Records of ``kind``, of all its batches."""
         return self._number("SELECT count(*) FROM records WHERE kind = ?", kind)
 
-    def num_quarantined(self, kind: str) -> int:
-        """Quarantined rows of ``kind``, of all its batches."""
-        return self._number("SELECT count(*) FROM quarantine WHERE kind = ?", kind)
+    def num_quarantined(self, kind: str, batch: int | None = None) -> int:
+        """Quarantined rows of ``kind`` (of one batch, or of all)."""
+        query = "SELECT count(*) FROM quarantine WHERE kind = ?1 AND batch = ifnull(?2, batch)"
+        return self._number(query, kind, batch)
 
     def has_retries(self, kind: str) -> bool:
         """Whether any row of a kind without batches failed for a cause outside itself."""
@@ -263,7 +264,7 @@ class Journal:
     def close(self) -> None:
         self._db.close()
 
-    def _number(self, query: str, *values: str) -> int:
+    def _number(self, query: str, *values: str | int | None) -> int:
         return int(self._db.execute(query, values).fetchone()[0])
 
     @contextmanager

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from rlaif.config.schema import PreferenceModel
 from rlaif.interfaces import Pool, PreferenceLearner, Refitted, Task
 from rlaif.jobs import RefreshRows
-from rlaif.labels.quality import check_gate, measure
+from rlaif.labels.quality import check_gate
 from rlaif.records import Comparison, Preference, Provenance
 from rlaif.seeds import seed_from
-from rlaif.stages.bookkeeping import journal_results, left_out_entry
+from rlaif.stages.bookkeeping import journal_results, label_quality, left_out_entry
 from rlaif.stages.fit_preference_model import RESERVE
 from rlaif.stages.reinforcement.context import LoopContext
 from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, starts_at
@@ -112,7 +112,7 @@ class PreferenceLoops:
 
     def _check_labels(self, version: int) -> None:
         """The gate of the first fit holds for every refresh. Raises GateError."""
-        quality = measure(self.run.run_dir.journal.records(Preference, REFRESH_PREFERENCES, version)).metrics()
+        quality = label_quality(self.run.run_dir.journal, REFRESH_PREFERENCES, version).metrics()
         self.run.run_dir.metrics.write("refresh", {f"refresh/{key}": value for key, value in quality.items()}, version)
         check_gate(quality, self.run.config.labelling.gate)
 

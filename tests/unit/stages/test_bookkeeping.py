@@ -10,10 +10,12 @@ import pytest
 
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import load_constitution
-from rlaif.errors import EngineError, LossError, RequestError
+from rlaif.errors import EngineError, GateError, LossError, RequestError
 from rlaif.in_process import InProcessPools
 from rlaif.interfaces import Done, Failure
-from rlaif.records import Preference
+from rlaif.labels.quality import check_gate
+from rlaif.records import Preference, Quarantined
+from rlaif.stages.bookkeeping import label_quality
 from rlaif.stages.label import label_pairs
 from rlaif.stages.run import Run, Silent
 from rlaif.storage.run_dir import RunDir
@@ -105,6 +107,17 @@ async def test_a_step_that_loses_more_than_max_loss_fails_by_name_and_keeps_what
     quarantined = (Path(config.run_dir) / "quarantine.jsonl").read_text().splitlines()
     assert len(quarantined) == num_failed and all(json.loads(line)["fault"] == "outside" for line in quarantined)
     assert await label(config, {}) == (list(range(1, num_failed + 1)), NUM, [])
+
+
+def test_pairs_that_the_labeller_failed_on_count_in_the_quality_of_their_batch(tmp_path):
+    with closing(RunDir(tmp_path / "run", Config())) as run_dir:
+        for row, batch in ((1, 1), (2, 2), (3, 2)):
+            entry = Quarantined(id=str(row), file="f", row=row, kind="refresh_preferences", batch=batch, cause="x")
+            run_dir.journal.quarantine(entry)
+        qualities = [label_quality(run_dir.journal, "refresh_preferences", batch) for batch in (0, 1, 2, None)]
+    assert [quality.num_failed for quality in qualities] == [0, 1, 2, 3]
+    with pytest.raises(GateError, match=r"invalid_rate is 1\.000"):
+        check_gate(qualities[1].metrics(), Config().labelling.gate)
 
 
 async def test_a_smaller_loss_is_allowed(config):
