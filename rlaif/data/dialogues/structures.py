@@ -43,7 +43,7 @@ def parse_structure(text: str, name: str) -> Any | None:
 def refuse_structure(text: str, name: str) -> None:
     """Raises BadRow when ``text`` is JSON (or a Python literal) of something else than messages: no prompt is that."""
     value = parse_literal(text)
-    if isinstance(value, list | dict | tuple) and value:
+    if isinstance(value, list | dict | tuple):
         raise BadRow(f"field `{name}` holds {'an object' if isinstance(value, dict) else 'a list'} stored as text")
 
 

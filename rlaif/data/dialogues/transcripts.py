@@ -42,6 +42,8 @@ _OTHER_PAIRS = (
     ("用户|人类", "助手|助理"),
     ("ユーザー", "アシスタント"),
 )
+_ANY_FIRST = re.compile(rf"([^\W\d]\w{{0,20}}){_COLON}")
+_ASSISTANT_LINE = re.compile(rf"{_NEW_LINE}(?:{_any_case(_ASSISTANTS)}){_COLON}")
 _OTHERS = re.compile(
     "|".join(
         rf"(?:{asks}){_NUMBER}{_COLON}.*\n[^\S\n]*(?:{answers}){_NUMBER}{_COLON}.*" for asks, answers in _OTHER_PAIRS
@@ -91,13 +93,20 @@ def refuse_unclear(text: str) -> None:
         raise BadRow(f"begins with `{first[1]}:`, but no turn of an assistant follows: a transcript, or not?")
     if _OPEN_END.search(text):
         raise BadRow("ends like a transcript (`Assistant:`), but does not begin with a speaker")
-    strangers = text.startswith("\n") and _STRANGERS.match(text.strip())
-    strangers = strangers or _OTHERS.fullmatch(text.strip())
-    if strangers or (_DRESSED_HUMAN.match(text.strip()) and _DRESSED_ASSISTANT.search(text)):
+    stripped = text.strip()
+    strangers = bool(text.startswith("\n") and _STRANGERS.match(stripped))
+    strangers |= bool(_OTHERS.fullmatch(stripped)) or _surrounds_an_assistant(stripped)
+    if strangers or (_DRESSED_HUMAN.match(stripped) and _DRESSED_ASSISTANT.search(text)):
         raise BadRow("looks like a transcript, but its speakers are unknown; use Human: and Assistant:")
     roles = {_role(piece[0]) for piece in _pieces(f"\n\n{text}", _BLANK_LINE, _SPEAKERS)}
     if {"human", "assistant"} <= roles:
         raise BadRow("has turns of a human and an assistant, but text before the first: a transcript, or not?")
+
+
+def _surrounds_an_assistant(text: str) -> bool:
+    """Whether an unknown speaker comes before and after an assistant: ``Utilisateur: ... Assistant: ...``."""
+    first, answer = _ANY_FIRST.match(text), _ASSISTANT_LINE.search(text)
+    return bool(first and answer and re.compile(rf"{_NEW_LINE}{first[1]}{_COLON}").search(text, answer.end()))
 
 
 def _transcript(text: str, first: str) -> tuple[Turn, ...] | None:

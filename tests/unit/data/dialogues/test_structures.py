@@ -55,7 +55,7 @@ def test_what_looks_like_messages_but_cannot_be_parsed_is_refused_by_name(text):
             parse(text, "x")
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}', "[1, 2]", '["a text"]', "['a text']", '[{"type": "text"}]'])
+@pytest.mark.parametrize("text", ['{"a": 1}', "[1, 2]", '["a text"]', "['a text']", '[{"type": "text"}]', "[]", " {} "])
 def test_other_structure_is_no_prompt_but_may_be_an_answer(text):
     with pytest.raises(BadRow, match=r"field `x` holds (a list|an object) stored as text"):
         parse_conversation(text, "x")
