@@ -179,6 +179,8 @@ def rule_of(problem: ErrorDetails) -> tuple[str, str | None]:
         return f"needs at least {context['min_length']}, has {context['actual_length']}", "add some"
     if kind == "too_long":
         return f"may have at most {context['max_length']}, has {context['actual_length']}", "remove some"
+    if problem["input"] is None and kind != "missing":
+        return "must not be null", "give a value, or leave the key out for its default"
     known = PROBLEMS.get(kind) or PROBLEMS.get(kind.split("_")[0])
     return known or (problem["msg"].removeprefix("Value error, "), None)
 

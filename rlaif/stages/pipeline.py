@@ -248,7 +248,8 @@ def check_inputs(data: UserData, run: StoredRun) -> list[InputChange]:
         raise RunDirError(
             f"{run.path}: finished stages depend on what has changed since:\n"
             + "\n".join(refused)
-            + "\nrestore it, choose another run_dir=, or go on from the first of these stages with --from STAGE"
+            + "\nrestore it, choose another run_dir=, "
+            "or go on from the first of these stages: rlaif run CONFIG --from STAGE"
         )
     return changed
 

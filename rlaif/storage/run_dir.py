@@ -166,12 +166,12 @@ def check_stored_config(path: Path, config: Config) -> None:
     """Raises RunDirError when ``path`` is a run directory that was made with another configuration, or by a later
     version.
 
-    The gate may change: its limits decide whether a run continues, not what it makes. So may the path of the directory,
-    which can be moved, copied, or named in another way.
+    The gate and ``max_loss`` may change: these limits decide whether a run continues, not what it makes. So may the
+    path of the directory, which can be moved, copied, or named in another way.
     """
     stored = path / "config.yaml"
     changed = differences(load_config(stored, []), config) if stored.exists() else []
-    changed = [key for key in changed if key != "run_dir"]
+    changed = [key for key in changed if key not in ("run_dir", "max_loss")]
     if not all(key.startswith("labelling.gate.") for key in changed):
         raise RunDirError(
             f"{path}: made with another configuration; different: {', '.join(changed)}; "

@@ -112,7 +112,7 @@ def test_mistakes_name_the_key(loaded, override, said):
 def test_a_source_that_is_no_text_is_refused(loaded):
     assert mistakes(loaded, "data: {red_team: 3, helpful: null, votes: [a]}\n") == [
         "data.red_team=3: must be text; put it in quotes",
-        "data.helpful=null: must be text; put it in quotes",
+        "data.helpful=null: must not be null; give a value, or leave the key out for its default",
         'data.votes=["a"]: must be text; put it in quotes',
     ]
 

@@ -40,11 +40,12 @@ def test_another_configuration_is_refused_by_key(tmp_path):
     opened(tmp_path / "run").close()  # the refusal kept no lock and changed nothing
 
 
-def test_the_gate_may_change_on_the_way(tmp_path):
+def test_the_limits_may_change_on_the_way(tmp_path):
     opened(tmp_path / "run").close()
     wider = CONFIG.labelling.model_copy(update={"gate": Gate(override=("flip_rate",))})
-    opened(tmp_path / "run", labelling=wider).close()
-    assert "- flip_rate" in (tmp_path / "run" / "config.yaml").read_text()
+    opened(tmp_path / "run", labelling=wider, max_loss=0.7).close()
+    stored = (tmp_path / "run" / "config.yaml").read_text()
+    assert "- flip_rate" in stored and "max_loss: 0.7" in stored
 
 
 def test_two_drivers_cannot_share_a_directory(tmp_path):
