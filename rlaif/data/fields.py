@@ -136,6 +136,11 @@ def trim(text: str) -> str:
     return f"{indentation}{body}" if len(indentation) > 1 or indentation == "\t" else body
 
 
+def trim_after(mark: str, text: str) -> str:
+    """``trim`` for what follows a mark, such as a speaker's name: only what begins on a line of its own is indented."""
+    return trim(f"\n{text}" if mark.endswith("\n") else text.lstrip(" \t"))
+
+
 def encodable(text: str) -> bool:
     """Whether a tokenizer accepts ``text``: JSON and badly decoded files can hold lone surrogates."""
     try:

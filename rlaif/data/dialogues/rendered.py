@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rlaif.data.dialogues.messages import ROLES, TOOL_ROLES
+from rlaif.data.fields import trim_after
 from rlaif.data.rows import BadRow
 from rlaif.records import Role, Turn
 
@@ -126,7 +127,7 @@ def _turns(text: str, template: ChatMarks, marks: list[re.Match[str]]) -> Iterat
             raise BadRow(f"looks like a rendered {template.name} template, but its system turn cannot be told apart")
         if _ANY_MARK.search(said) or re.search(template.end, said):
             raise BadRow(f"looks like a rendered {template.name} template, but its turns cannot be told apart")
-        yield Turn(role=_ROLES[role], text=said.strip())
+        yield Turn(role=_ROLES[role], text=trim_after(mark[0], said))
 
 
 def _without_ends(said: str, mark: re.Pattern[str]) -> str:

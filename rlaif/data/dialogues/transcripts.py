@@ -2,8 +2,9 @@
 
 hh-rlhf puts a blank line before every speaker, so that turns may contain colons, blank lines and the words Human and
 Assistant; where blank lines part the turns, nothing else does. Other files write each speaker on a new line, or
-(PKU, Vicuna) all in one line in capitals. White space around a turn is stripped. An empty turn inside a transcript is
-kept: real data has them, and dropping one would join its neighbours.
+(PKU, Vicuna) all in one line in capitals. White space around a turn is stripped, but code that begins on the line
+below its speaker stays indented. An empty turn inside a transcript is kept: real data has them, and dropping one would
+join its neighbours.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 
+from rlaif.data.fields import trim_after
 from rlaif.data.rows import BadRow
 from rlaif.records import Role, Turn
 
@@ -171,4 +173,4 @@ def _role(speaker: str) -> Role:
 
 
 def _turns(pieces: list[_Piece]) -> tuple[Turn, ...]:
-    return tuple(Turn(role=_role(speaker), text=text.strip()) for speaker, text in pieces)
+    return tuple(Turn(role=_role(speaker), text=trim_after(speaker, text)) for speaker, text in pieces)

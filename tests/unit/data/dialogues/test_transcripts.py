@@ -58,6 +58,28 @@ def test_alpaca_as_rendered_is_one_turn():
         assert parse_conversation(text, "prompt") == dialogue("q", "")
 
 
+CODE = "    if x:\n        return 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\n\nHuman: q\n\nAssistant:\n{CODE}",
+        f"User: q\r\nAssistant: \r\n\r\n{CODE}\r\n".replace(CODE, CODE.replace("\n", "\r\n")),
+        f"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n{CODE}<|im_end|>\n",
+        f"<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|>"
+        f"<|start_header_id|>assistant<|end_header_id|>\n\n{CODE}<|eot_id|>",
+    ],
+)
+def test_code_below_its_speaker_stays_indented(text):
+    assert parse_conversation(text, "chosen") == dialogue("q", CODE)
+
+
+@pytest.mark.parametrize("text", ["\n\nHuman:   q\n\nAssistant: \t a ", "[INST]  q [/INST]   a </s>"])
+def test_spaces_behind_a_speaker_are_no_indentation(text):
+    assert parse_conversation(text, "chosen") == dialogue("q", "a")
+
+
 def test_a_dialogue_may_begin_with_the_assistant():
     assert parse_conversation("\n\nAssistant: hello\n\nHuman: q", "prompt") == dialogue("", "hello", "q")[1:]
 
