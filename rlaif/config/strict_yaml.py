@@ -32,7 +32,7 @@ PROBLEMS = {
     "float": ("must be a number", "write one such as 0.5"),
     "finite": ("must be a finite number", "write one such as 0.5"),
     "bool": ("must be true or false", "write one of the two"),
-    "string_unicode": ("must be text in UTF-8", "rename the file or directory"),
+    "string_unicode": ("must be text in UTF-8", "rename the file or directory, or remove what is no character"),
     "string_type": ("must be text", "put it in quotes"),
     "tuple": ("must be a list", "write [a, b]"),
     "list": ("must be a list", "write [a, b]"),

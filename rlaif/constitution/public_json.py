@@ -27,6 +27,7 @@ from rlaif.constitution.public_texts import (
     comparison_of,
     id_of,
     principle,
+    refuse_transcript,
     required,
 )
 from rlaif.errors import ConfigError
@@ -71,6 +72,7 @@ def json_principles(file: Path, content: Any) -> Iterator[PrincipleTree]:
     if is_ours(content):
         raise ConfigError(f"{file}: a whole constitution, which cannot be combined with other files; give it alone")
     if isinstance(content, list):
+        refuse_transcript(file, (entry if isinstance(entry, str) else "" for entry in content))
         for row, entry in enumerate(content, start=1):
             yield _of_list(file, f"row {row}", row, entry)
     elif not isinstance(content, dict):

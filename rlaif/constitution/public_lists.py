@@ -14,7 +14,14 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rlaif.constitution.public_texts import PrincipleTree, clean_text, comparison_of, id_of_statement, principle
+from rlaif.constitution.public_texts import (
+    PrincipleTree,
+    clean_text,
+    comparison_of,
+    id_of_statement,
+    principle,
+    refuse_transcript,
+)
 from rlaif.errors import ConfigError
 
 #: Of the column that holds the statements; upper and lower case, and a plural, do not matter.
@@ -53,7 +60,9 @@ def text_principles(file: Path, text: str) -> Iterator[PrincipleTree]:
 
 
 def _principles(file: Path, unit: str, statements: Iterator[PlacedText] | enumerate[str]) -> Iterator[PrincipleTree]:
-    for number, (place, statement) in enumerate(statements, start=1):
+    placed = list(statements)
+    refuse_transcript(file, (statement for _, statement in placed))
+    for number, (place, statement) in enumerate(placed, start=1):
         comparison = comparison_of(file, f"{unit} {place}", statement)
         yield principle(id_of_statement(statement, number), f"{file.name}: {unit} {place}", comparison=comparison)
 

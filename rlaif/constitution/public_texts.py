@@ -8,6 +8,7 @@ should be kind.") is asked about; a text that asks or chooses itself ("Which ans
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -54,6 +55,15 @@ def clean_text(file: Path, place: str, value: Any) -> str:
     if HUMAN_TURN.search(value) and ASSISTANT_TURN.search(value):
         raise ConfigError(f"{file}: {place}: is a few-shot transcript, not a principle; {EXAMPLES}")
     return TRAILING_LABEL.sub("", LEADING_LABEL.sub("", value).strip()).strip()
+
+
+def refuse_transcript(file: Path, texts: Iterable[str]) -> None:
+    """Raises ConfigError for a list of which each item is one turn of a dialogue."""
+    for place, (asked, answered) in enumerate(itertools.pairwise(texts), start=1):
+        if HUMAN_TURN.match(asked) and ASSISTANT_TURN.match(answered):
+            raise ConfigError(
+                f"{file}: items {place} and {place + 1}: are turns of a few-shot transcript, not principles; {EXAMPLES}"
+            )
 
 
 def required(file: Path, place: str, text: str) -> str:

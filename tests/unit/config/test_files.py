@@ -122,7 +122,7 @@ def test_keys_are_text_as_they_are_written(empty):
 
 def test_a_name_that_is_not_utf_8_is_refused(empty):
     assert mistakes(empty, "run_dir=caf\udce9") == [
-        "run_dir=caf\udce9: must be text in UTF-8; rename the file or directory"
+        "run_dir=caf\udce9: must be text in UTF-8; rename the file or directory, or remove what is no character"
     ]
 
 

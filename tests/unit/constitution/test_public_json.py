@@ -78,6 +78,8 @@ def test_a_constitution_of_ours_as_json(tmp_path):
         ("9" * 5000, "not JSON that can be read"),
         ('["\\n\\nHuman: hi\\n\\nAssistant: hello\\n\\nCritiqueRequest: x"]', "row 1: is a few-shot transcript"),
         ('{"a": {"prompt": ["Human: hi", "Assistant: ho"], "edit_request": "x"}}', "a.prompt: is a few-shot"),
+        ('["x", "Human: hi", "Assistant: ho"]', "items 2 and 3: are turns of a few-shot transcript"),
+        ('["Choose the \\ud800 answer."]', "must be text in UTF-8"),
         ('[{"prompt": "Human: hi", "corrects": ["a"], "incorrects": ["b"]}]', "row 1: is a few-shot example"),
         ('[{"role": "user", "content": "x"}]', "row 1: is a few-shot example"),
         ("[]", "principles"),

@@ -57,6 +57,8 @@ def test_one_statement_in_many_files(tmp_path, name, text):
         ("c.txt", "\n \n", "holds no principles"),
         ("c.txt", "Human: hi\nAssistant: ho\n", "few-shot transcript"),
         ("c.md", "- Human: hi\n  Assistant: ho\n", "item 1: is a few-shot transcript"),
+        ("c.md", "- Be kind.\n- Human: hi\n- Assistant: ho\n", "items 2 and 3: are turns of a few-shot transcript"),
+        ("c.csv", "statement\nUser: hi\nAssistant: ho\n", "items 1 and 2: are turns of a few-shot transcript"),
     ],
 )
 def test_a_file_without_principles_is_one_clear_mistake(tmp_path, name, text, told):
