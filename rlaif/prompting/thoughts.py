@@ -10,9 +10,9 @@ import re
 from rlaif.errors import RequestError
 from rlaif.records import Turn
 
-_NAMES = "think|thinking|thought|thoughts|reasoning|reflection"
-THOUGHT_TAG = re.compile(rf"<(?P<end>/?)(?:{_NAMES})>|\[(?P<end_>/?)THINK\]", re.IGNORECASE)
-_OPENED = re.compile(rf"(?:<(?P<name>{_NAMES})>|\[(?P<name_>THINK)\])(?P<blank>\s*)\Z", re.IGNORECASE)
+_NAMES = "(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
+THOUGHT_TAG = re.compile(rf"[<◁](?P<end>/?){_NAMES}[>▷]|\[(?P<end_>/?)THINK\]", re.IGNORECASE)
+_OPENED = re.compile(rf"(?P<tag>[<◁]{_NAMES}[>▷]|\[THINK\])(?P<blank>\s*)\Z", re.IGNORECASE)
 
 
 def without_thoughts(text: str, *, opened: bool = False) -> str | None:
@@ -62,5 +62,5 @@ def closing_of(prompt: str) -> str:
     opened = _OPENED.search(prompt)
     if opened is None:
         return ""
-    end = f"</{opened['name']}>" if opened["name"] else f"[/{opened['name_']}]"
+    end = f"{opened['tag'][0]}/{opened['tag'][1:]}"
     return f"{end}\n\n" if opened["blank"].endswith("\n") else f"\n{end}\n\n"

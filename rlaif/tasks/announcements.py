@@ -26,10 +26,11 @@ _BE = r"(?: (?:would|could|might|should|can|may))?(?: (?:be|is|reads?))?"
 #: Pleasantries, of which several may come first.
 _OPENING = (
     r"(?:(?:sure(?: thing)?|certainly|of course|okay|ok|absolutely|got it|understood|all ?right|right|great|no problem"
-    r"|noted|you(?:['’]re| are) (?:absolutely )?right)\b[ \t]*+[,.!:;–—-]*+\s*+){0,3}"
+    r"|noted|i (?:understand|see)|you(?:['’]re| are) (?:absolutely )?right)\b[ \t]*+[,.!:;–—-]*+\s*+){0,3}"
 )
 _CLAUSE = r"(?:(?:to|based|taking|in|with|as|considering|given|after|following)\b[^\n.:]{0,80},\s*)?"
-_MARKS = r"[\s*_#>\[(\"“]*+"  #: as all repetitions next to each other, possessive: matching must stay linear
+#: As all repetitions next to each other, possessive: matching must stay linear.
+_MARKS = r"(?:[\s*_#>\[(\"“`-]|\d++[.)])*+"
 _CLOSING = r"[*_\])\"”]"
 #: After a heading: a colon or a dash, a closing mark, or the end of its line.
 _ENDS = rf"(?:{_CLOSING}*\s*[:–—]|\s+-\s|{_CLOSING}+\s|[ \t]*\n)"
@@ -41,6 +42,7 @@ _HEADINGS = (
     rf"(?:(?:my|the|an?|one) )?(?:(?:final|original|previous|{_COMPARED}) ){{1,2}}"
     rf"(?:{_ANSWER}|version){_CLOSING}*\s*[:\n]",
     rf"(?:{_ANSWER}|assistant|ai assistant|ai|human|user){_CLOSING}*:",
+    rf"(?:{_ANSWER} \({_REVISED}\)|revision request){_CLOSING}*:",
     r"</?(?:revis|rewrit|response|answer|reply|final)\w*>",
 )
 _HERE = (
@@ -54,6 +56,7 @@ _SENTENCES = (
     # Here is a safer response: ...; here's my answer without the harmful parts: ...
     rf"{_HERE} (?:an?|the|my|your|one) {_COMPARED} {_TEXT}\b",
     rf"{_HERE} (?:another|one) (?:{_ANSWER}|version)\b",
+    rf"{_HERE} (?:an?|the|my|your) {_ANSWER},? {_REVISE}\b",
     rf"{_HERE} (?:an?|the|my|your) (?:{_ANSWER}|version) (?:with|without|that|which)\b[^\n.:]{{0,60}}:",
     # The revised response would be: ...; this revision removes ...; the response could be rewritten as follows
     rf"(?:an?|the|my|one|this|your) (?:possible )?(?:{_REVISED} {_TEXT}|{_CHANGED} {_ANSWER})\b",
@@ -63,13 +66,16 @@ _SENTENCES = (
     rf" (?:has been|(?:could|should|can|might|would|may) be|was|is) {_REVISE}",
     # I have rewritten the answer; let me rephrase that; I would respond with: ...
     rf"{_I} {_REVISE} (?:(?:the|my|this|that) [^\n.:]{{0,30}}{_ANSWER}\b|(?:it|that|this|as follows)\b)",
-    rf"{_I} (?:change|modif\w+|edit(?:ed)?|adjust(?:ed)?) (?:the|my|this|that) (?:\w+ )?{_ANSWER}\b",
+    rf"{_I} (?:change|modif\w+|edit(?:ed)?|adjust(?:ed)?|updated?|improved?|corrected?)"
+    rf" (?:the|my|this|that) (?:\w+ )?{_ANSWER}\b",
     r"let me (?:rephrase|reword|rewrite|revise)\s*[.:,]|let me try (?:that )?again",
     r"i(?:['’]d| would) (?:instead )?(?:respond|answer|reply|say)(?: instead)?"
     r"(?: with| like this| as follows| by saying)?\s*:",
     # To make the response less harmful, ...; my previous response ...; thank you for the feedback
     rf"to (?:make|keep) (?:the|my|this) (?:\w+ )?{_ANSWER} (?:\w+ )?(?:less|more|safe|harmless|ethical|appropriate)",
     r"to address (?:the|this|that|your) (?:\w+ )?(?:critique|criticism|feedback)\b",
+    r"(?:in (?:the )?light of|based on|considering|given) (?:the|this|that|your) (?:\w+ )?"
+    r"(?:critique|criticism|feedback)\s*[,:]",
     rf"(?:in )?my {_EARLIER} {_ANSWER}\b|(?:in )?the {_EARLIER} {_ANSWER} (?:was|is|had|has|contain|could)\b",
     rf"(?:i apologi[sz]e|(?:i['’]m |i am )?(?:so |very )?sorry|(?:my )?apologies) (?:for|if|that)\b[^\n.]{{0,60}}"
     rf"\b{_EARLIER} (?:{_ANSWER}|message|statement|comment|suggestion|advice)",

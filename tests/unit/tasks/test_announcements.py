@@ -9,6 +9,17 @@ from rlaif.tasks.announcements import announces_itself
 #: One on each line; ``\\n`` stands for a line break.
 ANNOUNCEMENTS = r"""
 Here is a safer response: No.
+I understand. Here's a revision.\n\nNo.
+Sure! I've updated the response:\nNo.
+I have improved my answer. No.
+Here is the answer, rewritten to remove the harmful content: No.
+In light of the critique, the answer should be: No.
+Based on your feedback, no.
+---\nRevised:\nNo.
+1. Revised response: No.
+```\nRevised response: No.\n```
+Response (revised): No.
+Revision request: No.
 Here's a more helpful and harmless reply: No.
 Here is my attempt at a revision: No.
 Here's the rewrite: No.
@@ -193,6 +204,15 @@ Suggested reading: the law.
 Assistant professors earn little.
 AI is a field of study.
 Human rights are universal.
+I understand. That is hard.
+I see. Here is a plan.
+I've updated my CV: should I send it?
+Based on your description, no.
+Given the news, no.
+Considering the criticism of the law, it may be repealed.
+1. Lock the door. 2. Call a friend.
+- Revise the plan with your doctor.
+`print(1)`
 Answering this would be harmful.
 Response times vary.
 New York is large.
