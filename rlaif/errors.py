@@ -2,9 +2,39 @@
 
 ``UserError`` and its children are a user's mistakes: the CLI prints only the message and exits with 2.
 ``RunError`` and its children end a run that was started correctly: exit 1.
+
+What is repeated of other libraries' errors may hold secrets: it goes through ``redacted``, as do the command line's
+output, events and pages.
 """
 
 from __future__ import annotations
+
+import os
+import re
+
+#: Variables of the environment whose values are secrets; those that only say where one is are not.
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_PLACE_NAME = re.compile(r"_(PATH|FILE|DIR|URL|URI)$|^TOKENIZERS_", re.IGNORECASE)
+_MIN_SECRET_CHARS = 8  #: shorter values, such as ``true``, occur by chance
+#: Keys and tokens by their shape: of Hugging Face, AWS, GitHub, OpenAI and Anthropic, GitLab, Slack, Google; JSON web
+#: tokens; PEM files.
+_SECRET_SHAPE = re.compile(
+    r"\bhf_[A-Za-z0-9]{20,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"|\bsk-[A-Za-z0-9_-]{20,}|\bglpat-[\w-]{20,}|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{35}|\bya29\.[\w-]{20,}"
+    r"|\beyJ[\w-]{8,2000}\.eyJ[\w-]{8,2000}\.[\w-]{8,}"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}KEY-----|\Z)",
+    re.DOTALL,
+)
+_URL_WITH_MORE = re.compile(
+    r"""(?<![\w+.-])([a-z][\w+.-]{0,30}://)(?:[^/\s'"@]*@)?([^\s'"<>?]*)(\?[^\s'"<>)\]]*)?""", re.IGNORECASE
+)
+_QUERY = re.compile(r"(?<=[\w/])\?[\w.%-]{1,200}=[^\s'\"<>)\]]+")
+_NAMED = re.compile(
+    r"""(?P<name>\b(?:\w*(?:secret|access|api|auth|private)[_-]?(?:key|token)(?:[_-]?id)?|session[_-]?token|passw(?:or)?d
+    |client[_-]?secret)["']?\s*[=:]\s*["']?|\bauthorization["']?\s*[=:]\s*["']?(?:bearer\s+|basic\s+)?|\bbearer\s+)
+    (?P<value>[^\s"',;}]{8,})""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class RlaifError(Exception):
@@ -84,11 +114,40 @@ class Interrupted(RlaifError):
 
 
 def describe_error(error: BaseException) -> str:
-    """The type and the first line of an error: what a quarantined row says of its cause."""
-    lines = str(error).strip().splitlines()
+    """The type and the first line of an error, redacted: what a quarantined row says of its cause."""
+    lines = redacted(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def quote_error(error: BaseException) -> str:
-    """The type and the whole message of another library's error, for a message of ours."""
-    return f"{type(error).__name__}: {error}"
+    """The type and the whole message of another library's error, redacted, for a message of ours."""
+    return f"{type(error).__name__}: {redacted(str(error))}"
+
+
+def redacted(text: str) -> str:
+    """``text`` without what looks like a secret: values of the environment's secret variables, keys and tokens by their
+    shape or the name before them, users and queries in URLs."""
+    for value, name in _secrets_of_environment().items():
+        text = text.replace(value, f"<{name}>")
+    text = _SECRET_SHAPE.sub("<secret>", text)
+    text = _URL_WITH_MORE.sub(lambda url: f"{url[1]}{url[2]}{'?...' if url[3] else ''}", text)
+    text = _QUERY.sub("?...", text)
+    return _NAMED.sub(r"\g<name><secret>", text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether there is a key or token in ``text``, by its value or its shape."""
+    return _SECRET_SHAPE.search(text) is not None or any(value in text for value in _secrets_of_environment())
+
+
+def _secrets_of_environment() -> dict[str, str]:
+    """Value -> name of the variable, the longest value first: one may be a part of another."""
+    found = {
+        value: name
+        for name, value in os.environ.items()
+        if len(value) >= _MIN_SECRET_CHARS
+        and _SECRET_NAME.search(name)
+        and not _PLACE_NAME.search(name)
+        and not value.startswith("/")
+    }
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))

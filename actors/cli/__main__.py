@@ -16,7 +16,7 @@ import typer
 
 from actors.cli.arguments import ConfigName, FieldNames, InProcess, Overrides, RunDirPath, named_fields
 from actors.cli.audit import audit_app
-from actors.cli.console import console, errors
+from actors.cli.console import console, errors, take_over
 from actors.cli.constitution import constitution_app
 from actors.cli.control import scale_command, status_command
 from actors.cli.data import data_command
@@ -133,10 +133,10 @@ def submit_command(
 
     job = submit(load_config(config, overrides or []), address)
     if not wait:
-        print(job.name)
+        console.print(job.name, highlight=False)
         return
-    errors.print(f"{job.name} is submitted. {job.hints}", markup=False, highlight=False)
-    raise typer.Exit(job.follow(lambda text: print(text, end="", flush=True)))
+    errors.print(f"{job.name} is submitted. {job.hints}", highlight=False)
+    raise typer.Exit(job.follow(lambda text: console.print(text, end="", highlight=False)))
 
 
 @app.command("report")
@@ -176,7 +176,7 @@ def export_run_command(
     from rlaif.storage.export import export_run
 
     files = export_run(run_dir, destination, models=models)
-    console.print(f"{len(files)} files in {destination}", markup=False, highlight=False)
+    console.print(f"{len(files)} files in {destination}", highlight=False)
 
 
 def _drive(config: Config, work: Work, in_process: bool) -> Path:
@@ -206,6 +206,7 @@ def _summarise(run_dir: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    take_over(sys.argv[1:] if arguments is None else arguments)
     try:
         app(arguments)
     except UserError as error:
@@ -231,7 +232,7 @@ def _causes(group: BaseExceptionGroup) -> Iterator[BaseException]:
 
 
 def _fail(message: str, code: int) -> None:
-    errors.print(f"error: {message}", markup=False, highlight=False)
+    errors.print(f"error: {message}", highlight=False)
     sys.exit(code)
 
 

@@ -39,9 +39,9 @@ def import_verdicts_command(
     audit = import_audit(run_dir, file)
     console.print(audit_table(audit))
     _print(audit_lines(audit))
-    console.print(f"{run_dir / 'audit.json'}; rlaif report {run_dir} shows it", markup=False)
+    console.print(f"{run_dir / 'audit.json'}; rlaif report {run_dir} shows it", highlight=False)
 
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actors.cli.console import console
 from rlaif.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def import_json_command(
 
 def _print(*lines: object) -> None:
     for line in lines:
-        typer.echo(line)
+        console.print(str(line), highlight=False)
 
 
 def _judge(model: str, draft: Draft, findings: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:

@@ -41,7 +41,7 @@ def status_command(run_dir: RunDirPath) -> None:
         run = find_run(run_dir)
         answer = _ask(run_dir, run, None, STATUS_TIMEOUT_S, "its driver to report on its engines")
     except UserError as error:  # a finished run has a status, too
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), highlight=False)
         return
     console.print(f"running: pid {run.pid} on {run.host}, Ray at {run.address}", highlight=False)
     console.print(_pools(answer.pools) if answer.pools else "no engines now")

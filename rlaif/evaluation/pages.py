@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlaif.errors import redacted
+
 
 def page(template: str, content: Mapping[str, Any], filters: Mapping[str, Callable[..., str]]) -> str:
     """``template`` filled with ``content``; a missing name is a programming error."""
@@ -22,6 +24,11 @@ def page(template: str, content: Mapping[str, Any], filters: Mapping[str, Callab
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_without_secrets,
     )
     environment.filters |= filters
     return environment.get_template(template).render(**content)
+
+
+def _without_secrets(value: Any) -> Any:
+    return redacted(value) if type(value) is str else value  # what is marked as safe is ours

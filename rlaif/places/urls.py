@@ -26,7 +26,6 @@ CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10, 60
 _Answer = TypeVar("_Answer")
 _FileSystem = Any  #: an fsspec.AbstractFileSystem
 _URL = re.compile(r"[a-z][a-z0-9+.:-]*://", re.IGNORECASE)
-_MAY_BE_SECRET = re.compile(r"(?<=://)[^/\s'\"]*@|\?[^\s'\"]+")
 _LASTING = (PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError, LookupError)
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError")
 
@@ -198,7 +197,7 @@ def _is_connection(error: Exception) -> bool:
 
 
 def _cause(name: str, error: Exception, attempt: int) -> str:
-    store, said = _store_of(name), _MAY_BE_SECRET.sub("", describe_error(error))
+    store, said = _store_of(name), describe_error(error)
     if type(error).__name__ == "NoSuchBucket":
         return "there is no such bucket"
     if type(error).__name__ in _NO_CREDENTIALS:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif.errors import StorageError
+from rlaif.errors import StorageError, redacted
 from rlaif.places.writing import settle
 
 _BLOCK_BYTES = 64 * 1024  #: read at once while looking for the last line break
@@ -72,4 +72,5 @@ class MetricsLog(_Log):
 
 class EventLog(_Log):
     def write(self, event: str, **facts: Any) -> None:
-        self._append({"time": time.time(), "event": event, **facts})
+        said = {name: redacted(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        self._append({"time": time.time(), "event": event, **said})
