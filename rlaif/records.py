@@ -238,6 +238,7 @@ class RolloutSample(Provenance):
     prompt: tuple[Turn, ...]
     prompt_ids: tuple[int, ...]
     completion: Completion
+    truncated: bool  #: as in other records: turns of the prompt were dropped, or its only one shortened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,6 +293,7 @@ class Rollout(Provenance):
     score: float
     kl: float
     advantage_mean: float
+    truncated: bool = False  #: earlier releases did not say
 
     @classmethod
     def from_scored(cls, sample: RolloutSample, scored: ScoredSample, *, kl: float, advantage_mean: float) -> Rollout:
@@ -312,6 +314,7 @@ class Answer(Provenance):
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    truncated: bool = False  #: earlier releases did not say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,9 +103,9 @@ def _story(run_dir: Path, manifest: Manifest) -> Table:
 
 
 def _rows(manifest: Manifest) -> Table:
-    table = Table("rows", "in", "out", "quarantined")
+    table = Table("rows", "in", "out", "quarantined", "shortened")
     for name, counts in manifest["rows"].items():
-        table.add_row(name, *(f"{counts[key]:,}" for key in ("rows_in", "rows_out", "quarantined")))
+        table.add_row(name, *(f"{counts.get(key, 0):,}" for key in ("rows_in", "rows_out", "quarantined", "cut")))
     return table
 
 

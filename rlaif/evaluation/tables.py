@@ -58,9 +58,9 @@ def _answers_table(evaluation: Results) -> Table:
 def _rows_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     from rich.table import Table
 
-    table = Table("rows", "in", "out", "quarantined")
+    table = Table("rows", "in", "out", "quarantined", "shortened")
     for kind, counts in rows.items():
-        table.add_row(kind, *(str(counts[name]) for name in ("rows_in", "rows_out", "quarantined")))
+        table.add_row(kind, *(str(counts.get(name, 0)) for name in ("rows_in", "rows_out", "quarantined", "cut")))
     return table
 
 
@@ -76,6 +76,7 @@ def label_table(run_dir: Path) -> Table:
     rows = Findings(run_dir).rows
     for kind, title in (("pairs", "quarantined rows of the file"), ("preferences", "quarantined by the labeller")):
         table.add_row(title, f"{rows.get(kind, {}).get('quarantined', 0):,}", "")
+    table.add_row("judged on a shortened dialogue", f"{rows.get('preferences', {}).get('cut', 0):,}", "")
     for name, title in QUALITY_TITLES.items():
         if name in quality["overall"]:
             table.add_row(title, *_value_and_interval(name, quality["overall"][name]))

@@ -72,12 +72,17 @@ async def record(run: Run, recording: Recording[_RowT]) -> Effort:
     return effort
 
 
-def account(run_dir: RunDir, kind: str, *, rows_in: int, rows_out: int, max_loss: float) -> None:
+def account(
+    run_dir: RunDir, kind: str, *, rows_in: int, rows_out: int, max_loss: float, cut: int | None = None
+) -> None:
     """Enter what became of the rows of ``kind``; those that did not come out must be quarantined.
 
+    ``cut``: rows whose dialogue was shortened to fit; None: what their records say.
     Raises LossError when none came out, or fewer than ``max_loss``, a share, allows.
     """
-    run_dir.account(kind, rows_in=rows_in, rows_out=rows_out, quarantined=run_dir.journal.num_quarantined(kind))
+    cut = run_dir.journal.num_truncated(kind) if cut is None else cut
+    quarantined = run_dir.journal.num_quarantined(kind)
+    run_dir.account(kind, rows_in=rows_in, rows_out=rows_out, quarantined=quarantined, cut=cut)
     check_loss(run_dir, kind, rows_in=rows_in, rows_out=rows_out, max_loss=max_loss)
 
 
@@ -94,8 +99,8 @@ class Book:
     def close(self, counts: RowCounts) -> None:
         """Account for all rows. Raises LossError as ``check_loss`` does."""
         run_dir, kind = self._run.run_dir, self._kind
-        run_dir.metrics.write(kind, {f"{kind}/data/num_cut": float(counts.cut)})
-        account(run_dir, kind, rows_in=counts.rows_in, rows_out=counts.rows_out, max_loss=self._run.config.max_loss)
+        num_in, num_out, max_loss = counts.rows_in, counts.rows_out, self._run.config.max_loss
+        account(run_dir, kind, rows_in=num_in, rows_out=num_out, max_loss=max_loss, cut=counts.cut)
 
 
 def check_loss(run_dir: RunDir, kind: str, *, rows_in: int, rows_out: int, max_loss: float) -> None:

@@ -158,6 +158,12 @@ class Journal:
         query = "SELECT count(*) FROM quarantine WHERE kind = ?1 AND batch = ifnull(?2, batch)"
         return self._number(query, kind, batch)
 
+    def num_truncated(self, kind: str) -> int:
+        """Records of ``kind`` whose prompt was shortened to fit its model."""
+        text = "CAST(record AS TEXT)"
+        is_truncated = f"json_valid({text}) AND json_extract({text}, '$.truncated')"
+        return self._number(f"SELECT count(*) FROM records WHERE kind = ? AND {is_truncated}", kind)
+
     def has_retries(self, kind: str) -> bool:
         """Whether any row of a kind without batches failed for a cause outside itself."""
         query = f"SELECT EXISTS (SELECT 1 FROM quarantine WHERE kind = ? AND batch = {NO_BATCH} AND fault = 'outside')"

@@ -4,7 +4,8 @@
 
 - ``stages``: stage of the story -> ``{"seconds"}``; a stage that is not listed has not finished.
 - ``began``: the day on which the run began (UTC), as ``2025-01-31``.
-- ``rows``: kind of rows (``revisions``, ``comparisons``...) -> ``{"state", "rows_in", "rows_out", "quarantined"}``.
+- ``rows``: kind of rows (``revisions``, ``comparisons``...) -> ``{"state", "rows_in", "rows_out", "quarantined"}``,
+  and ``"cut"`` where dialogues were shortened to fit.
 
 In format 1, which had no number, ``stages`` held the kinds of rows, ``finished`` the stages, both in the order of the
 alphabet. It is read as format 2 and written as such by the next run in its directory.

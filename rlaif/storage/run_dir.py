@@ -76,14 +76,16 @@ class RunDir(StoredRun):
             self.write_manifest(began=datetime.now(UTC).date().isoformat())
         return date.fromisoformat(self._manifest["began"])
 
-    def account(self, kind: str, *, rows_in: int, rows_out: int, quarantined: int) -> None:
-        """Enter what became of the rows of ``kind`` (revisions, comparisons...). Raises RunError if any is missing."""
+    def account(self, kind: str, *, rows_in: int, rows_out: int, quarantined: int, cut: int = 0) -> None:
+        """Enter what became of the rows of ``kind`` (revisions, comparisons...); ``cut``: those of ``rows_out`` whose
+        dialogue was shortened. Raises RunError if any is missing."""
         if rows_in != rows_out + quarantined:
             raise RunError(
                 f"{kind}: {rows_in} rows in, but {rows_out} out and {quarantined} quarantined; "
                 f"{self.path / 'journal.sqlite'} has what was recorded"
             )
         counts = {"rows_in": rows_in, "rows_out": rows_out, "quarantined": quarantined}
+        counts |= {"cut": cut} if cut else {}
         entry = {"state": "done", **counts}
         if self._manifest["rows"].get(kind) != entry:
             self._manifest["rows"][kind] = entry

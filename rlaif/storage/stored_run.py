@@ -70,7 +70,7 @@ class StoredRun:
 
     @property
     def all_rows(self) -> Mapping[str, Mapping[str, Any]]:
-        """What became of the rows of each kind: ``rows_in``, ``rows_out``, ``quarantined``."""
+        """What became of the rows of each kind: ``rows_in``, ``rows_out``, ``quarantined``, ``cut``."""
         rows: Mapping[str, Mapping[str, Any]] = self._manifest["rows"]
         return rows
 

@@ -74,7 +74,7 @@ class SampleAnswer:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> Answer:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        turns, ids, _ = await _fitted(engine, draw.prompt.turns, form, self.sampling)
+        turns, ids, truncated = await _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling, form.stop))
         text = spoken(completion, form)
         return Answer.of(
@@ -90,6 +90,7 @@ class SampleAnswer:
             text=text or "",
             token_ids=completion.token_ids,
             finish_reason=completion.finish_reason,
+            truncated=truncated,
         )
 
 
@@ -143,7 +144,7 @@ class RollOut:
     async def __call__(self, engine: TextGenerator, draw: Draw) -> RolloutSample:
         started = time.monotonic()
         form = dialogue(self.dialogue_format, engine.tokenizer)
-        turns, ids, _ = await _fitted(engine, draw.prompt.turns, form, self.sampling)
+        turns, ids, truncated = await _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling))
         return RolloutSample.of(
             draw.prompt,
@@ -156,6 +157,7 @@ class RollOut:
             prompt=turns,
             prompt_ids=tuple(ids),
             completion=completion,
+            truncated=truncated,
         )
 
 

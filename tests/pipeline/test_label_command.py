@@ -199,3 +199,16 @@ def test_a_judge_that_computes_nan_labels_nothing_and_is_forgotten_once_mended(f
     made = labels(files).values()
     assert made and all(0 < row["prob"] < 1 for row in made if row["status"] == "ok")
     assert all(math.isfinite(judgement["logprob_a"]) for row in made for judgement in row["judgements"])
+
+
+def test_dialogues_that_were_shortened_for_the_judge_are_counted(files, tiny_world, capsys):
+    turns = "".join(f"\n\nHuman: {'word ' * 30}{i}\n\nAssistant: yes" for i in range(4))
+    long = {"prompt": f"{turns}\n\nHuman: Why?\n\nAssistant:", "answer_1": "one", "answer_2": "two"}
+    Path(files["pairs"]).write_text(json.dumps(long) + "\n" + json.dumps(pair(0)) + "\n")
+    assert label(files, "labeller.max_length=800", tiny_model=tiny_world["feedback"]) == 0
+    shown = capsys.readouterr().out
+    assert [row["truncated"] for row in labels(files).values()].count(True) == 1
+    rows = json.loads((Path(files["out"]) / "manifest.json").read_text())["rows"]
+    assert rows["preferences"]["cut"] == 1 and "cut" not in rows["pairs"]
+    (line,) = [line for line in shown.splitlines() if "judged on a shortened dialogue" in line]
+    assert line.split("│")[2].strip() == "1"

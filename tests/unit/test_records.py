@@ -38,9 +38,9 @@ PROVENANCE = ["id", "source_file", "source_row", "status", "error", "seconds", "
         (
             Rollout,
             "prompt_ids response_ids logprobs finish_reason policy_version_start policy_version_end "
-            "preference_model_version score kl advantage_mean",
+            "preference_model_version score kl advantage_mean truncated",
         ),
-        (Answer, "snapshot prompt text token_ids finish_reason"),
+        (Answer, "snapshot prompt text token_ids finish_reason truncated"),
     ],
 )
 def test_columns_of_a_table_begin_with_its_provenance(record_type, own):
@@ -106,7 +106,9 @@ def test_a_rollout_has_its_sample_and_its_score():
         policy_version_start=3,
         policy_version_end=4,
     )
-    sample = RolloutSample.of(PROMPT, **MADE, prompt=PROMPT.turns, prompt_ids=(1, 2), completion=completion)
+    sample = RolloutSample.of(
+        PROMPT, **MADE, prompt=PROMPT.turns, prompt_ids=(1, 2), completion=completion, truncated=True
+    )
     scored = ScoredSample.of(sample, score=1.5, preference_model_version=2)
     assert Rollout.from_scored(sample, scored, kl=0.1, advantage_mean=-0.2) == Rollout(
         id="f:1",
@@ -124,4 +126,5 @@ def test_a_rollout_has_its_sample_and_its_score():
         score=1.5,
         kl=0.1,
         advantage_mean=-0.2,
+        truncated=True,
     )

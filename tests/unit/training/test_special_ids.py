@@ -90,6 +90,7 @@ def rollout(ids: list[int], *, ended: bool) -> RolloutSample:
         prompt=(Turn(role="human", text="Hi"),),
         prompt_ids=tuple(ids[:2]),
         completion=replace(completion, text=tiny_tokenizer().decode(completion.token_ids, skip_special_tokens=True)),
+        truncated=False,
     )
 
 
