@@ -71,6 +71,11 @@ def evaluation_id(prompt_id: str, axis: str, repeat: int) -> str:
     return f"{prompt_id}#{axis}.{repeat}"
 
 
+def evaluated_prompt(id: str) -> str:
+    """The prompt of an ``evaluation_id``."""
+    return id.rpartition("#")[0]
+
+
 def revision_id(chain_id: str, round: int) -> str:
     return f"{chain_id}/{round}"
 

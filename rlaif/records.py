@@ -318,6 +318,15 @@ class Answer(Provenance):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerScore(Provenance):
+    """What one of the run's preference models thinks of an answer to a held-out prompt."""
+
+    snapshot: str
+    score: float
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Quarantined:
     """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``.
 

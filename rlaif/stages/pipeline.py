@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from rlaif.config.schema import Config
 from rlaif.engines.models import model_hash
 from rlaif.errors import RunDirError, UserError
+from rlaif.evaluation.answers import SNAPSHOTS
+from rlaif.evaluation.preference_scores import SCORED_BY, scores_kind
 from rlaif.stages.evaluate import evaluate
 from rlaif.stages.fit_preference_model import fit_preference_model
 from rlaif.stages.inputs import InputChange, changes, data_at_hand
@@ -65,6 +67,11 @@ def _reinforcement_roles(config: Config) -> Roles:
     rewards = "scorer" if _has_preference_model(config) else "labeller"
     refreshing = ("labeller", "preference_trainer") if config.preference_model.refresh.every else ()
     return tuple(dict.fromkeys(("generator", rewards, "policy_trainer", *refreshing)))
+
+
+def _evaluation_roles(config: Config) -> Roles:
+    has_two = _has_preference_model(config) and config.preference_model.test_split
+    return ("generator", "scorer") if has_two else ("generator",)
 
 
 _HELD_OUT = ("evaluation.red_team", "evaluation.helpful")
@@ -124,9 +131,9 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="evaluate",
             run=evaluate,
-            roles=_always("generator"),
+            roles=_evaluation_roles,
             uses=(*_HELD_OUT, "miniature.lexicon"),
-            kinds=("answers_rl_cai",),
+            kinds=("answers_rl_cai", *(scores_kind(model, snapshot) for model in SCORED_BY for snapshot in SNAPSHOTS)),
         ),
     )
 }

@@ -17,7 +17,18 @@ from rlaif.interfaces import SequenceScorer, TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.thoughts import without_thoughts
 from rlaif.prompting.tokenization import Fitted, encode, fit_turns_aside
-from rlaif.records import Answer, Comparison, Completion, Prompt, RolloutSample, Sampling, ScoredSample, Status, Turn
+from rlaif.records import (
+    Answer,
+    AnswerScore,
+    Comparison,
+    Completion,
+    Prompt,
+    RolloutSample,
+    Sampling,
+    ScoredSample,
+    Status,
+    Turn,
+)
 from rlaif.seeds import seed_from
 
 if TYPE_CHECKING:
@@ -202,3 +213,31 @@ class ScoreSample:
         read = spoken_ids(sample.completion, form, engine.tokenizer)
         score = await engine.score(sample.prompt_ids + ensure_eos(read, engine.tokenizer.eos_token_id))
         return ScoredSample.of(sample, score=score, preference_model_version=engine.policy_version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreAnswer:
+    """The task: Answer in, AnswerScore out. Scored is the text, because a snapshot may have a tokenizer of its own."""
+
+    dialogue_format: DialogueFormat
+
+    def inputs(self, answer: Answer) -> tuple[object, ...]:
+        return (settings_of(self),)
+
+    async def __call__(self, engine: SequenceScorer, answer: Answer) -> AnswerScore:
+        started = time.monotonic()
+        form = dialogue(self.dialogue_format, engine.tokenizer)
+        said = [*encode(engine.tokenizer, form.answer_prefix + answer.text), engine.tokenizer.eos_token_id]
+        room = engine.max_length - len(said)
+        _, ids, truncated = await fit_turns_aside(answer.prompt, form.prompt, engine.tokenizer, room)
+        score = await engine.score((*ids, *said))
+        return AnswerScore.of(
+            answer,
+            status=Status.OK,
+            error=None,
+            seconds=time.monotonic() - started,
+            seed=answer.seed,
+            model_version=engine.model_version,
+            score=score,
+            truncated=truncated,
+        )

@@ -9,7 +9,9 @@ import pytest
 from actors.driver import drive
 from actors.work import PIPELINE, one_stage
 from rlaif.errors import StorageError, UserError
+from rlaif.evaluation.answers import AXIS_TITLES
 from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.preference_scores import SCORED_BY
 from rlaif.stages.pipeline import STAGES, story
 from rlaif.stages.run import Silent
 from tests.conftest import NUM_RED_TEAM
@@ -49,12 +51,10 @@ async def test_a_finished_run_is_not_run_again(tiny_config):
     assert (run_dir / "events.jsonl").read_text() == events
 
 
-async def test_a_test_split_fits_two_models_on_disjoint_pairs(tiny_config):
+async def test_a_test_split_fits_two_models_on_disjoint_pairs_and_asks_both_in_the_evaluation(tiny_config):
     settings = tiny_config.preference_model.model_copy(update={"test_split": True})
     config = tiny_config.model_copy(update={"preference_model": settings})
-    stages = story(config)
-    for stage in stages[: stages.index("fit_preference_model") + 1]:
-        run_dir = await drive(config, Silent(), one_stage(stage), in_process=True)
+    run_dir = await drive(config, Silent(), PIPELINE, in_process=True)
     for model in ("preference_model", "preference_model_test"):
         assert list((run_dir / "models" / model).glob("*.safetensors"))
     metrics, ids = Findings(run_dir).last(), {}
@@ -62,6 +62,14 @@ async def test_a_test_split_fits_two_models_on_disjoint_pairs(tiny_config):
         ids[part] = set(pq.read_table(run_dir / "training_sets" / f"preference_{part}.parquet")["id"].to_pylist())
         assert metrics[f"{name}/fit/num_pairs"] == len(ids[part]) > 0
     assert not ids["fit"] & ids["test_fit"]
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    scores, report = evaluation["preference_scores"], (run_dir / "report.html").read_text()
+    assert scores["preference_model"] != scores["preference_model_test"]
+    for model, title in SCORED_BY.items():
+        for axis, by_snapshot in scores[model].items():
+            gain = evaluation["preference_gains"][model][axis]
+            assert (gain > 0) == (by_snapshot["rl_cai"] > by_snapshot["sl_cai"])
+            assert f"{AXIS_TITLES[axis]}, by {title}" in report
 
 
 async def test_a_stage_needs_the_ones_before_it(tiny_config):

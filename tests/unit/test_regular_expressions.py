@@ -100,7 +100,6 @@ def test_a_pattern_is_linear(source: str, flags: int, method: str) -> None:
     ("source", "method"),
     [
         (r"\n\s*(?:Human|Assistant)\s*:", "sub"),
-        (r"(?:Q|Question)[ \t]*\d*[ \t]*:", "match"),
         (r"\?\W*$", "search"),
         (r"\[([^\]]+)\]\([^)]*\)", "sub"),
         (r".*(?:\\n)+\s*Human:.*", "fullmatch"),

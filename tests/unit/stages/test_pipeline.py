@@ -27,6 +27,11 @@ def test_the_roles_of_each_phase():
     }
 
 
+def test_two_preference_models_are_asked_by_scorers():
+    config = Config.model_validate({"preference_model": {"test_split": True}})
+    assert phases_of(config)["evaluate"] == ("generator", "scorer")
+
+
 def test_a_refresh_needs_the_labeller_and_the_preference_trainer_while_reinforcing():
     config = Config.model_validate({"preference_model": {"refresh": {"every": 10}}})
     wanted = ("generator", "scorer", "policy_trainer", "labeller", "preference_trainer")
