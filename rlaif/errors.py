@@ -136,8 +136,9 @@ def redacted(text: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Whether there is a key or token in ``text``, by its value or its shape."""
-    return _SECRET_SHAPE.search(text) is not None or any(value in text for value in _secrets_of_environment())
+    """Whether there is a key or token in ``text``, by its value or its shape. A word is none: some passwords are."""
+    values = (value for value in _secrets_of_environment() if not value.isalpha())
+    return _SECRET_SHAPE.search(text) is not None or any(value in text for value in values)
 
 
 def _secrets_of_environment() -> dict[str, str]:

@@ -70,7 +70,7 @@ def test_the_plan_finds_a_node_for_every_engine() -> None:
 
 def test_versions_are_those_of_the_lock() -> None:
     lock = (ROOT / "requirements" / "gpu.lock").read_text()
-    (locked,) = re.findall(r"^ray(?:\[.*\])?==(.+)$", lock, flags=re.MULTILINE)
+    (locked,) = re.findall(r"^ray(?:\[.*\])?==(\S+)", lock, flags=re.MULTILINE)
     assert CLUSTER["spec"]["rayVersion"] == locked
     images = {container(group)["image"] for group in (CLUSTER["spec"]["headGroupSpec"], *GROUPS)}
     assert {image.rpartition(":")[2] for image in images} == {locked}

@@ -90,6 +90,12 @@ def test_values_of_secret_variables_are_known_wherever_they_stand(monkeypatch: p
     assert holds_secret("x: correct horse.battery$")
 
 
+def test_a_password_that_is_a_word_is_not_looked_for_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "password")
+    assert not holds_secret("def password(): ...")
+    assert redacted("no password") == "no <PGPASSWORD>"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
