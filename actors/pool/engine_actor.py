@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from actors.cluster.loopback import LOOPBACK_ENVIRONMENT
 from actors.cluster.whereabouts import Whereabouts, current_whereabouts
 from actors.pool.gathering import Gathering
 from actors.pool.shipment import AnyRecord, AnyRow, Finished
@@ -27,6 +28,8 @@ def engine_environment(settings: PoolSettings) -> dict[str, str]:
     environment |= {"MALLOC_MMAP_THRESHOLD_": KEPT_BYTES, "MALLOC_TRIM_THRESHOLD_": KEPT_BYTES}
     if settings.tensor_parallel > 1:  # its actor holds no GPU but must see that there are some
         environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    else:  # on clusters, too: it listens to nobody but itself
+        environment |= LOOPBACK_ENVIRONMENT
     return environment
 
 

@@ -11,9 +11,13 @@ from rlaif.errors import RunDirError
 
 
 def check_own_run(run_dir: Path) -> None:
-    """Raises RunDirError when ``run_dir``, or something that lies directly in it, belongs to another user, who could
-    have put anything there."""
-    for path in (run_dir, *sorted(run_dir.iterdir())):
+    """Raises RunDirError when ``run_dir``, or a file that lies directly in it, belongs to another user, who could have
+    put anything there.
+
+    Only the driver writes such files. What is in the directories below, of ranks on a cluster that another user has
+    started, is loaded without code.
+    """
+    for path in (run_dir, *sorted(path for path in run_dir.iterdir() if path.is_symlink() or not path.is_dir())):
         owner = foreign_owner(path)
         if owner is not None:
             raise RunDirError(

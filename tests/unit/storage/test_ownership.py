@@ -37,17 +37,24 @@ def test_ones_own_run_and_roots_are_ones_own(tmp_path):
     assert foreign_owner(Path("/")) is None
 
 
-@pytest.mark.parametrize("name", [".", "driver.json", "checkpoints"])
+@pytest.mark.parametrize("name", [".", "driver.json", "journal.sqlite"])
 def test_whatever_a_stranger_put_there_is_named(tmp_path, give_away, name):
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "journal.sqlite").touch()
     (tmp_path / "driver.json").touch()
     give_away(tmp_path / name)
     with pytest.raises(RunDirError, match=r"belongs to user .*may have put anything there; use another run_dir="):
         check_own_run(tmp_path)
 
 
-def test_a_link_belongs_to_whoever_made_it(tmp_path, give_away):
+def test_a_link_belongs_to_whoever_made_it(tmp_path):
     (tmp_path / "models").symlink_to("/")
+    check_own_run(tmp_path)
+
+
+def test_ranks_may_be_another_users(tmp_path, give_away):
+    (tmp_path / "checkpoints").mkdir()
+    if os.geteuid() == 0:  # elsewhere, everything would become a stranger's
+        give_away(tmp_path / "checkpoints")
     check_own_run(tmp_path)
 
 
