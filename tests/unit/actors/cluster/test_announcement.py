@@ -13,6 +13,7 @@ import pytest
 
 from actors.cluster.announcement import announce, find_run
 from rlaif.errors import UserError
+from rlaif.storage import ownership
 
 
 @pytest.fixture
@@ -89,3 +90,14 @@ def test_an_address_that_is_none_cannot_be_reached(run_dir: Path, listening: str
         rewrite(run_dir, address=address)
         with pytest.raises(UserError, match="cannot be reached"):
             find_run(run_dir)
+
+
+def test_another_users_announcement_is_not_followed(
+    run_dir: Path, listening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "foreign_owner", lambda path: "user mallory" if path.name == "driver.json" else None)
+    with (
+        announce(run_dir, address=listening, namespace="one"),
+        pytest.raises(UserError, match=r"driver\.json belongs to user mallory, who may have put anything there"),
+    ):
+        find_run(run_dir)
