@@ -15,8 +15,8 @@ from rlaif.config.source import Source
 from rlaif.errors import UserError
 
 if TYPE_CHECKING:
+    from rlaif.data.excess import SourceRecord
     from rlaif.data.overview import Overview, Use
-    from rlaif.data.readers import SourceRecord
     from rlaif.records import Turn
 
 MAX_TEXT_CHARS = 600  #: of one text that is shown

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.section import Section
-from rlaif.config.source import Source
+from rlaif.config.source import RowLimits, Source
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -45,6 +45,7 @@ class Data(Section):
         description="questions with voted answers, for pretraining the preference model; null: none",
     )
     comparisons: Source | None = Field(None, description="pairs of answers for `rlaif label`; null: none")
+    limits: RowLimits = Field(RowLimits(), description="what one row may hold, here and in the evaluation")
 
 
 class Miniature(Section):

@@ -1,4 +1,4 @@
-"""A source of rows: its place, which of its rows are wanted, and where in a row its parts are."""
+"""A source of rows: its place, which of its rows are wanted, where in a row its parts are. What a row may hold."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ _HUB_KEYS = ("data_dir", "config", "split")
 
 def _mapped(what: str) -> Any:
     return Field(None, description=f"dotted path of the field with {what}; null: not mapped")
+
+
+class RowLimits(Section):
+    """What one row may hold. A row with more is quarantined, and costs no more than the time to pass over it."""
+
+    max_chars: Annotated[int, Field(ge=1)] = Field(
+        1_000_000, description="characters of a row as it is written; in parquet and Arrow, bytes of one cell"
+    )
+    max_turns: Annotated[int, Field(ge=1)] = Field(1000, description="turns of a conversation")
+    max_answers: Annotated[int, Field(ge=1)] = Field(1000, description="answers to one question with voted answers")
+
+
+DEFAULT_LIMITS = RowLimits()
 
 
 class Source(Section):
@@ -84,7 +97,7 @@ class Source(Section):
     @classmethod
     def _rows_as_text(cls, value: Any) -> Any:
         value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        if isinstance(value, str) and not re.fullmatch(r"(\d+-)?\d+", value, re.ASCII):
+        if isinstance(value, str) and not re.fullmatch(r"(\d{1,18}-)?\d{1,18}", value, re.ASCII):
             raise ValueError("must be FIRST-LAST or a number of rows, counted from 1")
         return value
 

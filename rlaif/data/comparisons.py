@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from rlaif.config.source import Source
+from rlaif.config.source import DEFAULT_LIMITS, RowLimits, Source
 from rlaif.data.answers import judged_shape, unjudged_answers
 from rlaif.data.dialogues.conversations import after_system_column, parse_conversation
 from rlaif.data.dialogues.structures import parse_structure
@@ -23,13 +23,15 @@ from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import Axis, Comparison, Status, Turn
 
 
-def read_comparisons(source: Source | str, quarantine: Quarantine) -> Iterator[Comparison]:
+def read_comparisons(
+    source: Source | str, quarantine: Quarantine, limits: RowLimits = DEFAULT_LIMITS
+) -> Iterator[Comparison]:
     """Stream the pairs of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     Each row is read in its own shape; a row with two shapes or none is bad, as are pairs whose dialogues differ
     before the last answer and pairs with an empty answer. Raises DataError as ``data.rows`` does.
     """
-    return read_mapped(source, parse_comparison, quarantine)
+    return read_mapped(source, parse_comparison, quarantine, limits)
 
 
 def parse_comparison(row: SourceRow) -> Comparison:

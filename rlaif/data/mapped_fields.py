@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rlaif.config.source import Source
+from rlaif.config.source import RowLimits, Source
 from rlaif.data.dialogues.structures import parse_literal
+from rlaif.data.excess import SourceRecord, refuse_excess
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.errors import DataError
 
-_Record = TypeVar("_Record")
+_Record = TypeVar("_Record", bound=SourceRecord)
 _MISSING = object()
 _MAX_ROWS = 100  #: rows whose columns are remembered for the message
 _MAX_NAMES = 500
@@ -27,12 +28,18 @@ _MAX_DEPTH = 4
 
 
 def read_mapped(
-    source: Source | str, parse: Callable[[SourceRow], _Record], quarantine: Quarantine
+    source: Source | str, parse: Callable[[SourceRow], _Record], quarantine: Quarantine, limits: RowLimits
 ) -> Iterator[_Record]:
     """As ``read_records``, with the fields that ``source`` names. Raises DataError for one that is in no row."""
+
+    def parsed(row: SourceRow) -> _Record:
+        record = parse(fields.row(row))
+        refuse_excess(record, limits)
+        return record
+
     fields = MappedFields(Source.of(source).fields)
     try:
-        yield from read_records(str(source), lambda row: parse(fields.row(row)), quarantine)
+        yield from read_records(str(source), parsed, quarantine, limits.max_chars)
     except DataError:
         fields.check(str(source))  # of two mistakes, this one is the cause
         raise

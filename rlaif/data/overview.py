@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 
-from rlaif.config.source import Source, is_data_set
+from rlaif.config.source import DEFAULT_LIMITS, Source, is_data_set
 from rlaif.data.dialogues.conversations import form_of
 from rlaif.data.dialogues.messages import has_thoughts
+from rlaif.data.excess import SourceRecord, refuse_excess
 from rlaif.data.files.formats import describe_file
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.files.sources import files_of, passed_over, row_choice
 from rlaif.data.files.streams import READ_ERRORS
 from rlaif.data.mapped_fields import MappedFields
-from rlaif.data.readers import READERS, Reader, SourceRecord
+from rlaif.data.readers import READERS, Reader
 from rlaif.data.rows import BadRow, SourceRow, rows_in
 from rlaif.errors import DataError
 from rlaif.records import Comparison, PreferencePair, Prompt
@@ -68,6 +69,7 @@ class Use:
             if row.mistake:
                 raise BadRow(row.mistake)
             record = self.reader.parse(replace(row, seen=Counter()))  # ids are not looked at
+            refuse_excess(record, DEFAULT_LIMITS)
             names = self.reader.fields_of(row.fields)
             shape = f"{', '.join(f'`{name}`' for name in names)} ({form_of(row.fields[names[0]], names[0])})"
             self.shapes[shape if shape in self.shapes or len(self.shapes) < _MAX_KINDS else _REST] += 1

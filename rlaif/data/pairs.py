@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlaif.config.source import Source
+from rlaif.config.source import DEFAULT_LIMITS, RowLimits, Source
 from rlaif.data.answers import answers_of
 from rlaif.data.dialogues.conversations import (
     after_system_column,
@@ -28,13 +28,15 @@ from rlaif.records import PreferencePair, Turn
 _Side = tuple[tuple[Turn, ...] | None, str]  #: what precedes the answer (None: the field does not say), the answer
 
 
-def read_pairs(source: Source | str, quarantine: Quarantine) -> Iterator[PreferencePair]:
+def read_pairs(
+    source: Source | str, quarantine: Quarantine, limits: RowLimits = DEFAULT_LIMITS
+) -> Iterator[PreferencePair]:
     """Stream the pairs of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     Pairs whose dialogues differ before the last answer are bad, as are pairs with an empty answer. Raises
     DataError naming file, row and field when a file is missing, unreadable or empty, or has no usable row.
     """
-    return read_mapped(source, parse_pair, quarantine)
+    return read_mapped(source, parse_pair, quarantine, limits)
 
 
 def parse_pair(row: SourceRow) -> PreferencePair:

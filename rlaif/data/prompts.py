@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
-from rlaif.config.source import Source
+from rlaif.config.source import DEFAULT_LIMITS, RowLimits, Source
 from rlaif.data.dialogues.conversations import (
     after_system_column,
     parse_conversation,
@@ -25,14 +25,16 @@ from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import Axis, Prompt, Turn
 
 
-def read_prompts(source: Source | str, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
+def read_prompts(
+    source: Source | str, axis: Axis, quarantine: Quarantine, limits: RowLimits = DEFAULT_LIMITS
+) -> Iterator[Prompt]:
     """Stream the prompts of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     The id is that of the turns; equal prompts stay two rows. Raises DataError naming file, row and field when a
     file is missing, unreadable or empty, or has no usable row.
     """
 
-    return read_mapped(source, partial(parse_prompt, axis=axis), quarantine)
+    return read_mapped(source, partial(parse_prompt, axis=axis), quarantine, limits)
 
 
 def parse_prompt(row: SourceRow, axis: Axis) -> Prompt:

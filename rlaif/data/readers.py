@@ -8,13 +8,11 @@ from functools import partial
 
 from rlaif.data.answers import answer_fields
 from rlaif.data.comparisons import parse_comparison
+from rlaif.data.excess import SourceRecord
 from rlaif.data.pairs import parse_pair
 from rlaif.data.prompts import parse_prompt, prompt_field
 from rlaif.data.rows import Fields, SourceRow
 from rlaif.data.votes import parse_question
-from rlaif.records import Comparison, PreferencePair, Prompt, ScoredAnswers
-
-SourceRecord = Prompt | PreferencePair | Comparison | ScoredAnswers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rlaif.config.source import is_data_set
+from rlaif.config.source import DEFAULT_LIMITS, is_data_set
 from rlaif.data.files.formats import raw_rows
 from rlaif.data.files.hub import hub_rows
 from rlaif.data.files.raw_rows import Unreadable
@@ -63,15 +63,23 @@ class SourceRow:
         return row_id(digest, self.seen[key])
 
 
-def read_records(source: str, parse: Callable[[SourceRow], _Record], quarantine: Quarantine) -> Iterator[_Record]:
-    """Every row of ``source`` as a record; rows for which ``parse`` raises BadRow go to ``quarantine``.
+def read_records(
+    source: str,
+    parse: Callable[[SourceRow], _Record],
+    quarantine: Quarantine,
+    max_chars: int = DEFAULT_LIMITS.max_chars,
+) -> Iterator[_Record]:
+    """Every row of ``source`` as a record; rows for which ``parse`` raises BadRow go to ``quarantine``, and so do those
+    of more than ``max_chars`` characters.
 
     Raises DataError when a file is missing or unreadable, when all its rows are bad, and when there is no row at all.
     A part without rows next to others is no mistake.
     """
     _, choice = row_choice(source)
     has_rows = False
-    for file, rows in itertools.groupby(rows_in(source), key=lambda row: row.file if choice is None else source):
+    for file, rows in itertools.groupby(
+        rows_in(source, max_chars), key=lambda row: row.file if choice is None else source
+    ):
         has_rows = True
         num_good, first_mistake = 0, ""
         for row in rows:
@@ -95,34 +103,35 @@ def _parsed(row: SourceRow, parse: Callable[[SourceRow], _Record]) -> _Record:
     return parse(row)
 
 
-def rows_in(source: str) -> Iterator[SourceRow]:
+def rows_in(source: str, max_chars: int = DEFAULT_LIMITS.max_chars) -> Iterator[SourceRow]:
     """The rows of ``source`` that its ``#ROWS`` choose, in the order of its files. Raises DataError."""
     _, choice = row_choice(source)
-    rows = _all_rows(source)
+    rows = _all_rows(source, max_chars)
     if choice is None:
         return rows
     if choice.first is not None:
         return itertools.islice(rows, choice.first - 1, choice.num)
-    return _drawn(source, choice.num)
+    return _drawn(source, choice.num, max_chars)
 
 
-def _all_rows(source: str) -> Iterator[SourceRow]:
+def _all_rows(source: str, max_chars: int) -> Iterator[SourceRow]:
     seen: Counter[int] = Counter()
-    return itertools.chain.from_iterable(rows_of(file, seen) for file in files_of(source))
+    return itertools.chain.from_iterable(rows_of(file, seen, max_chars) for file in files_of(source))
 
 
-def _drawn(source: str, num: int) -> Iterator[SourceRow]:
+def _drawn(source: str, num: int, max_chars: int) -> Iterator[SourceRow]:
     """``num`` rows by lot, in their order: the places with the smallest hashes, so that more are these and others."""
-    lots = ((seed_from("rows of a source", place), place) for place, _ in enumerate(_all_rows(source)))
+    lots = ((seed_from("rows of a source", place), place) for place, _ in enumerate(_all_rows(source, max_chars)))
     drawn = {place for _, place in heapq.nsmallest(num, lots)}
-    yield from (row for place, row in enumerate(_all_rows(source)) if place in drawn)
+    yield from (row for place, row in enumerate(_all_rows(source, max_chars)) if place in drawn)
 
 
-def rows_of(file: str, seen: Counter[int]) -> Iterator[SourceRow]:
+def rows_of(file: str, seen: Counter[int], max_chars: int) -> Iterator[SourceRow]:
     """The rows of one file. Raises DataError when the file as a whole cannot be read."""
     number = 0
     try:
-        for number, fields, mistake in hub_rows(file) if is_data_set(file) else raw_rows(file):
+        rows = hub_rows(file, max_chars) if is_data_set(file) else raw_rows(file, max_chars)
+        for number, fields, mistake in rows:
             yield SourceRow(file=file, number=number, fields=fields, mistake=mistake, seen=seen)
     except Unreadable as error:
         raise DataError(f"{printable(file)}: {error}") from error

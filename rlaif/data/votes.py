@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlaif.config.source import Source
+from rlaif.config.source import DEFAULT_LIMITS, RowLimits, Source
 from rlaif.data.dialogues.structures import parse_list, refuse_messages
 from rlaif.data.fields import is_given, number_of, refuse_beside, require, require_text, system_column, trim
 from rlaif.data.mapped_fields import read_mapped
@@ -19,13 +19,15 @@ from rlaif.records import ScoredAnswer, ScoredAnswers
 MAX_SCORE = 62  #: a ``pm_score`` above it would take more votes than there are people
 
 
-def read_votes(source: Source | str, quarantine: Quarantine) -> Iterator[ScoredAnswers]:
+def read_votes(
+    source: Source | str, quarantine: Quarantine, limits: RowLimits = DEFAULT_LIMITS
+) -> Iterator[ScoredAnswers]:
     """Stream the questions of ``source`` (a Source, or its text); a bad row goes to ``quarantine``.
 
     A question needs at least two answers. Raises DataError naming file, row and field when a file is
     missing, unreadable or empty, or has no usable row.
     """
-    return read_mapped(source, parse_question, quarantine)
+    return read_mapped(source, parse_question, quarantine, limits)
 
 
 def parse_question(row: SourceRow) -> ScoredAnswers:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rlaif.config.schema import Config
-from rlaif.config.source import Source
+from rlaif.config.source import RowLimits, Source
 from rlaif.data.comparisons import read_comparisons
 from rlaif.data.duplicates import prompt_key
 from rlaif.data.pairs import read_pairs
@@ -38,6 +38,10 @@ class UserData:
     config: Config
     paths: Mapping[str, Path]
 
+    @property
+    def _limits(self) -> RowLimits:
+        return self.config.data.limits
+
     def path(self, name: str) -> str:
         return str(self.paths.get(name, name))
 
@@ -58,23 +62,23 @@ class UserData:
 
     def pairs(self, quarantine: Quarantine = pass_over) -> Iterator[PreferencePair]:
         """The human pairs of ``data.helpful_pairs``, without those about prompts of the evaluation."""
-        pairs = read_pairs(self.source(self.config.data.helpful_pairs), quarantine)
+        pairs = read_pairs(self.source(self.config.data.helpful_pairs), quarantine, self._limits)
         pairs = self._renderable(pairs, lambda pair: pair.prompt, quarantine)
         return self._training(pairs, lambda pair: pair.prompt, quarantine)
 
     def votes(self, quarantine: Quarantine = pass_over) -> Iterator[ScoredAnswers]:
         """The questions of ``data.votes``, without those of the evaluation."""
-        votes = read_votes(self.source(self.config.data.votes), quarantine)
+        votes = read_votes(self.source(self.config.data.votes), quarantine, self._limits)
         return self._training(votes, lambda question: (Turn(role="human", text=question.question),), quarantine)
 
     def comparisons(self, quarantine: Quarantine = pass_over) -> Iterator[Comparison]:
         """The pairs of answers of ``data.comparisons``."""
-        return read_comparisons(self.source(self.config.data.comparisons), quarantine)
+        return read_comparisons(self.source(self.config.data.comparisons), quarantine, self._limits)
 
     def _prompts(self, source: Source, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
         """Prompts of a source; those of the miniature name it as their file, wherever its files are cached."""
         here = self.source(source)
-        prompts = read_prompts(here, axis, quarantine)
+        prompts = read_prompts(here, axis, quarantine, self._limits)
         prompts = self._renderable(prompts, lambda prompt: prompt.turns, quarantine)
         return prompts if here == source else (replace(prompt, source_file=source.path) for prompt in prompts)
 

@@ -11,7 +11,7 @@ from rlaif.data.files.json_rows import json_line_rows, json_rows, layout_of
 from rlaif.data.files.raw_rows import RawRow
 from rlaif.data.files.streams import COMPRESSIONS, compression_of, encoding_of
 
-_FORMATS: Mapping[str, Callable[[str], Iterator[RawRow]]] = {
+_FORMATS: Mapping[str, Callable[[str, int], Iterator[RawRow]]] = {
     ".jsonl": json_line_rows,
     ".ndjson": json_line_rows,
     ".json": json_rows,
@@ -28,9 +28,12 @@ def has_format(file: str) -> bool:
     return _suffix(file) in _FORMATS
 
 
-def raw_rows(file: str) -> Iterator[RawRow]:
-    """The rows of a file that has a format. Raises Unreadable, and one of READ_ERRORS."""
-    return _FORMATS[_suffix(file)](file)
+def raw_rows(file: str, max_chars: int) -> Iterator[RawRow]:
+    """The rows of a file that has a format; those of more than ``max_chars`` characters are bad, and are not held.
+
+    Raises Unreadable, and one of READ_ERRORS.
+    """
+    return _FORMATS[_suffix(file)](file, max_chars)
 
 
 def describe_file(file: str) -> str:

@@ -48,12 +48,12 @@ def hub_source(source: str) -> HubSource:
     return HubSource(name=name, data_dir=data_dir, config=match["config"], split=match["split"] or "train")
 
 
-def hub_rows(source: str) -> Iterator[RawRow]:
+def hub_rows(source: str, max_chars: int) -> Iterator[RawRow]:
     """The rows of a split, numbered from 1. Raises Unreadable."""
     wanted, number = hub_source(source), 0
     try:
         for batch in _stream(wanted):
-            for row in batch_rows(batch, number + 1):
+            for row in batch_rows(batch, number + 1, max_chars):
                 yield row
                 number += 1
     except Unreadable:

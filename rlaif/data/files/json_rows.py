@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from rlaif.data.files.raw_rows import RawRow, Unreadable, bad_row
+from rlaif.data.files.raw_rows import RawRow, Unreadable, bad_row, too_long
 from rlaif.data.files.streams import is_valid, open_text
 
 _CHUNK_CHARS = 2**20
 _BLANK = "\ufeff \t\r\n\f\v"  #: a byte order mark too: files are joined
+_STRUCTURE = re.compile(r'["\\{}\[\]]')
+_LONGEST_TOKEN = 16  #: characters of JSON, besides texts and numbers: ``-Infinity``, ``\\ud83d\\ude00``
 _ARRAY_START = re.compile(r"\[\s*(\{|\]|$)")
 _NOT_UTF8 = "the row is not UTF-8 text"
 _PRETTY = "the file holds JSON objects spread over lines; write each on one line (`jq -c .`), or all as one array"
@@ -38,8 +41,7 @@ class _Decoder:
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) < len(pairs):
-            names = [name for name, _ in pairs]
-            self.repeated = next(name for name in names if names.count(name) > 1)
+            ((self.repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
         return value
 
     def row(self, number: int, value: Any) -> RawRow:
@@ -59,20 +61,20 @@ def _number(digits: str) -> int | float:
         return float(digits)
 
 
-def json_line_rows(file: str) -> Iterator[RawRow]:
+def json_line_rows(file: str, max_chars: int) -> Iterator[RawRow]:
     """One object a line; numbers are line numbers, and blank lines count, so that an editor finds the row."""
     if (layout := layout_of(file)) == "array":
         raise Unreadable("the file holds one JSON array, not an object per line; name it .json")
     if layout == "pretty":
         raise Unreadable(_PRETTY)
-    yield from _lines(file)
+    yield from _lines(file, max_chars)
 
 
-def json_rows(file: str) -> Iterator[RawRow]:
+def json_rows(file: str, max_chars: int) -> Iterator[RawRow]:
     """An array of objects, or one object a line, whichever the file holds."""
     if (layout := layout_of(file)) == "pretty":
         raise Unreadable(_PRETTY)
-    yield from _array(file) if layout == "array" else _lines(file)
+    yield from _array(file, max_chars) if layout == "array" else _lines(file, max_chars)
 
 
 def layout_of(file: str) -> str:
@@ -84,12 +86,23 @@ def layout_of(file: str) -> str:
     return "pretty" if first == "{" else "lines"
 
 
-def _lines(file: str) -> Iterator[RawRow]:
+def _lines(file: str, max_chars: int) -> Iterator[RawRow]:
     decoder = _Decoder()
-    with open_text(file, newline="\n", code_pages=False) as lines:
-        for number, line in enumerate(lines, start=1):
-            if text := line.strip(_BLANK):
-                yield _line(decoder, number, text)
+    with open_text(file, newline="\n", code_pages=False) as text:
+        for number in itertools.count(1):
+            line = text.readline(max_chars + 1)
+            if len(line) > max_chars and not line.endswith("\n"):
+                yield bad_row(number, too_long(max_chars))
+                _pass_over_line(text)
+            elif row := line.strip(_BLANK):
+                yield _line(decoder, number, row)
+            elif not line:
+                return
+
+
+def _pass_over_line(text: TextIO) -> None:
+    while (part := text.readline(_CHUNK_CHARS)) and not part.endswith("\n"):
+        pass
 
 
 def _line(decoder: _Decoder, number: int, text: str) -> RawRow:
@@ -103,7 +116,7 @@ def _line(decoder: _Decoder, number: int, text: str) -> RawRow:
         return bad_row(number, f"the row is not JSON: {error}")
 
 
-def _array(file: str) -> Iterator[RawRow]:
+def _array(file: str, max_chars: int) -> Iterator[RawRow]:
     """Numbers are places in the array, from 1."""
     decoder = _Decoder()
     with open_text(file, newline="\n", code_pages=False) as text:
@@ -113,8 +126,7 @@ def _array(file: str) -> Iterator[RawRow]:
         for number in itertools.count(1):
             if is_last:
                 break
-            value, written = window.value(decoder, number)
-            yield decoder.row(number, value) if is_valid(written) else bad_row(number, _NOT_UTF8)
+            yield window.row(decoder, number, max_chars)
             is_last = window.next_char() == "]"
             if not is_last:
                 window.expect(",", number)
@@ -149,8 +161,8 @@ class _Window:
             raise Unreadable(f"row {number}: {what} where the JSON array should go on or end")
         self.skip()
 
-    def value(self, decoder: _Decoder, number: int) -> tuple[Any, str]:
-        """The next value, and how it is written. Raises Unreadable: what follows a broken item cannot be told."""
+    def row(self, decoder: _Decoder, number: int, max_chars: int) -> RawRow:
+        """The next value as a row. Raises Unreadable: what follows a broken item cannot be told."""
         self.next_char()
         size = _CHUNK_CHARS
         while True:
@@ -159,16 +171,48 @@ class _Window:
                 if end < len(self._held) or self._is_complete:
                     break  # otherwise a number may go on
             except json.JSONDecodeError as error:
-                if self._is_complete:
+                if self._is_complete or not self._is_cut_off(error):
                     place = self._num_dropped + error.pos + 1
                     raise Unreadable(f"row {number} is not JSON: {error.msg} (character {place})") from error
-            except RecursionError as error:
-                raise Unreadable(f"row {number} is not JSON: {error}") from error
+            except (RecursionError, ValueError) as error:
+                self._pass_over(number)
+                return bad_row(number, f"the row is not JSON: {error}")
+            if len(self._held) - self._at > max_chars:
+                self._pass_over(number)
+                return bad_row(number, too_long(max_chars))
             self._read(size)
             size *= 2
-        written = self._held[self._at : end]
-        self._at = end
-        return value, written
+        written, self._at = self._held[self._at : end], end
+        if len(written) > max_chars:
+            return bad_row(number, too_long(max_chars))
+        return decoder.row(number, value) if is_valid(written) else bad_row(number, _NOT_UTF8)
+
+    def _is_cut_off(self, error: json.JSONDecodeError) -> bool:
+        """Whether a mistake may be that what is held ends too early."""
+        return error.msg.startswith("Unterminated string") or error.pos > len(self._held) - _LONGEST_TOKEN
+
+    def _pass_over(self, number: int) -> None:
+        """Go to where an object, a list or a text ends, holding no more than a part of it. Raises Unreadable."""
+        if self.next_char() not in '{["':
+            raise Unreadable(f"row {number} is not JSON that can be read")
+        depth, in_text, escaped = 0, False, -1
+        while True:
+            for match in _STRUCTURE.finditer(self._held, self._at):
+                if match.start() == escaped:
+                    continue
+                if in_text:
+                    in_text, escaped = match[0] != '"', match.end() if match[0] == "\\" else -1
+                else:
+                    in_text = match[0] == '"'
+                    depth += (match[0] in "{[") - (match[0] in "}]")
+                if depth <= 0 and not in_text:
+                    self._at = match.end()
+                    return
+            escaped -= len(self._held)
+            self._at = len(self._held)
+            self._read(_CHUNK_CHARS)
+            if self._is_complete:
+                raise Unreadable(f"row {number}: the file ends within it")
 
     def _read(self, size: int) -> None:
         self._held, self._num_dropped, self._at = self._held[self._at :], self._num_dropped + self._at, 0

@@ -18,5 +18,10 @@ class RawRow(NamedTuple):
     mistake: str | None = None
 
 
+def too_long(max_chars: int) -> str:
+    """Why a row of more than ``max_chars`` characters is not read."""
+    return f"the row has more than {max_chars:,} characters (data.limits.max_chars)"
+
+
 def bad_row(number: int, mistake: str) -> RawRow:
     return RawRow(number, {}, mistake)

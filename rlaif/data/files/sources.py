@@ -24,7 +24,7 @@ from rlaif.errors import DataError
 from rlaif.places.listing import Entry, base_of, common_folder, entries, entry_of, folder_of, matching, relative
 from rlaif.places.urls import check_url, is_url
 
-_ROWS = re.compile(r"(?P<place>.+?)#((?P<first>\d+)-)?(?P<num>\d+)", re.DOTALL)
+_ROWS = re.compile(r"(?P<place>.+?)#((?P<first>\d{1,18})-)?(?P<num>\d{1,18})", re.DOTALL)
 #: What `datasets` writes next to the rows of a saved data set; ``cache-*`` are rows again, made from them.
 _ABOUT_DATA = re.compile(r"dataset_infos?\.json|dataset_dict\.json|state\.json|cache-.*\.arrow")
 _SPLITS: Mapping[str, str] = {
@@ -231,7 +231,7 @@ def _configurations(card: Path) -> list[str]:
     configs = values.get("configs") if isinstance(values, dict) else None
     listed = configs if isinstance(configs, list) else []
     named = [config.get("config_name") for config in listed if isinstance(config, dict)]
-    return [str(name) for name in named if name is not None]
+    return [str(name) for name in named if isinstance(name, str | int | float)]
 
 
 # ---------------------------------------------------------------------------------------------------------- splits

@@ -14,10 +14,13 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from rlaif.data.files.raw_rows import Unreadable
-from rlaif.places.reading import Blocks, open_file
+from rlaif.places.reading import open_file
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
@@ -59,6 +62,35 @@ _UNPACKERS: Mapping[bytes, Callable[[BinaryIO], Any]] = {
     b"\xfd7zXZ\x00": lzma.LZMAFile,
     b"BZh": bz2.BZ2File,
 }
+MIN_BOMB_BYTES, MAX_BOMB_RATIO = 2**30, 1000  #: more than both, unpacked, and no file of texts is that
+IS_BOMB = f"unpacks to more than {MAX_BOMB_RATIO} times its size: damaged, or made to fill memory; pack it otherwise"
+
+
+class _Unpacked(io.RawIOBase):
+    """What is unpacked from a stream, up to where it turns out to be made of nothing."""
+
+    def __init__(self, unpacker: Any, packed: BinaryIO) -> None:
+        self._unpacker, self._packed = unpacker, packed
+        self._num_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        part = self._unpacker.read(len(view))
+        view[: len(part)] = part
+        self._num_bytes += len(part)
+        if self._num_bytes > MIN_BOMB_BYTES and self._num_bytes > MAX_BOMB_RATIO * self._packed.tell():
+            raise Unreadable(IS_BOMB)
+        return len(part)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._unpacker.close()
+        super().close()
+
+
 _UNPACKER_NAMES = ("gzip", "zstd", "xz", "bzip2")
 
 
@@ -77,13 +109,13 @@ def open_bytes(file: str) -> Iterator[io.BufferedReader]:
         head = _head(stream)
         for magic, unpack in _UNPACKERS.items():
             if head.startswith(magic):
-                stream = stack.enter_context(io.BufferedReader(unpack(stream)))
+                stream = stack.enter_context(io.BufferedReader(_Unpacked(unpack(stream), stream)))
                 head = _head(stream)
         yield stream
 
 
 def is_compressed(stream: io.BufferedReader) -> bool:
-    return not isinstance(stream.raw, io.FileIO | Blocks)
+    return isinstance(stream.raw, _Unpacked)
 
 
 def _head(stream: io.BufferedReader) -> bytes:
@@ -147,7 +179,7 @@ def _is_utf8(stream: BinaryIO) -> bool:
 def _is_western(stream: BinaryIO) -> bool:
     """Whether text that is not UTF-8 is surely Windows-1252: no line of it is UTF-8, and it has no unusual letters."""
     num_letters = num_foreign = 0
-    for line in stream:
+    for line in iter(lambda: stream.readline(_CHUNK), b""):
         text = line.decode("cp1252", errors="replace")
         foreign = [char for char in text if not char.isascii()]
         if foreign and (_is_utf8(io.BytesIO(line)) or not _WESTERN.issuperset(foreign)):

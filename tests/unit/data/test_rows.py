@@ -92,7 +92,7 @@ def test_parquet_batches_keep_counting(tmp_path):
 def test_a_file_that_is_not_parquet_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_text("no")
     with pytest.raises(DataError, match=r"a\.parquet: cannot be read as parquet"):
-        list(rows_of(str(tmp_path / "a.parquet"), Counter()))
+        list(rows_of(str(tmp_path / "a.parquet"), Counter(), 10**6))
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_a_malformed_csv_row_is_one_bad_row(tmp_path, row, problem):
 def test_an_open_quote_that_swallows_the_rest_of_a_csv_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text('x,y\n1,2\n"3,4\n5,6\n')
     with pytest.raises(DataError, match="row 2: a quote is opened and never closed"):
-        list(rows_of(str(tmp_path / "a.csv"), Counter()))
+        list(rows_of(str(tmp_path / "a.csv"), Counter(), 10**6))
 
 
 def test_long_csv_cells_are_read(tmp_path):
     (tmp_path / "a.csv").write_text("x\n" + "a" * 200_000 + "\n")
-    assert len(next(rows_of(str(tmp_path / "a.csv"), Counter())).fields["x"]) == 200_000
+    assert len(next(rows_of(str(tmp_path / "a.csv"), Counter(), 10**6)).fields["x"]) == 200_000
 
 
 def test_reading_streams(tmp_path):
@@ -136,7 +136,7 @@ def test_reading_streams(tmp_path):
 def test_a_hugging_face_data_set_is_read_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "train.jsonl").write_text(json.dumps({"x": "one"}) + "\n" + json.dumps({"x": "two"}) + "\n")
-    rows = list(rows_of(f"hf:{tmp_path}", Counter()))
+    rows = list(rows_of(f"hf:{tmp_path}", Counter(), 10**6))
     assert [(row.number, row.fields) for row in rows] == [(1, {"x": "one"}), (2, {"x": "two"})]
     with pytest.raises(DataError, match="hf:no_such_directory/at_all"):
-        list(rows_of("hf:no_such_directory/at_all", Counter()))
+        list(rows_of("hf:no_such_directory/at_all", Counter(), 10**6))
