@@ -32,7 +32,16 @@ from rlaif.config.overrides import read_override
 from rlaif.config.schema import Config
 from rlaif.config.section import Section
 from rlaif.config.source import Source
-from rlaif.config.strict_yaml import format_value, line_of, parse_yaml, reason_of, rule_of
+from rlaif.config.strict_yaml import (
+    MAX_MISTAKES,
+    first_of,
+    format_value,
+    is_file,
+    line_of,
+    parse_yaml,
+    reason_of,
+    rule_of,
+)
 from rlaif.errors import ConfigError
 from rlaif.places.urls import is_url
 
@@ -76,7 +85,7 @@ def load_config(
     if complete:
         mistakes += [c for c in contradictions(config) if not any(_touches(k, wrong) for k in c.keys)]
     if mistakes:
-        raise ConfigError("\n".join(dict.fromkeys(mistake.line for mistake in mistakes)))
+        raise ConfigError("\n".join(first_of(list(dict.fromkeys(mistake.line for mistake in mistakes)))))
     return config
 
 
@@ -85,7 +94,7 @@ def config_file(name: str | Path, directory: Path = Path()) -> Path:
     path = directory / name
     shipped = SHIPPED_CONFIGS / f"{name}.yaml"
     is_name = len(Path(name).parts) == 1 and not Path(name).suffix
-    return shipped if is_name and not path.is_file() and shipped.is_file() else path
+    return shipped if is_name and not is_file(path) and is_file(shipped) else path
 
 
 def expand_home(path: str | Path) -> Path:
@@ -127,8 +136,8 @@ def carried_name(name: str, content: bytes, suffix: str) -> str:
 # ------------------------------------------------------------------------------------------- files and layers
 def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
     """One file merged over the one it extends; ``chain`` holds the files that led here, to detect a circle."""
-    if path.resolve() in chain:
-        circle = " -> ".join(p.name for p in (*chain[chain.index(path.resolve()) :], path))
+    if chain and (place := _resolved(path)) in chain:
+        circle = " -> ".join(p.name for p in (*chain[chain.index(place) :], path))
         mistakes.append(
             _mistake("extends", path.name, f"the files extend each other in a circle ({circle})", "remove one extends")
         )
@@ -141,7 +150,14 @@ def _read_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> 
     if not isinstance(base, str):
         mistakes.append(_mistake("extends", base, "must be one file name", f"correct it in {path}"))
         return tree
-    return _merge(_read_file(config_file(base, path.parent), (*chain, path.resolve()), mistakes), tree)
+    return _merge(_read_file(config_file(base, path.parent), (*chain, _resolved(path)), mistakes), tree)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        return path
 
 
 def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Tree:
@@ -153,8 +169,9 @@ def _parse_file(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) ->
         )
     except UnicodeDecodeError:
         mistakes.append(Mistake(keys=(), line=f"{path}: not UTF-8 text; save it as UTF-8"))
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # a name that no file can have, too
+        why = getattr(error, "strerror", error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({why})"
         named_by = f"extends={path.name} in {chain[-1]}: " if chain else ""
         shipped = ", ".join(sorted(file.stem for file in SHIPPED_CONFIGS.glob("*.yaml")))
         fix = f"give a YAML file, or one of the shipped configurations: {shipped}"
@@ -259,7 +276,7 @@ def _validate(tree: Tree, mistakes: list[Mistake]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         for problem in error.errors():
-            mistakes.append(_explain(problem))
+            mistakes.append(_explain(problem, is_shown=len(mistakes) < MAX_MISTAKES))
             _drop(tree, _whole(tuple(map(str, problem["loc"]))))
     return Config.model_validate(tree)
 
@@ -280,10 +297,10 @@ def _drop(tree: Tree, loc: tuple[str, ...]) -> None:
     tree.pop(loc[-1], None)
 
 
-def _explain(problem: ErrorDetails) -> Mistake:
+def _explain(problem: ErrorDetails, *, is_shown: bool) -> Mistake:
     key = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return _unknown(key)
+    if problem["type"] == "extra_forbidden":  # what it may mean takes a while to find
+        return _unknown(key) if is_shown else Mistake(keys=(key,), line=key)
     rule, fix = rule_of(problem)
     if problem["type"] == "missing":
         return Mistake(keys=(key,), line=f"{key}: {rule}; {fix}")

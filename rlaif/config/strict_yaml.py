@@ -1,6 +1,8 @@
 """The small YAML files that people write (lexicons, examples, constitutions), and their mistakes in plain words.
 
-A key that appears twice is refused, because the first of its values would be lost silently.
+A key that appears twice is refused, because the first of its values would be lost silently. Small files are read in
+bounded time and memory, and what is said about them is bounded, too: aliases make a few lines stand for any number of
+values.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,13 @@ MERGE_TAG, STR_TAG, BOOL_TAG, TIMESTAMP_TAG = (
     f"tag:yaml.org,2002:{name}" for name in ("merge", "str", "bool", "timestamp")
 )
 MAX_VALUE_CHARS = 60  #: longest value that a message quotes whole
+MAX_YAML_CHARS = 2_000_000  #: a quarter of a minute of reading
+MAX_YAML_VALUES = 500_000  #: with each alias counted as what it stands for
+MAX_INTEGER_BITS = 1000  #: longer ones are no floating-point numbers, and are not written out
+MAX_MISTAKES = 40  #: lines about the mistakes in one file
+MAX_LISTED = 10
+
+_JSON = json.JSONEncoder(default=str)
 
 #: What is wrong and what to do, by pydantic's name of the error, else by the first word of that name.
 PROBLEMS = {
@@ -81,7 +90,10 @@ class StrictLoader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+                raise ValueError(f"a number of more than {MAX_INTEGER_BITS} bits")
+            return value
         except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError) as error:
             said = f"a value that cannot be read ({error})"  # !!int x, or more digits than Python reads
             raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
@@ -113,9 +125,13 @@ def parse_yaml(text: str, keys: Collection[str] | None = None) -> Any:
     ``keys``: those that a file has at its top level. Any other key there whose value is merged elsewhere by ``<<``, and
     which resembles none of them, only holds what is merged, and is left out.
     """
+    if len(text) > MAX_YAML_CHARS:
+        raise yaml.YAMLError(f"{len(text):,} characters, of which {MAX_YAML_CHARS:,} may be")
     loader = StrictLoader(text)
     try:
         node = loader.get_single_node()
+        if node is not None and _num_values(node, {}) > MAX_YAML_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_YAML_VALUES:,} values")
         tree: Any = None if node is None else loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply, or within itself") from None
@@ -127,6 +143,19 @@ def parse_yaml(text: str, keys: Collection[str] | None = None) -> Any:
     return {key: value for key, value in tree.items() if key not in spare or difflib.get_close_matches(key, keys)}
 
 
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values ``node`` stands for. Raises yaml.YAMLError when it holds itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if known.get(id(node)) == 0:
+        raise yaml.constructor.ConstructorError(None, None, "found unconstructable recursive node", node.start_mark)
+    if id(node) not in known:
+        known[id(node)] = 0  # until it is known
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[id(node)]
+
+
 def line_of(error: yaml.YAMLError) -> str:
     """``, line N`` of a mistake; empty when its line is not known."""
     mark = getattr(error, "problem_mark", None)
@@ -135,6 +164,14 @@ def line_of(error: yaml.YAMLError) -> str:
 
 def reason_of(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or str(error).splitlines()[0]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that none can have."""
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long
+        return False
 
 
 def read_yaml(path: Path, name: str, keys: Collection[str] | None = None) -> Any:
@@ -148,14 +185,31 @@ def read_yaml(path: Path, name: str, keys: Collection[str] | None = None) -> Any
         raise ConfigError(f"{name}{line_of(error)}: not YAML: {reason_of(error)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # of a name that no file can have, too
+        raise ConfigError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def describe_mistakes(error: ValidationError, name: str) -> str:
     """The mistakes in the file ``name``, one line each: ``NAME: PLACE: RULE; FIX``, where PLACE is dotted."""
-    lines = ((".".join(map(str, problem["loc"])), describe_problem(problem)) for problem in error.errors())
-    return "\n".join(f"{name}: {place}: {what}" if place else f"{name}: {what}" for place, what in lines)
+    lines = ((place_of(problem), describe_problem(problem)) for problem in error.errors())
+    return "\n".join(first_of([f"{name}: {place}: {what}" if place else f"{name}: {what}" for place, what in lines]))
+
+
+def place_of(problem: ErrorDetails) -> str:
+    """Where in a file a problem is, dotted."""
+    return ".".join(format_value(str(part)) for part in problem["loc"])
+
+
+def first_of(mistakes: Sequence[str]) -> list[str]:
+    """``mistakes``, of which so many are left out that people still read them."""
+    left_out = len(mistakes) - MAX_MISTAKES
+    return [*mistakes[:MAX_MISTAKES], f"... and {left_out:,} more mistakes"] if left_out > 0 else list(mistakes)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
+    few = ", ".join(map(format_value, names[:MAX_LISTED]))
+    return few if len(names) <= MAX_LISTED else f"{few} and {len(names) - MAX_LISTED:,} more"
 
 
 def describe_problem(problem: ErrorDetails) -> str:
@@ -186,6 +240,10 @@ def rule_of(problem: ErrorDetails) -> tuple[str, str | None]:
 
 
 def format_value(value: object) -> str:
-    """A value as a message quotes it."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    """A value as a message quotes it, of which no more is written out than is quoted."""
+    text = value if isinstance(value, str) else ""
+    for part in () if isinstance(value, str) else _JSON.iterencode(value):
+        text += part
+        if len(text) > MAX_VALUE_CHARS:
+            break
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from rlaif.config.strict_yaml import describe_problem, read_yaml
+from rlaif.config.strict_yaml import describe_problem, first_of, is_file, listed, place_of, read_yaml
 from rlaif.constitution.public_files import PUBLIC_SUFFIXES, tree_of
 from rlaif.errors import ConfigError
 from rlaif.seeds import SEPARATOR, hash_of, seed_of
@@ -48,6 +49,7 @@ PRIORITIES: tuple[Priority, ...] = get_args(Priority)  #: the highest first
 DrawRule = Literal["uniform", "weighted"]
 PrincipleText = Annotated[str, Field(min_length=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MAX_PRINCIPLES = 2000  #: every draw, of which each row has several, looks at all of them: some 3 ms for so many
 
 #: The priority of a principle that names none.
 PRIORITY_OF: Mapping[str, Priority] = {
@@ -95,14 +97,14 @@ class Constitution(BaseModel):
     priority_weights: dict[Priority, Weight] = Field(
         default_factory=dict, description="multiplies the weights of a priority's principles; 1 where none is given"
     )
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MAX_PRINCIPLES)]
 
     @model_validator(mode="after")
     def unique_ids(self) -> Constitution:
-        ids = [principle.id for principle in self.principles]
-        repeated = sorted({id for id in ids if ids.count(id) > 1})
+        counts = Counter(principle.id for principle in self.principles)
+        repeated = sorted(id for id, count in counts.items() if count > 1)
         if repeated:
-            raise ValueError(f"principle ids must be unique; repeated: {', '.join(repeated)}")
+            raise ValueError(f"principle ids must be unique; repeated: {listed(repeated)}")
         return self
 
     @cached_property
@@ -182,10 +184,9 @@ def parse_constitution(tree: Any, path: Path) -> Constitution:
         return Constitution.model_validate(tree)
     except ValidationError as error:
         lines = [
-            f"{path}: {'.'.join(map(str, problem['loc'])) or 'top level'}: {describe_mistake(problem)}"
-            for problem in mistakes_in(error)
+            f"{path}: {place_of(problem) or 'top level'}: {describe_mistake(problem)}" for problem in mistakes_in(error)
         ]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(first_of(lines))) from None
 
 
 def mistakes_in(error: ValidationError) -> Iterator[ErrorDetails]:
@@ -210,7 +211,7 @@ def read_constitution(name_or_path: str) -> tuple[Path, Any]:
     path = Path(name_or_path)
     if not path.suffix:
         path = SHIPPED_CONSTITUTIONS / f"{name_or_path}.yaml"
-    if not path.is_file():
+    if not is_file(path):
         shipped = ", ".join(sorted(p.stem for p in SHIPPED_CONSTITUTIONS.glob("*.yaml")))
         raise ConfigError(f"constitution={name_or_path}: no such file; give a YAML file or one of: {shipped}")
     if path.suffix.lower() in PUBLIC_SUFFIXES:

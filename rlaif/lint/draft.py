@@ -6,11 +6,12 @@ Rules read a draft, because a ``Constitution`` exists only when nothing is wrong
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlaif.constitution.principles import PRIORITY_OF
+from rlaif.constitution.principles import MAX_PRINCIPLES, PRIORITY_OF
 
 Severity = Literal["error", "warning"]
 PlacedMessage = tuple[str, str]  #: (place inside the file, message)
@@ -85,9 +86,11 @@ class Rule:
 
 def draft_of(tree: Any, file: str) -> Draft:
     principles = tree.get("principles") if isinstance(tree, dict) else None
-    rows = [row if isinstance(row, dict) else {} for row in (principles if isinstance(principles, list) else [])]
+    listed = principles[:MAX_PRINCIPLES] if isinstance(principles, list) else []  # with more, it is no constitution
+    rows = [row if isinstance(row, dict) else {} for row in listed]
     ids = [row.get("id") for row in rows]
-    places = [id if isinstance(id, str) and ids.count(id) == 1 else f"principles.{i}" for i, id in enumerate(ids)]
+    counts = Counter(id for id in ids if isinstance(id, str))
+    places = [id if isinstance(id, str) and counts[id] == 1 else f"principles.{i}" for i, id in enumerate(ids)]
     entries = tuple(DraftEntry(place=place, fields=row) for place, row in zip(places, rows, strict=True))
     return Draft(file=file, tree=tree, entries=entries)
 

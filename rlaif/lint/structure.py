@@ -9,10 +9,9 @@ second the best answer to everything is a refusal. The other categories should b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import combinations
 from typing import get_args
 
 from pydantic import ValidationError
@@ -24,8 +23,10 @@ from rlaif.constitution.principles import (
     mistakes_in,
     read_constitution,
 )
-from rlaif.lint.draft import Draft, Finding, PlacedMessage, Rule, draft_of, words
+from rlaif.lint.draft import TEXTS, Draft, Finding, PlacedMessage, Rule, draft_of, words
 from rlaif.lint.meaning import MEANING
+
+_Said = tuple[str, frozenset[str]]  #: a place, and the words there
 
 NEEDED = ("harm_avoidance", "helpfulness")
 #: Texts whose words overlap this much (Jaccard index, without fillers) say the same.
@@ -75,15 +76,26 @@ def _repeated_ids(draft: Draft) -> Iterator[PlacedMessage]:
 
 
 def _repeated_texts(draft: Draft) -> Iterator[PlacedMessage]:
-    for one, other in combinations(draft.entries, 2):
-        for field, text in other.texts.items():
-            if _near_equal(one.text(field), text):
-                yield f"{other.place}.{field}", f"says the same as {one.place}.{field}; drawn twice as often"
+    for field in TEXTS:
+        said = [(entry.place, frozenset(words(entry.text(field))) - FILLERS) for entry in draft.entries]
+        for place, same in _near_equal(said):
+            yield f"{place}.{field}", f"says the same as {same}.{field}; drawn twice as often"
 
 
-def _near_equal(one: str, other: str) -> bool:
-    a, b = (set(words(text)) - FILLERS for text in (one, other))
-    return bool(a and b) and len(a & b) / len(a | b) >= NEAR_EQUAL
+def _near_equal(said: Sequence[_Said]) -> Iterator[tuple[str, str]]:
+    """Each place whose words are nearly those of an earlier one, and the first such.
+
+    Texts that overlap so much share one of their rarest words, so each is compared with few others.
+    """
+    counts = Counter(word for _, own in said for word in own)
+    by_word: dict[str, list[_Said]] = defaultdict(list)
+    for place, own in said:
+        rarest = sorted(own, key=lambda word: (counts[word], word))[: int((1 - NEAR_EQUAL) * len(own)) + 1]
+        others = (other for word in rarest for other in by_word[word])
+        if same := next((other for other, its in others if len(own & its) / len(own | its) >= NEAR_EQUAL), None):
+            yield place, same
+        for word in rarest:
+            by_word[word].append((place, own))
 
 
 # --------------------------------------------------------------------------------------------------- usefulness

@@ -27,14 +27,15 @@ a few short steps: the models learn them faster, and ``sampling.max_tokens`` tru
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaif.config.files import expand_home
-from rlaif.config.strict_yaml import describe_mistakes, read_yaml
+from rlaif.config.strict_yaml import describe_mistakes, is_file, listed, read_yaml
 from rlaif.errors import ConfigError
 from rlaif.records import Axis
 
@@ -92,6 +93,14 @@ class Action(LexiconEntry):
 
     verb: Annotated[Clause, AfterValidator(_short)]
     steps: Annotated[tuple[Clause, ...], Field(min_length=2, max_length=4)]
+
+    @field_validator("steps")
+    @classmethod
+    def _one_by_one(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        """``x`` beside ``x, then x`` could be read in many ways; their number would be exponential in an answer."""
+        if joined := next((step for step in steps if ", then" in step), None):
+            raise ValueError(f"{joined!r}: holds two steps; give each by itself")
+        return steps
 
 
 class HarmfulAction(Action):
@@ -200,17 +209,15 @@ class Lexicon(LexiconEntry):
 
 
 def _no_repeats(field: str, words: tuple[str, ...] | list[str]) -> None:
-    repeated = sorted({word for word in words if words.count(word) > 1})
+    repeated = sorted(word for word, count in Counter(words).items() if count > 1)
     if repeated:
-        raise ValueError(f"{field} must differ from each other; repeated: {', '.join(repeated)}")
+        raise ValueError(f"{field} must differ from each other; repeated: {listed(repeated)}")
 
 
 def load_lexicon(path: str | Path | None = None) -> Lexicon:
     """Read a lexicon, the shipped one by default. Raises ConfigError naming file and field."""
     file = expand_home(path) if path is not None else SHIPPED_LEXICON
-    if file.is_dir():
-        raise ConfigError(f"miniature.lexicon={file}: is a directory; give a YAML file")
-    if not file.is_file():
+    if not is_file(file):
         raise ConfigError(f"miniature.lexicon={file}: no such file; give a YAML file, see rlaif/miniature/lexicon.yaml")
     try:
         return Lexicon.model_validate(read_yaml(file, str(file)))

@@ -220,7 +220,7 @@ def read_template(path: str | None) -> QuestionTemplate:
         return DEFAULT
     try:
         text = Path(path).read_text(encoding="utf-8").rstrip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a name that no file can have
         raise ConfigError(f"labelling.template={path}: cannot be read: {error}") from None
     if mistakes := list(_mistakes(text)):
         raise ConfigError("\n".join(f"labelling.template={path}: {mistake}" for mistake in mistakes))
