@@ -1,0 +1,32 @@
+"""Generated inputs for every surface besides the readers: ``make fuzz``; NUM_INPUTS says how many for each."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.surfaces import SURFACES
+
+NUM_INPUTS = int(os.environ.get("NUM_INPUTS", "10000"))
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_nothing_escapes_any_surface(name):
+    num = 0
+
+    @settings(
+        max_examples=NUM_INPUTS,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
+    )
+    @given(data=st.data())
+    def nothing_escapes(data):
+        nonlocal num
+        SURFACES[name](data)
+        num += 1
+
+    nothing_escapes()
+    print(f"\n{name}: {num:,}")
