@@ -68,6 +68,7 @@ class Recorder:
             patch.setattr(shutil, "rmtree", self._noted("rmtree", shutil.rmtree))
             patch.setattr(Journal, "_transaction", self._committed(Journal._transaction))
             patch.setattr(Journal, "quarantine", self._noted("commit", Journal.quarantine))
+            patch.setattr(Journal, "settle", self._journal_settled(Journal.settle))
             patch.setattr(EventLog, "_append", self._noted("append", EventLog._append))
             yield
         self._note("end")
@@ -89,6 +90,19 @@ class Recorder:
                 self._note("after commit")
 
         return committed
+
+    def _journal_settled(self, settle: Callable[[Journal], None]) -> Callable[[Journal], None]:
+        """SQLite settles its log by itself, in a way that Python does not see."""
+
+        def settled(journal: Journal) -> None:
+            with self._lock:
+                self._note("before the journal is settled")
+                settle(journal)
+                log = journal.path.with_name(f"{journal.path.name}-wal")
+                if log.exists():
+                    self._settle(log, log.stat())
+
+        return settled
 
     def _fsync(self, fsync: Callable[[int], None]) -> Callable[[int], None]:
         def settled(descriptor: int) -> None:

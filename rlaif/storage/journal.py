@@ -262,10 +262,18 @@ class Journal:
 
     @_storage
     def settle(self) -> None:
-        """Returns once the disk holds all that has been committed, even if the machine is lost afterwards."""
-        for path in (self.path, self.path.with_name(f"{self.path.name}-wal"), self.path.parent):
-            if path.exists():  # there is no -wal file before the first commit
-                settle(path)
+        """Returns once the disk holds all that has been committed, even if the machine is lost afterwards.
+
+        A commit under ``synchronous=FULL`` settles the whole write-ahead log. Opening the files here to do so would be
+        wrong: closing any descriptor of a file drops all locks that this process has on it (POSIX), and another
+        process that reads the journal would then take the log for its own and remove it.
+        """
+        self._db.execute("PRAGMA synchronous=FULL")
+        try:
+            self._db.execute(f"PRAGMA user_version = {JOURNAL_FORMAT}")  # a commit that changes nothing
+        finally:
+            self._db.execute("PRAGMA synchronous=NORMAL")
+        settle(self.path.parent)
 
     def close(self) -> None:
         self._db.close()

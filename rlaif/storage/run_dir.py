@@ -115,7 +115,7 @@ class RunDir(StoredRun):
         self.events.write("stages_reopened", stages=list(stages))
 
     def settle(self) -> None:
-        """Returns once the disk holds all rows, metrics and events so far. May be called in a thread."""
+        """Returns once the disk holds all rows, metrics and events so far."""
         self.journal.settle()
         self.metrics.settle()
         self.events.settle()

@@ -117,7 +117,7 @@ class PolicyLoops:
 
     async def _checkpoint(self, learned: Learned) -> None:
         score = learned.metrics.get("reinforce/score/mean", -math.inf)  # an empty batch has none
-        await asyncio.to_thread(self.context.run.run_dir.settle)
+        self.context.run.run_dir.settle()
         await self.checkpoints.write(learned.version, self.learner.save_checkpoint, score)
         needed = version_for(self.context.run.config.preference_model.refresh, learned.version)
         self.context.preference_checkpoints.forget_before(needed)

@@ -87,7 +87,7 @@ class PreferenceLoops:
             fresh = self._fresh(version)
             rows = await asyncio.to_thread(self._write, version, fresh)  # a large set would hold up the other loops
             refitted = await self.learner.learn(rows)
-            await asyncio.to_thread(self.run.run_dir.settle)
+            self.run.run_dir.settle()
             offset = await checkpoints.write(refitted, self.learner.save_checkpoint)
             self._forget_training_sets()
             self._report(refitted, offset)

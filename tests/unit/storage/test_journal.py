@@ -299,3 +299,29 @@ def test_a_record_is_refused_or_comes_back_exactly(value, place):
         assert not math.isfinite(value) and place in str(error)
     else:
         assert from_json(Judgement, stored) == judgement
+
+
+def test_a_settled_journal_keeps_its_locks_so_that_readers_leave_its_log_alone(tmp_path):
+    """A reader in another process that finds no locks takes itself for the last user and removes the log."""
+    path = tmp_path / "journal.sqlite"
+    count = (
+        "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM records').fetchone())"
+    )
+    with closing(Journal(path)) as journal:
+        for row in range(1, 5):
+            journal.add_all("revisions", [chain(row)])
+            journal.settle()
+            assert int(subprocess.check_output([sys.executable, "-c", count, str(path)])) == row
+    with closing(Journal(path)) as journal:
+        assert journal.count("revisions") == 4
+
+
+def test_settling_makes_a_commit_also_while_rows_are_read(journal):
+    """SQLite syncs its log with a commit, under ``synchronous=FULL``."""
+    journal.add_all("revisions", [chain(1), chain(2)])
+    log = journal.path.with_name("journal.sqlite-wal")
+    reading, before = journal.records(RevisionChain, "revisions"), log.stat().st_size
+    assert next(reading).source_row == 1
+    journal.settle()
+    assert log.stat().st_size > before
+    assert next(reading).source_row == 2
