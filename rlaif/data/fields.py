@@ -66,7 +66,7 @@ def is_given(fields: Fields, name: str) -> bool:
 
 def is_blank(text: str) -> bool:
     """Whether nothing in ``text`` can be seen: white space, control characters, characters without width."""
-    return not any(map(_is_visible, text))
+    return not any(map(_is_visible, text.lstrip()))  # which passes over most of what is blank at once
 
 
 @lru_cache(maxsize=4096)
