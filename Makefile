@@ -34,9 +34,10 @@ chaos: .venv/ready
 	$(BIN)/python -m pytest tests/chaos
 	$(BIN)/python -m benchmarks.chaos
 
-# Long: a small run is stopped at every one of its durable writes, as by a power failure, and resumed.
+# Long: a small run is stopped at every one of its durable writes, as by a power failure, and resumed; each of its files
+# is damaged in every way.
 crash-points: .venv/ready
-	RLAIF_ALL_CRASH_POINTS=1 $(BIN)/python -m pytest -s tests/pipeline/test_crash_points.py
+	RLAIF_ALL_CRASH_POINTS=1 $(BIN)/python -m pytest -s tests/pipeline/test_crash_points.py tests/pipeline/test_damaged_files.py
 
 # Long: 120,000 generated files through every reader of data, 130,000 inputs through everything else that reads.
 fuzz: .venv/ready

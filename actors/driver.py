@@ -6,7 +6,7 @@ Order matters: every check that needs neither comes before the run directory is 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,8 +36,7 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
     progress.start("miniature", None)
     paths = _locate(config, constitution, work.needs)
     progress.finish("miniature")
-    run_dir = RunDir(Path(config.run_dir), config)
-    try:
+    with naming_full_disk(Path(config.run_dir)), closing(RunDir(Path(config.run_dir), config)) as run_dir:
         work.prepare(UserData(config=config, paths=paths), run_dir)
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
         async with _runner(config, run_dir, work, in_process) as (pools, trainers):
@@ -50,13 +49,10 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
                 trainers=trainers,
                 progress=progress,
             )
-            with naming_full_disk(run_dir.path):
-                try:
-                    await work.go(run)
-                finally:
-                    await run.release()
-    finally:
-        run_dir.close()
+            try:
+                await work.go(run)
+            finally:
+                await run.release()
     return run_dir.path
 
 

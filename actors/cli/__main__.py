@@ -20,10 +20,11 @@ from actors.cli.console import console, errors, take_over
 from actors.cli.constitution import constitution_app
 from actors.cli.control import scale_command, status_command
 from actors.cli.data import data_command
+from actors.cli.doctor import doctor_command
 from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
 from rlaif.errors import Interrupted, PlacementError, RlaifError, UserError
-from rlaif.storage.manifest import MANIFEST_FILE
+from rlaif.storage.manifest import MANIFEST_FILE, read_manifest
 
 if TYPE_CHECKING:
     from actors.work import Work
@@ -32,6 +33,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(audit_app, name="audit")
 app.command("data")(data_command)
+app.command("doctor")(doctor_command)
 app.command("status")(status_command)
 app.command("scale")(scale_command)
 
@@ -96,8 +98,9 @@ def reaggregate_command(
 ) -> None:
     """Recompute the labels of a run from their stored log-probabilities, e.g. with labelling.aggregation=logit_mean."""
     from rlaif.labels.reaggregation import reaggregate_run
+    from rlaif.storage.stored_config import stored_config
 
-    settings = load_config(run_dir / "config.yaml", overrides or [])
+    settings = stored_config(run_dir, overrides or [])
     num, num_changed = reaggregate_run(run_dir, settings.labelling, out)
     console.print(f"{num:,} labels in {out}; {num_changed:,} differ from those of the run")
 
@@ -140,14 +143,17 @@ def submit_command(
 
 
 @app.command("report")
-def report_command(run_dir: RunDirPath) -> None:
+def report_command(
+    run_dir: RunDirPath,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="where to write the report; by default the run directory")
+    ] = None,
+) -> None:
     """Rewrite report.html and print the summary."""
     from rlaif.evaluation.report import write_report
 
-    if not (run_dir / MANIFEST_FILE).is_file():
-        raise UserError(f"{run_dir}: not a run directory (no {MANIFEST_FILE})")
-    write_report(run_dir)
-    _summarise(run_dir)
+    read_manifest(run_dir)
+    _summarise(run_dir, write_report(run_dir, out))
 
 
 def _print_changes(config: Config) -> None:
@@ -198,11 +204,11 @@ async def _cancelled_by_sigterm(work: Coroutine[Any, Any, Path]) -> Path:
     return await work
 
 
-def _summarise(run_dir: Path) -> None:
+def _summarise(run_dir: Path, report: Path | None = None) -> None:
     from rlaif.evaluation.tables import summary_table
 
     console.print(summary_table(run_dir))
-    console.print(f"report: {run_dir / 'report.html'}")
+    console.print(f"report: {report or run_dir / 'report.html'}")
 
 
 def main(arguments: list[str] | None = None) -> None:

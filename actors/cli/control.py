@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,10 +15,12 @@ from actors.cli.arguments import RunDirPath
 from actors.cli.console import console
 from actors.cluster.announcement import Announcement, find_run
 from rlaif.config.contradictions import pools_of, trainers_of
-from rlaif.config.files import load_config
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import RunDirError, RunError, StorageError, UserError
+from rlaif.storage.damage import DamagedError
 from rlaif.storage.manifest import Manifest, read_manifest
+from rlaif.storage.metrics import read_log
+from rlaif.storage.stored_config import stored_config
 
 if TYPE_CHECKING:
     from actors.cluster.whereabouts import Whereabouts
@@ -70,7 +71,7 @@ def scale_command(
 
 def _elastic(run_dir: Path, role: str, size: int) -> PoolSettings:
     """The settings of a role that can have ``size`` engines. Raises UserError."""
-    config = load_config(run_dir / "config.yaml", [])
+    config = stored_config(run_dir)
     pools = pools_of(config)
     if role not in pools:
         fixed = " has as many ranks as the run began with" if role in trainers_of(config) else " is not a role"
@@ -115,10 +116,12 @@ def _outdated(run_dir: Path) -> list[str]:
 
     try:
         run = StoredRun.open(run_dir)
+    except DamagedError:
+        raise
     except (RunDirError, StorageError):  # of an earlier format, or without a journal
         return []
     try:
-        return outdated(load_config(run_dir / "config.yaml", []), run)
+        return outdated(stored_config(run_dir), run)
     finally:
         run.close()
 
@@ -150,7 +153,4 @@ def _grouped(number: int) -> str:
 
 
 def _stage_events(run_dir: Path) -> Iterator[dict[str, Any]]:
-    for line in (run_dir / "events.jsonl").read_text().splitlines():
-        event = json.loads(line)
-        if event["event"].startswith("stage_"):
-            yield event
+    return (event for event in read_log(run_dir / "events.jsonl") if str(event.get("event")).startswith("stage_"))

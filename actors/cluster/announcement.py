@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from actors.cluster.loopback import is_loopback
-from rlaif.errors import RunDirError, UserError, describe_error
+from rlaif.errors import UserError
+from rlaif.storage.damage import reading
 from rlaif.storage.files import write_atomically
 from rlaif.storage.ownership import check_own_run
 
@@ -43,6 +44,9 @@ class Announcement:
         """Call before Ray is imported, which then reads the mode: the Ray of a single run asks for the user's token."""
         if self.auth_mode is not None:
             os.environ.setdefault("RAY_AUTH_MODE", self.auth_mode)
+
+
+_ANNOUNCEMENT = TypeAdapter(Announcement)
 
 
 @contextmanager
@@ -74,10 +78,8 @@ def find_run(run_dir: Path) -> Announcement:
     if not path.is_file():
         raise UserError(f"{run_dir}: not running on a cluster now (no driver.json)")
     check_own_run(run_dir)
-    try:
-        run = TypeAdapter(Announcement).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunDirError(f"{path}: cannot be read as the announcement of a run: {describe_error(error)}") from error
+    with reading(path):
+        run = _ANNOUNCEMENT.validate_json(path.read_bytes())
     on_this_host = run.host == socket.gethostname()
     if on_this_host and not _lives(run.pid):
         raise run_ended_error(run_dir, run)

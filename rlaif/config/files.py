@@ -45,7 +45,7 @@ from rlaif.config.strict_yaml import (
 from rlaif.errors import ConfigError
 from rlaif.places.urls import is_url
 
-CARRIED = re.compile(r"-carried-[0-9a-f]{16}\.\w+$")
+CARRIED = re.compile(r"-carried-[0-9a-f]{16}(\.[^/]*)?$")
 PACKAGED = Path(__file__).parent / "shipped"
 #: Where the shipped configurations are: in the package when installed from a wheel, in the checkout otherwise.
 SHIPPED_CONFIGS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
@@ -121,6 +121,13 @@ def differences(a: Config, b: Config) -> list[str]:
     """
     left, right = _placeless(flatten(a)), _placeless(flatten(b))
     return [key for key in left if left[key] != right[key]]
+
+
+def config_hash(config: Config, leave_out: Sequence[str]) -> str:
+    """16 hex digits that differ where ``differences`` finds any; ``leave_out``: beginnings of keys that may differ."""
+    flat = _placeless(flatten(config))
+    kept = {key: flat[key] for key in sorted(flat) if not key.startswith(tuple(leave_out))}
+    return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
 
 
 def _placeless(flat: Tree) -> Tree:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rlaif.errors import RunDirError
+from rlaif.errors import RlaifError, RunDirError, quote_error
 from rlaif.statistics.calibration import bins_from_metrics
+from rlaif.storage.damage import damaged, reading
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest
+from rlaif.storage.metrics import read_log
+from rlaif.storage.tables import read_batches, tables_in
 
 NUM_HISTOGRAM_BINS = 20
+#: What can be left out of the report, if it cannot be shown.
+_PASSED_OVER = ("evaluation.json", "label_quality.json", "audit.json", "metrics.jsonl", "quarantine.jsonl")
+_TABLES_PASSED_OVER = ("revisions", "preferences")
+_T = TypeVar("_T")
 RELIABILITY = "preference/reliability"  #: the group of the preference model's held-out bins
 
 JsonObject = dict[str, Any]  #: parsed JSON, or a row of parquet
@@ -24,9 +31,11 @@ Series = list[tuple[float, float]]  #: (index, value), in the order of indices
 
 @dataclass(frozen=True)
 class Findings:
-    """Raises RunDirError if ``path`` is not a run directory."""
+    """Raises RunDirError if ``path`` is not a run directory, DamagedError for what cannot be read. ``without``: a file
+    or directory that is passed over, as if it were missing."""
 
     path: Path
+    without: str = ""
 
     def __post_init__(self) -> None:
         if not (self.path / "config.yaml").is_file():
@@ -64,7 +73,8 @@ class Findings:
 
     @property
     def configuration(self) -> str:
-        return (self.path / "config.yaml").read_text(encoding="utf-8")
+        with reading(self.path / "config.yaml"):
+            return (self.path / "config.yaml").read_text(encoding="utf-8")
 
     def quarantine_causes(self) -> list[tuple[str, str, int, str]]:
         """(stage, cause, number of rows, id of the first), most frequent first."""
@@ -80,8 +90,8 @@ class Findings:
     @cached_property
     def metrics(self) -> dict[str, Series]:
         """Key -> its series. What was run again after a crash counts once, as it was last; lines that have no index
-        are counted."""
-        found: dict[str, dict[float, float]] = {}
+        are counted. Those of the audit are in its own file."""
+        found: dict[str, dict[float, float]] = {key: {1: value} for key, value in self.audit.get("metrics", {}).items()}
         for line in self.lines("metrics.jsonl"):
             for key, value in line["metrics"].items():
                 if value is not None:
@@ -116,22 +126,38 @@ class Findings:
     # --------------------------------------------------------------------------------------------- files
     def _json(self, name: str) -> JsonObject:
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if name == self.without or not path.is_file():
+            return {}
+        with reading(path):
+            content: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+            return content
 
     def lines(self, name: str) -> Iterator[JsonObject]:
-        """Rows of a .jsonl file. Half-written lines, left by a crash or by a run in progress, are skipped."""
-        path = self.path / name
-        if not path.is_file():
-            return
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                with suppress(json.JSONDecodeError):
-                    yield json.loads(line)
+        """Rows of a .jsonl file; those that cannot be read are skipped."""
+        return read_log(self.path / name) if name != self.without else iter(())
 
     def _batches(self, kind: str, columns: list[str] | None) -> Iterator[list[JsonObject]]:
-        import pyarrow.parquet as pq
+        for path in tables_in(self.path, kind) if kind != self.without else ():
+            for batch in read_batches(path, 1024, columns):
+                yield batch.to_pylist()
 
-        for path in sorted((self.path / kind).glob("*.parquet")):
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=1024, columns=columns):
-                    yield batch.to_pylist()
+
+def show(run_dir: Path, make: Callable[[Findings], _T]) -> _T:
+    """What ``make`` makes of a run directory. Raises DamagedError with the file for which that fails."""
+    try:
+        return make(Findings(run_dir))
+    except RlaifError:
+        raise
+    except Exception as error:  # a file is what it says it is, and holds something else
+        for name in (*_PASSED_OVER, *_TABLES_PASSED_OVER):
+            if _can_do_without(run_dir, name, make):
+                path = next(iter(tables_in(run_dir, name)), run_dir / name)
+                raise damaged(path, f"is damaged, or of another version: {quote_error(error)}") from error
+        raise
+
+
+def _can_do_without(run_dir: Path, name: str, make: Callable[[Findings], object]) -> bool:
+    with suppress(Exception):
+        make(Findings(run_dir, without=name))
+        return True
+    return False

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rlaif.errors import StorageError
 from rlaif.evaluation.answers import CLASS_COLOURS, SNAPSHOTS, side_by_side
 from rlaif.evaluation.audit.presentation import audit_section
 from rlaif.evaluation.evaluations import EVALUATORS
-from rlaif.evaluation.findings import Findings
+from rlaif.evaluation.findings import Findings, show
 from rlaif.evaluation.formatting import duration, number, percent
 from rlaif.evaluation.pages import page
 from rlaif.evaluation.section import ReportSection
@@ -24,9 +25,24 @@ REPORT_TEMPLATE = "report.html.jinja"
 NUM_CHAINS, NUM_COMPARISONS, NUM_PROMPTS_PER_AXIS, NUM_CAUSES = 3, 4, 3, 20
 
 
-def write_report(run_dir: Path) -> None:
-    """Write ``report.html`` from what the run directory holds so far. Raises RunDirError when it is none."""
-    write_atomically(run_dir / "report.html", page(REPORT_TEMPLATE, _content(Findings(run_dir)), FILTERS))
+def write_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write ``report.html`` from what the run directory holds so far, or write it to ``out``; returns where it is.
+
+    Raises RunDirError when it is no run directory, DamagedError for a file that cannot be shown, StorageError where the
+    report cannot be written.
+    """
+    place, text = out or run_dir / "report.html", report_text(run_dir)
+    try:
+        write_atomically(place, text)
+    except OSError as error:
+        fix = "choose another --out" if out else "name a place for the report with --out"
+        raise StorageError(f"{place}: cannot be written: {error.strerror}; {fix}") from error
+    return place
+
+
+def report_text(run_dir: Path) -> str:
+    """The page. Raises RunDirError and DamagedError as ``write_report`` does."""
+    return show(run_dir, lambda findings: page(REPORT_TEMPLATE, _content(findings), FILTERS))
 
 
 def _content(findings: Findings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif.evaluation.answers import AXIS_TITLES, CLASS_ORDER, SNAPSHOTS, snapshots_of
 from rlaif.evaluation.evaluations import EVALUATORS
 from rlaif.evaluation.evaluator import Results
-from rlaif.evaluation.findings import Findings, JsonObject
+from rlaif.evaluation.findings import Findings, JsonObject, show
 from rlaif.evaluation.formatting import percent, words_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ QUALITY_FORMS = {"slot_bias": "{:+.2f}", "order_correlation": "{:.2f}"}
 # ---------------------------------------------------------------------------------------------------------- a run
 def summary_table(run_dir: Path) -> Table:
     """What each snapshot answers, or, before the evaluation, what became of the rows."""
-    findings = Findings(run_dir)
+    return show(run_dir, _summary)
+
+
+def _summary(findings: Findings) -> Table:
     return _answers_table(findings.evaluation) if findings.evaluation.get("answers") else _rows_table(findings.rows)
 
 

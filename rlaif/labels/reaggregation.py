@@ -16,7 +16,9 @@ from rlaif.errors import DataError, LossError, RunDirError
 from rlaif.places.urls import is_url
 from rlaif.places.writing import arriving
 from rlaif.records import Judgement, Status
+from rlaif.storage.damage import damaged
 from rlaif.storage.stored_run import StoredRun
+from rlaif.storage.tables import read_batches, read_schema
 from rlaif.tasks.labelling import NO_PRIORITIES, verdict
 
 REWRITE_ROWS = 5_000
@@ -35,8 +37,8 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: str) -> tuple[int, 
     stored = run_dir / "preferences" / "preferences.parquet"
     if not stored.is_file():
         raise RunDirError(f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing)")
-    if not is_url(out) and Path(out).resolve() == stored.resolve():
-        raise DataError(f"{out}: holds the run's own labels; choose another file")
+    if not is_url(out) and Path(out).resolve().is_relative_to(run_dir.resolve()):
+        raise DataError(f"{out}: is in the run directory, which holds the run's own labels; choose another place")
     return _rewrite(stored, settings, _priorities(run_dir) if settings.conflicts == "priority" else NO_PRIORITIES, out)
 
 
@@ -53,12 +55,14 @@ def _priorities(run_dir: Path) -> Mapping[str, Priority]:
 def _rewrite(stored: Path, settings: Labelling, priorities: Mapping[str, Priority], out: str) -> tuple[int, int]:
     num = num_changed = 0
     unusable = Counter[str]()
+    schema = read_schema(stored)
+    if missing := [name for name in READ_COLUMNS if name not in schema.names]:
+        raise damaged(stored, f"is of another version: no column {missing[0]}")
     with (
         arriving(out) as unfinished,
-        pq.ParquetFile(stored) as file,
-        pq.ParquetWriter(unfinished, file.schema_arrow) as writer,
+        pq.ParquetWriter(unfinished, schema) as writer,
     ):
-        for batch in file.iter_batches(batch_size=REWRITE_ROWS):
+        for batch in read_batches(stored, REWRITE_ROWS):
             old = batch.select(READ_COLUMNS).to_pylist()
             new = [_reaggregated(row, settings, priorities) for row in old]
             num += len(old)

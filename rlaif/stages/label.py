@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from rlaif.errors import LossError
 from rlaif.labels.cost import cost_metrics
+from rlaif.labels.quality import LabelQuality
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import read_template
 from rlaif.records import Comparison, Preference
@@ -21,6 +22,7 @@ from rlaif.stages.held_out import sample_answers
 from rlaif.stages.read import read_inputs
 from rlaif.stages.run import Run
 from rlaif.storage.files import write_atomically
+from rlaif.storage.run_dir import RunDir
 from rlaif.tasks.labelling import Label
 from rlaif.tasks.sampling import SamplePair
 
@@ -75,7 +77,7 @@ async def _compare(run: Run) -> None:
         Recording(kind="comparisons", task=task, rows=lambda: run.prompts("red_team"), role="generator", model=model),
     )
     await sample_answers(run, "sl_cai", model)
-    run_dir.journal.export(Comparison, "comparisons", run_dir.path / "comparisons" / "comparisons.parquet")
+    run_dir.export("comparisons")
 
 
 def label_task(run: Run) -> Label:
@@ -103,7 +105,12 @@ async def _judge(run: Run, pairs: Callable[[], Iterable[Comparison]]) -> None:
 
 def _conclude(run: Run) -> None:
     """Export the labels and measure them."""
-    run.run_dir.journal.export(Preference, PREFERENCES, run.run_dir.path / "preferences" / "preferences.parquet")
-    quality = label_quality(run.run_dir.journal, PREFERENCES)
-    run.run_dir.metrics.write("label", quality.metrics())
-    write_atomically(run.run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")
+    run.run_dir.export(PREFERENCES)
+    run.run_dir.metrics.write("label", write_quality(run.run_dir).metrics())
+
+
+def write_quality(run_dir: RunDir) -> LabelQuality:
+    """Measure the labels and write ``label_quality.json``."""
+    quality = label_quality(run_dir.journal, PREFERENCES)
+    write_atomically(run_dir.path / "label_quality.json", json.dumps(quality.summary(), indent=2) + "\n")
+    return quality

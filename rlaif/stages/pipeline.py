@@ -165,7 +165,7 @@ def reopen(data: UserData, run_dir: RunDir, name: str) -> None:
         raise UserError(f"stage {name}: no such stage in this configuration; one of: {', '.join(names)}")
     again = names[names.index(name) :]
     if "reinforce" in again:  # first: a run that is killed in between must not go on from an old checkpoint
-        start_over(run_dir)
+        start_over(run_dir.path, run_dir.journal)
     run_dir.reopen(again)
 
 
@@ -248,9 +248,7 @@ def check_inputs(data: UserData, run: StoredRun) -> list[InputChange]:
     used = {key for stage in finished for key in stage.uses}
     refused = [_told(change, finished, run) for change in changed if change.key in used]
     for stage in finished:
-        now = _made_models(run, stage.makes)
-        others = [name for name in stage.makes if run.made_models.get(name) != now.get(name)]
-        refused += [f"models/{name}: is not what {stage.name} made" for name in others]
+        refused += [f"models/{name}: is not what {stage.name} made" for name in other_models(run, stage)]
     if refused:
         raise RunDirError(
             f"{run.path}: finished stages depend on what has changed since:\n"
@@ -259,6 +257,12 @@ def check_inputs(data: UserData, run: StoredRun) -> list[InputChange]:
             "or go on from the first of these stages: rlaif run CONFIG --from STAGE"
         )
     return changed
+
+
+def other_models(run: StoredRun, stage: Stage) -> list[str]:
+    """Models of a finished stage that are not those that it made."""
+    now = _made_models(run, stage.makes)
+    return [name for name in stage.makes if run.made_models.get(name) != now.get(name)]
 
 
 def outdated(config: Config, run: StoredRun) -> list[str]:

@@ -34,7 +34,7 @@ async def revise(run: Run) -> None:
         Recording(kind="helpful_samples", task=sample, rows=lambda: _helpful(run), role="generator", model=model),
     )
     await sample_answers(run, "helpful_only", model)
-    run_dir.journal.export(RevisionChain, "revisions", run_dir.path / "revisions" / "revisions.parquet")
+    run_dir.export("revisions")
     run_dir.metrics.write("revise", filter_metrics(run_dir.journal.records(RevisionChain, "revisions")))
 
 

@@ -20,7 +20,7 @@ from functools import wraps
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +38,8 @@ from rlaif.storage.changes import (
     keep_source,
     note_present,
 )
+from rlaif.storage.damage import damaged
+from rlaif.storage.files import says_full
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 
 _R = TypeVar("_R")
@@ -67,26 +69,46 @@ _RowT = TypeVar("_RowT", bound=RowToRecord)
 def _storage(method: Callable[Concatenate[Journal, _P], _T]) -> Callable[Concatenate[Journal, _P], _T]:
     @wraps(method)
     def guarded(self: Journal, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
+        with _naming(self.path):
             return method(self, *args, **kwargs)
-        except (sqlite3.OperationalError, OSError) as error:
-            raise StorageError(
-                f"{self.path}: cannot write: {error}; free the disk or its permissions and run the same command again"
-            ) from error
 
     return guarded
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raises StorageError where the disk fails SQLite, DamagedError where the file does."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if says_full(str(error)):
+            raise StorageError(
+                f"{path}: {error}; free some of the disk, or of the temporary directory (SQLITE_TMPDIR names another), "
+                "and run the same command again"
+            ) from error
+        if type(error) is sqlite3.DatabaseError or str(error).startswith("no such"):
+            raise damaged(path, f"is damaged: {error}") from error
+        if isinstance(error, sqlite3.OperationalError):
+            raise _unusable(path, error) from error
+        raise
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> StorageError:
+    message = f"{path}: cannot write: {error}; free the disk or its permissions and run the same command again"
+    return StorageError(message)
+
+
 class Journal:
-    """Raises RunDirError for a journal of another format, StorageError for one that cannot be opened."""
+    """Raises RunDirError for a journal of another format, DamagedError for a file that is none, StorageError where the
+    disk fails.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        try:
-            self._open(read_only)
-            written = self._number("PRAGMA user_version")
-        except sqlite3.DatabaseError as error:
-            raise StorageError(f"{path}: cannot be opened: {error}") from error
+        self._open(read_only)
+        written = self._number("PRAGMA user_version")
         if written != JOURNAL_FORMAT:
             self._db.close()
             raise RunDirError(
@@ -96,8 +118,8 @@ class Journal:
 
     @_storage
     def _open(self, read_only: bool) -> None:
-        if read_only:  # beside a driver that writes
-            self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        if read_only:
+            self._db = _read_only(self.path)
             return
         self._db = sqlite3.connect(self.path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -147,7 +169,7 @@ class Journal:
             "SELECT 1 FROM records WHERE kind = ?1 AND batch = ?2 AND id = ?3 "
             "UNION ALL SELECT 1 FROM quarantine WHERE kind = ?1 AND batch = ?2 AND id = ?3"
         )
-        return (row for row in rows if self._db.execute(query, (kind, batch, row.id)).fetchone() is None)
+        return (row for row in rows if not self._read(query, kind, batch, row.id))
 
     def count(self, kind: str) -> int:
         """Records of ``kind``, of all its batches."""
@@ -174,7 +196,7 @@ class Journal:
         numbers only are the same."""
         query = "SELECT cause, count(*) FROM quarantine WHERE kind = ? GROUP BY cause ORDER BY 2 DESC, 1"
         totals, first = Counter[str](), dict[str, str]()
-        for cause, number in self._db.execute(query, (kind,)):
+        for cause, number in self._read(query, kind):
             key = re.sub(r"\d+", "", cause)
             totals[key] += number
             first.setdefault(key, cause)
@@ -184,16 +206,15 @@ class Journal:
     def records(self, record_type: type[_R], kind: str, batch: int | None = None) -> Iterator[_R]:
         """Records of ``kind`` (of one batch, or of all) in the order of their source rows."""
         where, values = ("kind = ?", (kind,)) if batch is None else ("kind = ? AND batch = ?", (kind, batch))
-        cursor = self._db.execute(
-            f"SELECT record FROM records WHERE {where} ORDER BY source_file, source_row, id", values
-        )
-        return (from_json(record_type, data) for (data,) in cursor)
+        rows = self._each(f"SELECT record FROM records WHERE {where} ORDER BY source_file, source_row, id", *values)
+        return (from_json(record_type, data) for (data,) in rows)
 
     def quarantine_entries(self) -> Iterator[Quarantined]:
-        cursor = self._db.execute(f"SELECT {_QUARANTINED} FROM quarantine ORDER BY 1, 2, 4, 5")
         return (
             Quarantined(kind=kind, batch=batch, id=id, file=file, row=row, cause=cause, fault=fault)
-            for kind, batch, id, file, row, cause, fault in cursor
+            for kind, batch, id, file, row, cause, fault in self._each(
+                f"SELECT {_QUARANTINED} FROM quarantine ORDER BY 1, 2, 4, 5"
+            )
         )
 
     # ------------------------------------------------------------------------------------- rows that have changed
@@ -278,8 +299,32 @@ class Journal:
     def close(self) -> None:
         self._db.close()
 
+    def find_damage(self) -> str | None:
+        """What SQLite finds wrong with the file as a whole, if anything. Reads all of it."""
+        try:
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if found == "ok" else str(found)
+
+    @_storage
+    def _read(self, query: str, *values: str | int | None) -> list[Any]:
+        return self._db.execute(query, values).fetchall()
+
+    def _each(self, query: str, *values: str | int | None) -> Iterator[Any]:
+        """Rows one by one."""
+        with _naming(self.path):
+            cursor = self._db.execute(query, values)
+        while True:
+            with _naming(self.path):
+                row = cursor.fetchone()
+            if row is None:
+                return
+            yield row
+
     def _number(self, query: str, *values: str | int | None) -> int:
-        return int(self._db.execute(query, values).fetchone()[0])
+        ((number,),) = self._read(query, *values)
+        return int(number)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -291,6 +336,22 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Beside a driver that writes, or in a directory that nobody can write, where SQLite cannot share its log: a
+    journal that was closed has none, and is read as a file that does not change."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        db.execute("PRAGMA user_version")
+    except sqlite3.OperationalError:
+        log = path.with_name(f"{path.name}-wal")
+        if not path.is_file() or (log.exists() and log.stat().st_size):
+            raise
+        db.close()
+        return sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+    return db
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -3,6 +3,7 @@
 ``format`` 2, in the order in which things happened:
 
 - ``stages``: stage of the story -> ``{"seconds"}``; a stage that is not listed has not finished.
+- ``config``: the hash of the configuration, in case ``config.yaml`` is lost.
 - ``began``: the day on which the run began (UTC), as ``2025-01-31``.
 - ``rows``: kind of rows (``revisions``, ``comparisons``...) -> ``{"state", "rows_in", "rows_out", "quarantined"}``,
   and ``"cut"`` where dialogues were shortened to fit.
@@ -15,13 +16,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import (
+    Any,
+    NotRequired,  # typing's own cannot be checked before Python 3.12
+)
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from rlaif.errors import RunDirError
+from rlaif.storage.damage import damaged, reading
 from rlaif.storage.files import write_atomically
 
 Manifest = dict[str, Any]  #: parsed JSON
+
+
+class _Stage(TypedDict):
+    seconds: float
+
+
+class _Rows(TypedDict):
+    rows_in: int
+    rows_out: int
+    quarantined: int
+
+
+class _Shape(TypedDict):
+    """What is read of a manifest; it may hold more."""
+
+    stages: dict[str, _Stage]
+    rows: dict[str, _Rows]
+    config: NotRequired[str]
+    began: NotRequired[date]
+    inputs: NotRequired[dict[str, str]]
+    models: NotRequired[dict[str, str]]
+    versions: NotRequired[dict[str, str]]
+
+
+_SHAPE = TypeAdapter(_Shape)
 
 MANIFEST_FORMAT = 2
 MANIFEST_FILE = "manifest.json"
@@ -43,21 +77,25 @@ def new_manifest() -> Manifest:
 def read_manifest(run_dir: Path) -> Manifest:
     """The manifest of a run directory, whichever format it was written in.
 
-    Raises RunDirError when there is none, or one of a later format.
+    Raises RunDirError when there is none, or one of a later format; DamagedError when it cannot be read.
     """
     path = run_dir / MANIFEST_FILE
     if not path.is_file():
+        if (run_dir / "journal.sqlite").is_file():
+            raise damaged(path, "is missing")
         raise RunDirError(f"{run_dir}: not a run directory (no {MANIFEST_FILE})")
-    manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
-    written = manifest.get("format", 1)
-    if written == 1:
-        return _from_format_1(manifest)
-    if written != MANIFEST_FORMAT:
-        raise RunDirError(
-            f"{path}: format={written}: this version reads formats 1 to {MANIFEST_FORMAT}; "
-            "use the version of rlaif that made the run, or choose another run_dir="
-        )
-    return manifest
+    with reading(path):
+        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+        written = manifest.get("format", 1)
+        if written == 1:
+            manifest = _from_format_1(manifest)
+        if written in (1, MANIFEST_FORMAT):
+            _SHAPE.validate_json(json.dumps(manifest), strict=True)
+            return manifest
+    raise RunDirError(
+        f"{path}: format={written}: this version reads formats 1 to {MANIFEST_FORMAT}; "
+        "use the version of rlaif that made the run, or choose another run_dir="
+    )
 
 
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:

@@ -9,16 +9,18 @@ metrics of a stage as a whole. Logs of earlier runs call it ``step``.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlaif.errors import StorageError, redacted
-from rlaif.places.writing import settle
+from rlaif.places.writing import replacing, settle
 
+_logger = logging.getLogger(__name__)
 _BLOCK_BYTES = 64 * 1024  #: read at once while looking for the last line break
 
 
@@ -61,6 +63,55 @@ def drop_half_line(path: Path) -> int:
         if end < size:
             file.truncate(end)
     return size - end
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log, if there is one. What is not a JSON object is left out; more than the half line at the end,
+    which a crash or a run in progress leaves, is said in a warning."""
+    if not path.is_file():
+        return
+    num_unreadable = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if (content := _parsed(line)) is not None:
+                yield content
+            elif line.endswith(b"\n"):
+                num_unreadable += 1
+    if num_unreadable:
+        _logger.warning("%s: %d unreadable lines are left out", path, num_unreadable)
+
+
+def drop_unreadable(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> int:
+    """Drop the lines of a log that are no JSON object or not ``is_whole``, and keep them in ``NAME.damaged``; returns
+    their number."""
+    if not path.is_file():
+        return 0
+    unreadable = path.with_name(f"{path.name}.damaged")
+    num = 0
+    with (
+        path.open("rb") as lines,
+        replacing(path) as whole,
+        whole.open("wb") as kept,
+        replacing(unreadable) as other,
+        other.open("wb") as dropped,
+    ):
+        for line in lines:
+            content = _parsed(line)
+            is_kept = content is not None and is_whole(content) and line.endswith(b"\n")
+            (kept if is_kept else dropped).write(line)
+            num += not is_kept
+    if not num:
+        unreadable.unlink()
+    return num
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """None for what is not a JSON object."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 class MetricsLog(_Log):

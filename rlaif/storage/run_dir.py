@@ -27,7 +27,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlaif.config.files import differences, dump_config, load_config
+from rlaif.config.files import config_hash, differences, dump_config
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.errors import RlaifError, RunDirError, RunError, StorageError, UserError
@@ -37,7 +37,13 @@ from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
 from rlaif.storage.metrics import EventLog, MetricsLog
 from rlaif.storage.ownership import check_own_run
+from rlaif.storage.stored_config import CONFIG_FILE, stored_config
 from rlaif.storage.stored_run import StoredRun
+from rlaif.storage.tables import EXPORTS
+
+#: Beginnings of configuration keys that may differ when a run is resumed: what decides whether it goes on, and where it
+#: is.
+MAY_CHANGE = ("labelling.gate.", "max_loss", "run_dir")
 
 
 class RunDir(StoredRun):
@@ -47,7 +53,7 @@ class RunDir(StoredRun):
         try:
             make_directory(path)
             check_own_run(path)
-            self._lock = self._locked(path)
+            self._lock = lock(path)
             self._claim(path, config)
         except OSError as error:
             raise StorageError(f"{path}: cannot write the run directory: {error}") from error
@@ -60,8 +66,8 @@ class RunDir(StoredRun):
         except RlaifError:
             self._lock.close()
             raise
-        if is_new:
-            self.write_manifest()  # before the first row
+        if is_new or "config" not in self._manifest:
+            self.write_manifest(config=_hash(config))  # before the first row
 
     def keep_constitution(self, constitution: Constitution) -> None:
         write_atomically(self.path / "constitution.json", constitution.model_dump_json(indent=2) + "\n")
@@ -91,6 +97,11 @@ class RunDir(StoredRun):
             self._manifest["rows"][kind] = entry
             self.write_manifest()
             self.events.write("rows_done", rows=kind, **counts)
+
+    def export(self, kind: str) -> int:
+        """Write the table of ``kind``; returns the number of its rows."""
+        name, record_type = EXPORTS[kind]
+        return self.journal.export(record_type, kind, self.path / name)
 
     @contextmanager
     def time_stage(self, stage: str, made_models: Callable[[], Mapping[str, str]] = dict) -> Iterator[None]:
@@ -152,32 +163,42 @@ class RunDir(StoredRun):
         except UserError:
             self._lock.close()
             raise
-        write_atomically(path / "config.yaml", dump_config(config))
+        write_atomically(path / CONFIG_FILE, dump_config(config))
 
-    @staticmethod
-    def _locked(path: Path) -> TextIO:
-        lock = (path / ".lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunDirError(f"{path}: another process is running here; wait for it or choose run_dir=") from None
-        return lock
+
+def lock(path: Path) -> TextIO:
+    """The lock of a run directory, until it is closed. Raises RunDirError when another process has it."""
+    file = (path / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunDirError(f"{path}: another process is running here; wait for it or choose run_dir=") from None
+    return file
 
 
 def check_stored_config(path: Path, config: Config) -> None:
     """Raises RunDirError when ``path`` is a run directory that was made with another configuration, or by a later
     version.
 
-    The gate and ``max_loss`` may change: these limits decide whether a run continues, not what it makes. So may the
-    path of the directory, which can be moved, copied, or named in another way.
+    What ``MAY_CHANGE`` may: limits that decide whether a run continues, and the path of the directory, which can be
+    moved or copied.
     """
-    stored = path / "config.yaml"
-    changed = differences(load_config(stored, []), config) if stored.exists() else []
-    changed = [key for key in changed if key not in ("run_dir", "max_loss")]
-    if not all(key.startswith("labelling.gate.") for key in changed):
+    changed = differences(stored_config(path), config) if (path / CONFIG_FILE).exists() else []
+    if changed := [key for key in changed if not key.startswith(MAY_CHANGE)]:
         raise RunDirError(
             f"{path}: made with another configuration; different: {', '.join(changed)}; "
             "choose another run_dir=, or give the same values to resume"
         )
-    if (path / MANIFEST_FILE).exists():
-        read_manifest(path)
+    if not (path / MANIFEST_FILE).exists():
+        return
+    made_with = read_manifest(path).get("config", _hash(config))
+    if made_with != _hash(config) and not (path / CONFIG_FILE).exists():
+        raise RunDirError(
+            f"{path}: made with another configuration, and {CONFIG_FILE}, which says which, is missing; "
+            "put back a copy, choose another run_dir=, or give the same values to resume"
+        )
+
+
+def _hash(config: Config) -> str:
+    return config_hash(config, MAY_CHANGE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.constitution.principles import Constitution
+from rlaif.storage.damage import reading
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, Manifest, read_manifest
 
@@ -37,7 +38,7 @@ class StoredRun:
 
     @classmethod
     def open(cls, path: Path) -> StoredRun:
-        """Raises RunDirError when ``path`` is no run directory, or one of another format."""
+        """Raises RunDirError when ``path`` is no run directory, or one of another format, or damaged."""
         return cls(path, read_manifest(path), Journal(path / "journal.sqlite", read_only=True))
 
     def close(self) -> None:
@@ -54,7 +55,10 @@ class StoredRun:
     def constitution(self) -> Constitution | None:
         """The one that the run last used; None in a new run."""
         stored = self.path / "constitution.json"
-        return Constitution.model_validate_json(stored.read_text(encoding="utf-8")) if stored.exists() else None
+        if not stored.exists():
+            return None
+        with reading(stored):
+            return Constitution.model_validate_json(stored.read_text(encoding="utf-8"))
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -77,6 +81,9 @@ class StoredRun:
     def rows(self, kind: str) -> Mapping[str, Any]:
         """What became of the rows of ``kind``."""
         return self.all_rows[kind]
+
+    def is_accounted(self, kind: str) -> bool:
+        return kind in self.all_rows
 
     def discrepancy(self, kind: str, *, recorded: bool = True) -> Discrepancy | None:
         """Whether the journal holds other numbers of rows of ``kind`` than the manifest says.

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rlaif.places.writing import replacing
 from rlaif.records import Preference, PreferencePair
 from rlaif.seeds import seed_from
+from rlaif.storage.damage import reading
 from rlaif.training.batches import TrainingRow
 from rlaif.training.splits import SplitName
 from rlaif.training.training_rows import LeftOut
@@ -88,6 +89,12 @@ def write_pair_splits(
         for row in kept:
             files[split_of(row["prompt"])].add(row)
     return kept.counts, {split: file.num_rows for split, file in files.items()}
+
+
+def read_training_set(path: Path) -> pa.Table:
+    """All rows of a training set. Raises DamagedError."""
+    with reading(path):
+        return pq.read_table(path)
 
 
 def write_pair_table(path: Path, pairs: pa.Table) -> None:

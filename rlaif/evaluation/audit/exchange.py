@@ -10,6 +10,7 @@ writes ``audit.json`` with every verdict; the report shows it.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +26,6 @@ from rlaif.places.listing import entry_of, join
 from rlaif.places.urls import check_place, is_url
 from rlaif.places.writing import arriving
 from rlaif.storage.files import write_atomically
-from rlaif.storage.metrics import MetricsLog
 from rlaif.storage.record_schema import from_json, to_json
 
 SHEET, PAGE, KEY, SECRET, RESULT = "audit.csv", "audit.html", "audit/key.json", "audit/secret", "audit.json"
@@ -63,6 +63,7 @@ class Audit:
     num_sampled: int
     left_out: Mapping[str, int]
     agreement: Agreement
+    metrics: Mapping[str, float]
     pairs: tuple[JudgedPair, ...]
 
 
@@ -147,24 +148,25 @@ def _counts(named: Mapping[str, int]) -> str:
 
 # ---------------------------------------------------------------------------------------------------- import
 def import_audit(run_dir: Path, file: Path) -> Audit:
-    """Read a filled sheet; write ``audit.json`` and its metrics.
+    """Read a filled sheet; write ``audit.json``, which holds its metrics, too: the run alone writes ``metrics.jsonl``.
 
     Raises DataError, and writes nothing, if any row has a mistake.
     """
     key = _key(run_dir)
     rows = {row.id: row for row in key.rows}
     pairs = tuple(_judged_pair(rows[judged.id], judged) for judged in read_verdicts(file, frozenset(rows)))
+    agreed = agreement(pairs, key.strata)
     audit = Audit(
         sheet=str(file),
         seed=key.seed,
         num_labels=sum(key.strata.values()),
         num_sampled=len(key.rows),
         left_out=key.left_out,
-        agreement=agreement(pairs, key.strata),
+        agreement=agreed,
+        metrics=audit_metrics(agreed),
         pairs=pairs,
     )
     _write(str(run_dir / RESULT), json.dumps(asdict(audit), indent=2) + "\n")
-    MetricsLog(run_dir / "metrics.jsonl").write("label", audit_metrics(audit.agreement))
     return audit
 
 
@@ -203,8 +205,9 @@ def audit_metrics(agreement: Agreement) -> Mapping[str, float]:
         "kappa_judged": agreement.kappa_judged,
         "kappa_all_labels": agreement.kappa_all_labels,
     }
-    return {
+    metrics = {
         "label/audit/num_judged": agreement.num_judged,
         "label/audit/expected_calibration_error": agreement.expected_calibration_error,
         **{f"label/audit/{name}": value.value for name, value in named.items() if value},
     }
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

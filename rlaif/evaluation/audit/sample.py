@@ -17,16 +17,17 @@ from __future__ import annotations
 import heapq
 import hmac
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rlaif.errors import DataError, RunDirError
+from rlaif.errors import RunDirError
 from rlaif.evaluation.findings import JsonObject
 from rlaif.records import Judgement, Turn
 from rlaif.seeds import hash_of, seed_from
 from rlaif.storage.record_schema import from_row
+from rlaif.storage.tables import read_batches, tables_in
 from rlaif.tasks.labelling import log_odds
 
 READ_ROWS = 256  #: in memory
@@ -164,24 +165,11 @@ def _claim(num_labels: int, num_rows: int) -> tuple[bool, float]:
 
 # ---------------------------------------------------------------------------------------------------- labels
 def _label_rows(run_dir: Path, columns: list[str]) -> Iterator[JsonObject]:
-    """The rows of ``preferences/*.parquet``, a batch at a time. Raises RunDirError when there are none."""
-    paths = sorted((run_dir / "preferences").glob("*.parquet"))
+    """The run's labels, a batch at a time. Raises RunDirError when there are none, DamagedError where a table cannot be
+    read."""
+    paths = tables_in(run_dir, "preferences")
     if not paths:
-        raise RunDirError(f"{run_dir}: no preferences/*.parquet here; labels are written at the end of the stage label")
+        raise RunDirError(f"{run_dir}: no labels in preferences/; they are written at the end of the stage label")
     for path in paths:
-        yield from _rows_of(path, columns)
-
-
-def _rows_of(path: Path, columns: list[str]) -> Iterable[JsonObject]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise DataError(f"{path}: no column `{missing[0]}`; these labels are not from rlaif")
-            for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as parquet: {error}") from error
+        for batch in read_batches(path, READ_ROWS, columns):
+            yield from batch.to_pylist()

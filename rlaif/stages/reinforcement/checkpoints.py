@@ -8,13 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from rlaif.interfaces import Refitted
 from rlaif.places.writing import settle, settle_tree
+from rlaif.storage.damage import DamagedError, reading
 from rlaif.storage.files import write_atomically
+
+_CheckpointT = TypeVar("_CheckpointT", "Checkpoint", "PreferenceCheckpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +67,7 @@ class Checkpoints:
         return {checkpoint.path for checkpoint in (*complete[-self._keep :], *([best] if best else []))}
 
     def _complete(self) -> list[Checkpoint]:
-        manifests = self._path.glob("policy-*/manifest.json")
-        return [Checkpoint(**json.loads(manifest.read_text()), path=manifest.parent) for manifest in manifests]
+        return [_read(Checkpoint, manifest) for manifest in self._path.glob("policy-*/manifest.json")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +121,32 @@ class PreferenceCheckpoints:
             self._drop(lambda other: other < kept.version)
 
     def _complete(self) -> list[PreferenceCheckpoint]:
-        manifests = sorted(self._path.glob("preference-*/manifest.json"))
-        return [PreferenceCheckpoint(path=path.parent, **json.loads(path.read_text())) for path in manifests]
+        return [_read(PreferenceCheckpoint, path) for path in sorted(self._path.glob("preference-*/manifest.json"))]
 
     def _drop(self, unwanted: Callable[[int], bool]) -> None:
         for path in self._path.glob("preference-*"):
             if unwanted(int(path.name.removeprefix("preference-"))):
                 _remove(path)
+
+
+def _read(kind: type[_CheckpointT], manifest: Path) -> _CheckpointT:
+    """The checkpoint of a manifest. Raises DamagedError."""
+    with reading(manifest):
+        facts = {**json.loads(manifest.read_text(encoding="utf-8")), "path": manifest.parent}
+        return TypeAdapter(kind).validate_python(facts)
+
+
+def remove_damaged(path: Path) -> Iterator[str]:
+    """Remove the checkpoints in ``path`` whose manifests cannot be read; yields what is wrong with them."""
+    for manifest in sorted(path.glob("*/manifest.json")):
+        try:
+            if manifest.parent.name.startswith("policy-"):
+                _read(Checkpoint, manifest)
+            else:
+                _read(PreferenceCheckpoint, manifest)
+        except DamagedError as error:
+            _remove(manifest.parent)
+            yield str(error)
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rlaif.config.schema import PreferenceModel
 from rlaif.interfaces import Pool, PreferenceLearner, Refitted, Task
@@ -25,10 +24,11 @@ from rlaif.stages.reinforcement.context import LoopContext
 from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, starts_at
 from rlaif.stages.run import Run
 from rlaif.storage.changes import RowToRecord
+from rlaif.storage.stored_run import StoredRun
 from rlaif.tasks.sampling import SamplePair
 from rlaif.training.batches import TrainingRow
 from rlaif.training.training_rows import LeftOut, PairBuilder
-from rlaif.training.training_sets import PAIR_SCHEMA, ai_probs, write_pair_table
+from rlaif.training.training_sets import PAIR_SCHEMA, ai_probs, read_training_set, write_pair_table
 
 _RowT = TypeVar("_RowT", bound=RowToRecord)
 
@@ -135,18 +135,17 @@ class PreferenceLoops:
         label as in the first fit, and as many of all as there is room for."""
         fit_path, fresh_path = (self._training_set(version, part) for part in ("fit", "fresh"))
         write_pair_table(fresh_path, pa.Table.from_pylist(fresh, PAIR_SCHEMA))
-        older = pq.read_table(self._training_set(version - 1, "fit"))
-        reserve = pq.read_table(self.run.run_dir.training_set(RESERVE))
+        older = read_training_set(self._training_set(version - 1, "fit"))
+        reserve = read_training_set(self.run.run_dir.training_set(RESERVE))
         chance = Random(seed_from(self.run.config.seed, "refresh", version))
         kept = refreshed_mix(older, reserve, len(fresh), self.run.config.preference_model, chance)
-        write_pair_table(fit_path, pa.concat_tables([*kept, pq.read_table(fresh_path)]))
+        write_pair_table(fit_path, pa.concat_tables([*kept, read_training_set(fresh_path)]))
         heldout = self._training_set(0, "heldout")
-        has_heldout = pq.read_metadata(heldout).num_rows > 0
+        has_heldout = read_training_set(heldout).num_rows > 0
         return RefreshRows(fit=str(fit_path), fresh=str(fresh_path), heldout=str(heldout) if has_heldout else None)
 
     def _training_set(self, version: int, part: str) -> Path:
-        """What the model of ``version`` was fitted on; version 0 is the first fit's."""
-        return self.run.run_dir.training_set(f"refresh_{version:08d}_{part}" if version else f"preference_{part}")
+        return fitted_on(self.run.run_dir, version, part)
 
     def _forget_training_sets(self) -> None:
         """Drop those that no refresh will begin with, not even the first one of a resumed run."""
@@ -155,9 +154,14 @@ class PreferenceLoops:
                 self._training_set(version, part).unlink(missing_ok=True)
 
 
+def fitted_on(run_dir: StoredRun, version: int, part: str = "fit") -> Path:
+    """What the model of ``version`` was fitted on; version 0 is the first fit's."""
+    return run_dir.training_set(f"refresh_{version:08d}_{part}" if version else f"preference_{part}")
+
+
 def write_probes(run: Run) -> Path:
     """The frozen probe set, of all axes: pairs held out from the first fit, or its own if none were held out."""
-    heldout, fit = (pq.read_table(run.run_dir.training_set(f"preference_{part}")) for part in ("heldout", "fit"))
+    heldout, fit = (read_training_set(run.run_dir.training_set(f"preference_{part}")) for part in ("heldout", "fit"))
     rows = (heldout if heldout.num_rows else fit).to_pylist()
     num = min(len(rows), run.config.preference_model.refresh.probes // 2)  # a pair is two dialogues
     path = run.run_dir.training_set("preference_probes")

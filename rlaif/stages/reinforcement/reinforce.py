@@ -9,12 +9,14 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from rlaif.config.schema import Config
 from rlaif.errors import TrainerLostError
 from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
 from rlaif.jobs import PPOJob, RefreshJob
-from rlaif.records import Comparison, Preference, Provenance, Rollout, RolloutSample, ScoredSample
+from rlaif.records import RolloutSample, ScoredSample
 from rlaif.stages.bookkeeping import account
 from rlaif.stages.fit_preference_model import pair_builder
 from rlaif.stages.label import label_task
@@ -27,13 +29,15 @@ from rlaif.stages.reinforcement.preference_loops import (
     REFRESH_PAIRS,
     REFRESH_PREFERENCES,
     PreferenceLoops,
+    fitted_on,
     write_probes,
 )
 from rlaif.stages.reinforcement.preference_versions import PreferenceVersion, num_refreshes, version_for
 from rlaif.stages.reinforcement.schedule import Schedule
 from rlaif.stages.reinforcement.waits import Waits
 from rlaif.stages.run import Run
-from rlaif.storage.run_dir import RunDir
+from rlaif.storage.journal import Journal
+from rlaif.storage.stored_run import StoredRun
 from rlaif.tasks.direct_reward import RateSample
 from rlaif.tasks.sampling import ScoreSample
 
@@ -94,11 +98,20 @@ async def reinforce(run: Run) -> None:
     _account(run)
 
 
-def start_over(run_dir: RunDir) -> None:
+def start_over(run_dir: Path, journal: Journal) -> None:
     """Forget what was reinforced so far."""
-    shutil.rmtree(run_dir.path / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
     for kind in (ROLLOUTS, REFRESH_COMPARISONS, REFRESH_PREFERENCES, REFRESH_PAIRS):
-        run_dir.journal.forget_from(kind, 0)
+        journal.forget_from(kind, 0)
+
+
+def can_go_on(run_dir: StoredRun, config: Config) -> bool:
+    """Whether the checkpoints that there are go together: the refreshed preference model that a resumed run would begin
+    with can be fitted again, because what it was fitted on is still there."""
+    last = Checkpoints(run_dir.path / CHECKPOINTS, config.reinforcement.keep_checkpoints).last()
+    most = version_for(config.preference_model.refresh, last.version if last else 0)
+    served = PreferenceCheckpoints(run_dir.path / CHECKPOINTS).latest(most)
+    return served is None or fitted_on(run_dir, served.version).is_file()
 
 
 async def _from_last_checkpoint(run: Run) -> None:
@@ -250,18 +263,14 @@ async def _catch_up(policy: PolicyLoops, learners: Learners, start: Start) -> No
 def _account(run: Run) -> None:
     """Export what was made, and account for every row of it."""
     journal, run_dir = run.run_dir.journal, run.run_dir
-    num = journal.export(Rollout, ROLLOUTS, run_dir.path / "rollouts" / "rollouts.parquet")
+    num = run_dir.export(ROLLOUTS)
     num_drawn = run.config.reinforcement.batches * run.config.reinforcement.batch_size
     account(run_dir, ROLLOUTS, rows_in=num_drawn, rows_out=num, max_loss=run.config.max_loss)
     if not (num_refreshed := _num_refreshes(run)):
         return
     num_in = num_refreshed * run.config.preference_model.refresh.comparisons
-    exports: tuple[tuple[str, type[Provenance], str], ...] = (
-        (REFRESH_COMPARISONS, Comparison, "comparisons"),
-        (REFRESH_PREFERENCES, Preference, "preferences"),
-    )
-    for kind, record_type, directory in exports:
-        num = journal.export(record_type, kind, run_dir.path / directory / "refresh.parquet")
+    for kind in (REFRESH_COMPARISONS, REFRESH_PREFERENCES):
+        num = run_dir.export(kind)
         account(run_dir, kind, rows_in=num_in, rows_out=num, max_loss=run.config.max_loss)
         num_in = num
     num_left_out = journal.num_quarantined(REFRESH_PAIRS)

@@ -1,3 +1,4 @@
+import sqlite3
 import subprocess
 import sys
 
@@ -31,6 +32,8 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):
     [
         OSError(28, "No space left on device"),
         RuntimeError("writer failed: No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        sqlite3.OperationalError("database or disk is full"),
         ExceptionGroup("loops", [ValueError("one"), OSError(28, "No space left on device")]),
     ],
 )

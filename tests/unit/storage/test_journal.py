@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlaif.errors import DataError, RunDirError, StorageError
 from rlaif.records import Judgement, Prompt, Quarantined, RevisionChain, Round, Status, Turn
+from rlaif.storage.damage import DamagedError
 from rlaif.storage.journal import Journal
 from rlaif.storage.record_schema import from_json, to_json
 
@@ -270,7 +271,7 @@ def test_prompts_have_the_ids_that_pending_asks_for(journal):
 def test_a_file_that_is_no_journal_is_named(tmp_path, read_only):
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(StorageError, match=r"journal\.sqlite: cannot be opened: file is not a database"):
+    with pytest.raises(DamagedError, match=r"journal\.sqlite: is damaged: file is not a database; it holds all rows"):
         Journal(path, read_only=read_only)
 
 

@@ -1,11 +1,18 @@
 import json
+import os
+import re
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlaif.config.schema import Config, Gate
-from rlaif.errors import RunDirError, RunError
+from rlaif.errors import RunDirError, RunError, StorageError
 from rlaif.records import Quarantined
+from rlaif.storage.damage import DamagedError
+from rlaif.storage.metrics import drop_half_line
 from rlaif.storage.run_dir import RunDir
 
 CONFIG = Config(run_dir="unused")
@@ -101,3 +108,80 @@ def test_the_day_on_which_a_run_began_is_kept_when_it_is_resumed(tmp_path):
     run_dir.write_manifest(began="2025-01-31")
     run_dir.close()
     assert opened(tmp_path / "run").began == date(2025, 1, 31)
+
+
+def test_what_a_manifest_lists_is_on_disk_before_it(tmp_path, monkeypatch):
+    """The whole order; ``tests/pipeline/test_crash_points.py`` shows that it is enough."""
+    run_dir = opened(tmp_path / "run")
+    model = run_dir.model("sl_cai")
+    model.mkdir(parents=True)
+    (model / "weights").write_text("w")
+    run_dir.journal.quarantine(Quarantined(id="f:1", file="f", row=1, kind="revisions", cause="y"))
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def settled(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        done.append(f"settle {re.sub('[.][0-9]+$', '', path.name)}")
+        fsync(descriptor)
+
+    def renamed(old, new):
+        done.append(f"name {Path(new).name}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", settled)
+    monkeypatch.setattr(os, "replace", renamed)
+    with run_dir.time_stage("supervise"):
+        run_dir.settle_models(["sl_cai", "rl_cai"])
+    assert done == [
+        *("settle weights", "settle sl_cai", "settle models"),
+        *("settle .quarantine.jsonl", "name quarantine.jsonl", "settle run"),
+        *("settle journal.sqlite", "settle journal.sqlite-wal", "settle run", "settle events.jsonl"),
+        *("settle .manifest.json", "name manifest.json", "settle run"),
+    ]
+
+
+def test_a_directory_may_be_named_in_another_way(tmp_path, monkeypatch):
+    opened(tmp_path / "run", run_dir=str(tmp_path / "run")).close()
+    monkeypatch.chdir(tmp_path)
+    opened(Path("run"), run_dir="./run").close()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    opened(tmp_path / "moved", run_dir="moved").close()
+
+
+def test_another_configuration_is_refused_when_the_stored_one_is_lost(tmp_path):
+    opened(tmp_path / "run").close()
+    (tmp_path / "run" / "config.yaml").unlink()
+    with pytest.raises(RunDirError, match=r"made with another configuration, and config.yaml.* is missing"):
+        opened(tmp_path / "run", seed=1)
+    opened(tmp_path / "run").close()
+
+
+def test_a_manifest_that_is_lost_is_not_begun_anew(tmp_path):
+    run_dir = opened(tmp_path / "run")
+    run_dir.journal.quarantine(Quarantined(id="f:1", file="f", row=1, kind="revisions", cause="y"))
+    run_dir.close()
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(DamagedError, match=r"manifest.json: is missing; it holds which stages have finished"):
+        opened(tmp_path / "run")
+
+
+def test_logs_that_cannot_be_written_are_named(tmp_path):
+    opened(tmp_path / "run").close()
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    (tmp_path / "run" / "events.jsonl").unlink(missing_ok=True)
+    run_dir = opened(tmp_path / "run")
+    with pytest.raises(StorageError, match=r"metrics.jsonl: cannot write: Is a directory"):
+        run_dir.metrics.write("x", {})
+
+
+@settings(max_examples=50)
+@given(
+    lines=st.lists(st.binary(max_size=200_000).map(lambda line: line.replace(b"\n", b"")), max_size=3), rest=st.binary()
+)
+def test_half_a_line_is_dropped_however_long_it_is(tmp_path_factory, lines, rest):
+    log = tmp_path_factory.mktemp("log") / "events.jsonl"
+    whole = b"".join(b"x" * line + b"\n" for line in lines)
+    half = b"x" * rest
+    log.write_bytes(whole + half)
+    assert drop_half_line(log) == len(half)
+    assert log.read_bytes() == whole

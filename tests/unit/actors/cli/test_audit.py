@@ -83,7 +83,7 @@ def test_export_and_import(run_dir, tmp_path, capsys):
 def test_a_mistake_is_one_message(run_dir, tmp_path, capsys):
     out = tmp_path / "out"
     assert rlaif("audit", "export", tmp_path, "--out", out) == 2
-    assert "no preferences/*.parquet here" in capsys.readouterr().err
+    assert "no labels in preferences/" in capsys.readouterr().err
     assert rlaif("audit", "export", run_dir, "--rows", 5, "--out", out) == 0
     fill(out / "audit.csv", "better")
     assert rlaif("audit", "import", run_dir, out / "audit.csv") == 2

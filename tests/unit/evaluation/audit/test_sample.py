@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlaif.errors import DataError, RunDirError
+from rlaif.errors import RunDirError
 from rlaif.evaluation.audit.sample import allocate, draw_pairs, stratum_of
 from rlaif.records import Judgement, Preference
+from rlaif.storage.damage import DamagedError
 from rlaif.storage.record_schema import arrow_schema, to_row
 
 SECRET = b"s" * 32
@@ -114,14 +115,14 @@ def test_labels_with_nothing_to_agree_with_are_counted_and_left_out(labels_dir, 
 
 # ------------------------------------------------------------------------------------------------ bad input
 def test_a_directory_without_labels_is_refused(tmp_path):
-    with pytest.raises(RunDirError, match=r"no preferences/\*.parquet here"):
+    with pytest.raises(RunDirError, match="no labels in preferences/"):
         draw_pairs(tmp_path, 10, seed=0, secret=SECRET)
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "preferences").mkdir()
-    (tmp_path / "preferences" / "x.parquet").write_text("no")
-    with pytest.raises(DataError, match=r"x\.parquet: cannot be read as parquet"):
+    (tmp_path / "preferences" / "preferences.parquet").write_text("no")
+    with pytest.raises(DamagedError, match=r"preferences\.parquet: is damaged, or of another version: "):
         draw_pairs(tmp_path, 10, seed=0, secret=SECRET)
 
 
@@ -129,8 +130,8 @@ def test_a_missing_column_is_named(tmp_path, red_team):
     schema = arrow_schema(Preference)
     table = pa.Table.from_pylist([dict(to_row(red_team.label("a", "refusal", "harmful", 0.9)))], schema=schema)
     (tmp_path / "preferences").mkdir()
-    pq.write_table(table.drop_columns("prob"), tmp_path / "preferences" / "x.parquet")
-    with pytest.raises(DataError, match=r"x\.parquet: no column `prob`"):
+    pq.write_table(table.drop_columns("prob"), tmp_path / "preferences" / "preferences.parquet")
+    with pytest.raises(DamagedError, match=r"preferences\.parquet: .* version: no column `prob`"):
         draw_pairs(tmp_path, 10, seed=0, secret=SECRET)
 
 
