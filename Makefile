@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test unit contract parity pipeline test-cluster chaos crash-points fuzz soak lint docs clean
+.PHONY: demo test unit contract parity pipeline test-cluster chaos crash-points fuzz simulate soak lint docs clean
 
 # The whole method on this machine: makes the miniature, runs all stages, leaves everything in runs/quickstart.
 demo: .venv/ready
@@ -42,6 +42,10 @@ crash-points: .venv/ready
 # Long: 120,000 generated files through every reader of data, 130,000 inputs through everything else that reads.
 fuzz: .venv/ready
 	$(BIN)/python -m pytest -s tests/fuzz
+
+# Long: 100,000 schedules each of pools, orders and trainers in a simulated cluster.
+simulate: .venv/ready
+	NUM_SCHEDULES=100000 $(BIN)/python -m pytest tests/unit/actors/simulation/test_schedules.py
 
 # Long: does memory grow over 10,000 steps of reinforcement?
 soak: .venv/ready

@@ -116,6 +116,7 @@ class Attendant:
         self._taken: set[str] = set()  #: keys of the orders that are being carried out
 
     async def attend(self) -> None:
+        """Until it is cancelled. An error ends nothing but the answer that it was raised for."""
         async with asyncio.TaskGroup() as answers:  # orders still being carried out when the run ends are cancelled
             while True:
                 for key, order in (await self._orders()).items():
@@ -127,15 +128,15 @@ class Attendant:
     async def _orders(self) -> Mapping[str, bytes]:
         try:
             return await self._board.orders()
-        except RayError as error:
-            _logger.warning("the board of orders: %s", error)
+        except Exception as error:
+            _logger.warning("the board of orders: %s", describe_error(error))
             return {}
 
     async def _answer(self, key: str, order: bytes) -> None:
         try:
             await self._board.put_answer(key, to_json(await self._reply(order)))
-        except RayError as error:
-            _logger.warning("the board of orders: %s", error)
+        except Exception as error:  # the order stays on the board, and is carried out again
+            _logger.warning("the board of orders: %s", describe_error(error))
         finally:
             self._taken.discard(key)
 
@@ -149,15 +150,19 @@ class Attendant:
             mistake = str(error)
         except Exception as error:
             failure = describe_error(error)
-        pools = {role: pool.stats() for role, pool in self._pools.live.items()}
+        pools: dict[str, PoolStats] = {}
+        try:
+            pools = {role: pool.stats() for role, pool in self._pools.live.items()}
+        except Exception as error:
+            failure = failure or describe_error(error)
         return ControlReply(pools=pools, ranks=await self._ranks(), mistake=mistake, failure=failure)
 
     async def _ranks(self) -> dict[str, dict[int, Whereabouts]]:
         """Empty while a trainer is lost, so that the pools can still be asked about."""
         try:
             return await self._trainers.ranks()
-        except RunError as error:
-            _logger.warning("trainers: %s", error)
+        except Exception as error:
+            _logger.warning("trainers: %s", describe_error(error))
             return {}
 
     async def _scale(self, order: PoolOrder) -> None:

@@ -6,10 +6,9 @@ import contextlib
 from collections import deque
 from pathlib import Path
 
-import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.cluster import remote
 from actors.cluster.waiting import within
 from actors.cluster.whereabouts import Whereabouts
 from rlaif.errors import WaitTimeoutError
@@ -27,13 +26,12 @@ def read_tail(path: str) -> str:
 
 async def log_tail(where: Whereabouts) -> str:
     """The tail of an actor's log, read on its node, to append to an error message; empty when it cannot be read."""
-    if where.node_id == ray.get_runtime_context().get_node_id():
+    if where.node_id == remote.this_node():
         tail = read_tail(where.log_path)
     else:
-        affinity = NodeAffinitySchedulingStrategy(where.node_id, soft=False)
-        reader = ray.remote(read_tail).options(num_cpus=0, scheduling_strategy=affinity)
+        reading = remote.run_on(where.node_id, read_tail, where.log_path)
         try:
-            tail = await within(LOG_TIMEOUT_S, reader.remote(where.log_path), f"the log of {where}")
+            tail = await within(LOG_TIMEOUT_S, reading, f"the log of {where}")
         except (RayError, WaitTimeoutError):
             tail = ""
     return f"\n--- end of {where.log_path} on {where.host} ---\n{tail}" if tail else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rlaif.errors import WaitTimeoutError
 
@@ -18,6 +18,13 @@ async def within(timeout_s: float, awaitable: Awaitable[_T], what: str) -> _T:
         done, _ = await asyncio.wait([waiting], timeout=timeout_s)
     finally:
         waiting.cancel()  # does nothing when it is done
+        waiting.add_done_callback(look_at)
     if not done:
         raise WaitTimeoutError(f"waited {timeout_s:g} s for {what}")
     return waiting.result()
+
+
+def look_at(abandoned: asyncio.Future[Any]) -> None:
+    """A callback for what nobody may wait for any longer: asyncio need not report what it raised."""
+    if not abandoned.cancelled():
+        abandoned.exception()

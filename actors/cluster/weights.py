@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import ray
-
+from actors.cluster import remote
 from rlaif.interfaces import VersionedWeights
 
 
@@ -14,11 +14,11 @@ class SharedWeights:
     """One version of a model's weights in the object store. ``ref`` resolves to ``rlaif.interfaces.Weights``."""
 
     version: int
-    ref: ray.ObjectRef
+    ref: Any
 
 
 def share_weights(weights: VersionedWeights) -> SharedWeights:
     """Put ``weights`` in the object store, unless they are there already."""
     if isinstance(weights, SharedWeights):
         return weights
-    return SharedWeights(version=weights.version, ref=ray.put(weights))
+    return SharedWeights(version=weights.version, ref=remote.put(weights))

@@ -16,10 +16,14 @@ from rlaif.errors import EngineError
 _logger = logging.getLogger(__name__)
 
 BARREN_DEATHS = 6  #: for each engine: deaths in a row without one good row, before the pool gives up
+NODE_GRACE_S = 5.0  #: how much later than the death of an engine that of its node may be reported
+SILENT_GRACE_S = 90.0  #: the same where the engine was silent: so may its node be, to which Ray gives a minute
 
 
 class Deaths:
-    """``barren``: number of deaths since the last good row. What runs in ``tasks`` fails the pool when it raises."""
+    """``barren``: number of deaths at work since the last good row, without those that say nothing against the engines:
+    of lost nodes, and by rows that were found to kill engines. What runs in ``tasks`` fails the pool when it raises.
+    """
 
     def __init__(self, role: str, settings: PoolSettings, roster: Roster, tasks: BackgroundTasks) -> None:
         self.barren = 0
@@ -28,19 +32,27 @@ class Deaths:
         self._roster = roster
         self._tasks = tasks
 
-    def bury(self, member: Member, cause: str) -> Death:
+    def bury(self, member: Member, cause: str, *, silent: bool = False) -> None:
         """Take a dead engine off the roster and have it replaced. Only the first report of its death does anything."""
-        if not self._roster.remove(member):
-            return member.die(cause)
-        death = member.die(cause, lost_with_node=not member.engine.node_alive())
-        _logger.warning("%s died: %s", member, death.cause)
-        member.engine.kill()
+        death = member.die(cause, silent=silent)
+        if self._roster.remove(member):
+            _logger.warning("%s died: %s", member, death.cause)
+            member.engine.kill()
+            self._roster.refill()
+
+    async def examine(self, member: Member) -> Death:
+        """Why a buried engine died, once it is known whether its node is lost."""
+        lost = await member.engine.loses_node(SILENT_GRACE_S if member.silent else NODE_GRACE_S)
+        return member.die("", lost_with_node=lost)
+
+    def count(self, member: Member, death: Death) -> None:
+        """Count a death at work; too many in a row without a good row fail the pool."""
+        if death.lost_with_node or member.counted:
+            return
+        member.counted = True
         self.barren += 1
         if self.barren > BARREN_DEATHS * max(self._settings.min, len(self._roster.members) + 1):
             self._tasks.spawn(self._give_up(member, death))
-        else:
-            self._roster.refill()
-        return death
 
     async def _give_up(self, member: Member, death: Death) -> None:
         log = await log_tail(member.where)
@@ -64,6 +76,6 @@ class Deaths:
             for member in self._roster.members:
                 if member.idle_s() > self._settings.idle_timeout_s and member.state is not MemberState.DEAD:
                     cause = f"hung: held {member.holds} rows and returned none for {member.idle_s():.0f} s"
-                    member.die(cause)
+                    member.die(cause, silent=True)
                     member.engine.kill()
                     _logger.warning("%s %s%s", member, cause, await log_tail(member.where))

@@ -115,8 +115,8 @@ class Dispatch:
         self._give(delivery.call, done)
         return any(row.failure is None for row in done)
 
-    def recover(self, delivery: Delivery, death: Death) -> None:
-        """Decide what becomes of the rows that an engine held when it died."""
+    def recover(self, delivery: Delivery, death: Death) -> bool:
+        """Decide what becomes of the rows that an engine held when it died; returns whether one was condemned."""
         shipment, unfinished = delivery.shipment, list(delivery.unfinished.values())
         if death.lost_with_node:
             delivery.call.give_back(unfinished)
@@ -126,6 +126,8 @@ class Dispatch:
             self._give(delivery.call, [Done(row=row, record=None, failure=failure) for row in unfinished])
         else:
             self._suspects.extend(split_suspects(shipment, unfinished, self._max_in_flight // SUSPECT_SHARE))
+            return False
+        return not death.lost_with_node
 
     def _give(self, call: PoolCall, done: list[AnyDone]) -> None:
         failed = sum(row.failure is not None for row in done)

@@ -35,6 +35,8 @@ class Member:
         state: whether it takes rows, and if not, why.
         holds: number of rows sent to it that have not come back.
         death: set when ``state`` is DEAD.
+        silent: whether it did not answer, and its node may be the reason.
+        counted: whether its death was (``Deaths.count``): each of its deliveries ends with it.
     """
 
     def __init__(self, engine: RemoteEngine) -> None:
@@ -42,6 +44,8 @@ class Member:
         self.state = MemberState.SERVING
         self.holds = 0
         self.death: Death | None = None
+        self.silent = False
+        self.counted = False
         self._last_return = time.monotonic()
 
     def __str__(self) -> str:
@@ -80,9 +84,10 @@ class Member:
         if self.state is not MemberState.DEAD:
             self.state = MemberState.DRAINING
 
-    def die(self, cause: str, *, lost_with_node: bool = False) -> Death:
+    def die(self, cause: str, *, silent: bool = False, lost_with_node: bool = False) -> Death:
         """Several reports of one death are one death: the first cause counts."""
         earlier = self.death or Death(cause=cause, lost_with_node=False)
         self.death = Death(cause=earlier.cause, lost_with_node=earlier.lost_with_node or lost_with_node)
         self.state = MemberState.DEAD
+        self.silent = self.silent or silent
         return self.death

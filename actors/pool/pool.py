@@ -24,9 +24,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
 
+from actors.cluster import remote
 from actors.cluster.causes import cause_of, death_of
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.autoscale import autoscale
@@ -89,7 +89,7 @@ class EnginePool:
         """
         if self._failure:
             raise self._failure
-        call = self._dispatch.open(ray.put(task), rows)
+        call = self._dispatch.open(remote.put(task), rows)
         self._send()
         try:
             while (back := await call.next()) is not None:
@@ -99,7 +99,7 @@ class EnginePool:
         finally:
             self._dispatch.close(call)
             for stream in call.streams:
-                ray.cancel(stream)
+                remote.cancel(stream)
 
     async def resize(self, size: int) -> None:
         """Serve with ``size`` engines, as ``Roster.resize``."""
@@ -114,9 +114,9 @@ class EnginePool:
         """
         for member, error in await self.roster.update_weights(weights):
             if isinstance(error, RayActorError):
-                self._deaths.bury(member, death_of(error))
+                self._deaths.bury(member, death_of(error), silent=isinstance(error, ActorUnavailableError))
             elif isinstance(error, EngineError | WaitTimeoutError):
-                self._deaths.bury(member, str(error))
+                self._deaths.bury(member, str(error), silent=isinstance(error, WaitTimeoutError))
             elif error is not None:
                 raise error
 
@@ -145,8 +145,10 @@ class EnginePool:
         """End all engines. Calls of ``run`` that are still going raise EngineError."""
         self.roster.stop_hiring()
         self._fail(EngineError(f"the {self.role} pool was closed"))
-        await self._tasks.cancel()
-        await self.roster.close()
+        try:
+            await self._tasks.cancel()
+        finally:
+            await self.roster.close()
 
     # ------------------------------------------------------------------------------------------------ streams
     def _send(self) -> None:
@@ -169,12 +171,12 @@ class EnginePool:
             assert not delivery.unfinished, f"{delivery.member} left {len(delivery.unfinished)} rows unfinished"
         except RayError as error:
             delivery.stop()
-            self._interrupted(delivery, error)
+            await self._interrupted(delivery, error)
             self._send()
         finally:
             call.streams.discard(stream)
 
-    def _interrupted(self, delivery: Delivery, error: RayError) -> None:
+    async def _interrupted(self, delivery: Delivery, error: RayError) -> None:
         """A delivery ended early: its call was abandoned, its rows cannot be pickled, or its engine is dead."""
         call, member = delivery.call, delivery.member
         if call.abandoned and isinstance(error, TaskCancelledError):
@@ -182,7 +184,10 @@ class EnginePool:
         if isinstance(error, RayTaskError) and not isinstance(cause_of(error), EngineError):
             call.fail(RunError(f"{member} cannot exchange rows with this process: {death_of(error)}"))
             return
-        self._dispatch.recover(delivery, self._deaths.bury(member, death_of(error)))
+        self._deaths.bury(member, death_of(error), silent=isinstance(error, ActorUnavailableError))
+        death = await self._deaths.examine(member)
+        if not self._dispatch.recover(delivery, death) or not self._dispatch.done:
+            self._deaths.count(member, death)
 
     # ------------------------------------------------------------------------------------------ arrivals, failure
     def _welcome(self, member: Member) -> None:

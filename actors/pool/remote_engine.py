@@ -8,11 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
-from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayError, RayTaskError
 
+from actors.cluster import remote
 from actors.cluster.causes import cause_of, death_of, describe_cause
 from actors.cluster.logs import log_tail
 from actors.cluster.placement import engine_resources
@@ -24,6 +22,7 @@ from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, RlaifError, TrainerLostError, WaitTimeoutError, WeightSyncError
 
 ENGINE_CLOSE_TIMEOUT_S = 10.0
+NODE_POLL_S = 2.0
 UNAVAILABLE_S = 5.0  #: before an actor that could not be reached is asked again
 
 
@@ -74,26 +73,35 @@ class RemoteEngine:
                 await self._handle.stay.remote()
             except ActorUnavailableError:  # unreachable, perhaps alive: asked again, it answers or is known to be dead
                 await asyncio.sleep(UNAVAILABLE_S)
-            except RayActorError as error:
+            except RayError as error:
                 return death_of(error)
 
-    def node_alive(self) -> bool:
-        return any(node["NodeID"] == self.where.node_id and node["Alive"] for node in ray.nodes())
+    async def loses_node(self, within_s: float) -> bool:
+        """Whether the node of this dead engine is known to be dead, too, within so many seconds: its processes may be
+        reported first. The driver's own node is not lost before the driver is."""
+        deadline = time.monotonic() + within_s
+        while remote.is_alive(self.where.node_id):
+            if self.where.node_id == remote.this_node() or time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(NODE_POLL_S)
+        return True
 
     async def close(self) -> None:
         """Close the engine if its actor still answers, and end its process."""
-        with contextlib.suppress(RayError, RlaifError):
-            await within(ENGINE_CLOSE_TIMEOUT_S, self._handle.close.remote(), f"{self} to close")
-        self.kill()
+        try:
+            with contextlib.suppress(RayError, RlaifError):
+                await within(ENGINE_CLOSE_TIMEOUT_S, self._handle.close.remote(), f"{self} to close")
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         _end(self._handle, self._group)
 
 
 def _end(handle: Any, group: Any) -> None:
-    ray.kill(handle)
+    remote.kill_actor(handle)
     if group is not None:
-        remove_placement_group(group)
+        remote.release(group)
 
 
 def _place(settings: PoolSettings) -> tuple[Any, dict[str, Any]]:
@@ -108,11 +116,8 @@ def _place(settings: PoolSettings) -> tuple[Any, dict[str, Any]]:
     ranks = settings.tensor_parallel
     each = {"CPU": settings.cpus / ranks, "GPU": settings.gpus}
     each |= {name: amount / ranks for name, amount in settings.placement.items()}
-    group = placement_group([each] * ranks, strategy="PACK")
-    strategy = PlacementGroupSchedulingStrategy(
-        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
-    )
-    return group, {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": strategy}
+    group = remote.reserve([each] * ranks)
+    return group, {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": remote.within_group(group)}
 
 
 async def start_engine(name: str, role: str, model: str, settings: PoolSettings) -> RemoteEngine:
@@ -121,7 +126,8 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
     Raises EngineError or WaitTimeoutError with the cause and the end of the actor's log.
     """
     group, options = _place(settings)
-    actor = ray.remote(EngineActor).options(
+    handle = remote.start_actor(
+        EngineActor,
         name=name,
         max_restarts=0,
         max_task_retries=0,
@@ -129,7 +135,6 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
         runtime_env={"env_vars": engine_environment(settings)},
         **options,
     )
-    handle = actor.remote()
     where: Whereabouts | None = None
     deadline = time.monotonic() + settings.start_timeout_s
     try:
@@ -140,7 +145,7 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
     except (RayError, RlaifError) as error:
         _end(handle, group)
         raise await _start_failure(name, model, where, error) from error
-    except asyncio.CancelledError:
+    except BaseException:
         _end(handle, group)
         raise
     assert where is not None

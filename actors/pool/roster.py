@@ -35,7 +35,6 @@ class Roster:
 
     Attributes:
         members: the engines that serve, whether they take rows now or not.
-        starting: number of engines that are starting now.
         restarts: number of dead engines that were replaced.
         closed: whether ``stop_hiring`` was called.
         clock: how long its engines have served, all together.
@@ -53,7 +52,6 @@ class Roster:
     ) -> None:
         """``numbers``: of actors, so that a replacement gets a name of its own. ``tasks``: where replacements run; what
         they raise fails the pool. ``welcome``: called with each engine that begins to serve."""
-        self.starting = 0
         self.restarts = 0
         self.closed = False
         self.clock = EngineClock()
@@ -65,7 +63,8 @@ class Roster:
         self._welcome = welcome
         self._members: list[Member] = []
         self._size = settings.min  #: engines that there are to be
-        self._replacing = 0  #: replacements that start, or wait for their next attempt
+        self._replacing = 0  #: replacements that start, or pause before their next attempt
+        self._pausing = 0  #: those that pause
         self._weights: SharedWeights | None = None
         self._syncing = asyncio.Lock()
         self._resizing = asyncio.Lock()
@@ -76,6 +75,11 @@ class Roster:
         return tuple(self._members)
 
     @property
+    def starting(self) -> int:
+        """Number of engines that are starting now."""
+        return self._hiring + self._replacing - self._pausing
+
+    @property
     def resizing(self) -> bool:
         return self._resizing.locked()
 
@@ -84,27 +88,33 @@ class Roster:
         """Have ``size`` engines; returns when newcomers serve and leavers have finished their rows.
 
         Raises UserError outside ``min`` .. ``max``; EngineError or WaitTimeoutError when a newcomer cannot start: the
-        engines that serve already then stay.
+        engines that serve already then stay; EngineError when the pool is closed. Leavers leave even when the caller is
+        cancelled.
         """
         low, high = self._settings.min, self._settings.max
         if not low <= size <= high:
             raise UserError(f"{self.role}: {size} engines asked for; {self.role}.min={low} and max={high}")
         async with self._resizing:
-            missing = size - len(self._members) - self.starting
+            self._check_open()  # it may have been closed while another order was carried out
+            missing = size - self._staying - self.starting
             try:
                 if missing > 0:
                     await self.hire(missing)
                 self._size = size
             finally:
                 self.refill()  # an engine that died meanwhile seemed to be replaced by the newcomers
-            leavers = sorted(self._members, key=lambda member: member.holds)[: max(0, -missing)]
-            await asyncio.gather(*(self._retire(member) for member in leavers))
+            surplus = max(0, self._staying + self.starting - size)
+            stayers = [member for member in self._members if member.state is not MemberState.DRAINING]
+            leavers = sorted(stayers, key=lambda member: member.holds)[:surplus]
+            if leavers:
+                await asyncio.wait([self._tasks.spawn(self._retire(member)) for member in leavers])
 
     async def hire(self, count: int) -> None:
         """Start ``count`` engines at once. When one cannot start, those that do not serve yet are abandoned.
 
         Raises EngineError or WaitTimeoutError.
         """
+        self._check_open()
         hires = [asyncio.create_task(self._hire_one()) for _ in range(count)]
         self._hires.update(hires)
         try:
@@ -122,16 +132,17 @@ class Roster:
 
     async def _hire_one(self) -> None:
         """Start one engine, let it catch up with the weights, and put it to work."""
-        self.starting += 1
+        name = f"{self.role}-{next(self._numbers)}"
+        engine = await start_engine(name, self.role, self._model, self._settings)
         try:
-            name = f"{self.role}-{next(self._numbers)}"
-            engine = await start_engine(name, self.role, self._model, self._settings)
             async with self._syncing:
                 await self._catch_up(engine)
+                self._check_open()
                 member = Member(engine)
                 self._set_members([*self._members, member])
-        finally:
-            self.starting -= 1
+        except BaseException:
+            engine.kill()
+            raise
         self._welcome(member)
 
     async def _retire(self, member: Member) -> None:
@@ -157,8 +168,7 @@ class Roster:
 
     def refill(self) -> None:
         """Replace engines that have died, where there are to be more than stay, start, or are being replaced."""
-        hiring = sum(not hire.done() for hire in self._hires)
-        missing = 0 if self.closed else self._size - self._staying - hiring - self._replacing
+        missing = 0 if self.closed else self._size - self._staying - self._hiring - self._replacing
         for _ in range(missing):
             self.restarts += 1
             self._replacing += 1
@@ -166,24 +176,36 @@ class Roster:
 
     async def _replace(self) -> None:
         """Raises RunError when ``START_ATTEMPTS`` have failed and the pool has no other engine."""
-        attempt = 0
+        attempt, pause = 0, REPLACE_PAUSE_S
         try:
-            while self._staying + self.starting < self._size:  # else it was resized meanwhile
+            while self._staying + self.starting <= self._size:  # this one starts, too; else it was resized meanwhile
                 attempt += 1
                 try:
                     await self._hire_one()
                     return
                 except RunError as error:
                     _logger.warning("%s: a replacement could not start: %s", self.role, error)
-                    if attempt >= START_ATTEMPTS and not self._members and not self.starting:
+                    if attempt >= START_ATTEMPTS and not self._members and self.starting == 1:
                         raise
-                await asyncio.sleep(min(REPLACE_PAUSE_MOST_S, REPLACE_PAUSE_S * 2**attempt))
+                pause = min(REPLACE_PAUSE_MOST_S, 2 * pause)
+                await self._pause(pause)
         finally:
             self._replacing -= 1
+
+    async def _pause(self, seconds: float) -> None:
+        self._pausing += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._pausing -= 1
 
     @property
     def _staying(self) -> int:
         return sum(member.state is not MemberState.DRAINING for member in self._members)
+
+    @property
+    def _hiring(self) -> int:
+        return sum(not hire.done() for hire in self._hires)
 
     # ------------------------------------------------------------------------------------------------- weights
     async def update_weights(self, weights: VersionedWeights) -> list[tuple[Member, BaseException | None]]:
@@ -203,13 +225,14 @@ class Roster:
         try:
             if self._weights is not None:
                 await engine.update_weights(self._weights)
-        except BaseException as error:
-            engine.kill()
-            if isinstance(error, RayActorError):
-                raise EngineError(f"{engine} died while taking weights: {error}") from error
-            raise
+        except RayActorError as error:
+            raise EngineError(f"{engine} died while taking weights: {error}") from error
 
     # ------------------------------------------------------------------------------------------------- the end
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineError(f"the {self.role} pool was closed")
+
     def stop_hiring(self) -> None:
         self.closed = True
         for hire in self._hires:

@@ -6,22 +6,21 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ray
 from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.cluster import remote
 from actors.cluster.causes import death_of
 from actors.cluster.logs import log_tail
 from actors.cluster.placement import rank_resources
-from actors.cluster.waiting import within
+from actors.cluster.waiting import look_at, within
 from actors.trainer.failures import FinalFailures, cause_of_failure
 from actors.trainer.feeding import EveryRowToEveryRank
 from actors.trainer.mailbox import MAILBOX_POLL_S, Mailbox, StartedRank
@@ -43,20 +42,12 @@ class Fit:
         self._name = name
         self._trainer = job.trainer
         # On the driver's node: it needs no CPU, so Ray would put it on any, and that node's loss would end the fit.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here)
-        self.mailbox = mailbox.remote(getattr(job, "checkpoint", None))
-        trainer = TorchTrainer(
-            rank,
-            train_loop_config={"job": job, "mailbox": self.mailbox},
-            torch_config=torch_config(job.trainer, ray.get_runtime_context().gcs_address),
-            scaling_config=scaling_config(job.trainer),
-            run_config=run_config(name, job.trainer, storage_path, self.mailbox),
-            datasets=datasets,
-            dataset_config=EveryRowToEveryRank(),
-        )
+        here = remote.on_node(remote.this_node())
+        checkpoint = getattr(job, "checkpoint", None)
+        self.mailbox = remote.start_actor(Mailbox, checkpoint, num_cpus=0, scheduling_strategy=here)
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # read where fit() is called; the same for all trainers
-        self._fit = asyncio.create_task(asyncio.to_thread(trainer.fit))
+        self._fit = remote.in_thread(torch_trainer(name, rank, job, datasets, storage_path, self.mailbox).fit)
+        self._fit.add_done_callback(look_at)
 
     @property
     def is_running(self) -> bool:
@@ -65,16 +56,16 @@ class Fit:
     async def result(self, report: Report | None) -> Any:
         """What rank 0 returned. Metrics go to ``report`` as they come. Raises what a rank raised, WaitTimeoutError when
         the ranks make no progress any more."""
+        taken = 0
         while not self._fit.done():
-            reports = asyncio.ensure_future(self.ask(self.mailbox.reports.remote()))
-            await asyncio.wait([self._fit, reports], return_when=asyncio.FIRST_COMPLETED)
-            for metrics in await reports:
-                if report is not None:
-                    report(metrics)
+            taken += self._take(await self._while_fitting(self.mailbox.reports.remote(taken)), report)
             if not self._fit.done():
                 await self._check_progress("to take a step")
         try:
-            return self._fit.result().return_value
+            result = self._fit.result().return_value
+            await self.ask(self.mailbox.close.remote())  # then it does not wait for more reports
+            self._take(await self.ask(self.mailbox.reports.remote(taken)), report)
+            return result
         except (TrainingFailedError, RayError) as error:
             await self.ranks()  # raises TrainerLostError when their mailbox is dead: ranks fail with it
             raise cause_of_failure(self._name, error) from error
@@ -86,12 +77,29 @@ class Fit:
         except RayActorError as error:
             raise TrainerLostError(f"{self._name}: its mailbox died: {death_of(error)}") from error
 
+    @staticmethod
+    def _take(reports: Sequence[Mapping[str, float]] | None, report: Report | None) -> int:
+        """Pass reports on; returns how many."""
+        for metrics in reports or ():
+            if report is not None:
+                report(metrics)
+        return len(reports or ())
+
+    async def _while_fitting(self, answer: Awaitable[_T]) -> _T | None:
+        """What the mailbox answers; None when the fit ends before."""
+        asking = asyncio.ensure_future(self.ask(answer))
+        try:
+            await asyncio.wait([self._fit, asking], return_when=asyncio.FIRST_COMPLETED)
+            return await asking if asking.done() else None
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
     async def answer_to(self, number: int, what: str) -> Any:
         """Rank 0's answer to an order. Raises what a rank raised, WaitTimeoutError when the ranks make no progress."""
         while True:
-            answer = asyncio.ensure_future(self.ask(self.mailbox.answer_to.remote(number)))
-            await asyncio.wait([self._fit, answer], return_when=asyncio.FIRST_COMPLETED)
-            if answer.done() and (reply := await answer) is not None:
+            reply = await self._while_fitting(self.mailbox.answer_to.remote(number))
+            if reply is not None:
                 return reply.result
             if self._fit.done():
                 await self.result(None)
@@ -123,15 +131,18 @@ class Fit:
         return await self.ask(self.mailbox.ranks.remote())
 
     async def abort(self) -> None:
-        """End the ranks, if they have not ended, and wait for ``fit()``."""
-        with contextlib.suppress(RlaifError):  # ranks whose mailbox is dead end by themselves
-            if not self._fit.done():
-                await self.ask(self.mailbox.close.remote())
-                for seen in (await self.ranks()).values():
-                    ray.kill(seen.handle)
-        with contextlib.suppress(RlaifError, TrainingFailedError, RayError):
-            await within(RANKS_CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
-        ray.kill(self.mailbox)
+        """End the ranks, if they have not ended, and wait for ``fit()``, as long as is reasonable: its thread ends with
+        this process."""
+        try:
+            with contextlib.suppress(RlaifError):  # ranks whose mailbox is dead end by themselves
+                if not self._fit.done():
+                    await self.ask(self.mailbox.close.remote())
+                    for seen in (await self.ranks()).values():
+                        remote.kill_actor(seen.handle)
+            with contextlib.suppress(Exception):  # what it raised is told by whoever waited for its result
+                await within(RANKS_CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
+        finally:
+            remote.kill_actor(self.mailbox)
 
 
 class StartTimeout(ControllerCallback):
@@ -146,6 +157,20 @@ class StartTimeout(ControllerCallback):
 
     def after_controller_start(self, train_run_context: Any) -> None:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._seconds)
+
+
+def torch_trainer(
+    name: str, rank: Any, job: TrainerJob, datasets: dict[str, Any], storage_path: Path, mailbox: Any
+) -> TorchTrainer:
+    return TorchTrainer(
+        rank,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        torch_config=torch_config(job.trainer, remote.head_address()),
+        scaling_config=scaling_config(job.trainer),
+        run_config=run_config(name, job.trainer, storage_path, mailbox),
+        datasets=datasets,
+        dataset_config=EveryRowToEveryRank(),
+    )
 
 
 def scaling_config(trainer: Trainer) -> ScalingConfig:

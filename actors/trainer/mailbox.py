@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import ray
-
+from actors.cluster import remote
 from actors.cluster.whereabouts import Whereabouts
+from rlaif.errors import RunError
 
 _T = TypeVar("_T")
 Verb = Literal["learn", "weights", "save", "save_checkpoint", "stop"]
@@ -67,6 +67,7 @@ class Mailbox:
         self._answers: dict[int, RankReply] = {}
         self._answered = -1
         self._reports: list[Mapping[str, float]] = []
+        self._taken = 0  #: reports that the driver has, and that are not kept
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
         self._asked: dict[int, float] = {}  #: when each rank last did
         self._done: dict[int, int] = {}  #: the last order that each rank has obeyed
@@ -78,13 +79,16 @@ class Mailbox:
     async def place(self, number: int, verb: Verb, payload: Any) -> None:
         """``payload``: the rows to learn from, or a path."""
         if verb == "learn":  # one copy for all ranks, outside of this process
-            payload = ray.put(payload)
+            payload = remote.put(payload)
         self._orders.append(Order(number=number, verb=verb, payload=payload))
         self._moved = time.monotonic()
         await self._notify()
 
     async def start_point(self, rank: int, handle: Any, where: Whereabouts) -> tuple[str | None, int]:
-        """A rank reports itself, and learns from which checkpoint to go on and after which order."""
+        """A rank reports itself, and learns from which checkpoint to go on and after which order. Raises RunError when
+        the trainer was closed before the rank had started."""
+        if self._closing:
+            raise RunError("the trainer was closed")
         self._ranks[rank] = handle, where
         self._asked[rank] = self._moved = time.monotonic()
         return self._checkpoint, self._kept_after
@@ -122,11 +126,12 @@ class Mailbox:
         self._starting, self._moved = False, time.monotonic()
         await self._notify()
 
-    async def reports(self) -> list[Mapping[str, float]]:
-        """Metrics since the last call."""
-        await self._until(lambda: self._reports or None)
-        reports, self._reports = self._reports, []
-        return reports
+    async def reports(self, taken: int) -> list[Mapping[str, float]]:
+        """Metrics after the first ``taken``, which the driver has: what it did not get is returned again."""
+        del self._reports[: taken - self._taken]
+        self._taken = taken
+        await self._until(lambda: self._reports or self._closing or None)
+        return list(self._reports)
 
     async def ranks(self) -> dict[int, StartedRank]:
         now = time.monotonic()
@@ -139,8 +144,9 @@ class Mailbox:
         return Silence(seconds=time.monotonic() - self._moved, starting=self._starting)
 
     async def close(self) -> None:
-        """From now on, failures of ranks are final."""
+        """From now on, failures of ranks are final, and there are no more reports to wait for."""
         self._closing = True
+        await self._notify()
 
     async def note_failure(self) -> bool:
         """Ranks failed and will be restarted, unless the trainer is closing, which this returns."""

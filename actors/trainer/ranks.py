@@ -15,7 +15,7 @@ from actors.cluster.whereabouts import current_whereabouts
 from actors.trainer.feeding import Shares
 from actors.trainer.mailbox import Order, RankReply
 from rlaif.interfaces import Weights
-from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, Report, SFTJob
+from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 from rlaif.training.batches import read_rows
 from rlaif.training.learners import fit_function, open_learner
 
@@ -33,7 +33,9 @@ def supervise_rank(config: RankConfig) -> FitResult:
     rank = _rank()
     _register(config, rank)
     shares = Shares("train", job.optimization, rank)
-    metrics = fit_function(job)(job, rank, shares, _report(config, rank))
+    reports = Reports(config["mailbox"], rank)
+    metrics = fit_function(job)(job, rank, shares, reports.send)
+    reports.wait()
     return metrics, _total(shares.num_rows)
 
 
@@ -44,7 +46,9 @@ def preference_rank(config: RankConfig) -> FitResult:
     pretraining = Shares("pretraining", job.settings.pretraining, rank) if job.pretraining else None
     fit = Shares("fit", job.settings.fit, rank)
     heldout = read_rows(job.heldout) if job.heldout else None
-    metrics = fit_function(job)(job, rank, pretraining, fit, heldout, _report(config, rank))
+    reports = Reports(config["mailbox"], rank)
+    metrics = fit_function(job)(job, rank, pretraining, fit, heldout, reports.send)
+    reports.wait()
     return metrics, _total(fit.num_rows + (pretraining.num_rows if pretraining else 0))
 
 
@@ -103,14 +107,22 @@ def _register(config: RankConfig, rank: Rank) -> tuple[str | None, int]:
     return ray.get(config["mailbox"].start_point.remote(rank.index, handle, current_whereabouts()))
 
 
-def _report(config: RankConfig, rank: Rank) -> Report:
-    """Rank 0's metrics go out as they come; nothing waits for them."""
+class Reports:
+    """Rank 0's metrics, which go out as they come; only the end of the rank waits for them."""
 
-    def report(metrics: Mapping[str, float]) -> None:
-        if rank.index == 0:
-            config["mailbox"].report.remote(dict(metrics))
+    def __init__(self, mailbox: Any, rank: Rank) -> None:
+        self._mailbox = mailbox
+        self._is_sent = rank.index == 0
+        self._last: Any = None
 
-    return report
+    def send(self, metrics: Mapping[str, float]) -> None:
+        if self._is_sent:
+            self._last = self._mailbox.report.remote(dict(metrics))
+
+    def wait(self) -> None:
+        """Until the mailbox has them all: calls from one process reach an actor in their order."""
+        if self._last is not None:
+            ray.get(self._last)
 
 
 def _total(count: int) -> int:

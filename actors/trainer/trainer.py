@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.exceptions import RayActorError
 
+from actors.cluster import remote
 from actors.cluster.waiting import within
 from actors.cluster.weights import SharedWeights
 from actors.cluster.whereabouts import Whereabouts
@@ -122,7 +122,7 @@ class RayLearner:
 
     async def learn(self, rows: Any) -> Any:
         """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s`` without progress."""
-        return await self._order("learn", ray.put(rows))
+        return await self._order("learn", remote.put(rows))
 
     async def weights(self) -> SharedWeights:
         """The current weights by reference, owned by this process: they outlive the ranks."""
@@ -148,9 +148,11 @@ class RayLearner:
 
     async def close(self) -> None:
         """Let the ranks stop, or stop them."""
-        with contextlib.suppress(RlaifError):
-            await within(RANKS_CLOSE_TIMEOUT_S, self._order("stop"), "the ranks to stop")
-        await self._fit.abort()
+        try:
+            with contextlib.suppress(RlaifError):
+                await within(RANKS_CLOSE_TIMEOUT_S, self._order("stop"), "the ranks to stop")
+        finally:
+            await self._fit.abort()
 
     async def _order(self, verb: Verb, payload: Any = None) -> Any:
         async with self._turn:

@@ -261,3 +261,53 @@ async def test_a_closed_roster_ends_hires_and_engines(cluster: Cluster) -> None:
     with pytest.raises(EngineError, match="the generator pool was closed while engines started"):
         await growing
     assert pool.roster.closed and pool.names == [] and cluster.started[0].closed
+
+
+async def test_an_order_that_waited_for_another_hires_nobody_once_the_pool_is_closed(cluster: Cluster) -> None:
+    pool = Pool(min=1, max=3)
+    await pool.roster.hire(1)
+    cluster.may_start.clear()
+    first, second = (asyncio.create_task(pool.roster.resize(size)) for size in (2, 3))
+    await settle()
+    pool.roster.stop_hiring()
+    await pool.roster.close()
+    cluster.may_start.set()
+    outcomes = await asyncio.gather(first, second, return_exceptions=True)
+    assert [str(error) for error in outcomes] == [
+        "the generator pool was closed while engines started",
+        "the generator pool was closed",
+    ]
+    assert len(cluster.started) == 1 and pool.names == []
+
+
+async def test_leavers_leave_even_if_nobody_waits_for_them_any_longer(cluster: Cluster) -> None:
+    pool = Pool(min=1, max=2)
+    await pool.roster.hire(1)
+    await pool.roster.resize(2)
+    for member in pool.roster.members:
+        member.load(1)
+    shrinking = asyncio.create_task(pool.roster.resize(1))
+    await settle()
+    shrinking.cancel()
+    await settle()
+    (leaver,) = (member for member in pool.roster.members if member.state is MemberState.DRAINING)
+    leaver.unload(1)
+    await until(lambda: len(pool.names) == 1)
+    await until(lambda: any(engine.closed for engine in cluster.started))
+    assert pool.roster.starting == 0 and not pool.errors
+
+
+async def test_a_newcomer_that_is_abandoned_while_it_waits_for_a_sync_is_killed(cluster: Cluster) -> None:
+    pool = Pool(min=1, max=2)
+    await pool.roster.hire(1)
+    cluster.started[0].may_sync.clear()
+    updating = asyncio.create_task(pool.roster.update_weights(weights(1)))
+    await settle()
+    growing = asyncio.create_task(pool.roster.resize(2))
+    await settle()
+    assert len(cluster.started) == 2
+    pool.roster.stop_hiring()
+    with pytest.raises(EngineError, match="closed while engines started"):
+        await growing
+    assert cluster.started[1].killed
+    updating.cancel()

@@ -1,0 +1,41 @@
+"""Thousands of schedules of a pool, of orders to a driver and of a trainer: whatever fails, and in whatever order,
+every row comes out once, nothing is left behind, nobody waits for ever, and no exception is lost.
+
+NUM_SCHEDULES says how many of each (``make simulate``). A failure names its seed: the same seed is the same schedule.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.actors.simulation.control import control_story
+from tests.unit.actors.simulation.loop import SimulatedLoop
+from tests.unit.actors.simulation.pool import outage_story, pool_story
+from tests.unit.actors.simulation.trainer import trainer_story
+
+NUM_SCHEDULES = int(os.environ.get("NUM_SCHEDULES", "700"))
+
+
+@pytest.mark.parametrize("story", [pool_story, control_story, trainer_story])
+def test_every_schedule_ends_well(story: Callable[[int], list[str]]) -> None:
+    assert {seed: problems for seed in range(NUM_SCHEDULES) if (problems := story(seed))} == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_engine_is_replaced_however_long_that_takes(seed: int) -> None:
+    assert outage_story(seed) == []
+
+
+@pytest.mark.parametrize("story", [pool_story, control_story, trainer_story])
+def test_a_seed_is_a_schedule(story: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failure names can be run again."""
+    loops: list[SimulatedLoop] = []
+    forget = SimulatedLoop.forget
+    monkeypatch.setattr(SimulatedLoop, "forget", lambda loop: (loops.append(loop), forget(loop)))
+    for seed in (3, 3, 4, 4):
+        story(seed)
+    ends = [(loop.callbacks, loop.time(), loop.choices.random()) for loop in loops]
+    assert ends[0] == ends[1] != ends[2] == ends[3]

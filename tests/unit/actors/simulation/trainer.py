@@ -1,0 +1,262 @@
+"""A resident trainer and a fit in a simulated cluster: ranks, their mailbox and the controller of Ray Train fail, the
+driver is cancelled, and whatever happens is checked when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from ray.exceptions import RayTaskError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+from actors.cluster.waiting import look_at
+from actors.trainer.failures import describe_failure, is_passing
+from actors.trainer.mailbox import Mailbox, RankReply
+from actors.trainer.trainer import RayLearner, RayTrainers
+from rlaif.config.schema import Trainer
+from rlaif.errors import RunError
+from tests.unit.actors.simulation.cluster import Cluster, Handle, SimulatedActor
+from tests.unit.actors.simulation.loop import SimulatedLoop
+from tests.unit.actors.simulation.pool import run_story
+
+
+@dataclass(frozen=True)
+class Job:
+    """``steps``: of a fit; a resident trainer has as many as it is told. ``wrong_at``: the step at which it raises."""
+
+    trainer: Trainer
+    steps: int
+    wrong_at: int | None = None
+    checkpoint: str | None = None
+    name: str = "supervise"
+
+
+class SimulatedRank:
+    """``actors.trainer.ranks`` without ``ray.get``, which no loop can simulate."""
+
+    simulated: SimulatedActor
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+
+    async def fit(self, job: Job, mailbox: Any, index: int) -> Any:
+        await self._register(mailbox, index)
+        last = None
+        for step in range(job.steps):
+            await self.simulated.wait(self.simulated.cluster.loop.choices.random() * 20)
+            if step == job.wrong_at:
+                raise ValueError("a loss that is no number")
+            if index == 0:
+                last = mailbox.report.remote({"supervise/step": step})
+        if last is not None:
+            await last
+        return {"supervise/loss": 0.0}, job.steps
+
+    async def learn(self, job: Job, mailbox: Any, index: int) -> None:
+        checkpoint, done = await self._register(mailbox, index)
+        self.batches = list(self.simulated.cluster.checkpoints.get(checkpoint, []))
+        await self._answer(mailbox, index, RankReply(number=0))
+        while True:
+            while (order := await mailbox.next_order.remote(index, done)) is None:
+                pass
+            if order.verb == "stop":
+                break
+            await self.simulated.wait(self.simulated.cluster.loop.choices.random() * 20)
+            result = await self._obey(order, job)
+            await self._answer(mailbox, index, RankReply(number=order.number, result=result))
+            done = order.number
+        await self._answer(mailbox, index, RankReply(number=order.number))
+
+    async def execute(self, take_weights: Any) -> Any:
+        return len(self.batches), tuple(self.batches)
+
+    async def _obey(self, order: Any, job: Job) -> Any:
+        if order.verb == "learn":
+            self.batches.append(await order.payload)
+            if len(self.batches) == job.wrong_at:
+                raise ValueError("a loss that is no number")
+            return tuple(self.batches)
+        if order.verb == "save_checkpoint":
+            self.simulated.cluster.checkpoints[order.payload] = tuple(self.batches)
+        return len(self.batches)
+
+    async def _register(self, mailbox: Any, index: int) -> Any:
+        actor = self.simulated
+        return await mailbox.start_point.remote(index, Handle(actor), actor.where())
+
+    async def _answer(self, mailbox: Any, index: int, reply: RankReply) -> None:
+        if index == 0:
+            await mailbox.answer.remote(reply)
+
+
+class SimulatedController:
+    """Ray Train's, as far as ``Fit`` sees it, with ``FinalFailures`` in it."""
+
+    simulated: SimulatedActor
+
+    async def fit(self, job: Job, mailbox: Any, verb: str) -> Any:
+        failures = 0
+        while True:
+            await self.simulated.wait()
+            cluster = self.simulated.cluster
+            ranks = [cluster.start_actor(SimulatedRank) for _ in range(job.trainer.ranks)]
+            self.ranks = ranks
+            calls = [getattr(rank, verb).remote(job, mailbox, index) for index, rank in enumerate(ranks)]
+            tasks = [asyncio.ensure_future(call) for call in calls]
+            for task in tasks:
+                task.add_done_callback(look_at)
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            finally:
+                self.end_ranks()
+                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            errors = {rank: error for rank, error in enumerate(outcomes) if isinstance(error, Exception)}
+            if not errors:
+                return outcomes[0]
+            try:
+                closing = await mailbox.note_failure.remote()
+            except Exception as error:
+                raise ControllerError(error) from error
+            if closing:
+                raise ControllerError(RunError("the trainer was closed"))
+            for rank, error in errors.items():
+                if not is_passing(error):
+                    raise ControllerError(describe_failure(f"rank {rank}", error))
+            failures += 1
+            if failures > job.trainer.max_failures:
+                raise WorkerGroupError("they died", errors)
+
+    def end_ranks(self) -> None:
+        for rank in self.ranks:
+            self.simulated.cluster.kill_actor(rank)
+
+
+class TrainerCluster(Cluster):
+    def __init__(self, loop: SimulatedLoop, **faults: Any) -> None:
+        super().__init__(loop, **faults)
+        self.checkpoints: dict[str | None, Any] = {}
+        self.on_end = self._end_ranks
+
+    @contextlib.contextmanager
+    def in_place_of_ray(self) -> Any:
+        with super().in_place_of_ray(), mock.patch("actors.trainer.fit.torch_trainer", self.torch_trainer):
+            yield
+
+    def torch_trainer(self, name: str, rank: Any, job: Job, datasets: Any, path: Path, mailbox: Any) -> Any:
+        controller = self.start_actor(SimulatedController)
+
+        async def fit() -> Any:
+            try:
+                return SimpleNamespace(return_value=await controller.fit.remote(job, mailbox, rank))
+            except RayTaskError as error:
+                raise error.cause from error
+            finally:
+                self.kill_actor(controller)
+
+        return SimpleNamespace(fit=fit)
+
+    def _end_ranks(self, actor: SimulatedActor) -> None:
+        """Ranks live no longer than their controller."""
+        if isinstance(actor.instance, SimulatedController) and hasattr(actor.instance, "ranks"):
+            actor.instance.end_ranks()
+
+    async def at_rest(self) -> list[str]:
+        """A controller that hangs is Ray Train's, and lives as long as the driver; so does a rank that hangs and that
+        nobody knows: it had not come to its mailbox, or the mailbox is lost as well."""
+        self.rate = 0.0
+        for actor in self.actors:
+            if actor.hung.is_set() and not self._is_known(actor):
+                self.kill_actor(Handle(actor))
+        return await super().at_rest()
+
+    def _is_known(self, actor: SimulatedActor) -> bool:
+        """Whether the driver could have ended it."""
+        mailboxes = [a for a in self.actors if isinstance(a.instance, Mailbox) and a.killed and not a.hung.is_set()]
+        known = [handle._actor for mailbox in mailboxes for handle, _ in mailbox.instance._ranks.values()]
+        return isinstance(actor.instance, Mailbox) or actor in known
+
+
+class TrainerStory:
+    """``problems``: the invariants that did not hold."""
+
+    def __init__(self, loop: SimulatedLoop, cluster: TrainerCluster, job: Job, cancelled_after: float | None) -> None:
+        self.loop = loop
+        self.choices = loop.choices
+        self.cluster = cluster
+        self.job = job
+        self.cancelled_after = cancelled_after
+        self.problems: list[str] = []
+        self.reports: list[float] = []
+        self.ended = False
+
+    async def live(self, story: str) -> None:
+        working = asyncio.create_task(getattr(self, story)())
+        await asyncio.wait([working], timeout=self.cancelled_after)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working], timeout=900)
+        if not working.done():
+            self.problems.append("its end is never reached")
+        elif not working.cancelled() and (error := working.exception()):
+            expected = self.cluster.happened or self.job.wrong_at is not None
+            if not isinstance(error, RunError) or not expected:
+                self.problems.append(f"{error!r}")
+        self.problems += await self.cluster.at_rest()
+
+    def _report(self, name: str, metrics: Mapping[str, float]) -> None:
+        self.reports.append(metrics["supervise/step"])
+
+    async def fit(self) -> None:
+        trainers = RayTrainers(Path("/nowhere"), self._report)
+        await trainers._fit_rows("supervise", "fit", self.job, {}, self.job.steps)  # type: ignore[arg-type]
+        steps = list(range(self.job.steps))
+        if self.reports[len(self.reports) - len(steps) :] != steps:
+            self.problems.append(f"reports are lost or doubled: {self.reports} of {len(steps)}")
+        if not self.cluster.happened and len(self.reports) != len(steps):
+            self.problems.append(f"reports are doubled: {self.reports} of {len(steps)}")
+
+    async def learn(self) -> None:
+        trainers = RayTrainers(Path("/nowhere"))
+        with mock.patch("actors.trainer.trainer.learner_rank", "learn"):
+            learner = await trainers._learner("reinforce", self.job)  # type: ignore[arg-type]
+        try:
+            await self._teach(learner)
+        finally:
+            await learner.close()
+
+    async def _teach(self, learner: RayLearner) -> None:
+        for step in range(self.choices.choice([1, 4])):
+            learned = await learner.learn(step)
+            if learned != tuple(range(step + 1)):
+                self.problems.append(f"step {step} was learned after {learned}")
+            if self.choices.random() < 0.5:
+                weights = await learner.weights()
+                if weights.version != step + 1 or await weights.ref != learned:
+                    self.problems.append(f"weights of version {weights.version} after step {step}")
+            if self.choices.random() < 0.3:
+                await learner.save_checkpoint(Path(f"checkpoint-{step}"))
+            await asyncio.sleep(self.choices.random() * 20)
+
+
+def trainer_story(seed: int) -> list[str]:
+    """The problems of one schedule."""
+    loop = SimulatedLoop(seed)
+    choices = loop.choices
+    cluster = TrainerCluster(loop, rate=choices.choice([0.0, 0.02, 0.1]), budget=choices.choice([1, 2, 5]))
+    cluster.faults = tuple(choices.sample(cluster.faults, choices.choice([1, 2, 6])))
+    trainer = Trainer(
+        engine="scripted",
+        ranks=choices.choice([1, 2]),
+        start_timeout_s=100,
+        step_timeout_s=100,
+        max_failures=choices.choice([0, 2]),
+    )
+    job = Job(trainer, steps=choices.choice([1, 5]), wrong_at=choices.choice([None, None, None, 1]))
+    story = TrainerStory(loop, cluster, job, choices.choice([None, None, choices.random() * 100]))
+    return run_story(loop, cluster, story.problems, story.live(choices.choice(["fit", "learn"])))
