@@ -21,9 +21,8 @@ SILENT_GRACE_S = 90.0  #: the same where the engine was silent: so may its node 
 
 
 class Deaths:
-    """``barren``: number of deaths at work since the last good row, without those that say nothing against the engines:
-    of lost nodes, and by rows that were found to kill engines. What runs in ``tasks`` fails the pool when it raises.
-    """
+    """``barren``: number of deaths at work since the last good row; a lost node's do not count. What runs in ``tasks``
+    fails the pool when it raises."""
 
     def __init__(self, role: str, settings: PoolSettings, roster: Roster, tasks: BackgroundTasks) -> None:
         self.barren = 0
@@ -45,16 +44,15 @@ class Deaths:
         lost = await member.engine.loses_node(SILENT_GRACE_S if member.silent else NODE_GRACE_S)
         return member.die("", lost_with_node=lost)
 
-    def count(self, member: Member, death: Death) -> None:
-        """Count a death at work; too many in a row without a good row fail the pool."""
+    def count(self, member: Member, death: Death) -> bool:
+        """Count a death at work; returns whether it is one too many in a row without a good row."""
         if death.lost_with_node or member.counted:
-            return
+            return False
         member.counted = True
         self.barren += 1
-        if self.barren > BARREN_DEATHS * max(self._settings.min, len(self._roster.members) + 1):
-            self._tasks.spawn(self._give_up(member, death))
+        return self.barren > BARREN_DEATHS * max(self._settings.min, len(self._roster.members))
 
-    async def _give_up(self, member: Member, death: Death) -> None:
+    async def give_up(self, member: Member, death: Death) -> None:
         log = await log_tail(member.where)
         raise EngineError(
             f"{self.barren} {self._role} engines in a row died without one good row; "

@@ -13,7 +13,17 @@ from typing import Any
 
 from actors.pool.autoscale import Load
 from actors.pool.member import Death, Member, MemberState
-from actors.pool.shipment import AnyDone, AnyRow, Delivery, Finished, PoolCall, Shipment, is_condemned, split_suspects
+from actors.pool.shipment import (
+    AnyDone,
+    AnyRow,
+    Delivery,
+    Finished,
+    PoolCall,
+    Proof,
+    Shipment,
+    is_condemned,
+    split_suspects,
+)
 from rlaif.config.schema import PoolSettings
 from rlaif.interfaces import Done, Failure
 
@@ -28,6 +38,7 @@ class Dispatch:
         self.failed = 0
         self._calls: deque[PoolCall] = deque()
         self._suspects: deque[Shipment] = deque()
+        self._proof: Proof | None = None  #: under way
         self._max_in_flight = settings.max_in_flight
         self._chunk = min(settings.chunk_rows, max(1, settings.max_in_flight // 2))
 
@@ -112,13 +123,36 @@ class Dispatch:
     def take_back(self, delivery: Delivery, finished: Sequence[Finished]) -> bool:
         """Give finished rows to their call; returns whether any of them is good."""
         done = delivery.finish(finished)
-        self._give(delivery.call, done)
-        return any(row.failure is None for row in done)
+        good = [one.row for one in done if one.failure is None]
+        call = delivery.call
+        if isinstance(call, Proof):
+            call = call.origin
+        else:
+            self._give(call, done)
+        if good:
+            call.good_row = good[-1]
+        if good or call is not delivery.call:
+            self._proof = None
+        return bool(good)
 
-    def recover(self, delivery: Delivery, death: Death) -> bool:
-        """Decide what becomes of the rows that an engine held when it died; returns whether one was condemned."""
+    def prove(self, call: PoolCall) -> bool:
+        """Let an engine do a row again that this call got back good, before any suspect; False when there is none, or
+        an engine has died of it."""
+        if self._proof is None and call.good_row is not None:
+            self._proof = Proof(call)
+            self._suspects.appendleft(Shipment(call=self._proof, rows=(call.good_row,)))
+            call.good_row = None
+        return self._proof is not None
+
+    def recover(self, delivery: Delivery, death: Death) -> None:
+        """Decide what becomes of the rows that an engine held when it died."""
         shipment, unfinished = delivery.shipment, list(delivery.unfinished.values())
-        if death.lost_with_node:
+        if isinstance(delivery.call, Proof):
+            if death.lost_with_node:
+                self._suspects.appendleft(shipment)
+            else:
+                self._proof = None
+        elif death.lost_with_node:
             delivery.call.give_back(unfinished)
         elif is_condemned(shipment, unfinished):
             times = "twice" if shipment.strikes == 1 else f"{shipment.strikes + 1} times"
@@ -126,8 +160,6 @@ class Dispatch:
             self._give(delivery.call, [Done(row=row, record=None, failure=failure) for row in unfinished])
         else:
             self._suspects.extend(split_suspects(shipment, unfinished, self._max_in_flight // SUSPECT_SHARE))
-            return False
-        return not death.lost_with_node
 
     def _give(self, call: PoolCall, done: list[AnyDone]) -> None:
         failed = sum(row.failure is not None for row in done)

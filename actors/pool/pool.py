@@ -9,7 +9,8 @@
 - *Death* (``actors.pool.deaths``). An engine is replaced when it dies, at work or idle, or when for ``idle_timeout_s``
   it holds rows and returns none, or does not serve new weights. Its unfinished rows are sent again. A row that was the
   last one in an engine that died, after an earlier engine had died with it, is given back as failed. When a node dies,
-  none of its rows is suspected.
+  none of its rows is suspected. After many deaths in a row, an engine does a good row once more, which shows whether
+  rows or engines are at fault.
 - *Size* (``actors.pool.roster``). ``resize`` and, if enabled, ``autoscale``; leavers finish their rows first.
 - *Weights.* ``update_weights`` and newcomers take turns, so that every engine that serves, serves the latest version.
 
@@ -186,8 +187,9 @@ class EnginePool:
             return
         self._deaths.bury(member, death_of(error), silent=isinstance(error, ActorUnavailableError))
         death = await self._deaths.examine(member)
-        if not self._dispatch.recover(delivery, death) or not self._dispatch.done:
-            self._deaths.count(member, death)
+        self._dispatch.recover(delivery, death)
+        if self._deaths.count(member, death) and not self._dispatch.prove(call):
+            self._tasks.spawn(self._deaths.give_up(member, death))
 
     # ------------------------------------------------------------------------------------------ arrivals, failure
     def _welcome(self, member: Member) -> None:

@@ -33,6 +33,7 @@ class PoolCall:
         streams: of results, one for each delivery under way.
         out: number of rows read whose results the consumer has not taken.
         abandoned: the consumer has left; nothing more is sent.
+        good_row: the last row that came back good.
     """
 
     def __init__(self, task: Any, rows: Iterable[AnyRow]) -> None:
@@ -40,6 +41,7 @@ class PoolCall:
         self.streams: set[Any] = set()
         self.out = 0
         self.abandoned = False
+        self.good_row: AnyRow | None = None
         self._rows: Iterator[AnyRow] = iter(rows)
         self._returned: deque[AnyRow] = deque()  #: rows of a lost node, to be sent again without suspicion
         self._exhausted = False
@@ -112,6 +114,15 @@ class PoolCall:
         back, self._back = self._back, []
         self.out -= len(back)
         return back
+
+
+class Proof(PoolCall):
+    """A call that no consumer made: a good row of ``origin``, sent once more. If an engine dies of it, too, its rows
+    are not to blame."""
+
+    def __init__(self, origin: PoolCall) -> None:
+        super().__init__(origin.task, ())
+        self.origin = origin
 
 
 @dataclass(frozen=True, kw_only=True)

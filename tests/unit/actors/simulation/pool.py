@@ -66,7 +66,7 @@ class Work:
     async def __call__(self, engine: SimulatedEngine, row: Row) -> tuple[int, int]:
         actor = engine.actor
         await actor.wait(actor.cluster.loop.choices.random() * self.seconds)
-        if row.kind == "poison":
+        if row.kind == "poison" or actor.cluster.deadly:
             actor.die()
             await asyncio.Event().wait()
         if row.kind == "block":
@@ -81,13 +81,14 @@ class Work:
 
 class PoolCluster(Cluster):
     """``deaths``: how many processes died with each row in them, nodes' losses left out. ``refused_until``: no engine
-    can be opened before."""
+    can be opened before. ``deadly``: engines die of every row."""
 
     def __init__(self, loop: SimulatedLoop, **faults: Any) -> None:
         super().__init__(loop, **faults)
         self.kinds = {EngineActor: SimulatedEngineActor}
         self.deaths: Counter[Row] = Counter()
         self.refused_until = 0.0
+        self.deadly = False
         self.failed_starts = 0
         self.on_end = self._count
         self.on_lost = self._suspect
@@ -296,6 +297,62 @@ def outage_story(seed: int) -> list[str]:
             story.say(f"{pool.stats().engines} engines serve after a day: {pool._failure}")
         else:
             await story._consume(pool, [Row(number) for number in range(30)])
+        await pool.close()
+        story.problems += await cluster.at_rest()
+
+    return run_story(loop, cluster, story.problems, live())
+
+
+def poison_story(seed: int) -> list[str]:
+    """The problems of one engine that gets many poison rows in a row among good ones."""
+    loop = SimulatedLoop(seed)
+    choices = loop.choices
+    cluster = PoolCluster(loop)
+    settings = PoolSettings(
+        engine="scripted", min=1, max=1, max_in_flight=choices.choice([2, 8, 32]), chunk_rows=choices.choice([1, 4, 16])
+    )
+    story = PoolStory(loop, cluster, settings, closes_early=False)
+    first, count = settings.max_in_flight, choices.choice([7, 20, 60])
+    rows = [Row(n, "poison" if first <= n < first + count else "good") for n in range(first + count + 20)]
+
+    async def live() -> None:
+        pool = await RayPools(Config(generator=settings.model_dump())).open("generator", "model")
+        done: list[Done[Row, Any]] = []
+        try:
+            async for back in pool.run(Work(seconds=0.0), rows):
+                done += back
+        except EngineError as error:
+            story.say(str(error))
+        story._check(rows, done)
+        story._check_outcomes(done)
+        condemned = {one.row for one in done if one.failure}
+        if condemned != {row for row in rows if row.kind == "poison"} or pool.stats().done != len(rows) - count:
+            story.say(f"condemned: {len(condemned)} of {count}, done: {pool.stats().done}")
+        await pool.close()
+        story.problems += await cluster.at_rest()
+
+    return run_story(loop, cluster, story.problems, live())
+
+
+def hopeless_story(seed: int) -> list[str]:
+    """The problems of a pool whose engines begin to die of every row, poison or not, after some were good."""
+    loop = SimulatedLoop(seed)
+    cluster = PoolCluster(loop)
+    settings = PoolSettings(engine="scripted", min=1, max=1, max_in_flight=32)
+    story = PoolStory(loop, cluster, settings, closes_early=False)
+    rows = [Row(number) for number in range(1000)]
+
+    async def live() -> None:
+        pool = await RayPools(Config(generator=settings.model_dump())).open("generator", "model")
+        try:
+            async for _ in pool.run(Work(seconds=0.0), rows):
+                cluster.deadly = pool.stats().done > 100
+            story.say("a run of nothing but deaths ends well")
+        except EngineError as error:
+            if "engines in a row died without one good row" not in str(error):
+                story.say(str(error))
+        if len(cluster.actors) > 50:  # here they start at once, while it is found out whether nodes were lost
+            story.say(f"{len(cluster.actors)} engines were started in vain")
         await pool.close()
         story.problems += await cluster.at_rest()
 

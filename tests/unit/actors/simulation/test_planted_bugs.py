@@ -26,7 +26,7 @@ from actors.trainer.mailbox import Mailbox
 from rlaif.errors import RlaifError
 from rlaif.storage.record_schema import to_json
 from tests.unit.actors.simulation.control import control_story
-from tests.unit.actors.simulation.pool import outage_story, pool_story
+from tests.unit.actors.simulation.pool import hopeless_story, outage_story, poison_story, pool_story
 from tests.unit.actors.simulation.trainer import trainer_story
 
 NUM_SCHEDULES = 400  #: tried before a bug counts as not found
@@ -97,6 +97,16 @@ def a_replacement_is_given_up() -> Any:
     return mock.patch.object(Roster, "_replace", replace)
 
 
+@bug(poison_story, "engines in a row died without one good row")
+def deaths_by_poison_rows_are_held_against_the_engines() -> Any:
+    return mock.patch.object(Dispatch, "prove", lambda self, call: False)
+
+
+@bug(hopeless_story, "ends well")
+def engines_that_die_of_every_row_are_never_blamed() -> Any:
+    return mock.patch.object(Dispatch, "prove", lambda self, call: True)
+
+
 @bug(pool_story, "is condemned, and")
 def rows_of_a_lost_node_are_suspected() -> Any:
     return mock.patch.multiple(deaths, NODE_GRACE_S=0.0, SILENT_GRACE_S=0.0)
@@ -106,11 +116,11 @@ def rows_of_a_lost_node_are_suspected() -> Any:
 def a_row_that_was_in_a_dead_engine_is_lost() -> Any:
     recover = Dispatch.recover
 
-    def forget(self: Any, delivery: Any, death: Any) -> bool:
+    def forget(self: Any, delivery: Any, death: Any) -> None:
         for place in list(delivery.unfinished)[1:]:
             del delivery.unfinished[place]
             delivery.call.out -= 1
-        return recover(self, delivery, death)
+        recover(self, delivery, death)
 
     return mock.patch.object(Dispatch, "recover", forget)
 
@@ -119,9 +129,9 @@ def a_row_that_was_in_a_dead_engine_is_lost() -> Any:
 def rows_of_a_dead_engine_are_sent_twice() -> Any:
     recover = Dispatch.recover
 
-    def double(self: Any, delivery: Any, death: Any) -> bool:
+    def double(self: Any, delivery: Any, death: Any) -> None:
         delivery.call.give_back(list(delivery.unfinished.values()))
-        return recover(self, delivery, death)
+        recover(self, delivery, death)
 
     return mock.patch.object(Dispatch, "recover", double)
 

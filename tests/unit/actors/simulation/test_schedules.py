@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.actors.simulation.control import control_story
 from tests.unit.actors.simulation.loop import SimulatedLoop
-from tests.unit.actors.simulation.pool import outage_story, pool_story
+from tests.unit.actors.simulation.pool import hopeless_story, outage_story, poison_story, pool_story
 from tests.unit.actors.simulation.trainer import trainer_story
 
 NUM_SCHEDULES = int(os.environ.get("NUM_SCHEDULES", "700"))
@@ -27,6 +27,14 @@ def test_every_schedule_ends_well(story: Callable[[int], list[str]]) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_an_engine_is_replaced_however_long_that_takes(seed: int) -> None:
     assert outage_story(seed) == []
+
+
+def test_any_number_of_poison_rows_in_a_row_is_quarantined_and_good_ones_go_on() -> None:
+    assert {seed: problems for seed in range(60) if (problems := poison_story(seed))} == {}
+
+
+def test_engines_that_begin_to_die_of_every_row_end_the_run() -> None:
+    assert {seed: problems for seed in range(20) if (problems := hopeless_story(seed))} == {}
 
 
 @pytest.mark.parametrize("story", [pool_story, control_story, trainer_story])
