@@ -16,7 +16,7 @@ from tests.unit.actors.simulation.loop import SimulatedLoop
 from tests.unit.actors.simulation.pool import hopeless_story, outage_story, poison_story, pool_story
 from tests.unit.actors.simulation.trainer import trainer_story
 
-NUM_SCHEDULES = int(os.environ.get("NUM_SCHEDULES", "700"))
+NUM_SCHEDULES = int(os.environ.get("NUM_SCHEDULES", "1000"))
 
 
 @pytest.mark.parametrize("story", [pool_story, control_story, trainer_story])
