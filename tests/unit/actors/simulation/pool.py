@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from actors.cluster.waiting import look_at
 from actors.cluster.weights import SharedWeights
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool import roster
@@ -206,6 +207,8 @@ class PoolStory:
                 asyncio.create_task(pool.resize(self.choices.choice(self.sizes)))
                 for _ in range(self.choices.choice([1, 2]))
             ]
+            for order in orders:
+                order.add_done_callback(look_at)
             if self.choices.random() < 0.2:
                 await asyncio.sleep(self.choices.random() * 5)
                 orders[0].cancel()
