@@ -48,7 +48,7 @@ def _priorities(run_dir: Path) -> Mapping[str, Priority]:
     constitution = run.constitution()
     run.close()
     if constitution is None:
-        raise RunDirError(f"{run_dir}: has no constitution.json, which says the priorities of principles")
+        raise damaged(run_dir / "constitution.json", "is missing")
     return constitution.priorities
 
 

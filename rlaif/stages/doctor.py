@@ -153,11 +153,13 @@ def _copies(config: Config, run_dir: RunDir) -> Iterator[Repair]:
             run_dir.export(kind)
             yield Repair(flaw=flaw, remedy="written again from the journal")
     try:
-        run_dir.constitution()
+        lost = None if run_dir.constitution() else f"{run_dir.path / 'constitution.json'}: is missing"
     except DamagedError as error:
+        lost = str(error)
+    if lost:
         _set_aside(run_dir.path / "constitution.json")
         run_dir.keep_constitution(load_constitution(config.constitution))
-        yield Repair(flaw=str(error), remedy=f"written again from {config.constitution}")
+        yield Repair(flaw=lost, remedy=f"written again from {config.constitution}")
 
 
 def _flaw_of_table(path: Path, num_rows: int | None) -> str | None:

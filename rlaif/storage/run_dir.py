@@ -27,7 +27,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlaif.config.files import config_hash, differences, dump_config
+from rlaif.config.files import config_hash, differences
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.errors import RlaifError, RunDirError, RunError, StorageError, UserError
@@ -37,7 +37,7 @@ from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
 from rlaif.storage.metrics import EventLog, MetricsLog
 from rlaif.storage.ownership import check_own_run
-from rlaif.storage.stored_config import CONFIG_FILE, stored_config
+from rlaif.storage.stored_config import CONFIG_FILE, stored_config, write_config
 from rlaif.storage.stored_run import StoredRun
 from rlaif.storage.tables import EXPORTS
 
@@ -163,7 +163,7 @@ class RunDir(StoredRun):
         except UserError:
             self._lock.close()
             raise
-        write_atomically(path / CONFIG_FILE, dump_config(config))
+        write_config(path, config)
 
 
 def lock(path: Path) -> TextIO:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.config.files import differences, dump_config, load_config
+from rlaif.config.files import carried_name, differences, dump_config, load_config
 from rlaif.config.schema import Config
 from rlaif.engines import ENGINES
 from rlaif.errors import ConfigError
@@ -320,3 +320,13 @@ def test_settings_are_read_without_heavy_libraries():
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("suffix", ["", ".yaml", ".const-v2", ".tar.gz", ".a b"])
+def test_files_that_travelled_are_compared_by_name_whatever_their_suffix(suffix):
+    one, two = (
+        Config(constitution=f"/{place}/{carried_name('mine', b'content', suffix)}") for place in ("first", "second")
+    )
+    assert differences(one, two) == []
+    other = Config(constitution=f"/second/{carried_name('mine', b'other', suffix)}")
+    assert differences(one, other) == ["constitution"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 
 from actors.cli.__main__ import main
 from rlaif.constitution.principles import load_constitution
+from rlaif.evaluation.findings import Findings
 
 NUM_PAIRS = 3
 
@@ -60,3 +62,15 @@ def test_labels_none_of_which_is_usable_are_no_success(labelled, tmp_path, capsy
 def _principle(category):
     principles = load_constitution("sixteen_principles").for_comparison
     return next(principle.id for principle in principles if principle.category == category)
+
+
+def test_other_tables_in_a_run_directory_are_not_its_labels(labelled, tmp_path, capsys):
+    """None is written there, and one that somebody has put there is not counted."""
+    for place in ("preferences/logit.parquet", "preferences/preferences.parquet", "journal.sqlite"):
+        main_of("reaggregate", str(labelled), "--out", str(labelled / place), code=2)
+        assert "is in the run directory, which holds the run's own labels" in capsys.readouterr().err
+    before = Findings(labelled).label_histogram()
+    shutil.copy(labelled / "preferences" / "preferences.parquet", labelled / "preferences" / "logit.parquet")
+    assert Findings(labelled).label_histogram() == before
+    main_of("audit", "export", str(labelled), "--out", str(tmp_path / "audit"))
+    assert f"of {sum(before)} labels drawn" in capsys.readouterr().out
