@@ -15,9 +15,11 @@ from typing import Any
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import load_constitution
 from rlaif.errors import RunDirError, StorageError
+from rlaif.evaluation.answers import SNAPSHOTS
 from rlaif.evaluation.evaluations import write_evaluation
 from rlaif.evaluation.report import report_text, write_report
 from rlaif.miniature.lexicon import load_lexicon
+from rlaif.records import Answer
 from rlaif.stages.label import write_quality
 from rlaif.stages.pipeline import STAGES, lost_rows, other_models, reopen, story
 from rlaif.stages.reinforcement.checkpoints import remove_damaged
@@ -69,6 +71,7 @@ def examine(path: Path) -> Iterator[Repair]:
         return
     with closing(RunDir(path, config)) as run_dir:
         yield from _books(config, run_dir)
+        yield from _records(run_dir)
         yield from _copies(config, run_dir)
         yield from _logs(path)
         yield from _checkpoints(config, run_dir)
@@ -134,6 +137,19 @@ def _set_aside(path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ rows and copies
+def _records(run_dir: RunDir) -> Iterator[Repair]:
+    """Single rows that cannot be read, which reading them sets aside."""
+    journal = run_dir.journal
+    answers = {kind: Answer for kind in ("helpful_samples", *(f"answers_{snapshot}" for snapshot in SNAPSHOTS))}
+    for kind, record_type in {**{kind: type for kind, (_, type) in EXPORTS.items()}, **answers}.items():
+        before = journal.count(kind)
+        for _ in journal.records(record_type, kind):
+            pass
+        if num := before - journal.count(kind):
+            flaw = f"{journal.path}: {num} rows of {kind} cannot be read"
+            yield Repair(flaw=flaw, remedy="quarantined; made again by the next run while nothing is built on them")
+
+
 def _books(config: Config, run_dir: RunDir) -> Iterator[Repair]:
     """Rows that the manifest lists and the journal does not hold."""
     lost = lost_rows(config, run_dir)

@@ -11,6 +11,7 @@ Formats 1 and 2 knew rows by their place in a file. Such runs are not gone on wi
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections import Counter
@@ -42,6 +43,7 @@ from rlaif.storage.damage import damaged
 from rlaif.storage.files import says_full
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 
+_logger = logging.getLogger(__name__)
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -61,6 +63,7 @@ TABLES = (
     "CREATE TABLE source_rows (source TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (source, id)) WITHOUT ROWID",
 )
 _QUARANTINE = "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_PLACE_OF_RECORD = "kind, batch, id, source_file, source_row"
 _QUARANTINED = "kind, batch, id, source_file, source_row, cause, fault"
 
 _RowT = TypeVar("_RowT", bound=RowToRecord)
@@ -107,6 +110,7 @@ class Journal:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._is_read_only = read_only
         self._open(read_only)
         written = self._number("PRAGMA user_version")
         if written != JOURNAL_FORMAT:
@@ -204,10 +208,29 @@ class Journal:
         return first.get(key, "unknown"), total
 
     def records(self, record_type: type[_R], kind: str, batch: int | None = None) -> Iterator[_R]:
-        """Records of ``kind`` (of one batch, or of all) in the order of their source rows."""
+        """Records of ``kind`` (of one batch, or of all) in the order of their source rows.
+
+        One that cannot be read is named in a warning and quarantined, for a cause outside the row; if the journal is
+        open for reading only, it is passed over.
+        """
         where, values = ("kind = ?", (kind,)) if batch is None else ("kind = ? AND batch = ?", (kind, batch))
-        rows = self._each(f"SELECT record FROM records WHERE {where} ORDER BY source_file, source_row, id", *values)
-        return (from_json(record_type, data) for (data,) in rows)
+        order = "ORDER BY source_file, source_row, id"
+        for *place, data in self._each(
+            f"SELECT {_PLACE_OF_RECORD}, record FROM records WHERE {where} {order}", *values
+        ):
+            try:
+                yield from_json(record_type, data)
+            except DataError as error:
+                self._set_aside(place, f"its record {error}")
+
+    @_storage
+    def _set_aside(self, place: Sequence[Any], cause: str) -> None:
+        kind, batch, id, file, row = place
+        _logger.warning("%s: %s, row %s of %s: %s", self.path, kind, row, file, cause)
+        if self._is_read_only:
+            return
+        self._db.execute("DELETE FROM records WHERE kind = ? AND batch = ? AND id = ?", (kind, batch, id))
+        self._db.execute(_QUARANTINE, (*place, cause, "outside", ""))
 
     def quarantine_entries(self) -> Iterator[Quarantined]:
         return (

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from rlaif.errors import DataError
@@ -54,7 +54,13 @@ def _are_integers(values: tuple[Any, ...]) -> bool:
 
 
 def from_json(record_type: type[_R], data: bytes) -> _R:
-    record: _R = _adapter(record_type).validate_json(data)
+    """Raises DataError, naming the field, for bytes that hold no such record."""
+    try:
+        record: _R = _adapter(record_type).validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"cannot be read: {where + ': ' if where else ''}{first['msg']}") from error
     return record
 
 

@@ -35,6 +35,9 @@ CHAIN = RevisionChain(
 )
 
 
+CHAIN_WITH_NULL = to_json(CHAIN).replace(b'"seconds":0.5', b'"seconds":null')
+
+
 def chain(row: int) -> RevisionChain:
     return replace(CHAIN, id=f"f:{row}", source_row=row)
 
@@ -326,3 +329,19 @@ def test_settling_makes_a_commit_also_while_rows_are_read(journal):
     journal.settle()
     assert log.stat().st_size > before
     assert next(reading).source_row == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"null", b"\xff", b'{"id": "f:2"}', CHAIN_WITH_NULL])
+def test_one_record_that_cannot_be_read_is_named_and_set_aside(tmp_path, caplog, damage):
+    path = tmp_path / "journal.sqlite"
+    with closing(Journal(path)) as journal:
+        journal.add_all("revisions", [chain(1), chain(2), chain(3)])
+        journal._db.execute("UPDATE records SET record = ? WHERE id = 'f:2'", (damage,))
+    with closing(Journal(path, read_only=True)) as reader:
+        assert [r.source_row for r in reader.records(RevisionChain, "revisions")] == [1, 3]
+        assert reader.count("revisions") == 3 and "row 2 of f: its record cannot be read" in caplog.text
+    with closing(Journal(path)) as journal:
+        assert [r.source_row for r in journal.records(RevisionChain, "revisions")] == [1, 3]
+        (entry,) = journal.quarantine_entries()
+        assert (entry.id, entry.fault, journal.count("revisions")) == ("f:2", "outside", 2)
+        assert entry.cause.startswith("its record cannot be read")
