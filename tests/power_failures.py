@@ -29,6 +29,9 @@ from rlaif.storage.metrics import EventLog
 Tree = Mapping[str, bytes | None]  #: relative path -> content; None for a directory
 
 
+_NO_FILE = 0  #: instead of the inode of a directory, which a file may get when the directory is gone
+
+
 @dataclass(frozen=True)
 class Moment:
     """A directory at one moment, and what of it the disk holds.
@@ -117,7 +120,8 @@ class Recorder:
 
     def _settle(self, path: Path, facts: os.stat_result) -> None:
         if stat.S_ISDIR(facts.st_mode):
-            self._names[str(path)] = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
+            inodes = {entry.name: _NO_FILE if entry.is_dir() else entry.stat().st_ino for entry in path.iterdir()}
+            self._names[str(path)] = inodes
             return
         if facts.st_ino not in self._contents:
             os.link(path, self.graveyard / str(len(self._contents)))

@@ -14,8 +14,9 @@ from typing import Any
 
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import load_constitution
-from rlaif.errors import RunDirError, StorageError
+from rlaif.errors import DataError, RunDirError, StorageError
 from rlaif.evaluation.answers import SNAPSHOTS
+from rlaif.evaluation.audit.exchange import KEY, read_key
 from rlaif.evaluation.evaluations import write_evaluation
 from rlaif.evaluation.report import report_text, write_report
 from rlaif.miniature.lexicon import load_lexicon
@@ -233,24 +234,36 @@ def _models(config: Config, run_dir: RunDir) -> Iterator[Repair]:
 
 
 def _report(config: Config, run_dir: RunDir) -> Iterator[Repair]:
-    """What the report shows. When nothing else is wrong, it is written."""
-    again: dict[str, Callable[[], object]] = {
-        "label_quality.json": lambda: write_quality(run_dir),
-        "evaluation.json": lambda: write_evaluation(run_dir, load_lexicon(config.miniature.lexicon)),
-        "quarantine.jsonl": run_dir.write_quarantine,
+    """What is measured and shown: all of it is measured again, and what was something else before has been mended."""
+    path = run_dir.path
+    measured: dict[str, tuple[bool, Callable[[], object]]] = {
+        "quarantine.jsonl": (bool(run_dir.all_rows), run_dir.write_quarantine),
+        "label_quality.json": (run_dir.is_accounted("preferences"), lambda: write_quality(run_dir)),
+        "evaluation*.json*": (
+            run_dir.is_finished("evaluate"),
+            lambda: write_evaluation(run_dir, load_lexicon(config.miniature.lexicon)),
+        ),
     }
-    finished = {"label_quality.json": "label", "evaluation.json": "evaluate"}
-    for name in [name for name, stage in finished.items() if run_dir.is_finished(stage)]:
-        if not (run_dir.path / name).is_file():
-            again[name]()
-            yield Repair(flaw=f"{run_dir.path / name}: is missing", remedy="written again from the journal")
-    for flaw, name in _flaws_of_report(run_dir.path):
-        _set_aside(run_dir.path / name)
-        again.get(name, lambda: None)()
-        remedy = "written again from the journal" if name in again else "set aside"
-        yield Repair(flaw=flaw, remedy=remedy, mended=name in again)
-    if (run_dir.path / "report.html").exists():
-        write_report(run_dir.path)
+    for pattern, (is_due, measure_again) in measured.items():
+        before = _contents(path, pattern)
+        if is_due:
+            measure_again()
+            for file in _contents(path, pattern).items() - before.items():
+                yield Repair(flaw=f"{path / file[0]}: is missing, or not what the journal says", remedy="written again")
+    if (path / KEY).is_file():
+        try:
+            read_key(path)
+        except DataError as error:
+            yield Repair(flaw=str(error), remedy="nothing else depends on it", mended=False)
+    for flaw, name in _flaws_of_report(path):
+        _set_aside(path / name)
+        yield Repair(flaw=flaw, remedy="set aside", mended=False)
+    if (path / "report.html").exists():
+        write_report(path)
+
+
+def _contents(path: Path, pattern: str) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.glob(pattern) if not file.name.endswith(".damaged")}
 
 
 def _flaws_of_report(path: Path) -> Iterator[tuple[str, str]]:

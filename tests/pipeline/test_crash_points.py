@@ -6,15 +6,25 @@ a sample of the points is tried; with ``RLAIF_ALL_CRASH_POINTS=1`` (``make crash
 
 import os
 import shutil
+from collections import defaultdict
 
 from actors.driver import drive
 from actors.work import PIPELINE
 from rlaif.errors import RunDirError
 from rlaif.stages.run import Silent
-from tests.power_failures import Recorder, distinct, write
+from tests.power_failures import Recorder, Tree, distinct, write
 from tests.small_run import left_by, small
 
 SAMPLED = 20  #: points that are tried by default
+
+
+def sample(points: list[tuple[str, Tree]]) -> list[tuple[str, Tree]]:
+    """As many of each kind of loss, spread over the run."""
+    kinds = defaultdict(list)
+    for point in points:
+        kinds[point[0].rpartition(", ")[2]].append(point)
+    most = SAMPLED // len(kinds)
+    return [points[(2 * i + 1) * len(points) // (2 * most)] for points in kinds.values() for i in range(most)]
 
 
 async def test_a_run_that_is_stopped_at_any_durable_write_ends_as_if_it_had_not_been(tiny_config, tmp_path):
@@ -23,8 +33,7 @@ async def test_a_run_that_is_stopped_at_any_durable_write_ends_as_if_it_had_not_
         undisturbed = await drive(config, Silent(), PIPELINE, in_process=True)
     wanted = left_by(undisturbed)
     points = list(distinct(recorder.moments))
-    step = 1 if os.environ.get("RLAIF_ALL_CRASH_POINTS") else max(1, len(points) // SAMPLED)
-    tried = points[::step]
+    tried = points if os.environ.get("RLAIF_ALL_CRASH_POINTS") else sample(points)
     refused = []
     for number, (what, tree) in enumerate(tried):
         place = write(tree, tmp_path / "found" / str(number))

@@ -152,7 +152,7 @@ def import_audit(run_dir: Path, file: Path) -> Audit:
 
     Raises DataError, and writes nothing, if any row has a mistake.
     """
-    key = _key(run_dir)
+    key = read_key(run_dir)
     rows = {row.id: row for row in key.rows}
     pairs = tuple(_judged_pair(rows[judged.id], judged) for judged in read_verdicts(file, frozenset(rows)))
     agreed = agreement(pairs, key.strata)
@@ -170,7 +170,8 @@ def import_audit(run_dir: Path, file: Path) -> Audit:
     return audit
 
 
-def _key(run_dir: Path) -> Key:
+def read_key(run_dir: Path) -> Key:
+    """The key of the last export. Raises DataError where there is none, or none that can be read."""
     path = run_dir / KEY
     try:
         return from_json(Key, path.read_bytes())
