@@ -152,6 +152,7 @@ class Roster:
         async with self._syncing:  # else weights could be on their way to it
             if not self.remove(member):
                 return
+            self.refill()  # one that died while it drained may have been counted among those that stay
         await member.engine.close()
 
     # ------------------------------------------------------------------------------------------------- deaths

@@ -311,3 +311,23 @@ async def test_a_newcomer_that_is_abandoned_while_it_waits_for_a_sync_is_killed(
         await growing
     assert cluster.started[1].killed
     updating.cancel()
+
+
+async def test_a_leaver_that_dies_does_not_take_the_place_of_one_that_stays(cluster: Cluster) -> None:
+    pool = Pool(min=1, max=2)
+    await pool.roster.hire(1)
+    await pool.roster.resize(2)
+    first, second = pool.roster.members
+    first.load(1)
+    second.load(2)
+    abandoned = asyncio.create_task(pool.roster.resize(1))
+    await settle()
+    abandoned.cancel()
+    first.die("hung")  # while it drained; it is not buried yet
+    second.unload(2)
+    shrinking = asyncio.create_task(pool.roster.resize(1))
+    await settle()
+    first.unload(1)
+    await shrinking
+    await until(lambda: pool.names == ["generator-2"])
+    assert not pool.errors
