@@ -12,6 +12,7 @@ from rlaif.config.schema import Config, Gate
 from rlaif.errors import RunDirError, RunError, StorageError
 from rlaif.records import Quarantined
 from rlaif.storage.damage import DamagedError
+from rlaif.storage.journal import Journal
 from rlaif.storage.metrics import drop_half_line
 from rlaif.storage.run_dir import RunDir
 
