@@ -46,6 +46,7 @@ async def test_a_run_that_is_stopped_at_any_durable_write_ends_as_if_it_had_not_
             raise
         else:
             assert left_by(place) == wanted, what
+            assert "stages_reopened" not in (place / "events.jsonl").read_text(), f"{what}: a manifest was ahead"
         shutil.rmtree(place)
     print(f"\n{len(recorder.moments)} durable writes, {len(points)} states of the disk after a loss")
     print(f"{len(tried)} resumed: {len(tried) - len(refused)} ended as undisturbed, {len(refused)} refused")
