@@ -20,7 +20,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
 from ray.exceptions import RayError
 
 from actors.cluster.announcement import Announcement, find_run
@@ -29,7 +28,7 @@ from actors.cluster.placement import Phases
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.pool import PoolStats, RayPools
 from actors.trainer.trainer import RayTrainers
-from rlaif.errors import RunError, UserError, WaitTimeoutError, describe_error
+from rlaif.errors import DataError, RunError, UserError, WaitTimeoutError, describe_error
 from rlaif.storage.record_schema import from_json, to_json
 
 _logger = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def ask_driver(run_dir: Path, run: Announcement, order: PoolOrder, timeout_s: fl
         raise WaitTimeoutError(f"waited {timeout_s:g} s for {what} (driver: pid {run.pid} on {run.host})")
     try:
         return from_json(ControlReply, answer)
-    except ValidationError as error:
+    except DataError as error:
         raise RunError(f"{run_dir}: its driver's answer is not one of this version of rlaif") from error
 
 
@@ -144,7 +143,7 @@ class Attendant:
         mistake = failure = None
         try:
             await self._scale(from_json(PoolOrder, order))
-        except ValidationError:
+        except DataError:
             mistake = "the run's version of rlaif does not know this order"
         except UserError as error:
             mistake = str(error)

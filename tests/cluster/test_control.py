@@ -111,8 +111,8 @@ def test_answers_are_data_whoever_gives_them(tmp_path: Path, cluster: str, kind:
     with announce(run_dir, address=cluster, namespace="malice"):
         asking = start("status", str(run_dir))
         asyncio.run(answer_with(Board(cluster, "malice"), answer, asking))
-        _, stderr = asking.communicate(timeout=60)
-    assert asking.returncode == 1
+        stdout, stderr = asking.communicate(timeout=60)
+    assert asking.returncode == 1, stdout + stderr
     assert stderr == f"error: {run_dir}: its driver's answer is not one of this version of rlaif\n"
     assert not made.exists()
 

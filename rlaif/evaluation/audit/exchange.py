@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from rlaif.errors import DataError
 from rlaif.evaluation.audit.agreement import Agreement, Choice, JudgedPair, agreement
 from rlaif.evaluation.audit.sample import Side, draw_pairs
@@ -177,7 +175,7 @@ def read_key(run_dir: Path) -> Key:
         return from_json(Key, path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: does not exist; first: rlaif audit export {run_dir} --out DIR") from None
-    except (OSError, ValidationError) as error:
+    except (OSError, DataError) as error:
         raise DataError(f"{path}: cannot be read; export again with the same --rows and --seed: {error}") from error
 
 
