@@ -89,7 +89,7 @@ class RequestError(EngineError):
     """One request that an engine cannot serve (empty, too long, unknown token); the engine keeps running."""
 
 
-class NotFiniteError(EngineError):
+class NotFiniteError(RunError):
     """A model computed NaN or infinity where a number was asked for; the engine keeps running."""
 
 

@@ -99,7 +99,8 @@ class RemoteEngine:
 
 
 def _end(handle: Any, group: Any) -> None:
-    remote.kill_actor(handle)
+    if handle is not None:
+        remote.kill_actor(handle)
     if group is not None:
         remote.release(group)
 
@@ -126,18 +127,19 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
     Raises EngineError or WaitTimeoutError with the cause and the end of the actor's log.
     """
     group, options = _place(settings)
-    handle = remote.start_actor(
-        EngineActor,
-        name=name,
-        max_restarts=0,
-        max_task_retries=0,
-        max_concurrency=settings.max_in_flight + 16,
-        runtime_env={"env_vars": engine_environment(settings)},
-        **options,
-    )
+    handle: Any = None
     where: Whereabouts | None = None
     deadline = time.monotonic() + settings.start_timeout_s
     try:
+        handle = remote.start_actor(
+            EngineActor,
+            name=name,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=settings.max_in_flight + 16,
+            runtime_env={"env_vars": engine_environment(settings)},
+            **options,
+        )
         needs = f"{name} to be scheduled (it needs {engine_resources(settings)})"
         where = await within(settings.start_timeout_s, handle.whereabouts.remote(), needs)
         opening = handle.open.remote(role, model, settings)
