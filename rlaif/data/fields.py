@@ -18,7 +18,8 @@ from rlaif.data.rows import BadRow, Fields
 #: They are compared by their letters only, in any case: ``systemPrompt`` is ``system_prompt``.
 _SYSTEM = frozenset(
     (
-        *("system", "systemprompt", "systemmessage", "systeminstruction", "systeminstructions", "sysprompt"),
+        *("system", "systemprompt", "systemmessage", "systeminstruction", "systeminstructions", "sysprompt", "sys"),
+        *("preprompt", "customsystemprompt"),
         *("developer", "developerprompt", "developermessage"),
     )
 )

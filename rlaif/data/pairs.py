@@ -21,7 +21,7 @@ from rlaif.data.dialogues.conversations import (
 )
 from rlaif.data.fields import is_blank, is_given, refuse_beside, trim
 from rlaif.data.mapped_fields import read_mapped
-from rlaif.data.prompts import PROMPT_FIELDS, find_prompt, refuse_history
+from rlaif.data.prompts import PROMPT_FIELDS, find_prompt, refuse_what_goes_before
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow
 from rlaif.records import PreferencePair, Turn
 
@@ -77,7 +77,7 @@ def prompt_before(fields: Fields, *befores: tuple[Turn, ...] | None) -> tuple[Tu
     stated = [spoken for before in stated if (spoken := _spoken(before))]
     prompt = stated[0] if stated else ()  # may end with an assistant turn: in some dialogues it speaks twice in a row
     if is_given(fields, "prompt"):
-        refuse_history(fields, "prompt")
+        refuse_what_goes_before(fields, "prompt")
         prompt = prompt_turns(parse_conversation(fields["prompt"], "prompt"), "prompt")
         system, prompt = _system_turn([system, prompt]), _spoken(prompt)
         if stated and all(before[0].role == "assistant" for before in stated):  # answers that go on from the prompt

@@ -43,10 +43,16 @@ def parse_prompt(row: SourceRow, axis: Axis) -> Prompt:
     return Prompt(id=row.id_of(turns), source_file=row.file, source_row=row.number, axis=axis, turns=turns)
 
 
-def refuse_history(fields: Fields, name: str) -> None:
-    """Raises BadRow for earlier turns next to a field that does not take them in: they are never left out."""
+def refuse_what_goes_before(fields: Fields, name: str) -> None:
+    """Raises BadRow for earlier turns, or a context, next to a field that does not take them in: they are never left
+    out."""
     if name != "instruction" and is_given(fields, "history"):
         raise BadRow(f"fields `{name}` and `history`: give the whole conversation in `messages`")
+    if name not in ("instruction", "context") and is_given(fields, "context"):
+        raise BadRow(
+            f"fields `{name}` and `context`: join them in `prompt`, in the order in which they are to be read, "
+            "or name the field that is to be read"
+        )
 
 
 def find_prompt(fields: Fields, names: Collection[str]) -> tuple[Turn, ...]:
@@ -55,7 +61,7 @@ def find_prompt(fields: Fields, names: Collection[str]) -> tuple[Turn, ...]:
     found = _found(fields, names)
     if found:
         name, turns = found
-        refuse_history(fields, name)
+        refuse_what_goes_before(fields, name)
         turns = prompt_turns(turns, name)
         if turns[0].role != "system":
             turns = (*_system_beside(fields), *turns)
@@ -138,12 +144,6 @@ def _history(fields: Fields) -> Iterator[Turn]:
         yield Turn(role="assistant", text=trim(check_text(answered, "history")))
 
 
-def _question(fields: Fields, name: str) -> tuple[Turn, ...]:
-    if is_given(fields, "context"):
-        raise BadRow(f"fields `{name}` and `context`: join them in `prompt`, in the order in which they are to be read")
-    return parse_conversation(fields[name], name)
-
-
 #: How a row is read, by the field that identifies its shape. In a row with several of them, the first counts that is
 #: given (null and blank fields are not) and that holds a prompt.
 _SHAPES: Mapping[str, Callable[[Fields, str], tuple[Turn, ...] | None]] = {
@@ -155,8 +155,8 @@ _SHAPES: Mapping[str, Callable[[Fields, str], tuple[Turn, ...] | None]] = {
     "conversation_a": _before_answer,  # two answers in an arena
     "transcript": _before_answer,  # hh-rlhf's red-team attempts
     "instruction": _instruction,  # Alpaca, Dolly, UltraFeedback
-    "question": _question,
-    "query": _question,
+    "question": _conversation,
+    "query": _conversation,
     "forbidden_prompt": _conversation,  # StrongREJECT
     "prompts_final": _conversation,  # SimpleSafetyTests
     "context": _conversation,  # NeMo, HelpSteer3

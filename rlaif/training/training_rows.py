@@ -187,7 +187,7 @@ def _fitted(
     """The ids of the most recent turns that fit, and whether any was dropped. Raises _Unusable."""
     fitted = fit_whole_turns(turns, dialogue(format, tokenizer).prompt, tokenizer, room)
     if fitted is None:
-        raise _Unusable(f"its last human turn and answer are longer than {section}.max_length")
+        raise _Unusable(f"its last human turn and answer, with any system turn, are longer than {section}.max_length")
     kept, ids = fitted
     return ids, len(kept) < len(turns)
 
