@@ -83,7 +83,7 @@ def test_what_only_reads_works_on_a_directory_that_cannot_be_written(finished, t
         ),
         (("run", "{config}", "run_dir={run}", "--in-process"), "cannot write the run directory"),
         (("doctor", "{run}"), "cannot be mended: Permission denied; copy it to where it can be written"),
-        (("audit", "export", "{run}", "--out", "{place}/audit"), "key.json: cannot be written: Permission denied"),
+        (("audit", "export", "{run}", "--out", "{place}/audit"), "secret: cannot be written: Permission denied"),
     ],
 )
 def test_what_writes_says_what_it_cannot_write(finished, tmp_path, arguments, message):
