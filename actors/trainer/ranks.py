@@ -22,6 +22,7 @@ from rlaif.training.learners import fit_function, open_learner
 if TYPE_CHECKING:
     from rlaif.training.learners import RankLearner
 
+REPORTS_ON_THEIR_WAY = 64  #: at most, before a rank waits for them
 _weights: list[Weights] = []  #: in rank 0: those that the driver is about to take
 
 RankConfig = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
@@ -108,21 +109,24 @@ def _register(config: RankConfig, rank: Rank) -> tuple[str | None, int]:
 
 
 class Reports:
-    """Rank 0's metrics, which go out as they come; only the end of the rank waits for them."""
+    """Rank 0's metrics, which go out as they come. The rank waits for them now and then, and at its end; one that was
+    lost on its way fails the rank, which is started again."""
 
     def __init__(self, mailbox: Any, rank: Rank) -> None:
         self._mailbox = mailbox
         self._is_sent = rank.index == 0
-        self._last: Any = None
+        self._sent: list[Any] = []
 
     def send(self, metrics: Mapping[str, float]) -> None:
         if self._is_sent:
-            self._last = self._mailbox.report.remote(dict(metrics))
+            self._sent.append(self._mailbox.report.remote(dict(metrics)))
+        if len(self._sent) >= REPORTS_ON_THEIR_WAY:
+            self.wait()
 
     def wait(self) -> None:
-        """Until the mailbox has them all: calls from one process reach an actor in their order."""
-        if self._last is not None:
-            ray.get(self._last)
+        """Until the mailbox has them all."""
+        ray.get(self._sent)
+        self._sent.clear()
 
 
 def _total(count: int) -> int:

@@ -47,15 +47,15 @@ class SimulatedRank:
 
     async def fit(self, job: Job, mailbox: Any, index: int) -> Any:
         await self._register(mailbox, index)
-        last = None
+        sent = []
         for step in range(job.steps):
             await self.simulated.wait(self.simulated.cluster.loop.choices.random() * 20)
             if step == job.wrong_at:
                 raise ValueError("a loss that is no number")
             if index == 0:
-                last = mailbox.report.remote({"supervise/step": step})
-        if last is not None:
-            await last
+                sent.append(mailbox.report.remote({"supervise/step": step}))
+        for report in sent:
+            await report
         return {"supervise/loss": 0.0}, job.steps
 
     async def learn(self, job: Job, mailbox: Any, index: int) -> None:
