@@ -1,5 +1,6 @@
 """A run of the whole method that is small enough to be repeated a thousand times, and all that it leaves."""
 
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -8,9 +9,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from actors.driver import drive
+from actors.work import PIPELINE
+from rlaif.config.files import dump_config
 from rlaif.config.schema import Config
 from rlaif.engines.models import model_hash
-from tests.conftest import write_lines
+from rlaif.stages.run import Silent
+from tests.conftest import tiny_config_of, write_lines
 
 TABLES = ("revisions/revisions", "comparisons/comparisons", "preferences/preferences", "rollouts/rollouts")
 REFRESHED = ("comparisons/refresh", "preferences/refresh")
@@ -36,6 +41,14 @@ def small(tiny_config: Config, place: Path) -> Config:
     values["reinforcement"] |= {"batches": 4, "batch_size": 2, "minibatch_size": 2, "checkpoint_every": 1}
     values["preference_model"]["refresh"] |= {"every": 1, "comparisons": 2, "max_lag": 1, "probes": 2}
     return Config.model_validate(values)
+
+
+def finished_run(tiny_world: dict[str, str], place: Path) -> Path:
+    """``place`` with a finished ``run`` in it, and the ``config.yaml`` that it was made with."""
+    config = small(tiny_config_of(tiny_world, place / "run"), place)
+    (place / "config.yaml").write_text(dump_config(config))
+    asyncio.run(drive(config, Silent(), PIPELINE, in_process=True))
+    return place
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

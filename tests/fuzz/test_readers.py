@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif.data.comparisons import read_comparisons
@@ -26,6 +26,7 @@ from rlaif.data.prompts import read_prompts
 from rlaif.data.rows import rows_in
 from rlaif.data.votes import read_votes
 from rlaif.errors import DataError
+from tests.fuzz.generation import inputs
 
 NUM_FILES = int(os.environ.get("NUM_FILES", "20000"))
 READERS = {
@@ -145,13 +146,7 @@ def outcomes():
 def test_no_file_escapes_any_reader(suffix, tmp_path_factory, outcomes):
     directory = tmp_path_factory.mktemp("fuzz")
 
-    @settings(
-        max_examples=NUM_FILES,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        deadline=None,
-    )
+    @inputs(NUM_FILES)
     @given(rows=ROWS, before=NOISE, after=NOISE, packed=st.sampled_from(list(COMPRESSIONS)), cut=st.integers(0, 400))
     def every_row_is_a_record_or_quarantined_or_the_file_is_refused(rows, before, after, packed, cut):
         content = before + FORMATS[suffix](rows) + after

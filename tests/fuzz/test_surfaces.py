@@ -3,9 +3,10 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.generation import inputs
 from tests.surfaces import SURFACES
 
 NUM_INPUTS = int(os.environ.get("NUM_INPUTS", "10000"))
@@ -15,13 +16,7 @@ NUM_INPUTS = int(os.environ.get("NUM_INPUTS", "10000"))
 def test_nothing_escapes_any_surface(name):
     num = 0
 
-    @settings(
-        max_examples=NUM_INPUTS,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        deadline=None,
-    )
+    @inputs(NUM_INPUTS)
     @given(data=st.data())
     def nothing_escapes(data):
         nonlocal num

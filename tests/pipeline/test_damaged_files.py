@@ -4,7 +4,6 @@ Each command ends well, or with one line that names the file. ``rlaif doctor`` m
 that follows ends as the first one did.
 """
 
-import asyncio
 import csv
 import json
 import os
@@ -15,12 +14,7 @@ from pathlib import Path
 import pytest
 
 from actors.cli.__main__ import main
-from actors.driver import drive
-from actors.work import PIPELINE
-from rlaif.config.files import dump_config
-from rlaif.stages.run import Silent
-from tests.conftest import tiny_config_of
-from tests.small_run import left_by, small
+from tests.small_run import finished_run, left_by
 
 FILES = (
     "config.yaml",
@@ -83,10 +77,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_world) -> Path:
     """A place with a finished, audited run, its configuration, and what a killed driver leaves behind."""
-    place = tmp_path_factory.mktemp("finished")
-    config = small(tiny_config_of(tiny_world, place / "run"), place)
-    (place / "config.yaml").write_text(dump_config(config))
-    asyncio.run(drive(config, Silent(), PIPELINE, in_process=True))
+    place = finished_run(tiny_world, tmp_path_factory.mktemp("finished"))
     assert called("audit", "export", place / "run", "--out", place / "sheet", "--rows", "3") == 0
     sheet = place / "sheet" / "audit.csv"
     header, *rows = csv.reader(sheet.open(newline="", encoding="utf-8-sig"))

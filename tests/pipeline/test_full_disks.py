@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.config.files import dump_config
+from tests.machine import lacking
 from tests.small_run import small
 
 SORTING = """
@@ -36,7 +37,7 @@ def on_a_disk_of(kib: int, place: Path, *command: object) -> subprocess.Complete
     mount = f'mount -t tmpfs -o size={kib}k tmpfs "$0" && "$@"'
     allowed = shutil.which("unshare") and os.geteuid() == 0
     if not allowed or subprocess.run(["unshare", "-m", "sh", "-c", mount, str(place), "true"]).returncode:
-        pytest.skip("may not mount a file system")
+        lacking("right to mount a file system (root)")
     return subprocess.run(
         ["unshare", "-m", "sh", "-c", mount, str(place), sys.executable, *map(str, command)],
         capture_output=True,

@@ -1,6 +1,5 @@
 """A run directory that is moved, copied, named in another way, or read-only."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -11,19 +10,14 @@ import pytest
 
 from actors.driver import drive
 from actors.work import PIPELINE, one_stage
-from rlaif.config.files import dump_config
 from rlaif.stages.run import Silent
-from tests.conftest import tiny_config_of
-from tests.small_run import left_by, small
+from tests.machine import lacking
+from tests.small_run import finished_run, left_by, small
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_world) -> Path:
-    place = tmp_path_factory.mktemp("finished")
-    config = small(tiny_config_of(tiny_world, place / "run"), place)
-    (place / "config.yaml").write_text(dump_config(config))
-    asyncio.run(drive(config, Silent(), PIPELINE, in_process=True))
-    return place
+    return finished_run(tiny_world, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.mark.parametrize("spelt", ["moved/to/run", "./moved/../moved/to/run/", "{absolute}/moved/to/run"])
@@ -48,7 +42,7 @@ def without_write_permission(run: Path, *arguments: object) -> subprocess.Comple
     directories = [run, *(path for path in run.rglob("*") if path.is_dir())]
     powerless = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     if powerless and not shutil.which("setpriv"):
-        pytest.skip("root can write everything, and there is no setpriv")
+        lacking("setpriv, without which root can write everything")
     command = [*powerless, sys.executable, "-m", "actors.cli", *map(str, arguments)]
     modes = {path: path.stat().st_mode for path in run.rglob("*")} | {run: run.stat().st_mode}
     try:
