@@ -8,8 +8,8 @@ Source: train and test preference models, HH (arXiv 2204.05862), section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ SCORED_BY: Mapping[str, str] = {
     "preference_model": "the preference model",
     "preference_model_test": "the test preference model",
 }
+_T = TypeVar("_T")
 _BEFORE, _AFTER = "sl_cai", "rl_cai"
 
 Scores = dict[str, dict[str, Cases]]  #: axis -> snapshot -> scores
@@ -62,7 +63,7 @@ def _scores(run_dir: RunDir, model: str) -> Scores:
     return scores
 
 
-def _each(scores: Scores, figure: Any) -> dict[str, dict[str, Any]]:
+def _each(scores: Scores, figure: Callable[[Cases], _T]) -> dict[str, dict[str, _T]]:
     return {axis: {snapshot: figure(cases) for snapshot, cases in cell.items()} for axis, cell in scores.items()}
 
 

@@ -55,9 +55,7 @@ def _priorities(run_dir: Path) -> Mapping[str, Priority]:
 def _rewrite(stored: Path, settings: Labelling, priorities: Mapping[str, Priority], out: str) -> tuple[int, int]:
     num = num_changed = 0
     unusable = Counter[str]()
-    schema = read_schema(stored)
-    if missing := [name for name in READ_COLUMNS if name not in schema.names]:
-        raise damaged(stored, f"is of another version: no column {missing[0]}")
+    schema = read_schema(stored, READ_COLUMNS)
     with (
         arriving(out) as unfinished,
         pq.ParquetWriter(unfinished, schema) as writer,

@@ -22,8 +22,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from rlaif.errors import RequestError, describe_error
+from rlaif.prompting.caches import remember_short
 from rlaif.prompting.thoughts import closing_of
-from rlaif.prompting.tokenization import MAX_CACHED_CHARS, ControlText, Pieces, neutralize, special_tokens
+from rlaif.prompting.tokenization import ControlText, Pieces, neutralize, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -83,8 +84,7 @@ def layout(tokenizer: PreTrainedTokenizerFast, format: ChatFormat, messages: Seq
     template refuses the dialogue, or loses part of it.
     """
     joined = join_neighbours(messages)
-    between = gaps if len(joined) <= MAX_CACHED_ROLES else gaps.__wrapped__
-    first, *others = between(tokenizer, format, tuple(role for role, _ in joined))
+    first, *others = gaps(tokenizer, format, tuple(role for role, _ in joined))
     pieces: list[str] = [ControlText(first)]
     for (_, said), gap in zip(joined, others, strict=True):
         for piece in (*(said if isinstance(said, Pieces) else (said,)), ControlText(gap)):
@@ -99,15 +99,14 @@ def _append(pieces: list[str], piece: str, tokenizer: PreTrainedTokenizerFast, f
     elif isinstance(piece, ControlText):
         pieces.append(piece)
     else:
-        broken = break_delimiters if len(piece) <= MAX_CACHED_CHARS else break_delimiters.__wrapped__
-        text = broken(tokenizer, format, piece)
+        text = break_delimiters(tokenizer, format, piece)
         if last.endswith(" ") and isinstance(last, ControlText):  # words are tokenized with the space before them
             pieces[-1], text = ControlText(last[:-1]), f" {text}"
         pieces.append(text)
 
 
 # ------------------------------------------------------------------------------------------------------- gaps
-@lru_cache(maxsize=1024)
+@remember_short(1024, lambda tokenizer, format, roles, invites=True: len(roles), longest=MAX_CACHED_ROLES)
 def gaps(
     tokenizer: PreTrainedTokenizerFast, format: ChatFormat, roles: tuple[str, ...], invites: bool = True
 ) -> tuple[str, ...]:
@@ -176,7 +175,8 @@ def turn_end(tokenizer: PreTrainedTokenizerFast, format: ChatFormat) -> str | No
 
 
 # ------------------------------------------------------------------------------------------------- delimiters
-@lru_cache(maxsize=1024)  # both orders and all principles show the same texts
+# Both orders and all principles show the same texts.
+@remember_short(1024, lambda tokenizer, format, text: len(text))
 def break_delimiters(tokenizer: PreTrainedTokenizerFast, format: ChatFormat, text: str) -> str:
     """``text`` with a space inside whatever the template or the tokenizer would take for a delimiter."""
     text = neutralize(tokenizer, text)

@@ -24,9 +24,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from rlaif.errors import ConfigError
+from rlaif.prompting.caches import remember_short
 from rlaif.prompting.examples import LabelExample
 from rlaif.prompting.thoughts import heard
-from rlaif.prompting.tokenization import MAX_CACHED_CHARS
 from rlaif.records import Turn
 
 LETTERS = (" (A)", " (B)")  #: what may follow the closing line
@@ -106,9 +106,7 @@ class QuestionTemplate:
         """Everything up to the closing line; ``answers`` by the names of their placeholders."""
         for piece in self._layout:
             if piece == "{conversation}":
-                is_short = sum(len(turn.text) for turn in turns) <= MAX_CACHED_CHARS
-                conversation = _conversation if is_short else _conversation.__wrapped__
-                yield from conversation(self.text, tuple(turns))
+                yield from _conversation(self.text, tuple(turns))
             elif piece == "{comparison}":
                 yield TrustedText(comparison)
             elif (name := piece.strip("{}")) in answers:
@@ -124,8 +122,7 @@ class QuestionTemplate:
 
     def defuse(self, text: str) -> str:
         """``text`` with the punctuation changed wherever it reads like a part of the template."""
-        defused = _defused if len(text) <= MAX_CACHED_CHARS else _defused.__wrapped__
-        return defused(self.text, text)
+        return _defused(self.text, text)
 
 
 DEFAULT = QuestionTemplate(DEFAULT_TEXT)
@@ -167,7 +164,8 @@ FeedbackQuestion = Question | RatingQuestion
 
 
 # --------------------------------------------------------------------------------------------------- defusing
-@lru_cache(maxsize=256)  # both orders and all principles share it
+# Both orders and all principles share it.
+@remember_short(256, lambda template, turns: sum(len(turn.text) for turn in turns))
 def _conversation(template: str, turns: tuple[Turn, ...]) -> tuple[QuestionPart, ...]:
     parts: list[QuestionPart] = []
     for turn in turns:
@@ -176,7 +174,8 @@ def _conversation(template: str, turns: tuple[Turn, ...]) -> tuple[QuestionPart,
     return tuple(parts)
 
 
-@lru_cache(maxsize=1024)  # both orders and all principles show the same texts
+# Both orders and all principles show the same texts.
+@remember_short(1024, lambda template, text: len(text))
 def _defused(template: str, text: str) -> str:
     delimiters, anchors = _delimiters(template)
     if text.isascii() and not any(map(text.lower().__contains__, anchors)):

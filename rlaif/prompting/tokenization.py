@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif.errors import ModelError, RequestError
+from rlaif.prompting.caches import remember_short
 from rlaif.records import Turn
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 #: More characters than a whole prompt has for each of its tokens; what is longer than that is too long, unencoded.
 MAX_CHARS_PER_TOKEN = 32
-#: Texts that are longer are encoded and broken anew each time, so that no cache grows with what rows hold.
-MAX_CACHED_CHARS = 2048
 #: Conversations that are longer are fitted outside of the event loop; shorter ones take a few milliseconds.
 MAX_INLINE_CHARS = 8192
 
@@ -111,12 +110,12 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str | Pieces, *, begins: bo
     """
     ids: list[int] = []
     for place, piece in enumerate(text if isinstance(text, Pieces) else (text,)):
-        encoded = _encoded if len(piece) <= MAX_CACHED_CHARS else _encoded.__wrapped__
-        ids += encoded(tokenizer, piece, isinstance(piece, ControlText), begins and place == 0)
+        ids += _encoded(tokenizer, piece, isinstance(piece, ControlText), begins and place == 0)
     return ids
 
 
-@lru_cache(maxsize=2048)  # a question's fixed pieces, and its texts in both orders and under every principle
+# A question's fixed pieces, and its texts in both orders and under every principle.
+@remember_short(2048, lambda tokenizer, text, control, begins: len(text))
 def _encoded(tokenizer: PreTrainedTokenizerFast, text: str, control: bool, begins: bool) -> tuple[int, ...]:
     before = "" if begins or not _adds_a_space(tokenizer) or (control and _begins_special(tokenizer, text)) else "\n"
     num_before = len(_raw_ids(tokenizer, before, control)) if before else 0

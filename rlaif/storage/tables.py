@@ -29,25 +29,23 @@ def tables_in(run_dir: Path, directory: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def read_schema(path: Path) -> pa.Schema:
-    """The columns of a table. Raises DamagedError."""
+def read_schema(path: Path, columns: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a table. Raises DamagedError, also where one of ``columns`` is missing."""
     import pyarrow.parquet as pq
 
     with reading(path):
-        return pq.read_schema(path)
+        schema = pq.read_schema(path)
+        if missing := [name for name in columns if name not in schema.names]:
+            raise ValueError(f"no column `{missing[0]}`")
+        return schema
 
 
 def read_batches(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a table, ``batch_rows`` at a time. Raises DamagedError, also where a column is missing."""
     import pyarrow.parquet as pq
 
-    with reading(path):
-        file = pq.ParquetFile(path)
-    with file:
-        missing = [name for name in columns or () if name not in file.schema_arrow.names]
-        if missing:
-            with reading(path):
-                raise ValueError(f"no column `{missing[0]}`")
+    read_schema(path, columns or ())
+    with pq.ParquetFile(path) as file:
         batches = file.iter_batches(batch_size=batch_rows, columns=columns)
         while True:
             with reading(path):

@@ -11,12 +11,12 @@ from rlaif.data.duplicates import prompt_key
 from rlaif.data.rows import BadRow
 from rlaif.errors import RequestError
 from rlaif.prompting import chat_templates, questions, tokenization
+from rlaif.prompting.caches import MAX_CACHED_CHARS
 from rlaif.prompting.chat_templates import break_delimiters, has_system_role
 from rlaif.prompting.dialogues import ChatTemplate, HumanAssistant
 from rlaif.prompting.questions import DEFAULT, QuestionTemplate
 from rlaif.prompting.thoughts import without_thoughts
 from rlaif.prompting.tokenization import (
-    MAX_CACHED_CHARS,
     MAX_CHARS_PER_TOKEN,
     encode,
     fit_turns,
