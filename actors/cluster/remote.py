@@ -60,11 +60,6 @@ def this_node() -> str:
     return ray.get_runtime_context().get_node_id()
 
 
-def head_address() -> str:
-    """Of the cluster, host:port."""
-    return ray.get_runtime_context().gcs_address
-
-
 def is_alive(node_id: str) -> bool:
     """What Ray knows now: a node that has just been lost still counts as alive for a while."""
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

@@ -165,7 +165,7 @@ def torch_trainer(
     return TorchTrainer(
         rank,
         train_loop_config={"job": job, "mailbox": mailbox},
-        torch_config=torch_config(job.trainer, remote.head_address()),
+        torch_config=torch_config(job.trainer),
         scaling_config=scaling_config(job.trainer),
         run_config=run_config(name, job.trainer, storage_path, mailbox),
         datasets=datasets,

@@ -1,60 +1,47 @@
-"""How the ranks of a fit find each other: on one machine through a file, on a cluster as Ray Train has it.
-
-Torch's TCP store listens on every interface and asks nobody who they are. Ranks of one machine need none: a file in a
-directory that only this user can read does the same, and what then listens (gloo, NCCL) does so on loopback
-(``actors.cluster.loopback``).
-"""
+"""How the ranks of a fit form their process group: as Ray Train has it, but for where they meet."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import ray
+import torch.distributed
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
-from actors.cluster.loopback import is_loopback
+from actors.cluster import remote
+from actors.trainer.rendezvous import Rendezvous, RendezvousStore
 from rlaif.config.schema import Trainer
 
 
-def torch_config(trainer: Trainer, address: str) -> TorchConfig:
-    """``address``: of the cluster's head, host:port."""
-    kind = OneMachineConfig if is_loopback(address) else TorchConfig
-    return kind(backend="nccl" if trainer.gpus else "gloo", timeout_s=int(trainer.step_timeout_s))
+def torch_config(trainer: Trainer) -> RanksConfig:
+    return RanksConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=int(trainer.step_timeout_s))
 
 
-class OneMachineConfig(TorchConfig):
-    """Ray Train's configuration, for ranks that all run on the machine of their controller."""
+class RanksConfig(TorchConfig):
+    """Ray Train's configuration, for ranks that meet in a ``Rendezvous``."""
 
     @property
-    def backend_cls(self) -> type[OneMachineBackend]:
-        return OneMachineBackend
+    def backend_cls(self) -> type[RanksBackend]:
+        return RanksBackend
 
 
-class OneMachineBackend(_TorchBackend):
+class RanksBackend(_TorchBackend):
     """Runs in Ray Train's controller."""
 
-    _directory: tempfile.TemporaryDirectory[str] | None = None
+    _rendezvous: Any = None
 
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """Let ranks that have just been started, or restarted, form their process group."""
         self._forget()
-        self._directory = tempfile.TemporaryDirectory(prefix="rlaif-ranks-")  # with mode 0700
+        here = remote.on_node(remote.this_node())
+        self._rendezvous = remote.start_actor(Rendezvous, num_cpus=0, scheduling_strategy=here)
         worker_group.execute(_set_torch_distributed_env_vars)
-        num = len(worker_group)
+        num_ranks, settings = len(worker_group), (backend_config.backend, backend_config.timeout_s)
         joined = [
-            worker_group.execute_single_async(
-                rank,
-                _setup_torch_process_group,
-                backend=backend_config.backend,
-                world_rank=rank,
-                world_size=num,
-                init_method=(Path(self._directory.name) / "store").as_uri(),
-                timeout_s=backend_config.timeout_s,
-            )
-            for rank in range(num)
+            worker_group.execute_single_async(rank, join, self._rendezvous, rank, num_ranks, *settings)
+            for rank in range(num_ranks)
         ]
         ray.get(joined)
 
@@ -63,6 +50,18 @@ class OneMachineBackend(_TorchBackend):
         self._forget()
 
     def _forget(self) -> None:
-        if self._directory is not None:
-            self._directory.cleanup()
-            self._directory = None
+        if self._rendezvous is not None:
+            remote.kill_actor(self._rendezvous)
+            self._rendezvous = None
+
+
+#: In a rank. Torch keeps only the C++ half of a store, whose Python half must outlive the process group.
+_store: RendezvousStore | None = None
+
+
+def join(rendezvous: Any, rank: int, num_ranks: int, backend: str, timeout_s: int) -> None:
+    """In a rank: form the process group with the others, which also call this."""
+    global _store
+    timeout = timedelta(seconds=timeout_s)
+    _store = RendezvousStore(rendezvous, timeout)
+    torch.distributed.init_process_group(backend, store=_store, rank=rank, world_size=num_ranks, timeout=timeout)

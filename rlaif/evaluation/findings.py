@@ -20,7 +20,10 @@ from rlaif.storage.tables import read_batches, tables_in
 
 NUM_HISTOGRAM_BINS = 20
 #: What can be left out of the report, if it cannot be shown.
-_PASSED_OVER = ("evaluation.json", "label_quality.json", "audit.json", "metrics.jsonl", "quarantine.jsonl")
+_PASSED_OVER = (
+    *("evaluation.json", "evaluation_answers.jsonl", "label_quality.json", "audit.json"),
+    *("metrics.jsonl", "quarantine.jsonl"),
+)
 _TABLES_PASSED_OVER = ("revisions", "preferences")
 _T = TypeVar("_T")
 RELIABILITY = "preference/reliability"  #: the group of the preference model's held-out bins

@@ -36,7 +36,10 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: str) -> tuple[int, 
     """
     stored = run_dir / "preferences" / "preferences.parquet"
     if not stored.is_file():
-        raise RunDirError(f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing)")
+        raise RunDirError(
+            f"{run_dir}: has no labels ({stored.relative_to(run_dir)} is missing); if the run has "
+            f"made some, rlaif doctor {run_dir} writes them again"
+        )
     if not is_url(out) and Path(out).resolve().is_relative_to(run_dir.resolve()):
         raise DataError(f"{out}: is in the run directory, which holds the run's own labels; choose another place")
     return _rewrite(stored, settings, _priorities(run_dir) if settings.conflicts == "priority" else NO_PRIORITIES, out)

@@ -29,7 +29,7 @@ from rlaif.stages.user_data import UserData
 from rlaif.storage.damage import DamagedError
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
-from rlaif.storage.metrics import drop_unreadable
+from rlaif.storage.metrics import drop_half_line, drop_unreadable
 from rlaif.storage.ownership import check_own_run
 from rlaif.storage.run_dir import RunDir, lock
 from rlaif.storage.stored_config import CONFIG_FILE, stored_config
@@ -37,6 +37,11 @@ from rlaif.storage.tables import EXPORTS, read_batches
 from rlaif.training.training_sets import read_training_set
 
 CHECKED_ROWS = 5_000
+#: What each log holds, and the stages that have written to it when they end.
+LOGS = {
+    "metrics.jsonl": ("the metrics by step", ("supervise", "fit_preference_model", "reinforce")),
+    "events.jsonl": ("what happened in the run", tuple(STAGES)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ def examine(path: Path) -> Iterator[Repair]:
     try:
         with lock(path):
             yield from _left_behind(path)
+            yield from _ends_of_logs(path)
             yield from _foundations(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be mended: {error.strerror}; copy it to where it can be written") from error
@@ -74,7 +80,7 @@ def examine(path: Path) -> Iterator[Repair]:
         yield from _books(config, run_dir)
         yield from _records(run_dir)
         yield from _copies(config, run_dir)
-        yield from _logs(path)
+        yield from _logs(run_dir)
         yield from _checkpoints(config, run_dir)
         yield from _models(config, run_dir)
         yield from _report(config, run_dir)
@@ -197,7 +203,21 @@ def _holds_metrics(line: Mapping[str, Any]) -> bool:
     return all(number is None or isinstance(number, int | float) for number in numbers)
 
 
-def _logs(path: Path) -> Iterator[Repair]:
+def _ends_of_logs(path: Path) -> Iterator[Repair]:
+    """What a log's next writer would drop without a word."""
+    for name in LOGS:
+        if num := drop_half_line(path / name):
+            yield Repair(flaw=f"{path / name}: its last line was not written whole", remedy=f"{num} bytes dropped")
+
+
+def _logs(run_dir: RunDir) -> Iterator[Repair]:
+    path = run_dir.path
+    for name, (holds, stages) in LOGS.items():
+        log = path / name
+        is_told = log.with_name(f"{name}.damaged").exists()
+        if any(map(run_dir.is_finished, stages)) and not is_told and not (log.is_file() and log.stat().st_size):
+            flaw = f"{log}: is missing or empty, although stages have finished; it held {holds}"
+            yield Repair(flaw=flaw, remedy="put back a copy; nothing else depends on it", mended=False)
     checks: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         "metrics.jsonl": _holds_metrics,
         "events.jsonl": lambda line: isinstance(line.get("event"), str) and isinstance(line.get("time"), int | float),

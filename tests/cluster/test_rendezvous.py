@@ -1,0 +1,91 @@
+"""Where ranks meet: a store that only processes with Ray's token reach."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import ray
+import torch.distributed
+
+from actors.trainer.process_group import join, torch_config
+from actors.trainer.rendezvous import Rendezvous, RendezvousStore
+from rlaif.config.schema import Trainer
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@pytest.fixture
+def rendezvous():
+    handle = ray.remote(Rendezvous).options(num_cpus=0).remote()
+    yield handle
+    ray.kill(handle)
+
+
+def store(rendezvous: Any, seconds: float = 30.0) -> RendezvousStore:
+    return RendezvousStore(rendezvous, timedelta(seconds=seconds))
+
+
+class Rank:
+    """In a process of its own."""
+
+    def __init__(self, rendezvous: Any, rank: int, num_ranks: int) -> None:
+        join(rendezvous, rank, num_ranks, "gloo", 60)
+
+    def sum_of(self, number: float) -> float:
+        value = torch.tensor([number])
+        torch.distributed.all_reduce(value, group=torch.distributed.new_group())
+        return float(value)
+
+    def variables(self) -> dict[str, str]:
+        return {name: os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ}
+
+
+def test_ranks_that_meet_in_it_exchange_numbers(rendezvous):
+    kind = ray.remote(Rank).options(num_cpus=0)
+    ranks = [kind.remote(rendezvous, rank, 3) for rank in range(3)]
+    assert ray.get([rank.sum_of.remote(10.0**i) for i, rank in enumerate(ranks)]) == [111.0] * 3
+    assert ray.get(ranks[0].variables.remote()) == {}, "torch's own store was started"
+    for rank in ranks:
+        ray.kill(rank)
+
+
+def test_it_keeps_bytes_and_adds_up(rendezvous):
+    first, second = store(rendezvous), store(rendezvous)
+    first.set("key", bytes(range(256)))
+    assert second.get("key") == bytes(range(256))
+    assert [first.add("sum", 3), second.add("sum", -1), int(first.get("sum"))] == [3, 2, 2]
+    assert first.check(["key", "sum"]) and not first.check(["key", "nothing"])
+
+
+def test_torch_reaches_it_behind_a_prefix(rendezvous):
+    inner = store(rendezvous)
+    prefixed = torch.distributed.PrefixStore("group", inner)
+    prefixed.set("key", b"value")
+    assert prefixed.get("key") == inner.get("group/key") == b"value"
+
+
+def test_who_asks_early_waits(rendezvous):
+    late = threading.Timer(0.3, lambda: store(rendezvous).set("late", b"1"))
+    late.start()
+    store(rendezvous).wait(["late"])
+    assert store(rendezvous).get("late") == b"1"
+    late.join()
+
+
+def test_what_nobody_sets_is_named(rendezvous):
+    started = time.monotonic()
+    with pytest.raises(LookupError, match=r"no rank has set nothing within 0\.2 s"):
+        store(rendezvous, 0.2).get("nothing")
+    with pytest.raises(LookupError, match="nothing"):
+        store(rendezvous).wait(["nothing"], timedelta(seconds=0.2))
+    assert time.monotonic() - started < 20
+
+
+def test_ranks_on_gpus_speak_nccl():
+    assert torch_config(Trainer(gpus=1)).backend == "nccl"
+    assert torch_config(Trainer(step_timeout_s=77)).timeout_s == 77
