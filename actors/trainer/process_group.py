@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import ray
 import torch.distributed
 from ray.train.torch import TorchConfig
@@ -13,6 +15,7 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 from actors.cluster import remote
 from actors.trainer.rendezvous import Rendezvous, RendezvousStore
 from rlaif.config.schema import Trainer
+from rlaif.errors import RunError
 
 
 def torch_config(trainer: Trainer) -> RanksConfig:
@@ -40,7 +43,7 @@ class RanksBackend(_TorchBackend):
         worker_group.execute(_set_torch_distributed_env_vars)
         num_ranks, settings = len(worker_group), (backend_config.backend, backend_config.timeout_s)
         joined = [
-            worker_group.execute_single_async(rank, join, self._rendezvous, rank, num_ranks, *settings)
+            worker_group.execute_single_async(rank, join_ranks, self._rendezvous, rank, num_ranks, *settings)
             for rank in range(num_ranks)
         ]
         ray.get(joined)
@@ -59,9 +62,20 @@ class RanksBackend(_TorchBackend):
 _store: RendezvousStore | None = None
 
 
-def join(rendezvous: Any, rank: int, num_ranks: int, backend: str, timeout_s: int) -> None:
+def join_ranks(rendezvous: Any, rank: int, num_ranks: int, backend: str, timeout_s: int) -> None:
     """In a rank: form the process group with the others, which also call this."""
     global _store
+    if backend == "gloo" and "GLOO_SOCKET_IFNAME" not in os.environ:
+        os.environ["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
     timeout = timedelta(seconds=timeout_s)
     _store = RendezvousStore(rendezvous, timeout)
     torch.distributed.init_process_group(backend, store=_store, rank=rank, world_size=num_ranks, timeout=timeout)
+
+
+def interface_of(address: str) -> str:
+    """The network interface of this machine that has ``address``, by which Ray knows it. Left to itself, gloo takes the
+    one that the host's own name leads to, which may be loopback."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == address for each in addresses):
+            return name
+    raise RunError(f"no network interface of this node has its address in Ray, {address}; set GLOO_SOCKET_IFNAME")

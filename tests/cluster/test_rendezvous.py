@@ -12,9 +12,10 @@ import pytest
 import ray
 import torch.distributed
 
-from actors.trainer.process_group import join, torch_config
+from actors.trainer.process_group import interface_of, join_ranks, torch_config
 from actors.trainer.rendezvous import Rendezvous, RendezvousStore
 from rlaif.config.schema import Trainer
+from rlaif.errors import RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -34,7 +35,7 @@ class Rank:
     """In a process of its own."""
 
     def __init__(self, rendezvous: Any, rank: int, num_ranks: int) -> None:
-        join(rendezvous, rank, num_ranks, "gloo", 60)
+        join_ranks(rendezvous, rank, num_ranks, "gloo", 60)
 
     def sum_of(self, number: float) -> float:
         value = torch.tensor([number])
@@ -89,3 +90,9 @@ def test_what_nobody_sets_is_named(rendezvous):
 def test_ranks_on_gpus_speak_nccl():
     assert torch_config(Trainer(gpus=1)).backend == "nccl"
     assert torch_config(Trainer(step_timeout_s=77)).timeout_s == 77
+
+
+def test_gloo_uses_the_interface_by_which_ray_knows_the_node():
+    assert interface_of("127.0.0.1") == "lo"
+    with pytest.raises(RunError, match=r"192\.0\.2\.1; set GLOO_SOCKET_IFNAME"):
+        interface_of("192.0.2.1")

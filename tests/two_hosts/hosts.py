@@ -66,12 +66,28 @@ class Host:
         with (root / f"{self.name}.log").open("w") as log:
             subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=root)
 
+    def start(self, command: list[str]) -> subprocess.Popen:
+        """Start a process on this host."""
+        return subprocess.Popen(["ip", "netns", "exec", self.name, *command], stderr=subprocess.DEVNULL)
+
     def processes(self) -> list[psutil.Process]:
         """All processes on this host."""
         found = []
         for pid in ip("netns", "pids", self.name).split():
             with suppress(psutil.NoSuchProcess):
                 found.append(psutil.Process(int(pid)))
+        return found
+
+    def listeners(self) -> dict[int, int]:
+        """Port -> process id, of everything on this host that listens to other hosts."""
+        found = {}
+        for line in ip(
+            "netns", "exec", self.name, "ss", "--listening", "--tcp", "--numeric", "--processes", "-H"
+        ).splitlines():
+            _, _, _, place, _, *users = line.split()
+            address, _, port = place.rpartition(":")
+            if not address.startswith(("127.", "[::1]", "[::ffff:127.")):
+                found[int(port)] = int(users[0].partition("pid=")[2].partition(",")[0]) if users else 0
         return found
 
     def set_link(self, state: str) -> None:
