@@ -186,7 +186,8 @@ def heldout_loss(task: str, model: Any, rows: list[dict[str, Any]]) -> float:
 def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: int) -> Trial:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from rlaif.config.schema import Optimization, PreferenceModel, Trainer
+    from rlaif.config.schema import Optimization, PreferenceModel
+    from rlaif.config.trainer import Trainer
     from rlaif.jobs import PreferenceJob, Rank, SFTJob
     from rlaif.training.batches import read_rows
     from rlaif.training.preference import run_preference

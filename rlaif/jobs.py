@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
+from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement
+from rlaif.config.trainer import Trainer
 
 Report = Callable[[Mapping[str, float]], None]  #: takes the metrics of one optimizer step
 JobReport = Callable[[str, Mapping[str, float]], None]  #: takes the name of a job, and the metrics of one step

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from rich.table import Column, Table
 
 from rlaif.config.contradictions import pools_of, trainers_of
-from rlaif.config.schema import Config, PoolSettings, Trainer
+from rlaif.config.schema import Config, PoolSettings
+from rlaif.config.trainer import Trainer
 from rlaif.errors import PlacementError
 from rlaif.stages.pipeline import STAGES, story
 

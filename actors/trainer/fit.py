@@ -25,7 +25,7 @@ from actors.trainer.failures import FinalFailures, cause_of_failure
 from actors.trainer.feeding import EveryRowToEveryRank
 from actors.trainer.mailbox import MAILBOX_POLL_S, Mailbox, StartedRank
 from actors.trainer.process_group import torch_config
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
 from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
 

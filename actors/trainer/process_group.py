@@ -14,7 +14,7 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 
 from actors.cluster import remote
 from actors.trainer.rendezvous import Rendezvous, RendezvousStore
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 
 

@@ -27,7 +27,7 @@ from actors.trainer.feeding import count_rows, epochs_of
 from actors.trainer.fit import RANKS_CLOSE_TIMEOUT_S, Fit
 from actors.trainer.mailbox import Verb
 from actors.trainer.ranks import learner_rank, preference_rank, supervise_rank, take_weights
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
 from rlaif.jobs import JobReport, PPOJob, PreferenceJob, RefreshJob, SFTJob
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.config.algorithms import ALGORITHMS
-from rlaif.config.schema import Config, PoolSettings, Trainer
+from rlaif.config.schema import Config, PoolSettings
 from rlaif.config.section import Section
 from rlaif.config.source import Source
 from rlaif.config.strict_yaml import format_value
+from rlaif.config.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from rlaif.config.algorithms import ALGORITHMS
-from rlaif.config.section import Section
+from rlaif.config.section import Count, CountOrZero, Dtype, Fraction, NonNegative, Positive, Seconds, Section
 from rlaif.config.source import RowLimits, Source
+from rlaif.config.trainer import Trainer
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-Dtype = Literal["float32", "bfloat16"]
 FormatName = Literal["human_assistant", "chat_template"]
 TemplateKwargs = dict[str, bool | int | float | str]
 if TYPE_CHECKING:
@@ -141,34 +135,6 @@ class Labeller(PoolSettings):
 
 class Scorer(PoolSettings):
     """The pool of the preference model; it has no ``model``, because the run fits it."""
-
-
-class ScriptedTrainerSettings(Section):
-    """The validating trainer without weights."""
-
-    row_s: NonNegative = Field(0.0, description="seconds that it takes to learn one row")
-
-
-class Trainer(Section):
-    """DeepSpeed ranks under Ray Train; their number is fixed during a run."""
-
-    engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
-    ranks: Count = Field(1, description="number of data-parallel processes")
-    cpus: NonNegative = Field(1.0, description="CPUs reserved for one rank")
-    gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction")
-    threads: Count = Field(1, description="CPU threads of one rank")
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        0, description="what ranks share: 1 optimizer state, 2 gradients as well, 3 weights as well; 0: nothing"
-    )
-    cpu_offload: bool = Field(False, description="keep the optimizer state (with zero_stage 3 the weights) on the CPU")
-    dtype: Dtype = Field("float32", description="number format of the weights; with bfloat16 the optimizer has float32")
-    micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
-    start_timeout_s: Seconds = Field(600, description="longest time for the ranks to start")
-    step_timeout_s: Seconds = Field(600, description="longest silence of the ranks: a batch, held-out rows, a save")
-    max_failures: CountOrZero = Field(2, description="restarts of the ranks before the run fails; 0: none")
-    max_skipped_steps: CountOrZero = Field(3, description="steps whose gradient is not finite, before the run fails")
-    placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
-    scripted: ScriptedTrainerSettings = Field(ScriptedTrainerSettings(), description="behaviour of engine: scripted")
 
 
 class CritiqueRevision(Section):

@@ -25,7 +25,8 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rlaif.algorithms.losses import Metrics
-from rlaif.config.schema import Optimization, Trainer
+from rlaif.config.schema import Optimization
+from rlaif.config.trainer import Trainer
 from rlaif.jobs import Rank
 from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 
 ConfigDict = dict[str, Any]  #: the JSON that ``deepspeed.initialize`` reads
 

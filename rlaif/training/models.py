@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from rlaif.config.schema import Dtype
+from rlaif.config.section import Dtype
 from rlaif.errors import ModelError
 
 transformers_logging.disable_progress_bar()

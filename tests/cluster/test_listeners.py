@@ -12,7 +12,8 @@ import torch.distributed
 
 from actors.pool.pool import RayPools
 from actors.trainer.trainer import RayTrainers
-from rlaif.config.schema import Config, Reinforcement, Trainer
+from rlaif.config.schema import Config, Reinforcement
+from rlaif.config.trainer import Trainer
 from rlaif.jobs import PPOJob
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 

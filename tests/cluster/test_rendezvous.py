@@ -14,7 +14,7 @@ import torch.distributed
 
 from actors.trainer.process_group import interface_of, join_ranks, torch_config
 from actors.trainer.rendezvous import Rendezvous, RendezvousStore
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -15,7 +15,8 @@ import pytest
 import ray
 
 from actors.trainer.trainer import RayTrainers
-from rlaif.config.schema import Optimization, Reinforcement, Trainer
+from rlaif.config.schema import Optimization, Reinforcement
+from rlaif.config.trainer import Trainer
 from rlaif.errors import DataError, WaitTimeoutError
 from rlaif.in_process import InProcessLearner
 from rlaif.jobs import PPOJob, SFTJob

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.in_process import InProcessTrainers
 from tests.tiny_models import saved, tiny_lm
 from tests.unit.training.conftest import pair_rows, preference_job, sft_job, sft_rows

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlaif.config.schema import Optimization, PoolSettings, Trainer
+from rlaif.config.schema import Optimization, PoolSettings
+from rlaif.config.trainer import Trainer
 from rlaif.engines.hf import HFBackend
 from rlaif.engines.models import read_model
 from rlaif.errors import ModelError

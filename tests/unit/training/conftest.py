@@ -5,7 +5,8 @@ import random
 import pyarrow as pa
 import pytest
 
-from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement, Trainer
+from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement
+from rlaif.config.trainer import Trainer
 from rlaif.jobs import PPOJob, PreferenceJob, SFTJob
 from rlaif.records import ScoredSample
 from rlaif.training.training_sets import PAIR_SCHEMA

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.errors import DivergenceError
 from rlaif.jobs import Rank
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank

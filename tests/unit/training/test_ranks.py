@@ -9,7 +9,7 @@ import pytest
 import torch.distributed
 from safetensors.numpy import load_file
 
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.interfaces import Refitted, Weights
 from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.training_sets import write_pair_table

@@ -19,7 +19,7 @@ from actors.cluster.waiting import look_at
 from actors.trainer.failures import describe_failure, is_passing
 from actors.trainer.mailbox import Mailbox, RankReply
 from actors.trainer.trainer import RayLearner, RayTrainers
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 from tests.unit.actors.simulation.cluster import Cluster, Handle, SimulatedActor
 from tests.unit.actors.simulation.loop import SimulatedLoop

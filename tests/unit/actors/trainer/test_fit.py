@@ -3,7 +3,7 @@
 import os
 
 from actors.trainer.fit import StartTimeout, run_config
-from rlaif.config.schema import Trainer
+from rlaif.config.trainer import Trainer
 
 
 def test_ray_train_keeps_its_state_where_it_is_told_to(tmp_path):

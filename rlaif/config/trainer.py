@@ -1,0 +1,37 @@
+"""The trainers' section of the configuration: DeepSpeed ranks, what they share and what they keep."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlaif.config.section import Count, CountOrZero, Dtype, NonNegative, Positive, Seconds, Section
+
+
+class ScriptedTrainerSettings(Section):
+    """The validating trainer without weights."""
+
+    row_s: NonNegative = Field(0.0, description="seconds that it takes to learn one row")
+
+
+class Trainer(Section):
+    """DeepSpeed ranks under Ray Train; their number is fixed during a run."""
+
+    engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
+    ranks: Count = Field(1, description="number of data-parallel processes")
+    cpus: NonNegative = Field(1.0, description="CPUs reserved for one rank")
+    gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction")
+    threads: Count = Field(1, description="CPU threads of one rank")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="what ranks share: 1 optimizer state, 2 gradients as well, 3 weights as well; 0: nothing"
+    )
+    cpu_offload: bool = Field(False, description="keep the optimizer state (with zero_stage 3 the weights) on the CPU")
+    dtype: Dtype = Field("float32", description="number format of the weights; with bfloat16 the optimizer has float32")
+    micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
+    start_timeout_s: Seconds = Field(600, description="longest time for the ranks to start")
+    step_timeout_s: Seconds = Field(600, description="longest silence of the ranks: a batch, held-out rows, a save")
+    max_failures: CountOrZero = Field(2, description="restarts of the ranks before the run fails; 0: none")
+    max_skipped_steps: CountOrZero = Field(3, description="steps whose gradient is not finite, before the run fails")
+    placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
+    scripted: ScriptedTrainerSettings = Field(ScriptedTrainerSettings(), description="behaviour of engine: scripted")
