@@ -181,7 +181,7 @@ def scaling_config(trainer: Trainer) -> ScalingConfig:
 
 
 def run_config(name: str, trainer: Trainer, storage_path: Path, mailbox: Any) -> RunConfig:
-    threads = str(trainer.threads)
+    threads = str(trainer.optimizer_threads)
     environment = {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,

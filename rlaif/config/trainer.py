@@ -28,6 +28,9 @@ class Trainer(Section):
     )
     cpu_offload: bool = Field(False, description="keep the optimizer state (with zero_stage 3 the weights) on the CPU")
     dtype: Dtype = Field("float32", description="number format of the weights; with bfloat16 the optimizer has float32")
+    checkpoint_activations: bool | None = Field(
+        None, description="compute activations again in the backward pass instead of keeping them; null: on GPUs"
+    )
     micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
     start_timeout_s: Seconds = Field(600, description="longest time for the ranks to start")
     step_timeout_s: Seconds = Field(600, description="longest silence of the ranks: a batch, held-out rows, a save")
@@ -35,3 +38,12 @@ class Trainer(Section):
     max_skipped_steps: CountOrZero = Field(3, description="steps whose gradient is not finite, before the run fails")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")
     scripted: ScriptedTrainerSettings = Field(ScriptedTrainerSettings(), description="behaviour of engine: scripted")
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        return self.gpus > 0 if self.checkpoint_activations is None else self.checkpoint_activations
+
+    @property
+    def optimizer_threads(self) -> int:
+        """CPU threads of a rank: all of its CPUs where the optimizer runs on them."""
+        return max(self.threads, int(self.cpus)) if self.cpu_offload else self.threads

@@ -31,6 +31,7 @@ from rlaif.jobs import Rank
 from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
 from rlaif.training.divergence import SkippedSteps
+from rlaif.training.models import save_memory
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would find it too, but with a warning
@@ -59,7 +60,7 @@ def start_rank(rank: Rank, trainer: Trainer) -> None:
 
     Gloo on CPUs, NCCL on GPUs.
     """
-    torch.set_num_threads(trainer.threads)
+    torch.set_num_threads(trainer.optimizer_threads)
     if not torch.distributed.is_initialized():
         assert rank.world_size == 1, "what starts several ranks makes their process group"
         backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -99,6 +100,7 @@ class DeepSpeedModel:
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
     ) -> None:
+        save_memory(module, trainer)
         config = training_config(
             trainer, learning_rate=learning_rate, weight_decay=weight_decay, max_grad_norm=max_grad_norm
         )
@@ -227,6 +229,7 @@ class FrozenModel:
     """A module that is only read: in device memory, in host memory between uses (offload), or partitioned (ZeRO-3)."""
 
     def __init__(self, module: nn.Module, trainer: Trainer) -> None:
+        save_memory(module, trainer)
         self._module = module.requires_grad_(False).eval()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._partitioned = trainer.zero_stage == 3

@@ -3,6 +3,10 @@
 Legend: ``B`` rows, ``T`` padded width, ``H`` hidden size, ``V`` vocabulary, ``N`` selected positions, given as flat
 indices into [B, T] (``batches.spans``). Only selected hidden states reach a head, so no [B, T, V] logits exist.
 
+What is kept for the backward pass decides how large a model and how long a row fits. ``checkpoint_activations`` keeps
+the inputs of each layer only (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). The head, whose
+logits are float32 and as wide as the vocabulary, always works on a chunk of targets at a time.
+
 Rows are padded on the right and no attention mask is passed: under causal attention no real token ever looks at a
 pad after it, so log-probabilities are those of the unpadded row, and attention may take its fastest path. ``verify``
 checks this, and that the head is a plain linear one, on every model that is loaded.
@@ -10,6 +14,7 @@ checks this, and that the head is a plain linear one, on every model that is loa
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,9 +33,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rlaif.config.section import Dtype
+from rlaif.config.trainer import Trainer
 from rlaif.errors import ModelError
 
 transformers_logging.disable_progress_bar()
+HEAD_LOGITS = 2**26  #: computed at once by the head, 256 MiB in float32
 
 
 class PolicyModel(nn.Module):
@@ -38,6 +46,7 @@ class PolicyModel(nn.Module):
     def __init__(self, language_model: PreTrainedModel) -> None:
         super().__init__()
         self.language_model = language_model
+        self.num_chunks = 1  #: of the head's work; the same on all ranks, which gather its weights for each (ZeRO-3)
 
     def forward(
         self,
@@ -49,7 +58,19 @@ class PolicyModel(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probability [N] of ``targets`` [N] after the tokens up to ``positions`` [N]; entropy [N] when asked."""
         hidden = self.language_model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-        logits = self.language_model.get_output_embeddings()(hidden.flatten(0, 1)[positions]).float()
+        chosen = hidden.flatten(0, 1)[positions]
+        if self.num_chunks == 1:
+            return self._head(chosen, targets, temperature, with_entropy)
+        chunks = zip(chosen.tensor_split(self.num_chunks), targets.tensor_split(self.num_chunks), strict=True)
+        parts = [checkpoint(self._head, *chunk, temperature, with_entropy, use_reentrant=False) for chunk in chunks]
+        logprobs, entropies = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies) if with_entropy else None
+
+    def _head(
+        self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As ``forward``, from the hidden states [N, H] at the positions."""
+        logits = self.language_model.get_output_embeddings()(hidden).float()
         if temperature != 1.0:
             logits = logits / temperature
         logprobs = -functional.cross_entropy(logits, targets, reduction="none")
@@ -75,6 +96,28 @@ class ScalarModel(nn.Module):
 def _entropy(logits: Tensor) -> Tensor:
     logprobs = logits.log_softmax(-1)
     return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def save_memory(model: nn.Module, trainer: Trainer) -> None:
+    """Let the head work in chunks and, if ``trainer`` says so, layers keep only what goes into them for the backward
+    pass, which then computes the rest again. Raises ModelError for an architecture that cannot."""
+    if isinstance(model, PolicyModel):
+        vocabulary = model.language_model.config.get_text_config().vocab_size
+        model.num_chunks = math.ceil(trainer.micro_batch_tokens * vocabulary / HEAD_LOGITS)
+    if trainer.checkpoints_activations:
+        network = next(part for part in model.modules() if isinstance(part, PreTrainedModel))
+        try:
+            network.gradient_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError(f"checkpoint_activations: {error}") from error
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Set every dropout to zero. Unlike after ``eval()``, layers can still be checkpointed, as they are in training."""
+    for part in model.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, float) and ((name == "p" and isinstance(part, nn.Dropout)) or "dropout" in name):
+                setattr(part, name, 0.0)
 
 
 def load_policy(path: str, dtype: Dtype) -> PolicyModel:

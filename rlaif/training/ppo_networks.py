@@ -20,7 +20,7 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import ScoredSample
 from rlaif.training.collectives import even_passes, sum_tensor_over_ranks
 from rlaif.training.deepspeed import DeepSpeedModel, FrozenModel
-from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, new_scorer
+from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, new_scorer, without_dropout
 from rlaif.training.ppo_batch import PPOBatch
 from rlaif.training.rollouts import MicroBatch, micro_batch, put_tokens, rank_share, sequence_lengths, take_tokens
 
@@ -46,7 +46,7 @@ class Networks:
             warmup_steps=self._settings.warmup_steps,
             max_grad_norm=self._settings.max_grad_norm,
         )
-        model.eval()  # dropout off
+        without_dropout(model)  # so that old and new log-probabilities differ by the weights alone
         return trained
 
     @property

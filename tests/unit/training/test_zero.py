@@ -1,0 +1,132 @@
+"""What two gloo ranks learn under every ZeRO stage, with offload, in bfloat16, with checkpointed activations and a
+chunked head, equals what plain torch learns; and nothing is compiled for it."""
+
+import itertools
+import multiprocessing
+import os
+import pickle
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+
+from rlaif.config.trainer import Trainer
+from rlaif.jobs import Rank
+from rlaif.training import models
+from tests.unit.training.conftest import sft_rows
+
+TIMEOUT_S = 500
+LEARNING_RATE, MAX_GRAD_NORM, NUM_STEPS = 1e-3, 0.5, 3
+STAGES = (0, 1, 2, 3)
+#: (stage, offload, dtype, saves memory). Stage 0 has no offload, and becomes 1 in bfloat16.
+CASES = [
+    case
+    for case in itertools.product(STAGES, (False, True), ("float32", "bfloat16"), (False, True))
+    if case[0] or case[1:3] == (False, "float32")
+]
+State = dict[str, torch.Tensor]
+
+
+def loss_of(model, rows: Sequence[dict], num_tokens: int) -> torch.Tensor:
+    """Negative log-likelihood of all tokens but the first of each row."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = torch.tensor([row["input_ids"] + [0] * (width - len(row["input_ids"])) for row in rows])
+    positions = [i * width + j for i, row in enumerate(rows) for j in range(len(row["input_ids"]) - 1)]
+    logprobs, _ = model(ids, torch.tensor(positions), ids.flatten()[torch.tensor(positions) + 1])
+    return -logprobs.sum() / num_tokens
+
+
+def batches() -> list[list[dict]]:
+    rows = sft_rows(8 * NUM_STEPS)
+    return [rows[8 * i : 8 * (i + 1)] for i in range(NUM_STEPS)]
+
+
+def num_tokens(rows: Sequence[dict]) -> int:
+    return sum(len(row["input_ids"]) - 1 for row in rows)
+
+
+def plain(base: str, dtype: str) -> tuple[State, State]:
+    """The weights before and after, without DeepSpeed: float32 master weights, which the model has in ``dtype``."""
+    model = models.load_policy(base, dtype)
+    masters = [parameter.detach().float() for parameter in model.parameters()]
+    before = {name: tensor.detach().float().clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(masters, LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+    for rows in batches():
+        loss_of(model, rows, num_tokens(rows)).backward()
+        for master, parameter in zip(masters, model.parameters(), strict=True):
+            master.grad, parameter.grad = parameter.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(masters, MAX_GRAD_NORM)
+        optimizer.step()
+        with torch.no_grad():
+            for master, parameter in zip(masters, model.parameters(), strict=True):
+                parameter.copy_(master)
+    return before, {name: tensor.float() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def expected(base) -> dict[str, tuple[State, State]]:
+    return {dtype: plain(base, dtype) for dtype in ("float32", "bfloat16")}
+
+
+def learn(base: str, rank: Rank, case: tuple) -> State:
+    from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+
+    stage, offload, dtype, saves_memory = case
+    trainer = Trainer(zero_stage=stage, cpu_offload=offload, dtype=dtype, checkpoint_activations=saves_memory)
+    start_rank(rank, trainer)
+    models.HEAD_LOGITS = 2**20 if saves_memory else 2**26  # three chunks
+    model = models.load_policy(base, dtype)
+    trained = DeepSpeedModel(model, trainer, rank, learning_rate=LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM)
+    for rows in batches():
+        share = rows[rank.index :: rank.world_size]
+        plan = [share[:1], share[1:]]
+        of_tokens = partial(loss_of, trained, num_tokens=num_tokens(rows))
+        trained.step(plan, lambda taken, of_tokens=of_tokens: (of_tokens(taken), {}))
+    state = trained.full_state()
+    trained.close()
+    return {name: tensor.float() for name, tensor in state.items()}
+
+
+def one_of_two(index: int, base: str, directory: Path) -> None:
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
+    def refuse(builder, *_, **__):
+        raise AssertionError(f"{builder.name} would be compiled")
+
+    OpBuilder.load = OpBuilder.jit_load = refuse
+    store = torch.distributed.FileStore(str(directory / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
+    os.environ["LOCAL_RANK"] = str(index)
+    learned = {}
+    for case in CASES:
+        print(case, flush=True)  # shown if it fails
+        learned[case] = learn(base, Rank(index=index, world_size=2), case)
+    if index == 0:
+        (directory / "learned.pkl").write_bytes(pickle.dumps(learned))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def learned(base, tmp_path_factory) -> dict[tuple, State]:
+    directory = tmp_path_factory.mktemp("two_ranks")
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=one_of_two, args=(index, base, directory)) for index in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(TIMEOUT_S)
+        if rank.is_alive():
+            rank.kill()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    return pickle.loads((directory / "learned.pkl").read_bytes())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_learn_what_plain_torch_learns(expected, learned, case):
+    before, after = expected[case[2]]
+    moved = torch.sqrt(sum((after[name] - before[name]).square().sum() for name in after))
+    apart = torch.sqrt(sum((after[name] - learned[case][name]).square().sum() for name in after))
+    assert apart / moved < (0.001 if case[2] == "float32" else 0.1)
