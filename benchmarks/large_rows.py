@@ -147,7 +147,7 @@ def measure(kind: str, directory: Path, arguments: argparse.Namespace, models: M
     plain = found["plain"][0]
     return {
         name: {
-            "seconds": median(seconds[name]),
+            "seconds": round(median(seconds[name]), 3),
             "seconds_over_plain": round(median(seconds[name]) / median(seconds["plain"]), 3),
             "good_rows_equal": all(rows.get(id) == value for rows in found[name] for id, value in plain.items()),
             "large_rows_through": len(found[name][0]) - len(plain),
