@@ -135,10 +135,11 @@ class Dispatch:
             self._proof = None
         return bool(good)
 
-    def prove(self, call: PoolCall) -> bool:
-        """Let an engine do a row again that this call got back good, before any suspect; False when there is none, or
+    def prove(self) -> bool:
+        """Let an engine do a row again that some call got back good, before any suspect; False when there is none, or
         an engine has died of it."""
-        if self._proof is None and call.good_row is not None:
+        call = next((call for call in self._calls if call.good_row is not None), None)
+        if self._proof is None and call is not None:
             self._proof = Proof(call)
             self._suspects.appendleft(Shipment(call=self._proof, rows=(call.good_row,)))
             call.good_row = None

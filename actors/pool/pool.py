@@ -188,7 +188,7 @@ class EnginePool:
         self._deaths.bury(member, death_of(error), silent=isinstance(error, ActorUnavailableError))
         death = await self._deaths.examine(member)
         self._dispatch.recover(delivery, death)
-        if self._deaths.count(member, death) and not self._dispatch.prove(call):
+        if self._deaths.count(member, death) and not self._dispatch.prove():
             self._tasks.spawn(self._deaths.give_up(member, death))
 
     # ------------------------------------------------------------------------------------------ arrivals, failure

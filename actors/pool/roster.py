@@ -1,9 +1,7 @@
 """The engines of one pool: how many there are to be, which start, which leave, and that all serve the same weights.
 
-- *Newcomers* catch up with the latest weights before they get rows; ``update_weights`` and newcomers take turns, so
-  that every engine that serves, serves the latest version.
-- *Leavers* finish their rows first.
-- *The dead* are replaced, however long that takes while others serve.
+- *Newcomers* catch up with the latest weights before they get rows: every engine that serves, serves those.
+- *Leavers* finish their rows first. *The dead* are replaced, however long that takes while others serve.
 """
 
 from __future__ import annotations
@@ -87,9 +85,8 @@ class Roster:
     async def resize(self, size: int) -> None:
         """Have ``size`` engines; returns when newcomers serve and leavers have finished their rows.
 
-        Raises UserError outside ``min`` .. ``max``; EngineError or WaitTimeoutError when a newcomer cannot start: the
-        engines that serve already then stay; EngineError when the pool is closed. Leavers leave even when the caller is
-        cancelled.
+        Raises UserError outside ``min`` .. ``max``; EngineError or WaitTimeoutError when a newcomer cannot start (as
+        many as serve by then stay); EngineError when the pool is closed. Leavers leave even if the caller is cancelled.
         """
         low, high = self._settings.min, self._settings.max
         if not low <= size <= high:
@@ -98,22 +95,26 @@ class Roster:
             self._check_open()  # it may have been closed while another order was carried out
             missing = size - self._staying - self.starting
             try:
-                if missing > 0:
-                    await self.hire(missing)
+                await self.hire(max(0, missing))
                 self._size = size
+            except BaseException:
+                self._size = max(self._size, min(size, self._staying))
+                raise
             finally:
                 self.refill()  # an engine that died meanwhile seemed to be replaced by the newcomers
-            surplus = max(0, self._staying + self.starting - size)
-            stayers = [member for member in self._members if member.state is not MemberState.DRAINING]
-            leavers = sorted(stayers, key=lambda member: member.holds)[:surplus]
-            if leavers:
-                await asyncio.wait([self._tasks.spawn(self._retire(member)) for member in leavers])
+            await self._dismiss_surplus()
+
+    async def _dismiss_surplus(self) -> None:
+        """Let engines leave that are too many with those that start; returns when they have."""
+        surplus = max(0, self._staying + self.starting - self._size)
+        stayers = [member for member in self._members if member.state is not MemberState.DRAINING]
+        leavers = sorted(stayers, key=lambda member: member.holds)[:surplus]
+        if leavers:
+            await asyncio.wait([self._tasks.spawn(self._retire(member)) for member in leavers])
 
     async def hire(self, count: int) -> None:
-        """Start ``count`` engines at once. When one cannot start, those that do not serve yet are abandoned.
-
-        Raises EngineError or WaitTimeoutError.
-        """
+        """Start ``count`` engines at once. When one cannot start, those that do not serve yet are abandoned, and
+        EngineError or WaitTimeoutError is raised."""
         self._check_open()
         hires = [asyncio.create_task(self._hire_one()) for _ in range(count)]
         self._hires.update(hires)
@@ -177,28 +178,30 @@ class Roster:
 
     async def _replace(self) -> None:
         """Raises RunError when ``START_ATTEMPTS`` have failed and the pool has no other engine."""
-        attempt, pause = 0, REPLACE_PAUSE_S
         try:
-            while self._staying + self.starting <= self._size:  # this one starts, too; else it was resized meanwhile
-                attempt += 1
-                try:
-                    await self._hire_one()
-                    return
-                except RunError as error:
-                    _logger.warning("%s: a replacement could not start: %s", self.role, error)
-                    if attempt >= START_ATTEMPTS and not self._members and self.starting == 1:
-                        raise
-                pause = min(REPLACE_PAUSE_MOST_S, 2 * pause)
-                await self._pause(pause)
+            await self._start_replacement()
         finally:
             self._replacing -= 1
+        async with self._resizing:
+            await self._dismiss_surplus()  # there may be to be fewer engines than when it began to start
 
-    async def _pause(self, seconds: float) -> None:
-        self._pausing += 1
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self._pausing -= 1
+    async def _start_replacement(self) -> None:
+        attempt, pause = 0, REPLACE_PAUSE_S
+        while self._staying + self.starting <= self._size:  # this one starts, too; else it was resized meanwhile
+            attempt += 1
+            try:
+                await self._hire_one()
+                return
+            except RunError as error:
+                _logger.warning("%s: a replacement could not start: %s", self.role, error)
+                if attempt >= START_ATTEMPTS and not self._members and self.starting == 1:
+                    raise
+            pause = min(REPLACE_PAUSE_MOST_S, 2 * pause)
+            self._pausing += 1
+            try:
+                await asyncio.sleep(pause)
+            finally:
+                self._pausing -= 1
 
     @property
     def _staying(self) -> int:
@@ -212,7 +215,7 @@ class Roster:
     async def update_weights(self, weights: VersionedWeights) -> list[tuple[Member, BaseException | None]]:
         """Give every engine the weights and wait until each has proved that it serves them.
 
-        Returns the engines, each with what ``RemoteEngine.update_weights`` raised.
+        Returns the engines, each with what ``RemoteEngine.update_weights`` raised. Newcomers wait meanwhile.
         """
         async with self._syncing:
             shared = self._weights = share_weights(weights)

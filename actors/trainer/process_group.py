@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
 from actors.cluster import remote
-from actors.trainer.rendezvous import Rendezvous, RendezvousStore
+from actors.trainer.rendezvous import Rendezvous
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 
@@ -56,6 +56,43 @@ class RanksBackend(_TorchBackend):
         if self._rendezvous is not None:
             remote.kill_actor(self._rendezvous)
             self._rendezvous = None
+
+
+class RendezvousStore(torch.distributed.Store):
+    """A rank's side of ``rendezvous``, as torch asks for it: these five methods, from any of its threads.
+
+    What torch's process groups need of a store is stated by ``torch.distributed.elastic``'s own ``EtcdStore``.
+    """
+
+    def __init__(self, rendezvous: Any, timeout: timedelta) -> None:
+        super().__init__()
+        self._rendezvous = rendezvous
+        self._timeout = timeout
+
+    def set(self, key: str, value: str | bytes) -> None:
+        ray.get(self._rendezvous.set.remote(key, value.encode() if isinstance(value, str) else bytes(value)))
+
+    def get(self, key: str) -> bytes:
+        """Raises LookupError when nobody sets ``key`` in time."""
+        return self._when_set([key], self._timeout)[0]
+
+    def add(self, key: str, amount: int) -> int:
+        total: int = ray.get(self._rendezvous.add.remote(key, amount))
+        return total
+
+    def check(self, keys: list[str]) -> bool:
+        found: bool = ray.get(self._rendezvous.has.remote(keys))
+        return found
+
+    def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:
+        """Raises LookupError when not all are set in time."""
+        self._when_set(keys, timeout or self._timeout)
+
+    def _when_set(self, keys: list[str], timeout: timedelta) -> list[bytes]:
+        values: list[bytes] | None = ray.get(self._rendezvous.when_set.remote(keys, timeout.total_seconds()))
+        if values is None:
+            raise LookupError(f"no rank has set {', '.join(keys)} within {timeout.total_seconds():g} s")
+        return values
 
 
 #: In a rank. Torch keeps only the C++ half of a store, whose Python half must outlive the process group.

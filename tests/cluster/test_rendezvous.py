@@ -12,8 +12,8 @@ import pytest
 import ray
 import torch.distributed
 
-from actors.trainer.process_group import interface_of, join_ranks, torch_config
-from actors.trainer.rendezvous import Rendezvous, RendezvousStore
+from actors.trainer.process_group import RendezvousStore, interface_of, join_ranks, torch_config
+from actors.trainer.rendezvous import Rendezvous
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 

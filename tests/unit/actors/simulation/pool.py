@@ -120,6 +120,7 @@ class PoolStory:
         self.closed = False
         self.sizes = range(self.settings.min, self.settings.max + 1)
         self.version = 0
+        self.good_rows: Counter[Any] = Counter()  #: of each open call, how many have come back
 
     @property
     def choices(self) -> Any:
@@ -167,9 +168,11 @@ class PoolStory:
         try:
             async for back in stream:
                 done += back
+                self.good_rows[stream] += sum(one.failure is None for one in back)
                 pool.stats()
                 await asyncio.sleep(pause)
                 if leaves_after is not None and len(done) >= leaves_after:
+                    del self.good_rows[stream]
                     await stream.aclose()
                     break
         except RunError as error:
@@ -197,8 +200,10 @@ class PoolStory:
                 self.say(f"{row} came back as {one}")
 
     def _may_fail(self, error: RunError) -> bool:
-        """A pool without an engine gives up after some attempts to start one; weights may be lost."""
-        return isinstance(error, TrainerLostError) or self.cluster.failed_starts >= roster.START_ATTEMPTS
+        """A pool without an engine gives up after some attempts to start one, and after many deaths when there is no
+        good row of an open call that an engine might do again; weights may be lost."""
+        gives_up = self.cluster.failed_starts >= roster.START_ATTEMPTS or not any(self.good_rows.values())
+        return isinstance(error, TrainerLostError) or gives_up
 
     async def _resize(self, pool: EnginePool) -> None:
         for _ in range(self.choices.choice([0, 0, 1, 3])):

@@ -24,6 +24,11 @@ def test_every_schedule_ends_well(story: Callable[[int], list[str]]) -> None:
     assert {seed: problems for seed in range(NUM_SCHEDULES) if (problems := story(seed))} == {}
 
 
+@pytest.mark.parametrize("seed", [13360, 14428])  #: a newcomer of an order that failed was one engine too many
+def test_what_long_runs_found_stays_mended(seed: int) -> None:
+    assert pool_story(seed) == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_engine_is_replaced_however_long_that_takes(seed: int) -> None:
     assert outage_story(seed) == []
