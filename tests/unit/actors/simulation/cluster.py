@@ -265,6 +265,8 @@ class SimulatedActor:
     def _receive(self, call: Call) -> None:
         if not self.alive:
             error = ActorUnavailableError("restarting", None) if self.restarts else ActorDiedError()
+            if not self.node.reachable and not self.killed and self.node.believed_alive:
+                error = ActorUnavailableError("no route", None)  # nobody can tell that it is dead
             self.cluster.loop.call_later(self.cluster.lag(1), call.fail, error)
             return
         if self.deaf:
