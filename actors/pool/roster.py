@@ -178,30 +178,27 @@ class Roster:
 
     async def _replace(self) -> None:
         """Raises RunError when ``START_ATTEMPTS`` have failed and the pool has no other engine."""
+        attempt, pause = 0, REPLACE_PAUSE_S
         try:
-            await self._start_replacement()
+            while self._staying + self.starting <= self._size:  # this one starts, too; else it was resized meanwhile
+                attempt += 1
+                try:
+                    await self._hire_one()
+                    break
+                except RunError as error:
+                    _logger.warning("%s: a replacement could not start: %s", self.role, error)
+                    if attempt >= START_ATTEMPTS and not self._members and self.starting == 1:
+                        raise
+                pause = min(REPLACE_PAUSE_MOST_S, 2 * pause)
+                self._pausing += 1
+                try:
+                    await asyncio.sleep(pause)
+                finally:
+                    self._pausing -= 1
         finally:
             self._replacing -= 1
         async with self._resizing:
             await self._dismiss_surplus()  # there may be to be fewer engines than when it began to start
-
-    async def _start_replacement(self) -> None:
-        attempt, pause = 0, REPLACE_PAUSE_S
-        while self._staying + self.starting <= self._size:  # this one starts, too; else it was resized meanwhile
-            attempt += 1
-            try:
-                await self._hire_one()
-                return
-            except RunError as error:
-                _logger.warning("%s: a replacement could not start: %s", self.role, error)
-                if attempt >= START_ATTEMPTS and not self._members and self.starting == 1:
-                    raise
-            pause = min(REPLACE_PAUSE_MOST_S, 2 * pause)
-            self._pausing += 1
-            try:
-                await asyncio.sleep(pause)
-            finally:
-                self._pausing -= 1
 
     @property
     def _staying(self) -> int:
