@@ -38,6 +38,7 @@ class Dispatch:
         self.failed = 0
         self._calls: deque[PoolCall] = deque()
         self._suspects: deque[Shipment] = deque()
+        self._good: tuple[PoolCall, AnyRow] | None = None  #: the last row that came back good, of which call
         self._proof: Proof | None = None  #: under way
         self._max_in_flight = settings.max_in_flight
         self._chunk = min(settings.chunk_rows, max(1, settings.max_in_flight // 2))
@@ -130,19 +131,18 @@ class Dispatch:
         else:
             self._give(call, done)
         if good:
-            call.good_row = good[-1]
+            self._good = call, good[-1]
         if good or call is not delivery.call:
             self._proof = None
         return bool(good)
 
     def prove(self) -> bool:
-        """Let an engine do a row again that some call got back good, before any suspect; False when there is none, or
-        an engine has died of it."""
-        call = next((call for call in self._calls if call.good_row is not None), None)
-        if self._proof is None and call is not None:
-            self._proof = Proof(call)
-            self._suspects.appendleft(Shipment(call=self._proof, rows=(call.good_row,)))
-            call.good_row = None
+        """Let an engine do the last row again that came back good, before any suspect; False when there is none, or an
+        engine has died of it."""
+        if self._proof is None and self._good is not None:
+            call, row = self._good
+            self._proof, self._good = Proof(call), None
+            self._suspects.appendleft(Shipment(call=self._proof, rows=(row,)))
         return self._proof is not None
 
     def recover(self, delivery: Delivery, death: Death) -> None:

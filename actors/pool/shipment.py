@@ -33,7 +33,6 @@ class PoolCall:
         streams: of results, one for each delivery under way.
         out: number of rows read whose results the consumer has not taken.
         abandoned: the consumer has left; nothing more is sent.
-        good_row: the last row that came back good.
     """
 
     def __init__(self, task: Any, rows: Iterable[AnyRow]) -> None:
@@ -41,7 +40,6 @@ class PoolCall:
         self.streams: set[Any] = set()
         self.out = 0
         self.abandoned = False
-        self.good_row: AnyRow | None = None
         self._rows: Iterator[AnyRow] = iter(rows)
         self._returned: deque[AnyRow] = deque()  #: rows of a lost node, to be sent again without suspicion
         self._exhausted = False

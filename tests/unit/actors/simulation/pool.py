@@ -120,7 +120,7 @@ class PoolStory:
         self.closed = False
         self.sizes = range(self.settings.min, self.settings.max + 1)
         self.version = 0
-        self.good_rows: Counter[Any] = Counter()  #: of each open call, how many have come back
+        self.num_good = 0
 
     @property
     def choices(self) -> Any:
@@ -168,11 +168,10 @@ class PoolStory:
         try:
             async for back in stream:
                 done += back
-                self.good_rows[stream] += sum(one.failure is None for one in back)
+                self.num_good += sum(one.failure is None for one in back)
                 pool.stats()
                 await asyncio.sleep(pause)
                 if leaves_after is not None and len(done) >= leaves_after:
-                    del self.good_rows[stream]
                     await stream.aclose()
                     break
         except RunError as error:
@@ -201,8 +200,8 @@ class PoolStory:
 
     def _may_fail(self, error: RunError) -> bool:
         """A pool without an engine gives up after some attempts to start one, and after many deaths when there is no
-        good row of an open call that an engine might do again; weights may be lost."""
-        gives_up = self.cluster.failed_starts >= roster.START_ATTEMPTS or not any(self.good_rows.values())
+        good row that an engine might do again; weights may be lost."""
+        gives_up = self.cluster.failed_starts >= roster.START_ATTEMPTS or not self.num_good
         return isinstance(error, TrainerLostError) or gives_up
 
     async def _resize(self, pool: EnginePool) -> None:
