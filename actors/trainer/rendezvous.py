@@ -20,14 +20,18 @@ class Rendezvous:
 
     async def set(self, key: str, value: bytes) -> None:
         async with self._changed:
-            self._values[key] = value
-            self._changed.notify_all()
+            self._set(key, value)
 
     async def add(self, key: str, amount: int) -> int:
         """The sum of all amounts so far; like every store of torch, this one keeps numbers as decimal digits."""
-        total = int(self._values.get(key, b"0")) + amount
-        await self.set(key, str(total).encode())
-        return total
+        async with self._changed:
+            total = int(self._values.get(key, b"0")) + amount
+            self._set(key, str(total).encode())
+            return total
+
+    def _set(self, key: str, value: bytes) -> None:
+        self._values[key] = value
+        self._changed.notify_all()
 
     async def has(self, keys: Sequence[str]) -> bool:
         return all(key in self._values for key in keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -61,6 +62,20 @@ def test_it_keeps_bytes_and_adds_up(rendezvous):
     assert second.get("key") == bytes(range(256))
     assert [first.add("sum", 3), second.add("sum", -1), int(first.get("sum"))] == [3, 2, 2]
     assert first.check(["key", "sum"]) and not first.check(["key", "nothing"])
+
+
+async def test_what_is_added_at_the_same_time_is_all_counted():
+    meeting = Rendezvous()
+    waiting = [asyncio.create_task(meeting.when_set([f"sum-{i}", "never"], 0.2)) for i in range(20)]
+
+    async def add(turns: int) -> int:
+        for _ in range(turns):  # while those that wait are woken
+            await asyncio.sleep(0)
+        return await meeting.add("sum", 1)
+
+    totals = await asyncio.gather(*(add(number // 4) for number in range(200)))
+    assert sorted(totals) == list(range(1, 201))
+    assert await asyncio.gather(*waiting) == [None] * 20
 
 
 def test_torch_reaches_it_behind_a_prefix(rendezvous):
