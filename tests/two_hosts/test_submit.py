@@ -115,6 +115,7 @@ def test_a_mistake_that_only_the_cluster_can_see_ends_with_2_too(cluster, config
 def test_a_stopped_job_leaves_no_actor_and_a_cut_link_loses_no_row(cluster, config, settings):
     """One run for everything, as each takes minutes: stopped while labelling, resubmitted, cut off while labelling."""
     run_dir = Path(settings["run_dir"])
+    earlier = {actor["actor_id"] for actor in cluster.actors()}
     process = start(cluster, config, "--address", cluster.url)
     wait_until(lambda: num_labels(run_dir) >= ROWS_BEFORE, "some labels", 400)
     process.send_signal(signal.SIGINT)
@@ -144,7 +145,7 @@ def test_a_stopped_job_leaves_no_actor_and_a_cut_link_loses_no_row(cluster, conf
     assert "preferences" in stdout and "report: " in stdout, "the log was not followed"
     assert set(cluster.hosts_of_nodes()) - set(cut), "the second host's node was not lost"
     check_rows(run_dir)
-    check_placement(cluster)
+    check_placement(cluster, [actor for actor in cluster.actors() if actor["actor_id"] not in earlier])
 
     code, stdout, stderr = submit(cluster, config, "--address", cluster.url, "--no-wait")  # nothing left to do
     assert code == 0, stderr
@@ -168,11 +169,11 @@ def check_rows(run_dir: Path) -> None:
     assert len(ids) == len(set(ids)) == 120
 
 
-def check_placement(cluster: Cluster) -> None:
+def check_placement(cluster: Cluster, actors: list[dict[str, Any]]) -> None:
     """Labellers, and no other actors of ours, are on the second host."""
     hosts = cluster.hosts_of_nodes()
-    places = {(actor["class_name"], actor["name"].split("-")[0]): set() for actor in cluster.actors()}
-    for actor in cluster.actors():
+    places = {(actor["class_name"], actor["name"].split("-")[0]): set() for actor in actors}
+    for actor in actors:
         if actor["node_id"] in hosts:  # it was placed
             places[actor["class_name"], actor["name"].split("-")[0]].add(hosts[actor["node_id"]])
     assert places["EngineActor", "labeller"] == {cluster.worker}
