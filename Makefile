@@ -4,21 +4,32 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test unit contract parity pipeline test-cluster chaos crash-points fuzz simulate soak lint docs clean
+.PHONY: demo real test unit contract parity pipeline test-cluster chaos crash-points fuzz simulate soak lint docs clean
 
 # The whole method on this machine: makes the miniature, runs all stages, leaves everything in runs/quickstart.
 demo: .venv/ready
 	$(BIN)/rlaif run configs/quickstart.yaml
 
+# The whole method on a real model of 135 million parameters and real prompts, in runs/small_real. The prompts are those
+# of the hub, or public files next to this directory.
+DATA := ../shared/data
+real: .venv/ready
+	$(BIN)/python -m rlaif.small_model.make
+	$(BIN)/rlaif run configs/small_real.yaml $(if $(wildcard $(DATA)),$(REAL_DATA))
+REAL_DATA = 'data.red_team=$(DATA)/strongreject.csv\#96' 'data.helpful=$(DATA)/llmbar_pairs.jsonl\#64' \
+  'data.helpful_pairs=$(DATA)/llmbar_pairs.jsonl' \
+  'evaluation.red_team=$(DATA)/simple_safety_tests.csv\#24' 'evaluation.helpful=$(DATA)/xstest_prompts.csv\#24'
+
 # Unit, contract, parity, pipeline and single-host Ray tests, including vLLM and DeepSpeed. Each suite has a process of
 # its own: when its last engine closes, vLLM destroys torch's process groups, which DeepSpeed's ranks still need. The
 # quick suites run in parallel, with one thread each (threads that wait for a core spin), and share the miniature. The
-# Ray tests have the machine to themselves, because they wait for real processes.
+# tests of the real model and of Ray have the machine to themselves: one needs both cores, the other waits for processes.
 QUICK := unit contract parity pipeline
 test: .venv/ready
 	$(BIN)/python -m rlaif.miniature.make
 	failed=""; \
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --keep-going --output-sync=target $(QUICK) || failed=yes; \
+	$(BIN)/python -m pytest tests/real_model || failed=yes; \
 	$(BIN)/python -m pytest tests/cluster || failed=yes; \
 	test -z "$$failed"
 

@@ -11,12 +11,14 @@ from hypothesis import settings
 from rlaif.config.schema import Config, Miniature
 from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.make import MiniaturePaths, make
+from tests.machine import lacking
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+REPOSITORY = Path(__file__).parents[1]
 NUM_RED_TEAM, NUM_HELPFUL = 40, 12
 #: Short, because these models read at most 256 tokens of one byte each.
 CONSTITUTION = """\
@@ -31,6 +33,20 @@ principles:
 def write_lines(path: Path, rows: list) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def shared_file():
+    """A file or directory by its path in ``shared``, in or next to the repository; it is not part of the project.
+
+    A clone without it skips the tests that read it. CI has it, so there its absence is a failure.
+    """
+
+    def find(name):
+        places = [root / "shared" / name for root in (REPOSITORY, REPOSITORY.parent)]
+        return next(filter(Path.exists, places), None) or lacking(f"shared/{name} in or next to this clone")
+
+    return find
 
 
 @pytest.fixture(scope="session")

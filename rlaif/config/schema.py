@@ -39,6 +39,9 @@ class Data(Section):
         description="questions with voted answers, for pretraining the preference model; null: none",
     )
     comparisons: Source | None = Field(None, description="pairs of answers for `rlaif label`; null: none")
+    system_prompt: str | None = Field(
+        None, description="system turn of the prompts and helpful pairs that have none of their own; null: none"
+    )
     limits: RowLimits = Field(RowLimits(), description="what one row may hold, here and in the evaluation")
 
 

@@ -62,8 +62,9 @@ class UserData:
 
     def pairs(self, quarantine: Quarantine = pass_over) -> Iterator[PreferencePair]:
         """The human pairs of ``data.helpful_pairs``, without those about prompts of the evaluation."""
-        pairs = read_pairs(self.source(self.config.data.helpful_pairs), quarantine, self._limits)
-        pairs = self._renderable(pairs, lambda pair: pair.prompt, quarantine)
+        read = read_pairs(self.source(self.config.data.helpful_pairs), quarantine, self._limits)
+        whole = (replace(pair, prompt=self._after_system_prompt(pair.prompt)) for pair in read)
+        pairs = self._renderable(whole, lambda pair: pair.prompt, quarantine)
         return self._training(pairs, lambda pair: pair.prompt, quarantine)
 
     def votes(self, quarantine: Quarantine = pass_over) -> Iterator[ScoredAnswers]:
@@ -78,9 +79,15 @@ class UserData:
     def _prompts(self, source: Source, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
         """Prompts of a source; those of the miniature name it as their file, wherever its files are cached."""
         here = self.source(source)
-        prompts = read_prompts(here, axis, quarantine, self._limits)
-        prompts = self._renderable(prompts, lambda prompt: prompt.turns, quarantine)
+        read = read_prompts(here, axis, quarantine, self._limits)
+        whole = (replace(prompt, turns=self._after_system_prompt(prompt.turns)) for prompt in read)
+        prompts = self._renderable(whole, lambda prompt: prompt.turns, quarantine)
         return prompts if here == source else (replace(prompt, source_file=source.path) for prompt in prompts)
+
+    def _after_system_prompt(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        """``turns`` after ``data.system_prompt``, if that is set and they have no system turn of their own."""
+        text = self.config.data.system_prompt
+        return turns if text is None or turns[0].role == "system" else (Turn(role="system", text=text), *turns)
 
     def _training(
         self, rows: Iterator[_RowT], prompt_of: Callable[[_RowT], tuple[Turn, ...]], quarantine: Quarantine

@@ -1,4 +1,4 @@
-"""System turns where a chat template has no role for them: merged when they are rendered, or refused here."""
+"""System turns: put before rows that have none; where a chat template has no role for them, merged or refused."""
 
 import json
 
@@ -49,3 +49,14 @@ def test_rows_with_a_system_turn_are_refused_only_where_it_could_not_be_shown(da
         assert len(list(read(bad.append))) == 3 - num_refused
         assert len(bad) == num_refused
         assert all(row.row == 1 and "system_turns=refuse" in row.cause for row in bad)
+
+
+def test_the_system_prompt_precedes_every_prompt_and_pair_that_has_no_system_turn(data):
+    user_data, plain = data(ROLES, "data.system_prompt=Answer in one sentence."), data(ROLES)
+    rows = [prompt.turns for prompt in user_data.prompts("red_team")]
+    assert [turns[0].text for turns in rows] == ["Be brief.", *["Answer in one sentence."] * 2]
+    assert [turns[1:] for turns in rows[1:]] == [prompt.turns for prompt in plain.prompts("red_team")][1:]
+    assert [pair.prompt for pair in user_data.pairs()] == rows
+    (held_out,) = user_data.held_out_prompts("helpful")
+    assert [turn.role for turn in held_out.turns] == ["system", "human"]
+    assert [row.id for row in user_data.prompts("red_team")] == [row.id for row in plain.prompts("red_team")]
