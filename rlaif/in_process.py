@@ -131,4 +131,5 @@ class InProcessLearner:
     async def save_checkpoint(self, path: Path) -> None:
         await asyncio.to_thread(self._learner.save_checkpoint, path)
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self._learner.close()

@@ -32,15 +32,14 @@ from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
 from rlaif.training.divergence import SkippedSteps
 from rlaif.training.models import save_memory
+from rlaif.training.process_group import adopt_process_group, make_group_of_one
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would find it too, but with a warning
 import deepspeed
-import deepspeed.comm.comm
 import deepspeed.ops
 from deepspeed.runtime.zero import parameter_offload
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
-from deepspeed.utils import groups
 from deepspeed.utils import logger as deepspeed_logger
 
 from rlaif.training.checkpoint_files import weights_only
@@ -56,34 +55,17 @@ _Row = TypeVar("_Row")
 
 
 def start_rank(rank: Rank, trainer: Trainer) -> None:
-    """Set CPU threads and make sure that a process group exists (a group of one is made here).
-
-    Gloo on CPUs, NCCL on GPUs.
-    """
+    """Set CPU threads and make sure that a process group exists (a group of one is made here)."""
     torch.set_num_threads(trainer.optimizer_threads)
     if not torch.distributed.is_initialized():
         assert rank.world_size == 1, "what starts several ranks makes their process group"
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+        make_group_of_one()
     if rank.world_size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's launcher would have set it
-    _adopt_process_group()
+    adopt_process_group()
     assert torch.distributed.get_world_size() == rank.world_size
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-
-
-_adopted: Any = None  #: the world group that DeepSpeed's cached groups belong to
-
-
-def _adopt_process_group() -> None:
-    """Make DeepSpeed forget groups of a world that is gone: an engine that closes in this process may destroy it."""
-    global _adopted
-    world = torch.distributed.group.WORLD
-    if _adopted is not None and _adopted is not world:
-        groups._release_process_group_references()
-        deepspeed.comm.comm.cdb = None
-    _adopted = world
 
 
 class DeepSpeedModel:
@@ -235,7 +217,7 @@ class FrozenModel:
         self._partitioned = trainer.zero_stage == 3
         self._offloaded = trainer.cpu_offload and not self._partitioned
         if self._partitioned:
-            self._module, _, _, _ = deepspeed.initialize(model=module, config=frozen_config(trainer))
+            self._engine, _, _, _ = deepspeed.initialize(model=module, config=frozen_config(trainer))
         elif not self._offloaded:
             self._module.to(self._device)
 
@@ -244,6 +226,15 @@ class FrozenModel:
         """The module, callable while the context lasts."""
         if self._offloaded:
             self._module.to(self._device)
-        yield self._module
+        yield self._engine if self._partitioned else self._module
         if self._offloaded:
             self._module.to("cpu")
+
+    def close(self) -> None:
+        """Let go of the module."""
+        if self._partitioned:
+            self._engine.destroy()
+            _forget_partitioned(self._module)
+            del self._engine
+        del self._module
+        gc.collect()  # as in ``DeepSpeedModel.close``

@@ -198,3 +198,7 @@ class PPOLearner:
         self._state = LearnerState.load(path)
         for name, model in self._networks.trained.items():
             model.load_checkpoint(str(path / name))
+
+    def close(self) -> None:
+        """Let go of the networks."""
+        self._networks.close()

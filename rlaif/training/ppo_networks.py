@@ -54,6 +54,12 @@ class Networks:
         """By the names that metrics and checkpoints give them."""
         return {"policy": self.policy} | ({} if self.value is None else {"value": self.value})
 
+    def close(self) -> None:
+        """Let go of all networks."""
+        self._reference.close()
+        for model in self.trained.values():
+            model.close()
+
     def forwards(self, samples: Sequence[ScoredSample], normalize: Normalization) -> Forwards:
         """Old and reference log-probabilities, values and entropy of the whole batch, each rank computing its share."""
         mask = response_mask(samples)

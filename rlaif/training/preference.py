@@ -68,6 +68,7 @@ def run_preference(
     if heldout_rows:
         metrics |= heldout_report(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
     save_scorer(phase.engine, tokenizer, job.output, rank)
+    phase.engine.close()
     return metrics
 
 

@@ -101,6 +101,10 @@ class RefreshLearner:
             (Path(path) / VERSION_FILE).write_text(json.dumps(self._version))
         wait_for_all(self._rank)
 
+    def close(self) -> None:
+        """Let go of the model."""
+        self._engine.close()
+
 
 def _version(checkpoint: Path) -> int:
     try:

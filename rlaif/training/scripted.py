@@ -81,6 +81,8 @@ class ScriptedPolicyLearner:
 
     save_checkpoint = save
 
+    def close(self) -> None: ...
+
 
 class ScriptedPreferenceLearner:
     """In place of ``refresh.RefreshLearner``. Its models give every probe the same score."""
@@ -104,6 +106,8 @@ class ScriptedPreferenceLearner:
             self._digest.save(self._job.model, path)
 
     save_checkpoint = save
+
+    def close(self) -> None: ...
 
 
 def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:

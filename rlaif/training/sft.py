@@ -48,6 +48,7 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
     if not fit.losses:
         raise DataError(f"{job.dataset}: no row has an answer within max_length={job.max_length} tokens")
     _save(engine, model, tokenizer, job, rank)
+    engine.close()
     return fit.result()
 
 

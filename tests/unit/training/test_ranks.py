@@ -53,6 +53,7 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
     learner.save(directory / "rl")
     weights = learner.weights()
     learner.save_checkpoint(directory / "checkpoint")
+    learner.close()
     if rank.index == 0:
         (directory / "results.pkl").write_bytes(pickle.dumps((sft, pm, learned, weights, refitted)))
 
@@ -67,18 +68,28 @@ def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Ra
     names = {"model": str(directory / "pm"), "unfitted": str(directory / "pm-unfitted"), "probes": path}
     learner = RefreshLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
     refitted = [learner.learn(RefreshRows(fit=path, fresh=path, heldout=path)) for _ in range(2)]
-    return refitted, learner.weights()
+    weights = learner.weights()
+    learner.close()
+    return refitted, weights
 
 
 def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: int) -> None:
-    store = torch.distributed.FileStore(str(directory / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
     import os
 
+    from rlaif.training.process_group import leave_process_group  # before there is a group to leave
+
+    store = torch.distributed.FileStore(str(directory / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
     os.environ["LOCAL_RANK"] = str(index)
     train_everything(base, scorer, directory, Rank(index=index, world_size=2), zero_stage)
-    # Gloo's threads may still hold Python tensors, which they could not free once the interpreter is gone.
-    torch.distributed.destroy_process_group()
+    assert "pt_gloo_runloop" in threads()
+    leave_process_group()
+    assert "pt_gloo_runloop" not in threads(), "it may need an interpreter that is gone"
+
+
+def threads() -> list[str]:
+    """The names of this process's threads, those of C++ included."""
+    return [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
 
 
 def run_two_ranks(base: str, scorer: str, directory: Path, zero_stage: int) -> None:

@@ -93,6 +93,8 @@ def learn(base: str, rank: Rank, case: tuple) -> State:
 def one_of_two(index: int, base: str, directory: Path) -> None:
     from deepspeed.ops.op_builder.builder import OpBuilder
 
+    from rlaif.training.process_group import leave_process_group
+
     def refuse(builder, *_, **__):
         raise AssertionError(f"{builder.name} would be compiled")
 
@@ -106,7 +108,7 @@ def one_of_two(index: int, base: str, directory: Path) -> None:
         learned[case] = learn(base, Rank(index=index, world_size=2), case)
     if index == 0:
         (directory / "learned.pkl").write_bytes(pickle.dumps(learned))
-    torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.fixture(scope="module")
