@@ -7,7 +7,7 @@ group of ``world_size`` exists already when there is more than one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement
 from rlaif.config.trainer import Trainer
@@ -16,12 +16,18 @@ Report = Callable[[Mapping[str, float]], None]  #: takes the metrics of one opti
 JobReport = Callable[[str, Mapping[str, float]], None]  #: takes the name of a job, and the metrics of one step
 
 
+def no_beat() -> None:
+    """Nobody watches this rank."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """One process of a trainer, ``index`` in 0 .. ``world_size`` - 1."""
+    """One process of a trainer, ``index`` in 0 .. ``world_size`` - 1. It calls ``beat`` whenever it has got on: after
+    each forward or backward pass, and for each tensor that is gathered. Work without a beat is taken for a hang."""
 
     index: int = 0
     world_size: int = 1
+    beat: Callable[[], None] = field(default=no_beat, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

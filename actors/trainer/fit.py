@@ -32,6 +32,7 @@ from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
 _T = TypeVar("_T")
 TrainerJob = SFTJob | PreferenceJob | PPOJob | RefreshJob
 RANKS_CLOSE_TIMEOUT_S = 30.0
+ANSWER_GRACE_S = 60.0
 MAILBOX_TIMEOUT_S = MAILBOX_POLL_S + 30.0
 
 
@@ -107,23 +108,27 @@ class Fit:
             await self._check_progress(what)
 
     async def _check_progress(self, what: str) -> None:
-        """Raises WaitTimeoutError after ``step_timeout_s`` without a sign of the ranks; while they are being started or
-        restarted, after ``start_timeout_s``. Batches that restarted ranks learn again are signs."""
+        """Raises WaitTimeoutError after ``silence_timeout_s`` without a sign of the ranks; while they are being started
+        or restarted, after ``start_timeout_s``. How long they work does not matter: they beat meanwhile, and a rank
+        that hangs soon stops the others."""
         silence = await self.ask(self.mailbox.silence.remote())
-        most = self._trainer.start_timeout_s if silence.starting else self._trainer.step_timeout_s
+        most = self._trainer.start_timeout_s if silence.starting else self._trainer.silence_timeout_s
         if silence.seconds > most:
             raise WaitTimeoutError(
-                f"waited {most:g} s for the ranks of {self._name} {what} {await self.describe_ranks()}"
+                f"waited for the ranks of {self._name} {what}, which gave no sign of life for {most:g} s "
+                f"{await self.describe_ranks()}"
             )
 
     async def describe_ranks(self) -> str:
-        """Where the ranks are, when each last asked for an order, and the end of the log of the one that has been
-        silent longest."""
+        """Where the ranks are, when each last gave a sign, and the end of the log of the one that has been silent
+        longest."""
         ranks = await self.ranks()
         if not ranks:
             return "(none started)"
-        lines = (f"rank {rank} on {seen.where}, asked {seen.idle_s:.0f} s ago" for rank, seen in sorted(ranks.items()))
-        silent = max(ranks.values(), key=lambda seen: seen.idle_s)
+        lines = (
+            f"rank {rank} on {seen.where}, silent for {seen.silent_s:.0f} s" for rank, seen in sorted(ranks.items())
+        )
+        silent = max(ranks.values(), key=lambda seen: seen.silent_s)
         return f"({'; '.join(lines)}){await log_tail(silent.where)}"
 
     async def ranks(self) -> dict[int, StartedRank]:
@@ -145,18 +150,21 @@ class Fit:
             remote.kill_actor(self.mailbox)
 
 
-class StartTimeout(ControllerCallback):
-    """In Ray Train's controller: how long it waits for its ranks to start.
+class Timeouts(ControllerCallback):
+    """In Ray Train's controller: how long it waits for its ranks to start, and for the processes of ranks at work to
+    answer. The latter is longer than ``Fit`` waits, which knows what they do.
 
-    Ray Train takes this only from a variable of the environment. In the driver all trainers would share it, and two
+    Ray Train takes these only from variables of the environment. In the driver all trainers would share them, and two
     that start at the same time may want different ones; each controller is a process of its own.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, trainer: Trainer) -> None:
+        self._start_s = trainer.start_timeout_s
+        self._answer_s = max(trainer.start_timeout_s, trainer.silence_timeout_s) + ANSWER_GRACE_S
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._seconds)
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._start_s)
+        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(self._answer_s)
 
 
 def torch_trainer(
@@ -191,6 +199,6 @@ def run_config(name: str, trainer: Trainer, storage_path: Path, mailbox: Any) ->
         name=f"{name}-{secrets.token_hex(4)}",
         storage_path=str(storage_path.absolute()),
         failure_config=FailureConfig(max_failures=trainer.max_failures, controller_failure_limit=trainer.max_failures),
-        callbacks=[FinalFailures(mailbox), StartTimeout(trainer.start_timeout_s)],
+        callbacks=[FinalFailures(mailbox), Timeouts(trainer)],
         worker_runtime_env={"env_vars": environment},
     )

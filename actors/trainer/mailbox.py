@@ -42,16 +42,17 @@ class RankReply:
 
 @dataclass(frozen=True, kw_only=True)
 class StartedRank:
-    """A rank that has started. ``idle_s``: since it last asked for an order; a rank that works does not ask."""
+    """A rank that has started. ``silent_s``: since it last asked for an order, or beat because it got on with one."""
 
     handle: Any
     where: Whereabouts
-    idle_s: float
+    silent_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
-    """How long no order has come and no rank has started, obeyed or reported, and whether ranks are being started."""
+    """How long no order has come and no rank has started, obeyed, reported or beaten, and whether ranks are being
+    started."""
 
     seconds: float
     starting: bool
@@ -69,7 +70,7 @@ class Mailbox:
         self._reports: list[Mapping[str, float]] = []
         self._taken = 0  #: reports that the driver has, and that are not kept
         self._ranks: dict[int, tuple[Any, Whereabouts]] = {}
-        self._asked: dict[int, float] = {}  #: when each rank last did
+        self._signs: dict[int, float] = {}  #: when each rank last gave one
         self._done: dict[int, int] = {}  #: the last order that each rank has obeyed
         self._moved = time.monotonic()
         self._starting = True
@@ -90,20 +91,24 @@ class Mailbox:
         if self._closing:
             raise RunError("the trainer was closed")
         self._ranks[rank] = handle, where
-        self._asked[rank] = self._moved = time.monotonic()
+        self._signs[rank] = self._moved = time.monotonic()
         return self._checkpoint, self._kept_after
 
     async def next_order(self, rank: int, after: int) -> Order | None:
         """The first order after ``after`` that is unanswered or changes the learner."""
-        self._asked[rank] = time.monotonic()
+        self._signs[rank] = time.monotonic()
         if self._done.get(rank) != after:
-            self._done[rank], self._moved = after, self._asked[rank]
+            self._done[rank], self._moved = after, self._signs[rank]
 
         def due() -> Order | None:
             orders = (o for o in self._orders if o.number > after)
             return next((o for o in orders if o.number > self._answered or o.verb == "learn"), None)
 
         return await self._until(due)
+
+    async def beat(self, rank: int) -> None:
+        """A rank has got on with what it does, an order or a fit."""
+        self._signs[rank] = self._moved = time.monotonic()
 
     async def answer(self, answer: RankReply) -> None:
         """Rank 0 has obeyed; an answer to an order that was answered before a restart is dropped."""
@@ -136,7 +141,7 @@ class Mailbox:
     async def ranks(self) -> dict[int, StartedRank]:
         now = time.monotonic()
         return {
-            rank: StartedRank(handle=handle, where=where, idle_s=now - self._asked[rank])
+            rank: StartedRank(handle=handle, where=where, silent_s=now - self._signs[rank])
             for rank, (handle, where) in self._ranks.items()
         }
 

@@ -11,15 +11,21 @@ import ray
 import torch.distributed
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+from torch.distributed import distributed_c10d
 
 from actors.cluster import remote
 from actors.trainer.rendezvous import Rendezvous
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 
+#: Longest that a rank waits for others in one collective, or at their meeting place. They may have long work of their
+#: own (loading, saving), of which only they give signs: no limit here could tell that from a hang. Dead ranks are
+#: noticed by Ray, silent ones by ``Fit``, and either ends those that wait. This is for ranks that all of that forgot.
+COLLECTIVE_TIMEOUT_S = 24 * 3600
+
 
 def torch_config(trainer: Trainer) -> RanksConfig:
-    return RanksConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=int(trainer.step_timeout_s))
+    return RanksConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S)
 
 
 class RanksConfig(TorchConfig):
@@ -105,8 +111,16 @@ def join_ranks(rendezvous: Any, rank: int, num_ranks: int, backend: str, timeout
     if backend == "gloo" and "GLOO_SOCKET_IFNAME" not in os.environ:
         os.environ["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
     timeout = timedelta(seconds=timeout_s)
+    set_default_timeout(timeout)
     _store = RendezvousStore(rendezvous, timeout)
     torch.distributed.init_process_group(backend, store=_store, rank=rank, world_size=num_ranks, timeout=timeout)
+
+
+def set_default_timeout(timeout: timedelta) -> None:
+    """For the groups that libraries make of a group's ranks, as DeepSpeed does: torch gives them its own timeout of ten
+    or thirty minutes, whatever that of the first group is."""
+    distributed_c10d.default_pg_timeout = timeout
+    distributed_c10d.default_pg_nccl_timeout = timeout
 
 
 def interface_of(address: str) -> str:

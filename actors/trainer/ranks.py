@@ -13,6 +13,7 @@ import torch
 
 from actors.cluster.whereabouts import current_whereabouts
 from actors.trainer.feeding import Shares
+from actors.trainer.heartbeat import Heartbeat
 from actors.trainer.mailbox import Order, RankReply
 from rlaif.interfaces import Weights
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
@@ -31,7 +32,7 @@ FitResult = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
 
 def supervise_rank(config: RankConfig) -> FitResult:
     job: SFTJob = config["job"]
-    rank = _rank()
+    rank = _rank(config)
     _register(config, rank)
     shares = Shares("train", job.optimization, rank)
     reports = Reports(config["mailbox"], rank)
@@ -42,7 +43,7 @@ def supervise_rank(config: RankConfig) -> FitResult:
 
 def preference_rank(config: RankConfig) -> FitResult:
     job: PreferenceJob = config["job"]
-    rank = _rank()
+    rank = _rank(config)
     _register(config, rank)
     pretraining = Shares("pretraining", job.settings.pretraining, rank) if job.pretraining else None
     fit = Shares("fit", job.settings.fit, rank)
@@ -57,7 +58,7 @@ def learner_rank(config: RankConfig) -> None:
     """Obey orders until one says to stop; after a restart, go on from the last checkpoint."""
     job: PPOJob | RefreshJob = config["job"]
     mailbox = config["mailbox"]
-    rank = _rank()
+    rank = _rank(config)
     checkpoint, done = _register(config, rank)
     learner = open_learner(replace(job, checkpoint=checkpoint), rank)
     _answer(mailbox, rank, RankReply(number=0))
@@ -98,9 +99,13 @@ def _answer(mailbox: Any, rank: Rank, answer: RankReply) -> None:
         ray.get(mailbox.answer.remote(answer))
 
 
-def _rank() -> Rank:
-    context = ray.train.get_context()
-    return Rank(index=context.get_world_rank(), world_size=context.get_world_size())
+def _rank(config: RankConfig) -> Rank:
+    """This process as a rank, whose beats go to the mailbox from now on."""
+    context, mailbox = ray.train.get_context(), config["mailbox"]
+    index = context.get_world_rank()
+    heartbeat = Heartbeat(lambda: mailbox.beat.remote(index), config["job"].trainer.silence_timeout_s)
+    heartbeat.watch_files()
+    return Rank(index=index, world_size=context.get_world_size(), beat=heartbeat.beat)
 
 
 def _register(config: RankConfig, rank: Rank) -> tuple[str | None, int]:

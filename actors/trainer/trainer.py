@@ -111,7 +111,7 @@ class RayLearner:
 
     def __init__(self, fit: Fit, trainer: Trainer) -> None:
         self._fit = fit
-        self._timeout_s = trainer.step_timeout_s
+        self._timeout_s = trainer.silence_timeout_s
         self._number = 0
         self._rank_0: Any = None  #: kept, because Ray keeps a little of each handle that travels in a message
         self._turn = asyncio.Lock()
@@ -121,7 +121,7 @@ class RayLearner:
         return {rank: seen.where for rank, seen in (await self._fit.ranks()).items()}
 
     async def learn(self, rows: Any) -> Any:
-        """Raises what a rank raises, WaitTimeoutError after ``step_timeout_s`` without progress."""
+        """Raises what a rank raises, WaitTimeoutError after ``silence_timeout_s`` without progress."""
         return await self._order("learn", remote.put(rows))
 
     async def weights(self) -> SharedWeights:

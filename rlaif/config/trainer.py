@@ -32,8 +32,12 @@ class Trainer(Section):
         None, description="compute activations again in the backward pass instead of keeping them; null: on GPUs"
     )
     micro_batch_tokens: Count = Field(8192, description="padded tokens of one forward pass on one rank")
-    start_timeout_s: Seconds = Field(600, description="longest time for the ranks to start")
-    step_timeout_s: Seconds = Field(600, description="longest silence of the ranks: a batch, held-out rows, a save")
+    start_timeout_s: Seconds = Field(
+        600, description="longest time for the ranks to be placed, and longest silence while they load their models"
+    )
+    silence_timeout_s: Seconds = Field(
+        600, description="ranks are hung when for so long none has finished a pass, or read or written a MiB of files"
+    )
     max_failures: CountOrZero = Field(2, description="restarts of the ranks before the run fails; 0: none")
     max_skipped_steps: CountOrZero = Field(3, description="steps whose gradient is not finite, before the run fails")
     placement: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources of one rank")

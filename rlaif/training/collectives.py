@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,14 +14,21 @@ from rlaif.jobs import Rank
 _Row = TypeVar("_Row")
 
 
-def even_passes(plan: Sequence[list[_Row]], rank: Rank, device: torch.device) -> list[list[_Row]]:
-    """This rank's ``plan``, the rows of each forward pass, made as long as the longest of all ranks.
+def even_passes(plan: Sequence[list[_Row]], rank: Rank, device: torch.device) -> Iterator[list[_Row]]:
+    """This rank's ``plan``, the rows of each forward pass, made as long as the longest of all ranks. The rank beats
+    when a pass is over.
 
     What is missing is filled with passes over no rows. They add nothing to any sum, but ZeRO-3 gathers parameters in
     every pass, so all ranks must make equally many.
     """
     num_passes = max_over_ranks(len(plan), rank, device)
-    return [*plan, *([] for _ in range(num_passes - len(plan)))]
+    return _beating([*plan, *([] for _ in range(num_passes - len(plan)))], rank)
+
+
+def _beating(passes: Sequence[list[_Row]], rank: Rank) -> Iterator[list[_Row]]:
+    for rows in passes:
+        yield rows
+        rank.beat()
 
 
 def wait_for_all(rank: Rank) -> None:

@@ -174,6 +174,7 @@ class DeepSpeedModel:
             with self._gathered(tensor):
                 if self._rank.index == 0:
                     copies[id(tensor)] = tensor.detach().cpu().clone()
+            self._rank.beat()
         return {name: copies[id(tensor)] for name, tensor in tensors.items() if id(tensor) in copies}
 
     @contextmanager

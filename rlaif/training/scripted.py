@@ -2,8 +2,8 @@
 
 They keep the contracts of the real ones. What they have learned is a digest of every row in the order in which it
 came, so two runs that end with the same digest learned the same rows in the same order. A row takes
-``trainer.scripted.row_s`` seconds. The models that they "save" are their base's files, the job's tokenizer and the
-digest.
+``trainer.scripted.row_s`` seconds, and a rank beats after each. The models that they "save" are their base's files, the
+job's tokenizer and the digest.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rlaif.algorithms.experience import check_samples
+from rlaif.config.trainer import Trainer
 from rlaif.interfaces import Learned, Probe, Refitted, Weights
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, Report, SFTJob
 from rlaif.records import ScoredSample
@@ -58,7 +59,7 @@ class ScriptedPolicyLearner:
     def learn(self, samples: Sequence[ScoredSample]) -> Learned:
         check_samples(samples, self._job.settings.group_size)
         ages = [self._digest.version - sample.policy_version_start for sample in samples]
-        time.sleep(self._job.trainer.scripted.row_s * len(samples))
+        _take_time(len(samples), self._job.trainer, self._rank)
         self._digest.add(*[(s.id, s.response_ids, s.logprobs, s.score, s.preference_model_version) for s in samples])
         figures: dict[str, float] = {
             "data/num_samples": len(samples),
@@ -93,7 +94,7 @@ class ScriptedPreferenceLearner:
 
     def learn(self, rows: RefreshRows) -> Refitted:
         fit, fresh = read_rows(rows.fit), read_rows(rows.fresh)
-        time.sleep(self._job.trainer.scripted.row_s * len(fit))
+        _take_time(len(fit), self._job.trainer, self._rank)
         self._digest.add(*[(row["id"], row["prob"]) for row in fit])
         metrics = {f"{self._job.name}/fit/num_pairs": float(len(fit)), f"{self._job.name}/fresh/num_pairs": len(fresh)}
         return Refitted(version=self._digest.version, metrics=metrics, probe_mean_before=0.0, probe_mean_after=0.0)
@@ -113,7 +114,7 @@ class ScriptedPreferenceLearner:
 def scripted_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
     """Go through ``batches``, this rank's shares, and save the base; in place of ``sft.run_sft``."""
     digest = Digest(None)
-    num_rows = _spend(batches, job.trainer.scripted.row_s, report, "supervise", digest)
+    num_rows = _spend(batches, job.trainer, rank, report, "supervise", digest)
     if rank.index == 0:
         digest.save(job.base_model, job.output, job.tokenizer)
     return {"supervise/data/num_rows": float(num_rows * rank.world_size)}
@@ -128,20 +129,28 @@ def scripted_preference(
     report: Report,
 ) -> dict[str, float]:
     """As ``scripted_sft``; in place of ``preference.run_preference``."""
-    digest, row_s = Digest(None), job.trainer.scripted.row_s
-    _spend(pretraining_batches or (), row_s, report, f"{job.name}/pretraining", digest)
+    digest = Digest(None)
+    _spend(pretraining_batches or (), job.trainer, rank, report, f"{job.name}/pretraining", digest)
     if rank.index == 0:
         digest.save(job.base_model, job.unfitted, job.tokenizer)
-    num_rows = _spend(fit_batches, row_s, report, f"{job.name}/fit", digest)
+    num_rows = _spend(fit_batches, job.trainer, rank, report, f"{job.name}/fit", digest)
     if rank.index == 0:
         digest.save(job.base_model, job.output, job.tokenizer)
     return {f"{job.name}/fit/num_pairs": float(num_rows * rank.world_size)}
 
 
-def _spend(batches: Iterable[list[TrainingRow]], row_s: float, report: Report, name: str, digest: Digest) -> int:
+def _take_time(num_rows: int, trainer: Trainer, rank: Rank) -> None:
+    for _ in range(num_rows):
+        time.sleep(trainer.scripted.row_s)
+        rank.beat()
+
+
+def _spend(
+    batches: Iterable[list[TrainingRow]], trainer: Trainer, rank: Rank, report: Report, name: str, digest: Digest
+) -> int:
     num_rows = 0
     for rows in batches:
-        time.sleep(row_s * len(rows))
+        _take_time(len(rows), trainer, rank)
         digest.add(*(row["id"] for row in rows))
         num_rows += len(rows)
         report({f"{name}/data/num_rows": float(num_rows)})

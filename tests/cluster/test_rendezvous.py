@@ -104,7 +104,18 @@ def test_what_nobody_sets_is_named(rendezvous):
 
 def test_ranks_on_gpus_speak_nccl():
     assert torch_config(Trainer(gpus=1)).backend == "nccl"
-    assert torch_config(Trainer(step_timeout_s=77)).timeout_s == 77
+
+
+def test_no_collective_ends_before_the_silence_that_the_driver_looks_for(rendezvous):
+    assert torch_config(Trainer(silence_timeout_s=7200)).timeout_s > 7200
+    timeouts = ray.get(ray.remote(num_cpus=0)(timeouts_of_groups).remote(rendezvous, 77))
+    assert timeouts == {timedelta(seconds=77)}, "groups that libraries make, too"
+
+
+def timeouts_of_groups(rendezvous: Any, timeout_s: int) -> set[timedelta]:
+    join_ranks(rendezvous, 0, 1, "gloo", timeout_s)
+    groups = (torch.distributed.group.WORLD, torch.distributed.new_group([0]))
+    return {group._get_backend(torch.device("cpu")).options._timeout for group in groups}
 
 
 def test_gloo_uses_the_interface_by_which_ray_knows_the_node():

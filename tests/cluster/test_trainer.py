@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from actors.trainer.mailbox import MAILBOX_POLL_S
 from actors.trainer.trainer import RayTrainers
 from rlaif.config.schema import Optimization, Reinforcement
 from rlaif.config.trainer import Trainer
@@ -112,25 +114,58 @@ async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path
 
 
 async def test_a_fit_that_stands_still_ends_with_the_ranks_whereabouts(tmp_path: Path) -> None:
-    # The first step counts as the start; the second takes too long.
-    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 1.0}, step_timeout_s=2)
-    where = r"rank 0 on .*, asked \d+ s ago"
-    with pytest.raises(WaitTimeoutError, match=rf"waited 2 s for the ranks of supervise to take a step \({where}"):
-        await RayTrainers(tmp_path).supervise(sft_job(tmp_path, trainer=trainer))
+    # Until the first step is over, the ranks count as starting; the second step begins with a row that takes too long.
+    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 4.0}, silence_timeout_s=2)
+    optimization = Optimization(epochs=1, batch_size=1)
+    where = r"to take a step, which gave no sign of life for 2 s \(rank 0 on .*, silent for \d+ s"
+    with pytest.raises(WaitTimeoutError, match=rf"waited for the ranks of supervise {where}"):
+        await RayTrainers(tmp_path).supervise(sft_job(tmp_path, trainer=trainer, optimization=optimization))
 
 
-async def test_batches_that_are_learned_again_may_take_longer_than_one(tmp_path: Path) -> None:
-    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 0.5}, step_timeout_s=7, max_failures=1)
-    learner = await RayTrainers(tmp_path).policy_learner(
+async def scripted_learner(tmp_path: Path, **trainer: Any) -> Any:
+    return await RayTrainers(tmp_path).policy_learner(
         PPOJob(
             policy=saved(tiny_lm(0, tied=True), tmp_path / "policy"),
             preference_model=None,
             settings=Reinforcement(batch_size=4, minibatch_size=2),
             temperature=1.0,
-            trainer=trainer,
+            trainer=Trainer(cpus=0.5, engine="scripted", **trainer),
             seed=5,
         )
     )
+
+
+async def test_an_order_may_take_several_times_as_long_as_ranks_may_be_silent(tmp_path: Path) -> None:
+    learner = await scripted_learner(tmp_path, scripted={"row_s": 1.0}, silence_timeout_s=3)
+    try:
+        started = time.monotonic()
+        learned = await learner.learn([sample for number in range(3) for sample in batch(number)])
+        assert time.monotonic() - started > 9, "three times as long"
+    finally:
+        await learner.close()
+    assert learned.version == 1
+
+
+async def test_a_rank_that_falls_silent_in_a_long_order_is_noticed_within_the_limit(tmp_path: Path) -> None:
+    learner = await scripted_learner(tmp_path, scripted={"row_s": 0.5}, silence_timeout_s=4)
+    try:
+        long_order = asyncio.create_task(learner.learn([sample for number in range(60) for sample in batch(number)]))
+        await asyncio.sleep(8)
+        assert not long_order.done()
+        os.kill((await learner.whereabouts())[0].pid, signal.SIGSTOP)  # alive, and says nothing
+        stopped = time.monotonic()
+        with pytest.raises(
+            WaitTimeoutError, match=r"to answer 'learn', which gave no sign of life for 4 s \(rank 0 on"
+        ):
+            await long_order
+        # the mailbox is asked every MAILBOX_POLL_S, and the log of the silent rank is read
+        assert time.monotonic() - stopped < 4 + 2 * MAILBOX_POLL_S
+    finally:
+        await learner.close()
+
+
+async def test_batches_that_are_learned_again_may_take_longer_than_one(tmp_path: Path) -> None:
+    learner = await scripted_learner(tmp_path, scripted={"row_s": 0.5}, silence_timeout_s=7, max_failures=1)
     try:
         for number in range(5):
             await learner.learn(batch(number))

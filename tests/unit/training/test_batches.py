@@ -36,7 +36,7 @@ def test_ranks_share_all_rows_in_equally_many_passes(lengths, max_tokens, world_
     shares = [rank_share(lengths, rows, max_tokens, rank) for rank in ranks]
     most = max(map(len, shares))
     with mock.patch.object(collectives, "max_over_ranks", return_value=most):
-        plans = [even_passes(own, rank, torch.device("cpu")) for own, rank in zip(shares, ranks, strict=True)]
+        plans = [list(even_passes(own, rank, torch.device("cpu"))) for own, rank in zip(shares, ranks, strict=True)]
     assert len({len(plan) for plan in plans}) == 1
     assert [plan[: len(own)] for plan, own in zip(plans, shares, strict=True)] == shares
     assert sorted(row for plan in plans for batch in plan for row in batch) == rows

@@ -202,6 +202,14 @@ def reports_are_dropped_with_the_reply_that_brings_them() -> Any:
     return mock.patch.object(Mailbox, "reports", reports)
 
 
+@bug(trainer_story, "gave no sign of life")
+def a_long_order_is_taken_for_a_hang() -> Any:
+    async def beat(self: Any, rank: int) -> None:
+        return None
+
+    return mock.patch.object(Mailbox, "beat", beat)
+
+
 @bug(trainer_story, "lives after close")
 def an_aborted_fit_leaves_its_mailbox() -> Any:
     async def abort(self: Any) -> None:

@@ -49,7 +49,7 @@ class SimulatedRank:
         await self._register(mailbox, index)
         sent = []
         for step in range(job.steps):
-            await self.simulated.wait(self.simulated.cluster.loop.choices.random() * 20)
+            await self._work(mailbox, index)
             if step == job.wrong_at:
                 raise ValueError("a loss that is no number")
             if index == 0:
@@ -67,11 +67,18 @@ class SimulatedRank:
                 pass
             if order.verb == "stop":
                 break
-            await self.simulated.wait(self.simulated.cluster.loop.choices.random() * 20)
+            await self._work(mailbox, index)
             result = await self._obey(order, job)
             await self._answer(mailbox, index, RankReply(number=order.number, result=result))
             done = order.number
         await self._answer(mailbox, index, RankReply(number=order.number))
+
+    async def _work(self, mailbox: Any, index: int) -> None:
+        """One order or step: a few passes, or many, which together take longer than ranks may be silent."""
+        choices = self.simulated.cluster.loop.choices
+        for _ in range(choices.choice([1, 1, 1, 12])):
+            await self.simulated.wait(choices.random() * 20)
+            asyncio.ensure_future(mailbox.beat.remote(index)).add_done_callback(look_at)
 
     async def execute(self, take_weights: Any) -> Any:
         return len(self.batches), tuple(self.batches)
@@ -254,7 +261,7 @@ def trainer_story(seed: int) -> list[str]:
         engine="scripted",
         ranks=choices.choice([1, 2]),
         start_timeout_s=100,
-        step_timeout_s=100,
+        silence_timeout_s=60,
         max_failures=choices.choice([0, 2]),
     )
     job = Job(trainer, steps=choices.choice([1, 5]), wrong_at=choices.choice([None, None, None, 1]))
