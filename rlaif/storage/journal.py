@@ -41,6 +41,7 @@ from rlaif.storage.changes import (
 )
 from rlaif.storage.damage import damaged
 from rlaif.storage.files import says_full
+from rlaif.storage.journal_file import open_for_reading, open_for_writing
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 
 _logger = logging.getLogger(__name__)
@@ -99,6 +100,13 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _unusable(path: Path, error: Exception) -> StorageError:
+    if str(error) == "database is locked":
+        return StorageError(f"{path}: another process keeps it locked; end that process and run the same command again")
+    if str(error) == "locking protocol":
+        way = (
+            "the journal needs storage that locks files (NFS 4, or Lustre mounted with flock); choose another run_dir="
+        )
+        return StorageError(f"{path}: {error}; {way}")
     message = f"{path}: cannot write: {error}; free the disk or its permissions and run the same command again"
     return StorageError(message)
 
@@ -123,12 +131,10 @@ class Journal:
     @_storage
     def _open(self, read_only: bool) -> None:
         if read_only:
-            self._db = _read_only(self.path)
+            self._db = open_for_reading(self.path)
             return
-        self._db = sqlite3.connect(self.path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        # NORMAL survives a killed process. A lost machine may forget what was committed after the last ``settle``.
-        self._db.execute("PRAGMA synchronous=NORMAL")
+        # Commits survive a killed process. A lost machine may forget those after the last ``settle``.
+        self._db, self._synchronous = open_for_writing(self.path)
         if not self._number("SELECT count(*) FROM sqlite_master"):
             with self._transaction():
                 for statement in TABLES:
@@ -316,7 +322,7 @@ class Journal:
         try:
             self._db.execute(f"PRAGMA user_version = {JOURNAL_FORMAT}")  # a commit that changes nothing
         finally:
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(f"PRAGMA synchronous={self._synchronous}")
         settle(self.path.parent)
 
     def close(self) -> None:
@@ -359,22 +365,6 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    """Beside a driver that writes, or in a directory that nobody can write, where SQLite cannot share its log: a
-    journal that was closed has none, and is read as a file that does not change."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    db = sqlite3.connect(uri, uri=True, isolation_level=None)
-    try:
-        db.execute("PRAGMA user_version")
-    except sqlite3.OperationalError:
-        log = path.with_name(f"{path.name}-wal")
-        if not path.is_file() or (log.exists() and log.stat().st_size):
-            raise
-        db.close()
-        return sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
-    return db
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:
