@@ -68,7 +68,8 @@ def _serve(pipe: Any, model: str, settings: PoolSettings) -> None:
     from rlaif.engines.models import read_model
     from rlaif.engines.vllm import VLLMBackend
 
-    backend = VLLMBackend(read_model(model, field="model", max_length=settings.max_length, pooling=False), settings)
+    served = read_model(model, field="model", max_length=settings.max_length, pooling=False)
+    backend = VLLMBackend(served, settings, "engine")
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
         requests, way = order

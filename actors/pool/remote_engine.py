@@ -143,7 +143,10 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
         needs = f"{name} to be scheduled (it needs {engine_resources(settings)})"
         where = await within(settings.start_timeout_s, handle.whereabouts.remote(), needs)
         opening = handle.open.remote(role, model, settings)
-        await within(max(1.0, deadline - time.monotonic()), opening, f"{name} on {where} to open {model}")
+        what = f"{name} on {where} to open {model}"
+        if 0 < settings.gpus < 1:
+            what += f", after those that start before it on its GPU ({role}.start_timeout_s)"
+        await within(max(1.0, deadline - time.monotonic()), opening, what)
     except (RayError, RlaifError) as error:
         _end(handle, group)
         raise await _start_failure(name, model, where, error) from error

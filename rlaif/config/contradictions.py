@@ -51,6 +51,9 @@ def contradictions(config: Config) -> Iterator[Mistake]:
     """Values that are valid one by one but contradict each other."""
     for role, pool in pools_of(config).items():
         yield from _pool_contradictions(role, pool)
+        yield from _share_contradictions(role, pool.gpus, "tensor_parallel", pool.tensor_parallel)
+    for role, trainer in trainers_of(config).items():
+        yield from _share_contradictions(role, trainer.gpus, "ranks", trainer.ranks)
     reasoning = config.labelling.reasoning
     if reasoning.rationales > 1 and reasoning.mode != "sampled":
         keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")
@@ -76,6 +79,18 @@ def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
         name, limit = f"{role}.chunk_rows", f"{role}.max_in_flight"
         line = f"{name}={pool.chunk_rows}: must be at most {limit}={pool.max_in_flight}; raise {limit}"
         yield Mistake(keys=(name, limit), line=line)
+
+
+def _share_contradictions(role: str, gpus: float, name: str, ranks: int) -> Iterator[Mistake]:
+    """Ranks that talk to each other need a GPU each: NCCL refuses two on one, where Ray may put two shares. Ray itself
+    knows no GPUs and a half."""
+    key, count = f"{role}.gpus", f"{role}.{name}"
+    if gpus != int(gpus) and gpus > 1:
+        line = f"{key}={gpus:g}: more than one GPU must be a whole number; use {int(gpus)} or {int(gpus) + 1}"
+        yield Mistake(keys=(key,), line=line)
+    elif 0 < gpus < 1 and ranks > 1:
+        rule = "ranks that work together cannot share a GPU (NCCL refuses two on one)"
+        yield Mistake(keys=(key, count), line=f"{key}={gpus:g}: with {count}={ranks}: {rule}; set {key}=1 or {count}=1")
 
 
 def _format_contradictions(config: Config) -> Iterator[Mistake]:

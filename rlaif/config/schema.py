@@ -66,6 +66,7 @@ class SamplingSettings(Section):
 class ScriptedEngineSettings(Section):
     """The validating engine without weights."""
 
+    load_s: NonNegative = Field(0.0, description="seconds that it takes to start")
     latency_s: NonNegative = Field(0.0, description="seconds that a request takes")
     concurrency: Count | None = Field(None, description="requests served at once; null: no limit")
     failure_rate: Fraction = Field(0.0, description="share of requests that fail")
@@ -93,7 +94,9 @@ class PoolSettings(Section):
     min: Count = Field(1, description="engines that the pool starts with, and its smallest size")
     max: Count = Field(1, description="largest number of engines")
     cpus: NonNegative = Field(1.0, description="CPUs reserved for one engine")
-    gpus: NonNegative = Field(0.0, description="GPUs reserved for one tensor-parallel rank; may be a fraction")
+    gpus: NonNegative = Field(
+        0.0, description="GPUs reserved for one tensor-parallel rank; may be a fraction where there is one rank"
+    )
     gpu_memory_fraction: Fraction = Field(0.9, description="share of a GPU's memory that one engine may use")
     tensor_parallel: Count = Field(1, description="ranks that the weights of one engine are split over")
     dtype: Dtype = Field("float32", description="number format of weights and activations")
@@ -102,7 +105,9 @@ class PoolSettings(Section):
     threads: Count = Field(1, description="CPU threads of one engine")
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
     max_in_flight: Count = Field(128, description="most rows that one engine holds at once")
-    start_timeout_s: Seconds = Field(600, description="longest time for an engine to load its model")
+    start_timeout_s: Seconds = Field(
+        600, description="longest time for an engine to load its model, on a shared GPU with the wait for its turn"
+    )
     on_new_weights: Literal["finish", "pause"] = Field(
         "finish", description="running requests finish before new weights are loaded, or pause and continue under them"
     )

@@ -12,6 +12,7 @@ from rlaif.config.section import Count, CountOrZero, Dtype, NonNegative, Positiv
 class ScriptedTrainerSettings(Section):
     """The validating trainer without weights."""
 
+    load_s: NonNegative = Field(0.0, description="seconds that a resident trainer takes to start")
     row_s: NonNegative = Field(0.0, description="seconds that it takes to learn one row")
 
 
@@ -21,7 +22,7 @@ class Trainer(Section):
     engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
     ranks: Count = Field(1, description="number of data-parallel processes")
     cpus: NonNegative = Field(1.0, description="CPUs reserved for one rank")
-    gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction")
+    gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction where there is one rank")
     threads: Count = Field(1, description="CPU threads of one rank")
     zero_stage: Literal[0, 1, 2, 3] = Field(
         0, description="what ranks share: 1 optimizer state, 2 gradients as well, 3 weights as well; 0: nothing"

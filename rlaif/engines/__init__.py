@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines.batching import open_batching
 from rlaif.engines.scripted import open_scripted
+from rlaif.engines.turns import turn_to_start
 from rlaif.interfaces import AnyEngine
 
 
@@ -27,7 +29,7 @@ class EngineKind:
 def _open_vllm(role: str, model_path: str | Path | None, settings: PoolSettings) -> AnyEngine:
     from rlaif.engines.vllm import VLLMBackend
 
-    return open_batching(VLLMBackend, role, model_path, settings)
+    return open_batching(partial(VLLMBackend, role=role), role, model_path, settings)
 
 
 def _open_hf(role: str, model_path: str | Path | None, settings: PoolSettings) -> AnyEngine:
@@ -46,7 +48,9 @@ ENGINES: Mapping[str, EngineKind] = {  # by the names that a pool's ``engine`` m
 def open_engine(role: str, model_path: str | Path | None, settings: PoolSettings) -> AnyEngine:
     """An engine that is ready to serve ``model_path`` in a role: generator, labeller or scorer.
 
-    Blocks while the model loads. Raises ModelError for a directory that the role cannot use (or None, which only the
-    scripted engine accepts), EngineError when loading fails, and WaitTimeoutError when it takes too long.
+    Blocks while the model loads, on a shared GPU until it is its turn as well. Raises ModelError for a directory that
+    the role cannot use (or None, which only the scripted engine accepts), EngineError when loading fails, and
+    WaitTimeoutError when it takes too long.
     """
-    return ENGINES[settings.engine].open(role, model_path, settings)
+    with turn_to_start(role, settings.gpus):
+        return ENGINES[settings.engine].open(role, model_path, settings)

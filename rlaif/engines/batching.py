@@ -239,7 +239,8 @@ class BatchingEngine:
         try:
             self._backend = open_backend()
         except BaseException as error:
-            opened.set_exception(EngineError(f"{self._model.path} cannot be loaded: {quote_error(error)}"))
+            cause = str(error) if isinstance(error, EngineError) else quote_error(error)
+            opened.set_exception(EngineError(f"{self._model.path} cannot be loaded: {cause}"))
             return
         opened.set_result(None)
         reason = EngineError(f"engine {self.model_version} was closed")

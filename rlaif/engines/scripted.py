@@ -45,6 +45,7 @@ def open_scripted(role: str, model_path: str | Path | None, settings: PoolSettin
     if model_path and not Path(model_path, "tokenizer.json").is_file():
         raise ModelError(f"{role}.model={model_path}: no tokenizer.json there")
     tokenizer = load_tokenizer(model_path) if model_path else byte_tokenizer()
+    time.sleep(settings.scripted.load_s)
     return ScriptedEngine(tokenizer, settings, kind="preference" if role == "scorer" else "language")
 
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines.batching import Result, SampledTokens
+from rlaif.engines.device_memory import DeviceMemory, start_failure
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import ChoiceRequest, GenerateRequest, Request, ScoreRequest, prompt_of
 from rlaif.engines.stop_strings import StopStrings, stop_strings_for
@@ -60,7 +61,8 @@ _num_open = 0  # guarded by _TURN
 
 
 class VLLMBackend:
-    def __init__(self, model: ServedModel, settings: PoolSettings) -> None:
+    def __init__(self, model: ServedModel, settings: PoolSettings, role: str) -> None:
+        """Raises EngineError, naming what the device had and ``role``'s settings, when vLLM cannot load the model."""
         global _num_open
         self._model = model
         # A tokenizer of its own: the callers' is used in another thread.
@@ -68,7 +70,7 @@ class VLLMBackend:
         self._admitted: dict[int, Request] = {}
         self.prefix_hits = (0, 0)
         with _TURN:
-            self._llm = _load(model, settings)
+            self._llm = _load(model, settings, role)
             _num_open += 1
         self._settings = settings
         self._in_place = _unpacks(settings) and all(self._llm.apply_model(_is_plain))
@@ -173,7 +175,7 @@ class StopDetector:
         return ""
 
 
-def _load(model: ServedModel, settings: PoolSettings) -> LLM:
+def _load(model: ServedModel, settings: PoolSettings, role: str) -> LLM:
     for name, value in VLLM_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
@@ -182,6 +184,8 @@ def _load(model: ServedModel, settings: PoolSettings) -> LLM:
 
     set_num_threads = torch.set_num_threads
     set_num_threads(settings.threads)
+    on_gpu = not current_platform.is_cpu()
+    before = _memory_at_hand(settings, on_gpu)
     try:
         with _packing(settings):
             return LLM(
@@ -198,10 +202,19 @@ def _load(model: ServedModel, settings: PoolSettings) -> LLM:
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",
                 use_tqdm_on_load=False,
-                **(_cpu_memory(settings) if current_platform.is_cpu() else _gpu_memory(settings)),
+                **(_gpu_memory(settings) if on_gpu else _cpu_memory(settings)),
             )
+    except (ValueError, RuntimeError, AssertionError) as error:  # out of memory on a GPU is a RuntimeError
+        raise start_failure(role, settings, before, error, on_gpu=on_gpu) from error
     finally:
         torch.set_num_threads = set_num_threads
+
+
+def _memory_at_hand(settings: PoolSettings, on_gpu: bool) -> DeviceMemory | None:
+    """What the engine's device has before it loads; None for tensor-parallel ranks, which get their cards later."""
+    if not on_gpu:
+        return DeviceMemory.of_host()
+    return DeviceMemory.of_gpu() if settings.tensor_parallel == 1 else None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rlaif.engines.turns import turn_to_start
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
 if TYPE_CHECKING:
@@ -31,7 +32,15 @@ def fit_function(job: SFTJob | PreferenceJob) -> Callable[..., dict[str, float]]
 
 
 def open_learner(job: PPOJob | RefreshJob, rank: Rank) -> RankLearner:
-    """One rank of the policy learner (PPOJob) or of the resident preference trainer (RefreshJob)."""
+    """One rank of the policy learner (PPOJob) or of the resident preference trainer (RefreshJob).
+
+    On a shared GPU it waits for its turn to load. The fits need none: they have their card to themselves.
+    """
+    with turn_to_start("policy_trainer" if isinstance(job, PPOJob) else "preference_trainer", job.trainer.gpus):
+        return _load_learner(job, rank)
+
+
+def _load_learner(job: PPOJob | RefreshJob, rank: Rank) -> RankLearner:
     if job.trainer.engine == "scripted":
         from rlaif.training.scripted import ScriptedPolicyLearner, ScriptedPreferenceLearner
 

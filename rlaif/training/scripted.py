@@ -54,6 +54,7 @@ class ScriptedPolicyLearner:
     """In place of ``ppo.PPOLearner``."""
 
     def __init__(self, job: PPOJob, rank: Rank) -> None:
+        time.sleep(job.trainer.scripted.load_s)
         self._job, self._rank, self._digest = job, rank, Digest(job.checkpoint)
 
     def learn(self, samples: Sequence[ScoredSample]) -> Learned:
@@ -89,6 +90,7 @@ class ScriptedPreferenceLearner:
     """In place of ``refresh.RefreshLearner``. Its models give every probe the same score."""
 
     def __init__(self, job: RefreshJob, rank: Rank) -> None:
+        time.sleep(job.trainer.scripted.load_s)
         self._job, self._rank, self._digest = job, rank, Digest(job.checkpoint)
         self._probe = read_rows(job.probes)[0]["input_ids_1"]
 

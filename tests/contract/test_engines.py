@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -319,6 +320,18 @@ async def test_stop_strings_and_closing(kind, language_model):
         await waiting
     with pytest.raises(EngineError, match="closed"):
         await engine.generate(PROMPT, sampling())
+
+
+def test_an_engine_that_cannot_start_says_what_there_was_and_what_it_asked_for(language_model):
+    with pytest.raises(EngineError) as refused:
+        open_engine("labeller", language_model, PoolSettings(max_length=MAX_LENGTH, kv_cache_gib=100_000))
+    line = str(refused.value)
+    assert "\n" not in line
+    assert re.search(
+        r"lm cannot be loaded: this machine had [\d.]+ of [\d.]+ GiB free, and the engine asked for 100000 GiB for its "
+        r"cache \(labeller\.kv_cache_gib\): ValueError: .*; set labeller\.kv_cache_gib to less than [\d.]+$",
+        line,
+    ), line
 
 
 async def test_weights_that_are_reloaded_and_not_copied_in_place_are_served(packed_generator):

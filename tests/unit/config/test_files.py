@@ -270,6 +270,12 @@ def test_a_wrong_value_is_explained_in_one_line(empty, override, line):
             ["labeller.autoscale.enabled=true"],
             "labeller.autoscale.enabled=true: with labeller.min=1 and max=1",
         ),
+        (
+            ["labeller.gpus=0.5", "labeller.tensor_parallel=2"],
+            "labeller.gpus=0.5: with labeller.tensor_parallel=2: ranks",
+        ),
+        (["policy_trainer.gpus=0.5", "policy_trainer.ranks=2"], "policy_trainer.gpus=0.5: with policy_trainer.ranks=2"),
+        (["scorer.gpus=1.5"], "scorer.gpus=1.5: more than one GPU must be a whole number; use 1 or 2"),
         (["scorer.chunk_rows=200"], "scorer.chunk_rows=200: must be at most scorer.max_in_flight=128"),
         (["reinforcement.algorithm=grpo"], "reinforcement.group_size=1: with reinforcement.algorithm=grpo"),
         (["reinforcement.group_size=3"], "reinforcement.batch_size=128: with reinforcement.group_size=3"),
