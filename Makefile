@@ -16,7 +16,7 @@ DATA := ../shared/data
 real: .venv/ready
 	$(BIN)/python -m rlaif.small_model.make
 	$(BIN)/rlaif run configs/small_real.yaml $(if $(wildcard $(DATA)),$(REAL_DATA))
-REAL_DATA = 'data.red_team=$(DATA)/strongreject.csv\#96' 'data.helpful=$(DATA)/llmbar_pairs.jsonl\#64' \
+REAL_DATA = 'data.red_team=$(DATA)/strongreject.csv\#64' 'data.helpful=$(DATA)/llmbar_pairs.jsonl\#48' \
   'data.helpful_pairs=$(DATA)/llmbar_pairs.jsonl' \
   'evaluation.red_team=$(DATA)/simple_safety_tests.csv\#24' 'evaluation.helpful=$(DATA)/xstest_prompts.csv\#24'
 

@@ -20,7 +20,7 @@ CONVERSATIONS = [
     (
         Turn(role="human", text="Hi"),
         Turn(role="assistant", text="Hello!\n\nHow can I help?"),
-        Turn(role="human", text="  def f(x):\n    return x  "),
+        Turn(role="human", text="def f(x):\n    return x"),
     ),
 ]
 
@@ -68,7 +68,7 @@ def test_the_letters_are_one_token_each_after_real_questions(tokenizer, shared_f
         rendered = dialogue(CHAT, tokenizer).choice(question)
         ids, letters = letter_ids(tokenizer, rendered, LETTERS)
         for letter, token in zip(LETTERS, letters, strict=True):
-            assert tokenizer.decode([*ids, token]) == "".join(rendered) + letter
+            assert tokenizer.decode([*ids, token]) == "".join(rendered) + letter.removesuffix(")")
 
 
 def test_the_policy_is_saved_with_the_template_it_was_trained_on(small_model, tmp_path):
