@@ -5,7 +5,7 @@ Order matters: every check that needs neither comes before the run directory is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +39,7 @@ async def drive(config: Config, progress: Progress, work: Work, *, in_process: b
     with naming_full_disk(Path(config.run_dir)), closing(RunDir(Path(config.run_dir), config)) as run_dir:
         work.prepare(UserData(config=config, paths=paths), run_dir)
         run_dir.write_manifest(versions={name: version(name) for name in PACKAGES}, constitution=constitution.hash)
-        async with _runner(config, run_dir, work, in_process) as (pools, trainers):
+        async with _runner(config, run_dir, work, paths, in_process) as (pools, trainers):
             run = Run(
                 config=config,
                 constitution=constitution,
@@ -68,7 +68,7 @@ def _locate(config: Config, constitution: Constitution, needs: Needs) -> dict[st
 
 @asynccontextmanager
 async def _runner(
-    config: Config, run_dir: RunDir, work: Work, in_process: bool
+    config: Config, run_dir: RunDir, work: Work, paths: Mapping[str, Path], in_process: bool
 ) -> AsyncIterator[tuple[Pools, Trainers]]:
     """Pools and trainers in this process, or on Ray."""
     if in_process:
@@ -78,15 +78,18 @@ async def _runner(
         stay_on_loopback()
         yield InProcessPools(config), InProcessTrainers(run_dir.metrics.write)
         return
-    async with _cluster(config, run_dir, work) as cluster:
+    async with _cluster(config, run_dir, work, paths) as cluster:
         yield cluster
 
 
 @asynccontextmanager
-async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator[tuple[Pools, Trainers]]:
+async def _cluster(
+    config: Config, run_dir: RunDir, work: Work, paths: Mapping[str, Path]
+) -> AsyncIterator[tuple[Pools, Trainers]]:
     """Pools and trainers on Ray, with the board on which ``rlaif status`` and ``rlaif scale`` put their orders."""
     from actors.cluster.announcement import announce
     from actors.cluster.board import Board
+    from actors.cluster.nodes import check_every_node
     from actors.cluster.placement import check_nodes, plan
     from actors.cluster.start import current_namespace, nodes, open_cluster
     from actors.control import serve_orders
@@ -95,7 +98,9 @@ async def _cluster(config: Config, run_dir: RunDir, work: Work) -> AsyncIterator
 
     phases = work.phases(config)
     with open_cluster(config) as address:
-        check_nodes(plan(config, phases), nodes())
+        needs = plan(config, phases)
+        check_nodes(needs, [node["Resources"] for node in nodes()])
+        await check_every_node(config, needs.claims, paths, run_dir.path, nodes())
         pools = RayPools(config)
         trainers = RayTrainers(run_dir.path.absolute() / "ray_train", run_dir.metrics.write)
         namespace = current_namespace()

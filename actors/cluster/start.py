@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -65,9 +66,9 @@ def current_namespace() -> str:
     return ray.get_runtime_context().namespace
 
 
-def nodes() -> list[dict[str, float]]:
-    """The resources of each living node of the cluster, by Ray's names."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def nodes() -> list[dict[str, Any]]:
+    """The living nodes of the cluster, as Ray lists them: ``NodeID``, ``NodeManagerAddress``, ``Resources``..."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _share_heaps() -> None:

@@ -58,11 +58,11 @@ class Host:
             ip("-n", name, "link", "set", device, "up")
 
     def keep_node(self, options: list[str], root: Path, environment: Mapping[str, str]) -> None:
-        """Keep a Ray node running on this host, under the host's own hostname."""
+        """Keep a Ray node running on this host, under the host's own hostname and with its own mounts."""
         ray = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={self.address}"]
         ray += [f"--temp-dir={root / self.name}", f"--object-store-memory={OBJECT_STORE_BYTES}", *options]
         forever = f"hostname {self.name}; while true; do {shlex.join(ray)}; sleep 1; done"
-        command = ["ip", "netns", "exec", self.name, "unshare", "--uts", "sh", "-c", forever]
+        command = ["ip", "netns", "exec", self.name, "unshare", "--uts", "--mount", "sh", "-c", forever]
         with (root / f"{self.name}.log").open("w") as log:
             subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=root)
 
@@ -93,6 +93,18 @@ class Host:
     def set_link(self, state: str) -> None:
         """``up`` or ``down``."""
         ip("link", "set", self._link, state)
+
+    @contextmanager
+    def mounted(self, directory: Path, *options: str) -> Iterator[None]:
+        """Something else in place of ``directory``, on this host only: each of ``options`` is for a call of mount."""
+        raylet = next(process for process in self.processes() if process.name() == "raylet")
+        inside = ["nsenter", f"--target={raylet.pid}", "--mount"]
+        for each in options:
+            subprocess.run([*inside, "mount", *each.split(), str(directory)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*inside, "umount", "--lazy", str(directory)], check=True)
 
     def remove(self) -> None:
         for _ in range(10):  # repeated, to catch processes that were just being started

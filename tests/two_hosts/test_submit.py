@@ -111,6 +111,28 @@ def test_a_mistake_that_only_the_cluster_can_see_ends_with_2_too(cluster, config
     assert "data.red_team=/nowhere.jsonl: no such file" in stdout
 
 
+def test_a_node_that_lacks_a_model_or_cannot_use_the_run_directory_ends_with_2_and_is_named(cluster, config, settings):
+    model, run_dir = Path(settings["labeller"]["model"]), Path(settings["run_dir"])
+    run_dir.mkdir()
+    node = f"node {cluster.worker.address}: "
+    for directory, options, told in (
+        (model, ["-t tmpfs none"], f"{node}labeller.model={model}: {model} holds another model than on the driver's"),
+        (model.parent, ["-t tmpfs none"], f"{node}labeller.model={model}: no such directory: {model}; put it on"),
+        (
+            run_dir,
+            ["-t tmpfs none"],
+            f"{node}run_dir={run_dir}: is not there, or is not the one that the driver writes",
+        ),
+        (run_dir, [f"--bind {run_dir}", "-o remount,bind,ro"], f"{node}run_dir={run_dir}: user 0 cannot write there"),
+    ):
+        with cluster.worker.mounted(directory, *options):
+            code, stdout, stderr = submit(cluster, config, "--address", cluster.url)
+        assert code == 2, stderr
+        assert told in " ".join(stdout.split()) and "Traceback" not in stdout
+        assert f"node {cluster.head.address}" not in stdout, "the other node has all"
+        assert "EngineActor" not in {actor["class_name"] for actor in living(cluster)}
+
+
 # ----------------------------------------------------------------------------------------------------- the run
 def test_a_stopped_job_leaves_no_actor_and_a_cut_link_loses_no_row(cluster, config, settings):
     """One run for everything, as each takes minutes: stopped while labelling, resubmitted, cut off while labelling."""
