@@ -2,7 +2,8 @@
 
 Nothing is made, locked, fetched or started here, and no data is read. All mistakes are shown at once, one line each:
 ``path=value: rule; fix``. Three things are checked once they can be known: models that must be fetched or made first
-(by ``check_models``), files on another cluster (by the job, there), and the nodes of a cluster (by ``check_nodes``).
+(by ``check_models``), files on another cluster (by the job, there), and the nodes of a cluster (by ``check_nodes`` and
+``check_every_node``).
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def is_hub_name(model: str) -> bool:
 def local_model(model: str, *, field: str, fetch: bool = True) -> Path:
     """The directory of a model: the one named, or the local snapshot of a hub name, fetched once if ``fetch`` allows.
 
-    Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees.
+    Raises ModelError for a name that is neither. On a cluster, HF_HOME must be a place that every node sees, which
+    ``actors.cluster.nodes`` checks.
     """
     if not is_hub_name(model):
         # Absolute, because the process that loads it may have another working directory.

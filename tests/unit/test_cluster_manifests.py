@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from actors.cli.__main__ import app
+from actors.cluster.nodes import _MIN_DRIVER
 from actors.cluster.placement import check_nodes, phases_of, plan
 from actors.submit.submit import STOP_S
 from rlaif.config.files import load_config
@@ -21,6 +22,7 @@ from rlaif.config.files import load_config
 ROOT = Path(__file__).parents[2]
 CONFIG = load_config(ROOT / "configs" / "multi_node.yaml")
 VOLUME, CLUSTER, POLICY = yaml.safe_load_all((ROOT / "cluster" / "raycluster.yaml").read_text())
+IMAGE = (ROOT / "cluster" / "Dockerfile").read_text()
 JOB = yaml.safe_load((ROOT / "cluster" / "rayjob.yaml").read_text())
 GROUPS = CLUSTER["spec"]["workerGroupSpecs"]
 POOLS = ("generator", "labeller", "scorer", "policy_trainer", "preference_trainer")
@@ -74,17 +76,41 @@ def test_versions_are_those_of_the_lock() -> None:
     assert CLUSTER["spec"]["rayVersion"] == locked
     images = {container(group)["image"] for group in (CLUSTER["spec"]["headGroupSpec"], *GROUPS)}
     assert {image.rpartition(":")[2] for image in images} == {locked}
-    assert f"FROM rayproject/ray:{locked}-py311-gpu\n" in (ROOT / "cluster" / "Dockerfile").read_text()
+
+
+def test_the_image_has_the_cuda_of_the_locked_torch_and_no_other() -> None:
+    lock = (ROOT / "requirements" / "gpu.lock").read_text()
+    (of_torch,) = re.findall(r"^cuda-toolkit==(\d+\.\d+)", lock, flags=re.MULTILINE)  # which torch pins to its own
+    major = of_torch.partition(".")[0]
+    assert f"nvidia-nccl-cu{major}==" in lock and f"nvidia-cudnn-cu{major}==" in lock
+    (base,) = re.findall(r"^FROM (\S+)", IMAGE, flags=re.MULTILINE)
+    assert re.findall(r"cu(?:da:?)?(\d+)", base) in ([], [major]), "a toolkit of another version"
+    assert f'NVIDIA_REQUIRE_CUDA="cuda>={of_torch}"' in IMAGE
+    assert _MIN_DRIVER[0] == {"13": 580}[major], "what NVIDIA's CUDA compatibility tables say of that version"
+
+
+def test_the_image_has_a_python_of_the_lock_with_headers_and_compiler_and_installs_the_lock() -> None:
+    (python,) = re.findall(r"^FROM python:(\d+\.\d+)-bookworm$", IMAGE, flags=re.MULTILINE)  # -slim has neither
+    assert python in ("3.11", "3.12", "3.13")
+    assert "--require-hashes -r /opt/rlaif/requirements/gpu.lock" in IMAGE
 
 
 def test_every_pod_mounts_the_storage_that_holds_the_run() -> None:
     for group in (CLUSTER["spec"]["headGroupSpec"], *GROUPS):
-        (mount,) = container(group)["volumeMounts"]
-        (volume,) = group["template"]["spec"]["volumes"]
-        assert volume["name"] == mount["name"]
-        assert volume["persistentVolumeClaim"]["claimName"] == VOLUME["metadata"]["name"]
-        assert Path(CONFIG.run_dir).is_relative_to(mount["mountPath"])
+        mounts = {mount["name"]: mount["mountPath"] for mount in container(group)["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+        assert volumes["shared"]["persistentVolumeClaim"]["claimName"] == VOLUME["metadata"]["name"]
+        assert Path(CONFIG.run_dir).is_relative_to(mounts["shared"])
+        environment = {each["name"]: each.get("value") for each in container(group)["env"]}
+        assert Path(environment["HF_HOME"]).is_relative_to(mounts["shared"])
     assert VOLUME["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_every_pod_has_shared_memory_for_ray_and_nccl() -> None:
+    for group in (CLUSTER["spec"]["headGroupSpec"], *GROUPS):
+        mounts = {mount["mountPath"]: mount["name"] for mount in container(group)["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+        assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
 
 
 def test_strangers_are_kept_out() -> None:
