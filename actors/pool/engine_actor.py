@@ -13,8 +13,10 @@ from actors.cluster.whereabouts import Whereabouts, current_whereabouts
 from actors.pool.gathering import Gathering
 from actors.pool.shipment import AnyRecord, AnyRow, Finished
 from rlaif.config.schema import PoolSettings
+from rlaif.engines.turns import waits_for_turn
 from rlaif.errors import EngineError, RequestError
 from rlaif.interfaces import AnyEngine, Failure, Task, Weights
+from rlaif.places.traffic import moved_bytes
 
 #: How much freed memory glibc keeps. New weights are unpacked through large buffers: if these came fresh from the
 #: system at each sync, their page faults would cost several times as much as the copies.
@@ -33,6 +35,12 @@ def engine_environment(settings: PoolSettings) -> dict[str, str]:
     return environment
 
 
+def _open(role: str, model: str, settings: PoolSettings) -> AnyEngine:
+    from rlaif.engines import open_engine
+
+    return open_engine(role, model, settings)
+
+
 class EngineActor:
     """A thin shell around one engine. Call ``open`` first."""
 
@@ -43,10 +51,13 @@ class EngineActor:
         return current_whereabouts()
 
     async def open(self, role: str, model: str, settings: PoolSettings) -> None:
-        """Load the engine; heavy libraries are imported here, in the environment that the pool set."""
-        from rlaif.engines import open_engine
+        """Load the engine; heavy libraries are imported here, in the environment that the pool set. In a thread, so
+        that this actor can tell meanwhile whether it gets on."""
+        self._opened = await asyncio.to_thread(_open, role, model, settings)
 
-        self._opened = open_engine(role, model, settings)
+    async def moved_bytes(self) -> int | None:
+        """As ``rlaif.places.traffic.moved_bytes``, of this process; None while it waits for its turn on a GPU."""
+        return None if waits_for_turn() else moved_bytes()
 
     async def run(self, task: Task[AnyRow, AnyRecord], rows: Sequence[AnyRow]) -> AsyncIterator[list[Finished]]:
         """Run ``task`` on all rows at once; yield those that finished together as one list.

@@ -14,15 +14,17 @@ from actors.cluster import remote
 from actors.cluster.causes import cause_of, death_of, describe_cause
 from actors.cluster.logs import log_tail
 from actors.cluster.placement import engine_resources
-from actors.cluster.waiting import within
+from actors.cluster.waiting import look_at, within
 from actors.cluster.weights import SharedWeights
 from actors.cluster.whereabouts import Whereabouts
 from actors.pool.engine_actor import EngineActor, engine_environment
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, RlaifError, TrainerLostError, WaitTimeoutError, WeightSyncError
+from rlaif.places.traffic import Traffic
 
 ENGINE_CLOSE_TIMEOUT_S = 10.0
 NODE_POLL_S = 2.0
+OPENING_POLL_S = 5.0
 UNAVAILABLE_S = 5.0  #: before an actor that could not be reached is asked again
 
 
@@ -129,7 +131,6 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
     group, options = _place(settings)
     handle: Any = None
     where: Whereabouts | None = None
-    deadline = time.monotonic() + settings.start_timeout_s
     try:
         handle = remote.start_actor(
             EngineActor,
@@ -142,11 +143,8 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
         )
         needs = f"{name} to be scheduled (it needs {engine_resources(settings)})"
         where = await within(settings.start_timeout_s, handle.whereabouts.remote(), needs)
-        opening = handle.open.remote(role, model, settings)
-        what = f"{name} on {where} to open {model}"
-        if 0 < settings.gpus < 1:
-            what += f", after those that start before it on its GPU ({role}.start_timeout_s)"
-        await within(max(1.0, deadline - time.monotonic()), opening, what)
+        opening = asyncio.ensure_future(handle.open.remote(role, model, settings))
+        await _opened(opening, handle, settings.start_timeout_s, f"{name} on {where} to open {model}")
     except (RayError, RlaifError) as error:
         _end(handle, group)
         raise await _start_failure(name, model, where, error) from error
@@ -155,6 +153,23 @@ async def start_engine(name: str, role: str, model: str, settings: PoolSettings)
         raise
     assert where is not None
     return RemoteEngine(name, handle, group, where, settings)
+
+
+async def _opened(opening: asyncio.Future[None], handle: Any, silence_s: float, what: str) -> None:
+    """Wait for ``opening``, however long it takes. Raises what it raises, and WaitTimeoutError when for ``silence_s``
+    the actor has moved no bytes, or not answered; the time in which it waits for its turn on a GPU does not count."""
+    opening.add_done_callback(look_at)
+    traffic: Traffic | None = None
+    pause = min(OPENING_POLL_S, silence_s / 4)
+    try:
+        while not (await asyncio.wait([opening], timeout=pause))[0]:
+            moved: int | None = await within(silence_s, handle.moved_bytes.remote(), what)
+            traffic = traffic or Traffic(moved) if moved is not None else None
+            if traffic and moved is not None and traffic.silence(moved) > silence_s:
+                raise WaitTimeoutError(f"waited for {what}, which has read nothing for {silence_s:g} s")
+    finally:
+        opening.cancel()  # does nothing when it is done
+    opening.result()
 
 
 async def _start_failure(

@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from rlaif.places.traffic import moved_bytes
+from rlaif.engines.turns import waits_for_turn
+from rlaif.places.traffic import MIN_MOVED, moved_bytes
 
 MAX_PERIOD_S = 5.0
 PERIODS = 10  #: at least, in the time after which silence is taken for a hang
-MIN_MOVED = 1 << 20  #: bytes of one period; Python, Ray and their logs move less
 
 
 class Heartbeat:
@@ -32,7 +32,8 @@ class Heartbeat:
             self._send()
 
     def watch_files(self) -> None:
-        """Beat in each period in which this process reads or writes files. The thread ends with the process."""
+        """Beat in each period in which this process reads or writes a MiB, or waits for its turn to load on a GPU that
+        it shares. The thread ends with the process."""
         threading.Thread(target=self._watch_files, daemon=True, name="heartbeat").start()
 
     def _watch_files(self) -> None:
@@ -40,6 +41,6 @@ class Heartbeat:
         while True:
             time.sleep(self._period_s)
             now = moved_bytes()
-            if now - before >= MIN_MOVED:
+            if now - before >= MIN_MOVED or waits_for_turn():
                 self.beat()
             before = now

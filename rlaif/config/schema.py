@@ -106,7 +106,7 @@ class PoolSettings(Section):
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
     max_in_flight: Count = Field(128, description="most rows that one engine holds at once")
     start_timeout_s: Seconds = Field(
-        600, description="longest time for an engine to load its model, on a shared GPU with the wait for its turn"
+        600, description="longest time for an engine to be placed, and longest time without reading while it opens"
     )
     on_new_weights: Literal["finish", "pause"] = Field(
         "finish", description="running requests finish before new weights are loaded, or pause and continue under them"

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import TimeoutError as ThreadTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +43,7 @@ from rlaif.engines.requests import (
 )
 from rlaif.errors import EngineError, ModelError, RequestError, WaitTimeoutError, WeightSyncError, quote_error
 from rlaif.interfaces import Weights
+from rlaif.places.traffic import Traffic, moved_bytes
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Completion, FinishReason, Sampling
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CLOSE_TIMEOUT_S = 60.0
+LOADING_POLL_S = 1.0
 PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 
 
@@ -228,11 +231,15 @@ class BatchingEngine:
             raise
 
     def _await_opening(self, opened: ThreadFuture[None], timeout_s: float) -> None:
-        try:
-            opened.result(timeout_s)
-        except ThreadTimeoutError as error:
-            self._closing = True
-            raise WaitTimeoutError(f"waited {timeout_s:g} s for {self._model.path} to load") from error
+        """However long it takes; raises WaitTimeoutError when this process moves no bytes for ``timeout_s``."""
+        traffic = Traffic(moved_bytes())
+        while traffic.silence(moved_bytes()) < timeout_s:
+            with suppress(ThreadTimeoutError):
+                return opened.result(min(LOADING_POLL_S, timeout_s))
+        self._closing = True
+        raise WaitTimeoutError(
+            f"waited for {self._model.path} to load, and nothing was read for {timeout_s:g} s"
+        ) from None
 
     # ------------------------------------------------------------------------------------- the thread's side
     def _live(self, open_backend: Callable[[], Backend], opened: ThreadFuture[None]) -> None:

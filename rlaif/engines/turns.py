@@ -35,6 +35,12 @@ class StartTurn:
 
 
 _turns: list[StartTurn] = []  # of this process
+_num_waiting = 0
+
+
+def waits_for_turn() -> bool:
+    """Whether this process waits for its turn, during which it is silent and yet not hung."""
+    return _num_waiting > 0
 
 
 def turns_taken() -> tuple[StartTurn, ...]:
@@ -55,7 +61,7 @@ def turn_to_start(who: str, gpus: float) -> Iterator[None]:
     card = card_of_process()
     lock = _open_lock(card)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for(lock)
         began = time.monotonic()
         try:
             yield
@@ -64,6 +70,15 @@ def turn_to_start(who: str, gpus: float) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would not do if a child process had inherited the file
     finally:
         os.close(lock)
+
+
+def _wait_for(lock: int) -> None:
+    global _num_waiting
+    _num_waiting += 1
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        _num_waiting -= 1
 
 
 def card_of_process() -> str:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import resource
+import time
 from pathlib import Path
 
+MIN_MOVED = 1 << 20  #: bytes that tell a process that gets on from one that waits: Python, Ray and their logs move less
 READ_AHEAD = 128 << 10  #: bytes that Linux reads by default when a page of a mapped file is not in memory
+
+
+class Traffic:
+    """Of a process that moves bytes, as it is looked at now and then."""
+
+    def __init__(self, moved: int) -> None:
+        self._moved, self._since = moved, time.monotonic()
+
+    def silence(self, moved: int) -> float:
+        """Seconds since it was first seen to have moved about as much as the ``moved`` bytes that it has now."""
+        if moved - self._moved >= MIN_MOVED:
+            self._moved, self._since = moved, time.monotonic()
+        return time.monotonic() - self._since
 
 
 def moved_bytes() -> int:

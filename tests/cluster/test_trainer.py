@@ -115,7 +115,7 @@ async def test_an_unreadable_data_set_is_found_before_ranks_start(tmp_path: Path
 
 async def test_a_fit_that_stands_still_ends_with_the_ranks_whereabouts(tmp_path: Path) -> None:
     # Until the first step is over, the ranks count as starting; the second step begins with a row that takes too long.
-    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 4.0}, silence_timeout_s=2)
+    trainer = Trainer(cpus=0.5, engine="scripted", scripted={"row_s": 15.0}, silence_timeout_s=2)
     optimization = Optimization(epochs=1, batch_size=1)
     where = r"to take a step, which gave no sign of life for 2 s \(rank 0 on .*, silent for \d+ s"
     with pytest.raises(WaitTimeoutError, match=rf"waited for the ranks of supervise {where}"):

@@ -227,7 +227,7 @@ def test_a_model_that_takes_too_long_to_load():
         release.wait(10)
         return late
 
-    with pytest.raises(WaitTimeoutError, match=r"waited 0\.05 s for counter to load"):
+    with pytest.raises(WaitTimeoutError, match=r"waited for counter to load, and nothing was read for 0\.05 s"):
         BatchingEngine(slow, MODEL, tiny_tokenizer(), PoolSettings(start_timeout_s=0.05))
     release.set()
     for _ in range(100):
@@ -235,3 +235,17 @@ def test_a_model_that_takes_too_long_to_load():
         if late.closed:
             break
     assert late.closed
+
+
+def test_a_model_may_load_for_as_long_as_something_is_read(tmp_path):
+    (tmp_path / "weights").write_bytes(bytes(4 << 20))
+
+    def slow():
+        for _ in range(15):
+            (tmp_path / "weights").read_bytes()
+            time.sleep(0.1)
+        return Counter()
+
+    started = time.monotonic()
+    BatchingEngine(slow, MODEL, tiny_tokenizer(), PoolSettings(start_timeout_s=0.5))
+    assert time.monotonic() - started > 1.5, "three times as long"

@@ -53,6 +53,9 @@ class SimulatedEngineActor(EngineActor):
     async def whereabouts(self) -> Whereabouts:
         return self.simulated.where()
 
+    async def moved_bytes(self) -> int:
+        return 0  # it opens at once, or hangs
+
     async def open(self, role: str, model: str, settings: PoolSettings) -> None:
         await self.simulated.wait()
         if self.simulated.cluster.refusing():
