@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -55,7 +55,10 @@ class InProcessPool:
 
     async def update_weights(self, weights: VersionedWeights) -> None:
         assert isinstance(weights, Weights)  # a learner of this process sends no references
-        await self._engine.update_weights(weights)
+        await self._engine.begin_weights(weights.header)
+        for bucket in weights.buckets:
+            await self._engine.load_weights(bucket)
+        await self._engine.serve_weights()
 
     async def close(self) -> None:
         await self._engine.close()
@@ -123,7 +126,12 @@ class InProcessLearner:
         return await asyncio.to_thread(self._learner.learn, rows)
 
     async def weights(self) -> Weights:
-        return await asyncio.to_thread(self._learner.weights)
+        """All of them, because the learner may go on before they are served."""
+        return await asyncio.to_thread(self._whole_weights)
+
+    def _whole_weights(self) -> Weights:
+        weights = self._learner.weights()
+        return replace(weights, buckets=list(weights.buckets))
 
     async def save(self, path: Path) -> None:
         await asyncio.to_thread(self._learner.save, path)

@@ -29,23 +29,47 @@ _TaskRecord = TypeVar("_TaskRecord", covariant=True)
 # ---------------------------------------------------------------------------------------------------- engines
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What the learner computed with new weights, so that engines can prove that they serve the same.
+    """What the learner computed with new weights, so that engines can prove that they compute the same.
 
-    ``token_ids``: sequences of at least two tokens. ``values``: for a language model the log-probability of each
-    sequence's last token given the ones before it; for a preference model each sequence's score.
+    ``token_ids``: sequences. ``values``: for a language model the log-probabilities (temperature 1) of the last tokens
+    of each sequence, as many as there are values, each given all tokens before it; for a preference model one value,
+    the sequence's score.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
-    values: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsHeader:
+    """What is known of new weights before they come. ``shapes``: of all tensors, by Hugging Face parameter names, tied
+    heads included."""
+
+    version: int
+    shapes: Mapping[str, tuple[int, ...]]
+    num_buckets: int
+    probe: Probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightBucket:
+    """Some of the tensors, in the learner's own dtype (bfloat16 as its bits in int16), with the ``checksums`` that the
+    learner computed of them (``rlaif.engines.checksums``). Tied tensors are one array under two names."""
+
+    tensors: Mapping[str, np.ndarray]
+    checksums: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One version of a model's weights, ready to serve: Hugging Face parameter names, tied heads included."""
+    """One version of a model's weights. ``buckets`` may be made one at a time, while they are asked for."""
 
-    version: int
-    tensors: Mapping[str, np.ndarray]
-    probe: Probe
+    header: WeightsHeader
+    buckets: Iterable[WeightBucket]
+
+    @property
+    def version(self) -> int:
+        return self.header.version
 
 
 class VersionedWeights(Protocol):
@@ -63,11 +87,24 @@ class Engine(Protocol):
     model_version: str  #: content version of what was loaded, e.g. "sl_cai@3f2a", written into records
     policy_version: int  #: 0 for what was loaded, then ``Weights.version``
 
-    async def update_weights(self, weights: Weights) -> None:
-        """Serve ``weights`` from the next request on, prove it against the probe, and reset the prefix cache.
+    async def begin_weights(self, header: WeightsHeader) -> None:
+        """Stop serving, between two requests or two tokens, until ``serve_weights``; other requests wait.
 
-        Raises WeightSyncError when the names do not cover the model, or when the probe differs by more than 1e-3
-        (float32) or 5e-2 (bfloat16); the engine must not be used afterwards.
+        Raises WeightSyncError when version, names or shapes are not the model's; the engine then serves as before.
+        After any error from here on, it serves nothing more.
+        """
+        ...
+
+    async def load_weights(self, bucket: WeightBucket) -> None:
+        """Replace these tensors. Returns when ``bucket`` is not needed any more."""
+        ...
+
+    async def serve_weights(self) -> None:
+        """Serve the new weights from the next request on, and prove it: every parameter is read back and has the bits
+        that the learner sent, in the number format in which it is served; and what the engine computes for the probe is
+        what the learner computed (``rlaif.engines.proof``). What was cached under the old weights is dropped.
+
+        Raises WeightSyncError when tensors are missing, or when the proof fails.
         """
         ...
 

@@ -16,7 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlaif.interfaces import Probe
+from rlaif.engines.checksums import as_numpy, bit_sum
+from rlaif.interfaces import Engine, Probe, WeightBucket, Weights, WeightsHeader
+from rlaif.training.weight_buckets import plan_buckets
 
 MAX_LENGTH = 256
 
@@ -70,37 +72,59 @@ def saved(model: PreTrainedModel, path: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------- as learners send them
-def served_tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
-    """Float32 copies of all parameters under their Hugging Face names, a tied head included.
+def weights_from(
+    model: PreTrainedModel, version: int, sequences: Sequence[Sequence[int]], bucket_bytes: int = 2**16
+) -> Weights:
+    """As a learner sends ``model``, in its own dtype, with a probe of ``sequences``."""
+    tensors = model.state_dict(keep_vars=True)
+    buckets = []
+    for bucket in plan_buckets(tensors, bucket_bytes):
+        arrays = {id(tensor): as_numpy(tensor.detach().clone()) for tensor in bucket.values()}
+        sums = {name: bit_sum(tensor) for name, tensor in bucket.items()}
+        buckets.append(WeightBucket(tensors={name: arrays[id(t)] for name, t in bucket.items()}, checksums=sums))
+    header = WeightsHeader(
+        version=version,
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        num_buckets=len(buckets),
+        probe=probe_of(model, sequences),
+    )
+    return Weights(header=header, buckets=buckets)
 
-    Tied parameters share one array. NumPy has no bfloat16, hence float32; engines round to their own type.
-    """
-    copies: dict[int, np.ndarray] = {}
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in copies:
-            copies[tensor.data_ptr()] = tensor.detach().to("cpu", torch.float32, copy=True).numpy()
-        tensors[name] = copies[tensor.data_ptr()]
-    return tensors
+
+async def send(engine: Engine, weights: Weights) -> None:
+    """As a pool does it."""
+    await engine.begin_weights(weights.header)
+    for bucket in weights.buckets:
+        await engine.load_weights(bucket)
+    await engine.serve_weights()
+
+
+def tensors_of(weights: Weights) -> dict[str, np.ndarray]:
+    return {name: tensor for bucket in weights.buckets for name, tensor in bucket.tensors.items()}
 
 
 @torch.no_grad()
 def probe_of(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Probe:
-    """What ``model`` computes for some sequences of at least two tokens: see ``Probe``.
+    """What ``model`` computes for some sequences of at least two tokens: see ``Probe``. All but the first token count.
 
     A preference model (sequence classification) reads the last token, which must not be its padding token.
     """
     was_training = model.training
     model.eval()
     try:
-        values = [_probe_value(model, list(ids)) for ids in token_ids]
+        values = [_probe_values(model, list(ids)) for ids in token_ids]
     finally:
         model.train(was_training)
     return Probe(token_ids=tuple(tuple(ids) for ids in token_ids), values=tuple(values))
 
 
-def _probe_value(model: PreTrainedModel, ids: list[int]) -> float:
+def scores_of(model: PreTrainedModel, dialogues: Sequence[Sequence[int]]) -> list[float]:
+    """By transformers, of a preference model."""
+    return [score for (score,) in probe_of(model, dialogues).values]
+
+
+def _probe_values(model: PreTrainedModel, ids: list[int]) -> tuple[float, ...]:
     logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
     if logits.ndim == 1:
-        return logits[0].item()
-    return logits[-2].log_softmax(-1)[ids[-1]].item()
+        return (logits[0].item(),)
+    return tuple(logits[:-1].log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist())

@@ -1,24 +1,31 @@
-"""Weights as an object reference: written once to the object store, read by every engine from its own node."""
+"""Weights as object references: each bucket is written once to the object store, and read by every engine from its own
+node. The store frees a version's buckets when nobody has a ``SharedWeights`` of it any more."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from actors.cluster import remote
-from rlaif.interfaces import VersionedWeights
+from rlaif.interfaces import VersionedWeights, Weights, WeightsHeader
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedWeights:
-    """One version of a model's weights in the object store. ``ref`` resolves to ``rlaif.interfaces.Weights``."""
+    """One version of a model's weights in the object store. ``buckets``: references to ``interfaces.WeightBucket``."""
 
-    version: int
-    ref: Any
+    header: WeightsHeader
+    buckets: Sequence[Any]
+
+    @property
+    def version(self) -> int:
+        return self.header.version
 
 
 def share_weights(weights: VersionedWeights) -> SharedWeights:
     """Put ``weights`` in the object store, unless they are there already."""
     if isinstance(weights, SharedWeights):
         return weights
-    return SharedWeights(version=weights.version, ref=remote.put(weights))
+    assert isinstance(weights, Weights)
+    return SharedWeights(header=weights.header, buckets=[remote.put(bucket) for bucket in weights.buckets])

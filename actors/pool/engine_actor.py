@@ -15,10 +15,10 @@ from actors.pool.shipment import AnyRecord, AnyRow, Finished
 from rlaif.config.schema import PoolSettings
 from rlaif.engines.turns import waits_for_turn
 from rlaif.errors import EngineError, RequestError
-from rlaif.interfaces import AnyEngine, Failure, Task, Weights
+from rlaif.interfaces import AnyEngine, Failure, Task, WeightBucket, WeightsHeader
 from rlaif.places.traffic import moved_bytes
 
-#: How much freed memory glibc keeps. New weights are unpacked through large buffers: if these came fresh from the
+#: How much freed memory glibc keeps. New weights may be unpacked through large buffers: if these came fresh from the
 #: system at each sync, their page faults would cost several times as much as the copies.
 KEPT_BYTES = str(2**30)
 
@@ -89,8 +89,14 @@ class EngineActor:
     async def prefix_hits(self) -> tuple[int, int]:
         return self._engine.prefix_hits()
 
-    async def update_weights(self, weights: Weights) -> None:
-        await self._engine.update_weights(weights)
+    async def begin_weights(self, header: WeightsHeader) -> None:
+        await self._engine.begin_weights(header)
+
+    async def load_weights(self, bucket: WeightBucket) -> None:
+        await self._engine.load_weights(bucket)
+
+    async def serve_weights(self) -> None:
+        await self._engine.serve_weights()
 
     async def close(self) -> None:
         if self._opened is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from rlaif.places.traffic import Traffic
 
 ENGINE_CLOSE_TIMEOUT_S = 10.0
 NODE_POLL_S = 2.0
+BUCKETS_AT_ONCE = 2  #: of new weights, on their way to an engine or being loaded there
 OPENING_POLL_S = 5.0
 UNAVAILABLE_S = 5.0  #: before an actor that could not be reached is asked again
 
@@ -48,18 +50,38 @@ class RemoteEngine:
     async def update_weights(self, weights: SharedWeights) -> None:
         """Serve these weights from now on, and prove it.
 
+        Each step has ``idle_timeout_s``: to stop for them, every bucket, and the proof. While one bucket is loaded, the
+        next one is on its way to the engine's node.
+
         Raises WeightSyncError when the engine refuses them and TrainerLostError when they are lost with the node that
         had them; EngineError, WaitTimeoutError or the RayActorError of its death when the engine must be replaced.
         """
         what = f"{self} to serve weights of version {weights.version}"
         try:
-            await within(self._settings.idle_timeout_s, self._handle.update_weights.remote(weights.ref), what)
+            await self._within_limit(self._handle.begin_weights.remote(weights.header), what)
+            await self._send_buckets(weights)
+            await self._within_limit(self._handle.serve_weights.remote(), what)
         except RayTaskError as error:
             cause = cause_of(error)
             if isinstance(cause, ObjectLostError):
                 raise TrainerLostError(f"weights {weights.version} are lost: {death_of(cause)}") from error
             kind = EngineError if isinstance(cause, EngineError | WaitTimeoutError) else WeightSyncError
             raise kind(f"{self}: {cause}") from error
+
+    async def _send_buckets(self, weights: SharedWeights) -> None:
+        """Engines load them one at a time, in any order."""
+        number = len(weights.buckets)
+        on_their_way: deque[Any] = deque()
+        for place, bucket in enumerate(weights.buckets, 1):
+            what = f"{self} to load bucket {{}} of {number} of the weights of version {weights.version}"
+            if len(on_their_way) == BUCKETS_AT_ONCE:
+                await self._within_limit(on_their_way.popleft(), what.format(place - BUCKETS_AT_ONCE))
+            on_their_way.append(self._handle.load_weights.remote(bucket))
+        while on_their_way:
+            await self._within_limit(on_their_way.popleft(), what.format(number - len(on_their_way)))
+
+    async def _within_limit(self, answer: Any, what: str) -> None:
+        await within(self._settings.idle_timeout_s, answer, what)
 
     async def prefix_hits(self) -> tuple[int, int]:
         """As ``rlaif.interfaces.Engine.prefix_hits``; (0, 0) when the engine has just died."""

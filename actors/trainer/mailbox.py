@@ -19,7 +19,7 @@ from actors.cluster.whereabouts import Whereabouts
 from rlaif.errors import RunError
 
 _T = TypeVar("_T")
-Verb = Literal["learn", "weights", "save", "save_checkpoint", "stop"]
+Verb = Literal["learn", "weights", "bucket", "save", "save_checkpoint", "stop"]
 MAILBOX_POLL_S = 5.0  #: longest that a question stays open here; then it is asked again, unless there is reason not to
 
 

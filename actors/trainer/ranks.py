@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -15,7 +16,7 @@ from actors.cluster.whereabouts import current_whereabouts
 from actors.trainer.feeding import Shares
 from actors.trainer.heartbeat import Heartbeat
 from actors.trainer.mailbox import Order, RankReply
-from rlaif.interfaces import Weights
+from rlaif.interfaces import WeightBucket
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 from rlaif.training.batches import read_rows
 from rlaif.training.learners import fit_function, open_learner
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rlaif.training.learners import RankLearner
 
 REPORTS_ON_THEIR_WAY = 64  #: at most, before a rank waits for them
-_weights: list[Weights] = []  #: in rank 0: those that the driver is about to take
+_buckets: list[WeightBucket] = []  #: in rank 0: what the driver is about to take
 
 RankConfig = Mapping[str, Any]  #: of a rank: its ``job`` and the ``mailbox``
 FitResult = tuple[dict[str, float], int]  #: metrics, rows seen by all ranks
@@ -60,32 +61,42 @@ def learner_rank(config: RankConfig) -> None:
     mailbox = config["mailbox"]
     rank = _rank(config)
     checkpoint, done = _register(config, rank)
-    learner = open_learner(replace(job, checkpoint=checkpoint), rank)
+    obedient = ObedientLearner(open_learner(replace(job, checkpoint=checkpoint), rank))
     _answer(mailbox, rank, RankReply(number=0))
     while (order := _next_order(mailbox, rank, done)).verb != "stop":
-        _answer(mailbox, rank, RankReply(number=order.number, result=_obey(learner, order)))
+        _answer(mailbox, rank, RankReply(number=order.number, result=obedient.obey(order)))
         done = order.number
     _answer(mailbox, rank, RankReply(number=order.number))
 
 
-def _obey(learner: RankLearner, order: Order) -> Any:
-    if order.verb == "learn":
-        return learner.learn(ray.get(order.payload))
-    if order.verb == "weights":
-        _weights[:] = [learner.weights()]
-        return _weights[0].version
-    if order.verb == "save":
-        return learner.save(order.payload)
-    return learner.save_checkpoint(order.payload)
+class ObedientLearner:
+    """A rank's learner, and its weights while the driver takes them, a bucket at a time."""
+
+    def __init__(self, learner: RankLearner) -> None:
+        self._learner = learner
+        self._gathering: Iterator[WeightBucket] = iter(())
+
+    def obey(self, order: Order) -> Any:
+        """The result of an order. That of "bucket" is whether there is one: a rank that was started since "weights" has
+        none, and neither have the others of its group."""
+        if order.verb == "learn":
+            return self._learner.learn(ray.get(order.payload))
+        if order.verb == "weights":
+            weights = self._learner.weights()
+            self._gathering = iter(weights.buckets)
+            return weights.header
+        if order.verb == "bucket":
+            _buckets[:] = islice(self._gathering, 1)
+            return bool(_buckets)
+        if order.verb == "save":
+            return self._learner.save(order.payload)
+        return self._learner.save_checkpoint(order.payload)
 
 
-def take_weights() -> tuple[int, Weights] | tuple[None, None]:
-    """The version of the weights, and the weights. The driver calls this in rank 0's process, because what an actor
-    returns belongs to its caller and outlives the actor. (None, None) in a rank that was started since the order."""
-    if not _weights:
-        return None, None
-    weights = _weights.pop()
-    return weights.version, weights
+def take_bucket() -> tuple[bool, WeightBucket | None]:
+    """Whether there is a bucket, and the bucket. The driver calls this in rank 0's process, because what an actor
+    returns belongs to its caller and outlives the actor. (False, None) in a rank that was started since the order."""
+    return (True, _buckets.pop()) if _buckets else (False, None)
 
 
 def _next_order(mailbox: Any, rank: Rank, done: int) -> Order:

@@ -26,9 +26,10 @@ from actors.cluster.whereabouts import Whereabouts
 from actors.trainer.feeding import count_rows, epochs_of
 from actors.trainer.fit import RANKS_CLOSE_TIMEOUT_S, Fit
 from actors.trainer.mailbox import Verb
-from actors.trainer.ranks import learner_rank, preference_rank, supervise_rank, take_weights
+from actors.trainer.ranks import learner_rank, preference_rank, supervise_rank, take_bucket
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
+from rlaif.interfaces import WeightsHeader
 from rlaif.jobs import JobReport, PPOJob, PreferenceJob, RefreshJob, SFTJob
 
 _logger = logging.getLogger(__name__)
@@ -125,19 +126,41 @@ class RayLearner:
         return await self._order("learn", remote.put(rows))
 
     async def weights(self) -> SharedWeights:
-        """The current weights by reference, owned by this process: they outlive the ranks."""
-        while True:  # a rank that dies before its weights are here is started again, max_failures times
-            version: int = await self._order("weights")
-            rank = self._rank_0 = self._rank_0 or (await self._fit.ranks())[0].handle
-            # Ray Train's own way to call a function in a rank. The version comes here, the weights stay where they are.
-            taken, weights = rank.execute.options(num_returns=2).remote(take_weights)
-            try:
-                if await within(self._timeout_s, taken, f"the weights of version {version}") == version:
-                    return SharedWeights(version=version, ref=weights)
-            except RayActorError:
-                self._rank_0 = None
-            except WaitTimeoutError as error:
-                raise WaitTimeoutError(f"{error} {await self._fit.describe_ranks()}") from None
+        """The current weights by reference, owned by this process: they outlive the ranks.
+
+        Ranks gather one bucket after the other, each within ``step_timeout_s``. Ranks that are started again meanwhile
+        (``max_failures`` times) begin with the first one: what they have learned again may differ in its last bits.
+        """
+        async with self._turn:  # nothing may be learned between two buckets
+            while True:
+                header: WeightsHeader = await self._give("weights")
+                buckets = await self._take_buckets(header)
+                if len(buckets) == header.num_buckets:
+                    return SharedWeights(header=header, buckets=buckets)
+
+    async def _take_buckets(self, header: WeightsHeader) -> list[Any]:
+        """References to as many as come before a rank is lost."""
+        buckets: list[Any] = []
+        while len(buckets) < header.num_buckets and await self._give("bucket"):
+            what = f"bucket {len(buckets) + 1} of {header.num_buckets} of the weights of version {header.version}"
+            bucket = await self._take_bucket(what)
+            if bucket is None:
+                break
+            buckets.append(bucket)
+        return buckets
+
+    async def _take_bucket(self, what: str) -> Any:
+        """A reference to the bucket that rank 0 has ready; None when it is lost with the rank."""
+        rank = self._rank_0 = self._rank_0 or (await self._fit.ranks())[0].handle
+        # Ray Train's own way to call a function in a rank. The answer comes here, the bucket stays where it is.
+        taken, bucket = rank.execute.options(num_returns=2).remote(take_bucket)
+        try:
+            return bucket if await within(self._timeout_s, taken, what) else None
+        except RayActorError:
+            self._rank_0 = None
+            return None
+        except WaitTimeoutError as error:
+            raise WaitTimeoutError(f"{error} {await self._fit.describe_ranks()}") from None
 
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
@@ -156,6 +179,10 @@ class RayLearner:
 
     async def _order(self, verb: Verb, payload: Any = None) -> Any:
         async with self._turn:
-            self._number += 1
-            await self._fit.ask(self._fit.mailbox.place.remote(self._number, verb, payload))
-            return await self._fit.answer_to(self._number, f"to answer '{verb}'")
+            return await self._give(verb, payload)
+
+    async def _give(self, verb: Verb, payload: Any = None) -> Any:
+        """Give an order, when it is its turn."""
+        self._number += 1
+        await self._fit.ask(self._fit.mailbox.place.remote(self._number, verb, payload))
+        return await self._fit.answer_to(self._number, f"to answer '{verb}'")

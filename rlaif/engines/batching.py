@@ -3,11 +3,12 @@
 Each caller puts a request into the inbox and awaits a future. One thread admits what is in the inbox, steps the
 backend, and hands everything that finished in a step to the event loop in one wake-up. With nothing to do it sleeps.
 
-New weights pass through the same inbox; ``on_new_weights`` says what happens to running requests. ``finish``: the
-weights are a barrier. Earlier requests finish first, under the old version; later ones start under the new version; no
-completion mixes versions. ``pause``: running requests are paused between two steps while the weights are exchanged,
-and continue under the new ones. The backend recomputes what it had cached for them, so each token's log-probability is
-that of one version, given everything before it. Such a completion ends in a later version than it started in.
+New weights are announced through the same inbox and then come in buckets, while nothing else is served;
+``on_new_weights`` says what happens to running requests. ``finish``: the announcement is a barrier. Earlier requests
+finish first, under the old version; later ones start under the new version; no completion mixes versions. ``pause``:
+running requests are paused between two steps while the weights come, and continue under the new ones. The backend
+recomputes what it had cached for them, so each token's log-probability is that of one version, given everything before
+it. Such a completion ends in a later version than it started in.
 
 This module knows nothing of models, sampling, vLLM or torch. The backend does.
 """
@@ -16,24 +17,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import TimeoutError as ThreadTimeoutError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rlaif.config.schema import PoolSettings
+from rlaif.engines.backend import Backend, Result, SampledTokens
 from rlaif.engines.models import ServedModel, read_model
+from rlaif.engines.proof import check_probe
 from rlaif.engines.requests import (
-    ChoiceRequest,
+    LogprobsRequest,
     Request,
     ScoreRequest,
     answer_text,
+    check_bucket,
+    check_complete,
     check_coverage,
     check_finite,
     choice_request,
@@ -42,57 +46,16 @@ from rlaif.engines.requests import (
     score_request,
 )
 from rlaif.errors import EngineError, ModelError, RequestError, WaitTimeoutError, WeightSyncError, quote_error
-from rlaif.interfaces import Weights
+from rlaif.interfaces import WeightBucket, WeightsHeader
 from rlaif.places.traffic import Traffic, moved_bytes
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.records import Completion, FinishReason, Sampling
+from rlaif.records import Completion, Sampling
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedTokenizerFast
 
 CLOSE_TIMEOUT_S = 60.0
 LOADING_POLL_S = 1.0
-PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampledTokens:
-    """A backend's answer to a GenerateRequest. ``logprobs`` [T] belong to ``token_ids`` [T]."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
-
-
-Result = SampledTokens | tuple[float, ...] | float  #: for a GenerateRequest, a ChoiceRequest, a ScoreRequest
-
-
-class Backend(Protocol):
-    """A model that serves many requests at once. Constructed, used and closed in one thread.
-
-    Requests were checked (``requests``) before they are admitted; ``key`` tells them apart.
-    """
-
-    prefix_hits: tuple[int, int]  #: prompt tokens found in the prefix cache, and all prompt tokens
-
-    def admit(self, key: int, request: Request) -> None:
-        """Accept a request. Raises RequestError when it cannot be served."""
-        ...
-
-    def cancel(self, key: int) -> None:
-        """Forget an admitted request; nothing is returned for it."""
-        ...
-
-    def step(self) -> Sequence[tuple[int, Result]]:
-        """Do one round of work; returns the requests that finished, by their keys."""
-        ...
-
-    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Replace all weights and drop what was cached under the old ones; running requests go on where they were."""
-        ...
-
-    def close(self) -> None: ...
 
 
 def open_batching(
@@ -110,17 +73,22 @@ def open_batching(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Exchange:
-    """New weights, and the requests that prove that they are served."""
+class _Begin:
+    """New weights are to come. ``checksums``: of those that have, by name."""
 
-    weights: Weights
-    probe: Sequence[ChoiceRequest | ScoreRequest]
+    header: WeightsHeader
+    probe: Sequence[LogprobsRequest | ScoreRequest]
+    checksums: dict[str, int] = field(default_factory=dict)
+
+
+class _Serve:
+    """All of the new weights have come."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Call:
     key: int
-    work: Request | _Exchange
+    work: Request | _Begin | WeightBucket | _Serve
     future: asyncio.Future[Any]
 
 
@@ -148,12 +116,15 @@ class BatchingEngine:
         self.model_version = model.version
         self.policy_version = 0
         self._model = model
-        self._tolerance = PROBE_TOLERANCE[settings.dtype]
+        self._dtype = settings.dtype
         self._sync_timeout_s = settings.start_timeout_s
         self._pauses = settings.on_new_weights == "pause"
         self._keys = itertools.count()
         self._wake = threading.Condition()
         self._inbox: deque[_Call] = deque()
+        self._arriving: deque[_Call] = deque()  # buckets of new weights, and that they are complete
+        self._taking: _Begin | None = None  # new weights that are on their way, while nothing is served
+        self._given_up = False  # whether somebody has begun with new weights and waits no more
         self._cancelled: list[int] = []
         self._running: dict[int, _Running] = {}
         self._ended: EngineError | None = None  # why nothing more is served
@@ -188,19 +159,35 @@ class BatchingEngine:
         check_finite(self._model, (score,))
         return score
 
-    async def update_weights(self, weights: Weights) -> None:
-        """As ``Engine.update_weights``; running requests finish first or pause, later ones wait.
+    async def begin_weights(self, header: WeightsHeader) -> None:
+        """As ``Engine.begin_weights``; running requests finish first or pause, later ones wait.
 
-        Names, shapes and version are checked before anything is touched: a WeightSyncError from these checks leaves
-        the engine serving as before. After a probe that differs, it serves nothing more.
+        Each step of new weights (this, a bucket, the proof) has ``start_timeout_s``. Raises WaitTimeoutError.
         """
-        probe = probe_requests(self._model, self.policy_version, weights)
-        check_coverage(self._model, weights)
+        probe = probe_requests(self._model, self.policy_version, header)
+        check_coverage(self._model, header)
+        await self._order(_Begin(header=header, probe=probe), f"to stop for weights {header.version}")
+
+    async def load_weights(self, bucket: WeightBucket) -> None:
+        await self._order(bucket, "to load a bucket of new weights")
+
+    async def serve_weights(self) -> None:
+        await self._order(_Serve(), "to prove new weights")
+
+    async def _order(self, work: _Begin | WeightBucket | _Serve, what: str) -> None:
         try:
-            await asyncio.wait_for(self._ask(_Exchange(weights=weights, probe=probe)), self._sync_timeout_s)
+            await asyncio.wait_for(self._ask(work), self._sync_timeout_s)
         except TimeoutError as error:
-            waited = f"waited {self._sync_timeout_s:g} s"
-            raise WaitTimeoutError(f"{waited} for {self.model_version} to serve weights {weights.version}") from error
+            self._give_up()
+            raise WaitTimeoutError(f"waited {self._sync_timeout_s:g} s for {self.model_version} {what}") from error
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        with self._wake:
+            self._given_up = True
+            self._wake.notify()
 
     def prefix_hits(self) -> tuple[int, int]:
         """Prompt tokens found in the prefix cache, and all prompt tokens, since the engine was opened."""
@@ -215,12 +202,12 @@ class BatchingEngine:
         if self._thread.is_alive():
             raise WaitTimeoutError(f"waited {CLOSE_TIMEOUT_S:g} s for engine {self.model_version} to close")
 
-    async def _ask(self, work: Request | _Exchange) -> Any:
+    async def _ask(self, work: Request | _Begin | WeightBucket | _Serve) -> Any:
         call = _Call(key=next(self._keys), work=work, future=asyncio.get_running_loop().create_future())
         with self._wake:
             if self._ended is not None:
                 raise EngineError(str(self._ended))
-            self._inbox.append(call)
+            (self._arriving if isinstance(work, WeightBucket | _Serve) else self._inbox).append(call)
             self._wake.notify()
         try:
             return await call.future
@@ -264,15 +251,19 @@ class BatchingEngine:
     def _await_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is to close."""
         with self._wake:
-            while not (self._inbox or self._running or self._cancelled or self._closing):
+            while not (self._has_calls() or self._cancelled or self._given_up or self._closing):
                 self._wake.wait()
             return not self._closing
 
+    def _has_calls(self) -> bool:
+        return bool(self._arriving if self._taking else self._inbox or self._running)
+
     def _round(self) -> None:
         self._drop_cancelled()
+        self._drop_weights()
         while (call := self._next()) is not None:
             self._begin(call)
-        if self._running:
+        if self._running and not self._taking:
             _hand_over([self._finish(key, result) for key, result in self._backend.step()])
 
     def _drop_cancelled(self) -> None:
@@ -282,18 +273,31 @@ class BatchingEngine:
             if self._running.pop(key, None) is not None:
                 self._backend.cancel(key)
 
-    def _next(self) -> _Call | None:
-        """The oldest call in the inbox, unless it brings weights and running requests must finish first."""
+    def _drop_weights(self) -> None:
         with self._wake:
-            if not self._inbox or (isinstance(self._inbox[0].work, _Exchange) and self._running and not self._pauses):
+            given_up, self._given_up = self._given_up, False
+        if given_up and self._taking:
+            raise WeightSyncError(f"weights {self._taking.header.version} were given up before they were complete")
+
+    def _next(self) -> _Call | None:
+        """The oldest call in the inbox, unless it announces weights and running requests must finish first; while
+        weights are on their way, only what belongs to them."""
+        with self._wake:
+            if self._taking:
+                return self._arriving.popleft() if self._arriving else None
+            if not self._inbox or (isinstance(self._inbox[0].work, _Begin) and self._running and not self._pauses):
                 return None
             return self._inbox.popleft()
 
     def _begin(self, call: _Call) -> None:
         if call.future.cancelled():
             return
-        if isinstance(call.work, _Exchange):
-            self._exchange(call.work, call.future)
+        if isinstance(call.work, _Begin):
+            self._taking = call.work
+            _hand_over([(call.future, None)])
+            return
+        if isinstance(call.work, WeightBucket | _Serve):
+            self._take(call.work, call.future)
             return
         running = _Running(call=call, version=self.policy_version)
         self._running[call.key] = running  # first, so that the caller is informed if the backend dies of this request
@@ -307,54 +311,63 @@ class BatchingEngine:
         running = self._running.pop(key)
         return running.call.future, (result, (running.version, self.policy_version))
 
-    def _exchange(self, exchange: _Exchange, future: asyncio.Future[Any]) -> None:
-        weights = exchange.weights
+    def _take(self, work: WeightBucket | _Serve, future: asyncio.Future[Any]) -> None:
+        """One step of the new weights. An engine that fails at it serves nothing more."""
+        assert self._taking is not None
         try:
-            self._backend.load(weights.tensors)
-            finished = self._prove(exchange)
+            finished = self._load(work) if isinstance(work, WeightBucket) else self._prove()
         except WeightSyncError as error:
             _hand_over([(future, error)])
             raise
         except Exception as error:
-            failure = WeightSyncError(f"weights {weights.version} cannot be loaded: {quote_error(error)}")
+            failure = WeightSyncError(f"weights {self._taking.header.version} cannot be loaded: {quote_error(error)}")
             _hand_over([(future, failure)])
             raise failure from error
-        self.policy_version = weights.version
         _hand_over([(future, None), *(self._finish(key, result) for key, result in finished)])
 
-    def _prove(self, exchange: _Exchange) -> list[tuple[int, Result]]:
-        """Returns the paused requests that finished meanwhile."""
-        version, learner_values = exchange.weights.version, exchange.weights.probe.values
-        values, finished = self._values(exchange.probe)
-        for place, (ours, theirs) in enumerate(zip(values, learner_values, strict=True)):
-            if not abs(ours - theirs) <= self._tolerance:  # NaN must fail, too
-                raise WeightSyncError(
-                    f"weights {version}: the learner computes {theirs:.6f} for probe {place}, the engine {ours:.6f} "
-                    f"(tolerance {self._tolerance:g}): the engine does not serve them"
-                )
+    def _load(self, bucket: WeightBucket) -> list[tuple[int, Result]]:
+        assert self._taking is not None
+        check_bucket(self._taking.header, bucket)
+        self._backend.load(bucket.tensors)
+        self._taking.checksums.update(bucket.checksums)
+        return []
+
+    def _prove(self) -> list[tuple[int, Result]]:
+        """Serve the new weights. Returns the paused requests that finished meanwhile."""
+        assert self._taking is not None
+        header, probe, checksums = self._taking.header, self._taking.probe, self._taking.checksums
+        check_complete(header, checksums)
+        self._backend.finish_loading(checksums)
+        values, finished = self._values(probe)
+        check_probe(header, values, self._dtype)
+        self._taking = None
+        self.policy_version = header.version
         return finished
 
-    def _values(self, probe: Sequence[ChoiceRequest | ScoreRequest]) -> tuple[list[float], list[tuple[int, Result]]]:
+    def _values(
+        self, probe: Sequence[LogprobsRequest | ScoreRequest]
+    ) -> tuple[list[tuple[float, ...]], list[tuple[int, Result]]]:
         """The engine's values for the probe, and the other requests that finished in the same steps."""
         places = {next(self._keys): place for place in range(len(probe))}
         for key, place in places.items():
             self._backend.admit(key, probe[place])
-        values, others = [math.nan] * len(probe), []
+        values: list[tuple[float, ...]] = [()] * len(probe)
+        others = []
         while places:
             for key, result in self._backend.step():
                 if key not in places:
                     others.append((key, result))
                     continue
                 assert not isinstance(result, SampledTokens)
-                values[places.pop(key)] = result[0] if isinstance(result, tuple) else result
+                values[places.pop(key)] = result if isinstance(result, tuple) else (result,)
         return values, others
 
     def _end(self, reason: EngineError) -> None:
         with self._wake:
             self._ended = reason
-            calls = [*(running.call for running in self._running.values()), *self._inbox]
-            self._running.clear()
-            self._inbox.clear()
+            calls = [*(running.call for running in self._running.values()), *self._inbox, *self._arriving]
+            for held in (self._running, self._inbox, self._arriving):
+                held.clear()
         _hand_over([(call.future, reason) for call in calls])
         self._backend.close()
 

@@ -9,7 +9,6 @@ of very different lengths waste memory.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -24,14 +23,23 @@ from transformers import (
 )
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.batching import Result, SampledTokens
+from rlaif.engines.backend import Result, SampledTokens
+from rlaif.engines.checksums import as_tensor, bit_sum
 from rlaif.engines.models import ServedModel
-from rlaif.engines.requests import ChoiceRequest, GenerateRequest, Request, ScoreRequest, prompt_of
+from rlaif.engines.requests import (
+    ChoiceRequest,
+    GenerateRequest,
+    LogprobsRequest,
+    Request,
+    ScoreRequest,
+    prompt_of,
+)
+from rlaif.engines.served_weights import check_sums
 from rlaif.engines.stop_strings import stop_strings_for
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import FinishReason
 
-_Request = TypeVar("_Request", ChoiceRequest, GenerateRequest, ScoreRequest)
+_Request = TypeVar("_Request", ChoiceRequest, GenerateRequest, LogprobsRequest, ScoreRequest)
 
 IDLE_WAIT_S = 0.002  #: an idle engine waits this long for more requests to join its first one
 MAX_FORWARD_ROWS = 64
@@ -75,6 +83,7 @@ class HFBackend:
         self._model = model
         # A tokenizer of its own: the callers' is used in another thread.
         self._stop_strings = stop_strings_for(load_tokenizer(model.path))
+        self._rounded: dict[str, int] = {}  # checksums of what was sent in another number format, in this one
         self._max_rows = settings.max_in_flight
         self._waiting: dict[int, Request] = {}
         self._batch: _Batch | None = None
@@ -94,15 +103,20 @@ class HFBackend:
             time.sleep(IDLE_WAIT_S)
             self._gathered = True
             return []
-        finished = [*self._score(), *self._choose(), *self._advance(), *self._join()]
+        finished = [*self._score(), *self._choose(), *self._read(), *self._advance(), *self._join()]
         self._gathered = bool(self._waiting)
         return finished
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            arrays = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        self._network.load_state_dict(arrays)
+        sent = {name: as_tensor(array) for name, array in tensors.items()}
+        self._network.load_state_dict(sent, strict=False)
+        dtype = self._network.dtype
+        self._rounded |= {name: bit_sum(t.to(dtype)) for name, t in sent.items() if t.dtype != dtype}
+
+    def finish_loading(self, checksums: Mapping[str, int]) -> None:
+        served = self._network.state_dict()
+        rounded, self._rounded = self._rounded, {}
+        check_sums({**checksums, **rounded}, {name: bit_sum(tensor) for name, tensor in served.items()})
         if self._batch is not None:
             self._batch = self._read_again(self._batch.rows)
 
@@ -127,6 +141,19 @@ class HFBackend:
         logprobs = self._logits(ids, mask, None).log_softmax(-1)
         choices = [list(request.choice_ids) for request in taken.values()]
         return [(key, tuple(row[ids].tolist())) for key, row, ids in zip(taken, logprobs, choices, strict=True)]
+
+    def _read(self) -> list[tuple[int, Result]]:
+        taken = self._take(LogprobsRequest, MAX_FORWARD_ROWS)
+        if not taken:
+            return []
+        ids, mask = self._padded([request.prompt_ids for request in taken.values()])
+        longest = max(request.num_tokens for request in taken.values())
+        logits = self._network(
+            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=longest + 1
+        ).logits
+        logprobs = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, -longest:, None])[..., 0]
+        numbers = [request.num_tokens for request in taken.values()]
+        return [(key, tuple(row[-num:].tolist())) for key, row, num in zip(taken, logprobs, numbers, strict=True)]
 
     # ------------------------------------------------------------------------------------------- generation
     def _join(self) -> list[tuple[int, Result]]:

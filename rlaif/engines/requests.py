@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from rlaif.engines.models import ServedModel
 from rlaif.errors import NotFiniteError, RequestError, WeightSyncError
-from rlaif.interfaces import Weights
+from rlaif.interfaces import WeightBucket, WeightsHeader
 from rlaif.prompting.thoughts import THOUGHT_TAG
 from rlaif.prompting.tokenization import special_tokens
 from rlaif.records import Sampling
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedTokenizerFast
 
 MAX_SEED = 2**64
@@ -39,7 +38,15 @@ class ScoreRequest:
     token_ids: tuple[int, ...]
 
 
-Request = GenerateRequest | ChoiceRequest | ScoreRequest
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogprobsRequest:
+    """For the log-probabilities of the last ``num_tokens`` of a sequence."""
+
+    prompt_ids: tuple[int, ...]
+    num_tokens: int
+
+
+Request = GenerateRequest | ChoiceRequest | ScoreRequest | LogprobsRequest
 
 
 def prompt_of(request: Request) -> tuple[int, ...]:
@@ -116,42 +123,69 @@ def check_finite(model: ServedModel, numbers: Sequence[float]) -> None:
         )
 
 
-def probe_requests(model: ServedModel, policy_version: int, weights: Weights) -> list[ChoiceRequest | ScoreRequest]:
-    """What to ask once ``weights`` are served; the answers are compared with the learner's values.
+def logprobs_request(model: ServedModel, token_ids: Sequence[int], num_tokens: int) -> LogprobsRequest:
+    """Raises RequestError when it cannot be served, also when no token is left before the last ``num_tokens``."""
+    _expect(model, "language", "gives no log-probabilities")
+    ids = _token_ids(model, token_ids, "sequence")
+    _room(model, ids)
+    if not 1 <= num_tokens < len(ids):
+        raise RequestError(f"log-probabilities of {num_tokens} tokens were asked for, of a sequence of {len(ids)}")
+    return LogprobsRequest(prompt_ids=ids, num_tokens=num_tokens)
+
+
+def probe_requests(
+    model: ServedModel, policy_version: int, header: WeightsHeader
+) -> list[LogprobsRequest | ScoreRequest]:
+    """What to ask once these weights are served; the answers are compared with the learner's values.
 
     Raises WeightSyncError when the version is older than the one served, or when the probe cannot be computed.
     """
-    probe = weights.probe
-    if weights.version < policy_version:
-        raise WeightSyncError(f"version {weights.version} is older than the {policy_version} that is served")
+    probe = header.probe
+    if header.version < policy_version:
+        raise WeightSyncError(f"version {header.version} is older than the {policy_version} that is served")
     if not probe.token_ids or len(probe.token_ids) != len(probe.values):
-        raise WeightSyncError(f"weights {weights.version} come without a probe to prove them by")
+        raise WeightSyncError(f"weights {header.version} come without a probe to prove them by")
     try:
-        return [_probe_request(model, ids) for ids in probe.token_ids]
+        pairs = zip(probe.token_ids, probe.values, strict=True)
+        return [_probe_request(model, ids, len(values)) for ids, values in pairs]
     except RequestError as error:
-        raise WeightSyncError(f"weights {weights.version}: the probe cannot be computed: {error}") from error
+        raise WeightSyncError(f"weights {header.version}: the probe cannot be computed: {error}") from error
 
 
-def _probe_request(model: ServedModel, token_ids: Sequence[int]) -> ChoiceRequest | ScoreRequest:
+def _probe_request(model: ServedModel, token_ids: Sequence[int], num_values: int) -> LogprobsRequest | ScoreRequest:
     if model.kind == "preference":
         return score_request(model, token_ids)
-    return choice_request(model, token_ids[:-1], token_ids[-1:])
+    return logprobs_request(model, token_ids, num_values)
 
 
-def check_coverage(model: ServedModel, weights: Weights) -> None:
+def check_coverage(model: ServedModel, header: WeightsHeader) -> None:
     """Raises WeightSyncError, naming each mismatch, unless names and shapes cover the model's parameters."""
-    sent = weights.tensors
     mismatches = [
-        *(f"missing {name}" for name in sorted(model.shapes.keys() - sent.keys())),
-        *(f"unknown {name}" for name in sorted(sent.keys() - model.shapes.keys())),
-        *_wrong_shapes(model.shapes, sent),
+        *(f"missing {name}" for name in sorted(model.shapes.keys() - header.shapes.keys())),
+        *(f"unknown {name}" for name in sorted(header.shapes.keys() - model.shapes.keys())),
+        *_wrong_shapes(model.shapes, header.shapes),
     ]
     if mismatches:
-        raise WeightSyncError(f"weights {weights.version} do not cover {model.version}: {'; '.join(mismatches)}")
+        raise WeightSyncError(f"weights {header.version} do not cover {model.version}: {'; '.join(mismatches)}")
 
 
-def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[str, np.ndarray]) -> list[str]:
-    shapes = {name: tuple(tensor.shape) for name, tensor in sent.items()}
+def check_bucket(header: WeightsHeader, bucket: WeightBucket) -> None:
+    """Raises WeightSyncError unless a bucket is what its header has announced, and has checksums."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in bucket.tensors.items()}
+    unlike = sorted(name for name, shape in shapes.items() if tuple(header.shapes.get(name, ())) != shape)
+    unlike += sorted(shapes.keys() ^ bucket.checksums.keys())
+    if unlike:
+        raise WeightSyncError(f"weights {header.version}: a bucket is not as announced: {', '.join(unlike)}")
+
+
+def check_complete(header: WeightsHeader, loaded: Iterable[str]) -> None:
+    """Raises WeightSyncError unless all tensors have come."""
+    if missing := sorted(header.shapes.keys() - set(loaded)):
+        raise WeightSyncError(f"weights {header.version} are incomplete: {', '.join(missing)} have not come")
+
+
+def _wrong_shapes(expected: Mapping[str, tuple[int, ...] | None], sent: Mapping[str, tuple[int, ...]]) -> list[str]:
+    shapes = {name: tuple(shape) for name, shape in sent.items()}
     return [
         f"{name} has shape {shapes[name]} instead of {shape}"
         for name, shape in expected.items()

@@ -22,13 +22,15 @@ from rlaif.config.schema import PoolSettings
 from rlaif.engines.models import ModelKind, ServedModel
 from rlaif.engines.requests import (
     answer_text,
+    check_bucket,
+    check_complete,
     choice_request,
     generate_request,
     probe_requests,
     score_request,
 )
 from rlaif.errors import EngineError, ModelError, RequestError
-from rlaif.interfaces import Weights
+from rlaif.interfaces import WeightBucket, WeightsHeader
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import Completion, Sampling
 
@@ -78,6 +80,8 @@ class ScriptedEngine:
         self._failures = random.Random(0)
         self._free_at = [0.0] * (settings.scripted.concurrency or 0)  #: a heap with a time for each place
         self._closed = False
+        self._taking: WeightsHeader | None = None  #: new weights that are on their way
+        self._loaded: set[str] = set()
         self._model = ServedModel(
             path="scripted",
             version=self.model_version,
@@ -123,11 +127,23 @@ class ScriptedEngine:
         await self._work()
         return _random(request.token_ids, 0).gauss(0, 1)
 
-    async def update_weights(self, weights: Weights) -> None:
-        """Adopt the version. Raises WeightSyncError when it is older or has no probe that could be computed."""
-        probe_requests(self._model, self.policy_version, weights)
+    async def begin_weights(self, header: WeightsHeader) -> None:
+        """Raises WeightSyncError when the version is older, or when there is no probe that could be computed."""
+        probe_requests(self._model, self.policy_version, header)
+        self._taking, self._loaded = header, set()
+
+    async def load_weights(self, bucket: WeightBucket) -> None:
+        """Raises WeightSyncError for a bucket that was not announced."""
+        assert self._taking is not None, "begin_weights comes first"
+        check_bucket(self._taking, bucket)
+        self._loaded.update(bucket.tensors)
+
+    async def serve_weights(self) -> None:
+        """Adopt the version. Raises WeightSyncError when tensors are missing."""
+        assert self._taking is not None, "begin_weights comes first"
+        check_complete(self._taking, self._loaded)
         await self._work()
-        self.policy_version = weights.version
+        self.policy_version, self._taking = self._taking.version, None
 
     def prefix_hits(self) -> tuple[int, int]:
         """There is no cache."""

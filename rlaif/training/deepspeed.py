@@ -171,14 +171,14 @@ class DeepSpeedModel:
         tensors = self.module.state_dict(keep_vars=True)
         copies: dict[int, Tensor] = {}
         for tensor in {id(tensor): tensor for tensor in tensors.values()}.values():
-            with self._gathered(tensor):
+            with self.gathered(tensor):
                 if self._rank.index == 0:
                     copies[id(tensor)] = tensor.detach().cpu().clone()
             self._rank.beat()
         return {name: copies[id(tensor)] for name, tensor in tensors.items() if id(tensor) in copies}
 
     @contextmanager
-    def _gathered(self, tensor: Tensor) -> Iterator[None]:
+    def gathered(self, tensor: Tensor) -> Iterator[None]:
         gathers = self._zero_stage == 3 and isinstance(tensor, nn.Parameter)
         with deepspeed.zero.GatheredParameters([tensor], enabled=gathers):
             yield

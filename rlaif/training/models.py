@@ -18,7 +18,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -204,12 +203,6 @@ def verify(model: PolicyModel, path: str) -> None:
             f"(log-probability {ours.item():.4f} here, {stock.item():.4f} in transformers)"
         )
     model.train()
-
-
-def as_numpy(tensor: Tensor) -> np.ndarray:
-    """NumPy has no bfloat16; float32 holds it exactly."""
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array
 
 
 def end_with_eos(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

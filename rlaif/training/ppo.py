@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -46,11 +47,14 @@ from rlaif.records import ScoredSample
 from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import start_rank
 from rlaif.training.divergence import diverged
-from rlaif.training.models import as_numpy, save_model
-from rlaif.training.ppo_batch import LearnerState, PPOBatch
+from rlaif.training.models import save_model
+from rlaif.training.ppo_batch import LearnerState, PPOBatch, ProbeTokens
 from rlaif.training.ppo_networks import Networks
 from rlaif.training.ppo_report import describe_batch, describe_drift, describe_steps
 from rlaif.training.rollouts import draw_minibatches
+from rlaif.training.weight_buckets import gather_weights
+
+POLICY_PREFIX = "language_model."  #: of the policy's parameters, in the module that is trained
 
 
 class PPOLearner:
@@ -69,7 +73,7 @@ class PPOLearner:
             coefficient=job.settings.kl.coefficient,
             statistics=RewardStatistics(),
             guard=None,
-            probes=(tuple(range(min(8, vocabulary))),),
+            probes=(ProbeTokens(tuple(range(min(8, vocabulary))), 1),),
         )
         if job.checkpoint is not None:
             self._load_checkpoint(Path(job.checkpoint))
@@ -156,25 +160,31 @@ class PPOLearner:
 
     # ----------------------------------------------------------------------------------------- what comes out
     def weights(self) -> Weights:
-        """The current policy and a probe of it; every rank must call it, the tensors are only on rank 0."""
-        state = self._policy_state()
-        arrays = {id(tensor): as_numpy(tensor) for tensor in state.values()}  # a tied head travels once
-        tensors = {name: arrays[id(tensor)] for name, tensor in state.items()}
-        return Weights(version=self._state.version, tensors=tensors, probe=self._probe())
+        """The current policy and a probe of it, as ``gather_weights``; every rank must call it."""
+        return gather_weights(self._networks.policy, POLICY_PREFIX, self._rank, self._state.version, self._probe())
 
     def _policy_state(self) -> dict[str, Tensor]:
         state = self._networks.policy.full_state()
-        return {name.removeprefix("language_model."): tensor for name, tensor in state.items()}
+        return {name.removeprefix(POLICY_PREFIX): tensor for name, tensor in state.items()}
 
     def _probe(self) -> Probe:
-        values = []
-        for ids in self._state.probes:
-            inputs = torch.tensor([ids], device=self._networks.policy.device)
-            last = torch.tensor([len(ids) - 2], device=self._networks.policy.device)
-            with torch.no_grad():
-                logprobs, _ = self._networks.policy(inputs, last, inputs[0, -1:])  # temperature 1, as engines report
-            values.append(logprobs.item())
-        return Probe(token_ids=self._state.probes, values=tuple(values))
+        """At temperature 1, as engines report it."""
+        probes, device = self._state.probes, self._networks.policy.device
+        width = max(len(probe.token_ids) for probe in probes)
+        ids = torch.tensor([[*probe.token_ids, *[0] * (width - len(probe.token_ids))] for probe in probes])
+        ends = [row * width + len(probe.token_ids) for row, probe in enumerate(probes)]
+        places = [
+            place for end, probe in zip(ends, probes, strict=True) for place in range(end - probe.num_probed, end)
+        ]
+        chosen = torch.tensor(places, device=device)
+        ids = ids.to(device)
+        with torch.no_grad():
+            logprobs, _ = self._networks.policy(ids, chosen - 1, ids.flatten()[chosen])
+        values = iter(logprobs.tolist())
+        return Probe(
+            token_ids=tuple(probe.token_ids for probe in probes),
+            values=tuple(tuple(islice(values, probe.num_probed)) for probe in probes),
+        )
 
     def save(self, path: str | Path) -> None:
         """Save the policy in Hugging Face layout; returns on every rank when the files are there."""

@@ -9,8 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from rlaif.algorithms.advantage import Normalization, RewardStatistics, kl_coefficient
 from rlaif.algorithms.experience import Experience, Forwards
@@ -19,9 +18,18 @@ from rlaif.config.schema import KL
 from rlaif.errors import ModelError
 from rlaif.records import ScoredSample
 
-NUM_PROBES = 4
-PROBE_TOKENS = 8  #: of each: an engine's proof is a forward pass over all of them, whole dialogues cost many copies
+#: Sampled tokens whose log-probabilities engines must reproduce (``engines.proof``): enough for a mean, and few: the
+#: proof is a forward pass over them. So of each answer its beginning is taken, after the end of its prompt.
+PROBED_TOKENS = 256
+NUM_PROBES, PROBED_OF_EACH, PROBE_CONTEXT = 32, 32, 16
 STATE_FILE = "progress.json"  #: in a checkpoint's directory
+
+
+class ProbeTokens(NamedTuple):
+    """A sequence, of which the log-probabilities of the last ``num_probed`` tokens are compared."""
+
+    token_ids: tuple[int, ...]
+    num_probed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +40,7 @@ class LearnerState:
     coefficient: float  #: of the KL penalty
     statistics: RewardStatistics
     guard: GuardState | None  #: None before the first batch
-    probes: tuple[tuple[int, ...], ...]  #: from the last batch, for ``Weights.probe``
+    probes: tuple[ProbeTokens, ...]  #: from the last batch
     preference_model_version: int = 0  #: that scored the last batch
 
     def save(self, checkpoint: Path) -> None:
@@ -52,7 +60,7 @@ class LearnerState:
             coefficient=saved["coefficient"],
             statistics=RewardStatistics(**saved["statistics"]),
             guard=GuardState(**saved["watched"]) if saved["watched"] else None,
-            probes=tuple(map(tuple, saved["probes"])),
+            probes=tuple(map(_saved_probe, saved["probes"])),
             preference_model_version=saved["preference_model_version"],
         )
 
@@ -87,13 +95,24 @@ class PPOBatch:
             coefficient=kl_coefficient(kl, self.before.coefficient, sequence_kl, len(self.samples)),
             statistics=self.statistics,
             guard=self.guard,
-            probes=tuple(map(probe_tokens, self.samples[:NUM_PROBES])),
+            probes=draw_probes(self.samples),
             preference_model_version=self.preference_model_version,
         )
 
 
-def probe_tokens(sample: ScoredSample) -> tuple[int, ...]:
-    """The least likely token of an answer, and what comes before it: there probabilities move most when weights change,
-    and an engine that still serves the old ones is caught. An EOS would not do: its probability stays near 1."""
-    least = int(np.argmin(sample.logprobs))
-    return (*sample.prompt_ids, *sample.response_ids[: least + 1])[-PROBE_TOKENS:]
+def draw_probes(samples: Sequence[ScoredSample]) -> tuple[ProbeTokens, ...]:
+    """From answers all over the batch, until there are ``PROBED_TOKENS``. What the policy sampled are likely tokens as
+    a rule, whose log-probabilities bfloat16 computes well: the least likely ones differ by many times as much."""
+    probes: list[ProbeTokens] = []
+    for sample in samples[:: max(1, len(samples) // NUM_PROBES)][:NUM_PROBES]:
+        probed = sample.response_ids[:PROBED_OF_EACH]
+        probes.append(ProbeTokens((*sample.prompt_ids[-PROBE_CONTEXT:], *probed), len(probed)))
+        if sum(probe.num_probed for probe in probes) >= PROBED_TOKENS:
+            break
+    return tuple(probes)
+
+
+def _saved_probe(saved: Any) -> ProbeTokens:
+    """Checkpoints of earlier releases have sequences whose last token was compared."""
+    ids, num_probed = saved if isinstance(saved[0], list) else (saved, 1)
+    return ProbeTokens(tuple(ids), num_probed)

@@ -32,6 +32,8 @@ from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.divergence import diverged
 from rlaif.training.models import load_scorer, new_scorer, save_model
 
+SCORER_PREFIX = "classifier."  #: of the parameters, in the module that is trained
+
 
 def run_preference(
     job: PreferenceJob,
@@ -94,7 +96,7 @@ def save_scorer(engine: DeepSpeedModel, tokenizer: object, path: str, rank: Rank
 
 def scorer_state(engine: DeepSpeedModel) -> dict[str, Tensor]:
     """Weights by the names that stock sequence classifiers give them; every rank must call it."""
-    return {name.removeprefix("classifier."): tensor for name, tensor in engine.full_state().items()}
+    return {name.removeprefix(SCORER_PREFIX): tensor for name, tensor in engine.full_state().items()}
 
 
 class PairFit:

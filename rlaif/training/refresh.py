@@ -23,10 +23,11 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import TrainingRow, local_batches, read_rows
 from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
-from rlaif.training.models import as_numpy, load_scorer
-from rlaif.training.preference import PairFit, heldout_report, save_scorer, scorer_state
+from rlaif.training.models import load_scorer
+from rlaif.training.preference import SCORER_PREFIX, PairFit, heldout_report, save_scorer
+from rlaif.training.weight_buckets import gather_weights
 
-NUM_WEIGHT_PROBES = 4  #: dialogues that engines prove new weights on
+NUM_WEIGHT_PROBES = 16  #: pairs whose scores engines must reproduce with new weights (``engines.proof``)
 VERSION_FILE = "version.json"
 
 
@@ -83,12 +84,16 @@ class RefreshLearner:
         return float(np.mean([score for pair in pairs for score in (pair.score_1, pair.score_2)])) if pairs else 0.0
 
     def weights(self) -> Weights:
-        """The current model and a probe of it; every rank must call it, the tensors are only on rank 0."""
-        tensors = {name: as_numpy(tensor) for name, tensor in scorer_state(self._engine).items()}
-        pairs = self._probes[:NUM_WEIGHT_PROBES]
-        values = [pair.score_1 for pair in self._phase().score(pairs)]
-        probe = Probe(token_ids=tuple(tuple(row["input_ids_1"]) for row in pairs), values=tuple(values))
-        return Weights(version=self._version, tensors=tensors, probe=probe)
+        """The current model and a probe of it, as ``gather_weights``; every rank must call it."""
+        most = self._job.settings.max_length  # longer ones have no score
+        rows = [row for row in self._probes if max(map(len, (row["input_ids_1"], row["input_ids_2"]))) <= most]
+        rows = rows[:NUM_WEIGHT_PROBES]
+        scored = [(pair.score_1, pair.score_2) for pair in self._phase().score(rows)]
+        probe = Probe(
+            token_ids=tuple(tuple(row[ids]) for row in rows for ids in ("input_ids_1", "input_ids_2")),
+            values=tuple((score,) for pair in scored for score in pair),
+        )
+        return gather_weights(self._engine, SCORER_PREFIX, self._rank, self._version, probe)
 
     def save(self, path: str | Path) -> None:
         """Save in Hugging Face layout; returns on every rank when the files are there."""

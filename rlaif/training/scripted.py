@@ -19,7 +19,8 @@ import numpy as np
 
 from rlaif.algorithms.experience import check_samples
 from rlaif.config.trainer import Trainer
-from rlaif.interfaces import Learned, Probe, Refitted, Weights
+from rlaif.engines.checksums import as_tensor, bit_sum
+from rlaif.interfaces import Learned, Probe, Refitted, WeightBucket, Weights, WeightsHeader
 from rlaif.jobs import PPOJob, PreferenceJob, Rank, RefreshJob, RefreshRows, Report, SFTJob
 from rlaif.records import ScoredSample
 from rlaif.training.batches import TrainingRow, read_rows
@@ -40,14 +41,26 @@ class Digest:
         self.version += 1
         self.value = hashlib.sha256(repr((self.value, learned)).encode()).hexdigest()
 
-    def weights(self, probe: Sequence[int]) -> Weights:
-        tensors = {"digest": np.frombuffer(bytes.fromhex(self.value), dtype=np.uint8)}
-        return Weights(version=self.version, tensors=tensors, probe=Probe(token_ids=(tuple(probe),), values=(-1.0,)))
+    def weights(self, token_ids: Sequence[int], value: float) -> Weights:
+        """The digest in two tensors, a bucket each; its checksums are those of the real learner."""
+        halves = np.frombuffer(bytes.fromhex(self.value), dtype=np.uint8).reshape(2, -1)
+        tensors = {f"digest.{place}": half for place, half in enumerate(halves)}
+        header = WeightsHeader(
+            version=self.version,
+            shapes={name: half.shape for name, half in tensors.items()},
+            num_buckets=len(tensors),
+            probe=Probe(token_ids=(tuple(token_ids),), values=((value,),)),
+        )
+        return Weights(header=header, buckets=[_bucket(name, half) for name, half in tensors.items()])
 
     def save(self, base: str, path: str | Path, tokenizer: str | None = None) -> None:
         for source in (base, tokenizer or base):
             shutil.copytree(source, path, dirs_exist_ok=True)
         (Path(path) / DIGEST).write_text(json.dumps({"version": self.version, "value": self.value}))
+
+
+def _bucket(name: str, tensor: np.ndarray) -> WeightBucket:
+    return WeightBucket(tensors={name: tensor}, checksums={name: bit_sum(as_tensor(tensor))})
 
 
 class ScriptedPolicyLearner:
@@ -75,7 +88,7 @@ class ScriptedPolicyLearner:
         )
 
     def weights(self) -> Weights:
-        return self._digest.weights(probe=(0, 1))
+        return self._digest.weights((0, 1), -1.0)
 
     def save(self, path: str | Path) -> None:
         if self._rank.index == 0:
@@ -102,7 +115,7 @@ class ScriptedPreferenceLearner:
         return Refitted(version=self._digest.version, metrics=metrics, probe_mean_before=0.0, probe_mean_after=0.0)
 
     def weights(self) -> Weights:
-        return self._digest.weights(self._probe)
+        return self._digest.weights(self._probe, 0.0)
 
     def save(self, path: str | Path) -> None:
         if self._rank.index == 0:

@@ -81,12 +81,12 @@ class SpoilSync:
     hangs: bool = False
 
     async def __call__(self, engine: Any, row: Row) -> None:
-        async def update_weights(weights: Any) -> None:
+        async def serve_weights() -> None:
             if self.hangs:
                 await asyncio.sleep(3600)
             raise EngineError("the engine's thread died")
 
-        engine.update_weights = update_weights
+        engine.serve_weights = serve_weights
 
 
 @dataclass(frozen=True)

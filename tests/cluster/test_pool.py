@@ -8,7 +8,6 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from actors.cluster.weights import SharedWeights
 from actors.pool.pool import EnginePool, RayPools
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.errors import EngineError, RunError, TrainerLostError, UserError
-from rlaif.interfaces import Done, Failure, Probe, Weights
+from rlaif.interfaces import Done, Failure, Probe, WeightBucket, Weights, WeightsHeader
 from tests.cluster.tasks import Ask, Double, Row, SpoilSync, Unpicklable, Version, rows
 from tests.tiny_models import saved, tiny_lm
 
@@ -229,9 +228,18 @@ async def test_a_pool_grows_while_rows_wait_and_shrinks_when_they_do_not() -> No
         assert pool.stats().restarts == 0
 
 
-def weights(version: int) -> Weights:
-    probe = Probe(token_ids=((1, 2),), values=(0.0,))
-    return Weights(version=version, tensors={"lm_head.weight": np.zeros((2, 2), np.float32)}, probe=probe)
+def weights(version: int, size: int = 2) -> Weights:
+    """In two buckets of ``size`` x ``size`` numbers."""
+    tensors = {name: np.zeros((size, size), np.float32) for name in ("embedding", "head")}
+    return Weights(
+        header=WeightsHeader(
+            version=version,
+            shapes={name: tensor.shape for name, tensor in tensors.items()},
+            num_buckets=2,
+            probe=Probe(token_ids=((1, 2),), values=((0.0,),)),
+        ),
+        buckets=[WeightBucket(tensors={name: tensor}, checksums={name: 0}) for name, tensor in tensors.items()],
+    )
 
 
 async def test_newcomers_and_replacements_serve_the_latest_weights() -> None:
@@ -301,12 +309,12 @@ class Owner:
 async def test_weights_that_are_lost_mean_that_their_trainer_is() -> None:
     async with pool_of(min=1) as pool:
         owner = ray.remote(Owner).remote()
-        large = replace(weights(1), tensors={"lm_head.weight": np.zeros((512, 512), np.float32)})  # else it is copied
-        [ref] = await owner.put.remote(large)
+        large = weights(1, size=512)  # else it is copied
+        [ref] = await owner.put.remote(large.buckets[1])
         ray.kill(owner)
         await asyncio.sleep(3)  # for Ray to notice
         with pytest.raises(TrainerLostError, match="weights 1 are lost"):
-            await pool.update_weights(SharedWeights(version=1, ref=ref))
+            await pool.update_weights(SharedWeights(header=large.header, buckets=[ray.put(large.buckets[0]), ref]))
 
 
 async def test_a_bad_model_is_one_clear_error(tmp_path: Any) -> None:

@@ -16,11 +16,12 @@ from rlaif.engines import ENGINES, open_engine
 from rlaif.errors import EngineError, NotFiniteError, RequestError, WeightSyncError
 from rlaif.interfaces import Probe, Weights
 from rlaif.records import Sampling
-from tests.tiny_models import MAX_LENGTH, probe_of, saved, served_tensors, tiny_lm, tiny_pm
+from tests.tiny_models import MAX_LENGTH, saved, send, tensors_of, tiny_lm, tiny_pm, weights_from
 
 WITH_WEIGHTS = [name for name in ENGINES if name != "scripted"]
 PROMPT = tuple(range(40, 80))
 EOS = 257
+HEAD = "lm_head.weight"
 
 
 def settings(kind: str) -> PoolSettings:
@@ -56,8 +57,8 @@ def scorer(request, preference_model):
 
 
 @pytest.fixture(scope="module")
-def packed_generator(language_model):
-    """A vLLM engine that takes new weights as on GPUs: through vLLM's own reload instead of in place."""
+def rounding_generator(language_model):
+    """A vLLM engine that serves another number format than the learner's."""
     engine = open_engine(
         "generator", language_model, PoolSettings(max_length=MAX_LENGTH, dtype="bfloat16", kv_cache_gib=0.25)
     )
@@ -66,7 +67,7 @@ def packed_generator(language_model):
 
 
 def new_weights(model, version: int, sequences) -> Weights:
-    return Weights(version=version, tensors=served_tensors(model), probe=probe_of(model, sequences))
+    return weights_from(model, version, sequences)
 
 
 # ------------------------------------------------------------------------------------------------- generation
@@ -205,7 +206,7 @@ async def test_new_weights_advance_the_version_between_completions(generator):
     weights = new_weights(tiny_lm(version, tied=True), version, [PROMPT])
     before = asyncio.gather(*(generator.generate(PROMPT, sampling(seed)) for seed in range(8)))
     await asyncio.sleep(0)
-    update = asyncio.ensure_future(generator.update_weights(weights))
+    update = asyncio.ensure_future(send(generator, weights))
     await asyncio.sleep(0)
     after = asyncio.gather(*(generator.generate(PROMPT, sampling(seed)) for seed in range(8)))
     await update
@@ -220,45 +221,76 @@ async def test_older_weights_and_weights_without_a_probe_are_refused(generator):
     served = generator.policy_version
     weights = new_weights(tiny_lm(5, tied=True), served + 10, [PROMPT])
     with pytest.raises(WeightSyncError, match="older"):
-        await generator.update_weights(replace(weights, version=served - 1))
+        await generator.begin_weights(replace(weights.header, version=served - 1))
     with pytest.raises(WeightSyncError, match="without a probe"):
-        await generator.update_weights(replace(weights, probe=Probe(token_ids=(), values=())))
+        await generator.begin_weights(replace(weights.header, probe=Probe(token_ids=(), values=())))
     with pytest.raises(WeightSyncError, match="unknown token id"):
-        await generator.update_weights(replace(weights, probe=Probe(token_ids=((40, 9999),), values=(0.0,))))
+        await generator.begin_weights(replace(weights.header, probe=Probe(token_ids=((40, 9999),), values=((0.0,),))))
     assert generator.policy_version == served
     assert (await generator.generate(PROMPT, sampling())).policy_version_end == served
 
 
 async def test_scorer_takes_new_weights(scorer):
     dialogue = (*PROMPT, EOS)
-    await scorer.update_weights(new_weights(tiny_pm(11), 3, [dialogue]))
+    await send(scorer, new_weights(tiny_pm(11), 3, [dialogue]))
     assert scorer.policy_version == 3
     assert math.isfinite(await scorer.score(dialogue))
 
 
 @pytest.mark.parametrize("kind", WITH_WEIGHTS)
-async def test_weights_that_do_not_cover_the_model_or_fail_the_probe(kind, language_model):
-    """Names and shapes are checked before any weight changes; a wrong probe ends the engine."""
+async def test_weights_that_do_not_cover_the_model_are_refused_before_anything_changes(kind, language_model):
     engine = open_engine("generator", language_model, settings(kind))
-    weights = new_weights(tiny_lm(5, tied=True), 1, [PROMPT, PROMPT[:7]])
+    header = new_weights(tiny_lm(5, tied=True), 1, [PROMPT]).header
     before = await engine.generate(PROMPT, sampling())
-
-    headless = {name: tensor for name, tensor in weights.tensors.items() if name != "lm_head.weight"}
+    headless = {name: shape for name, shape in header.shapes.items() if name != "lm_head.weight"}
     with pytest.raises(WeightSyncError, match=r"missing lm_head\.weight"):
-        await engine.update_weights(replace(weights, tensors=headless))
+        await engine.begin_weights(replace(header, shapes=headless))
     with pytest.raises(WeightSyncError, match=r"unknown model\.extra"):
-        await engine.update_weights(replace(weights, tensors={**weights.tensors, "model.extra": np.zeros(1)}))
-    narrow = {**weights.tensors, "model.norm.weight": np.ones(3, np.float32)}
+        await engine.begin_weights(replace(header, shapes={**header.shapes, "model.extra": (1,)}))
     with pytest.raises(WeightSyncError, match=r"model\.norm\.weight has shape \(3,\) instead of \(64,\)"):
-        await engine.update_weights(replace(weights, tensors=narrow))
+        await engine.begin_weights(replace(header, shapes={**header.shapes, "model.norm.weight": (3,)}))
     assert (await engine.generate(PROMPT, sampling())).token_ids == before.token_ids
+    await engine.close()
 
-    true, other = weights.probe.values
-    wrong = replace(weights, probe=replace(weights.probe, values=(true, other - 0.01)))
-    with pytest.raises(
-        WeightSyncError, match=rf"learner computes {other - 0.01:.6f} for probe 1, the engine {other:.4f}"
-    ):
-        await engine.update_weights(wrong)
+
+def spoiled(weights: Weights, name: str, array: np.ndarray) -> Weights:
+    """The same weights, but for a tensor that is damaged or old."""
+    buckets = [
+        replace(b, tensors={**b.tensors, name: array}) if name in b.tensors else b  # its checksum stays
+        for b in weights.buckets
+    ]
+    return replace(weights, buckets=buckets)
+
+
+def wrong_weights() -> dict[str, Weights]:
+    """By what the engine must say of them."""
+    model, old = tiny_lm(5, tied=True), tiny_lm(0, tied=True).state_dict()
+    weights = new_weights(model, 1, [PROMPT, PROMPT[:7]])
+    layer, twin = "model.layers.1.self_attn.k_proj.weight", "model.layers.1.self_attn.v_proj.weight"
+    tensors = tensors_of(weights)
+    flipped = tensors[layer].copy()
+    flipped.view(np.uint8)[7, 5] ^= 1
+    swapped = spoiled(spoiled(weights, layer, tensors[twin]), twin, tensors[layer])
+    values = tuple(tuple(value + 0.01 for value in values) for values in weights.header.probe.values)
+    elsewhere = replace(weights.header, probe=replace(weights.header.probe, values=values))
+    return {
+        rf"sent: {layer} have other bits": spoiled(weights, layer, old[layer].numpy()),
+        rf"sent: {layer} have other bits\b": spoiled(weights, layer, flipped),
+        rf"{layer}, {twin} have other bits": swapped,
+        r"(lm_head|embed_tokens).weight (have other bits|did not arrive)": spoiled(weights, HEAD, old[HEAD].numpy()),
+        r"model.norm.weight have other bits": spoiled(weights, "model.norm.weight", np.full(64, np.nan, np.float32)),
+        r"incomplete: .* have not come": replace(weights, buckets=weights.buckets[1:]),
+        r"a bucket is not as announced: model.norm.weight": spoiled(weights, "model.norm.weight", np.ones(3, "f4")),
+        r"45 probed values differ by 0.01 on average \(at most 0.001 in float32\)": replace(weights, header=elsewhere),
+    }
+
+
+@pytest.mark.parametrize("said", wrong_weights())
+@pytest.mark.parametrize("kind", WITH_WEIGHTS)
+async def test_weights_that_are_not_those_that_the_learner_sent_end_the_engine(kind, said, language_model):
+    engine = open_engine("generator", language_model, settings(kind))
+    with pytest.raises(WeightSyncError, match=said):
+        await send(engine, wrong_weights()[said])
     with pytest.raises(EngineError, match="must be replaced"):
         await engine.generate(PROMPT, sampling())
     await engine.close()
@@ -273,7 +305,7 @@ async def test_paused_completions_go_on_under_the_new_weights(kind, language_mod
     running = [asyncio.ensure_future(engine.generate(PROMPT, sampling(seed, max_tokens=150))) for seed in range(12)]
     while not any(one.done() for one in running):  # answers differ in length, so some are still unfinished
         await asyncio.sleep(0.001)
-    await engine.update_weights(weights)
+    await send(engine, weights)
     late = await engine.generate(PROMPT, sampling(1))
     completions = await asyncio.gather(*running)
     await engine.close()
@@ -334,13 +366,15 @@ def test_an_engine_that_cannot_start_says_what_there_was_and_what_it_asked_for(l
     ), line
 
 
-async def test_weights_that_are_reloaded_and_not_copied_in_place_are_served(packed_generator):
-    before = await packed_generator.choice_logprobs(PROMPT, [40, 41])
-    learned = tiny_lm(9, tied=True).to(torch.bfloat16)  # as such an engine's trainer computes
-    await packed_generator.update_weights(new_weights(learned, 1, [PROMPT]))
-    after = await packed_generator.choice_logprobs(PROMPT, [40, 41])
-    assert packed_generator.policy_version == 1
-    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 0.05
+async def test_weights_are_served_in_the_engines_number_format(rounding_generator):
+    before = await rounding_generator.choice_logprobs(PROMPT, [40, 41])
+    for version, dtype in ((1, torch.bfloat16), (2, torch.float32)):
+        learned = tiny_lm(9 + version, tied=True).to(dtype)
+        await send(rounding_generator, new_weights(learned, version, [PROMPT]))
+        after = await rounding_generator.choice_logprobs(PROMPT, [40, 41])
+        assert rounding_generator.policy_version == version
+        assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 0.05
+        before = after
 
 
 # -------------------------------------------------------------------------------------------- damaged weights
@@ -358,7 +392,7 @@ async def test_numbers_that_are_not_finite_are_refused_and_the_engine_lives(kind
                 await engine.choice_logprobs(PROMPT, (40, 41))
             with pytest.raises(NotFiniteError, match="not finite"):
                 await engine.generate(PROMPT, sampling(max_tokens=4))
-        await engine.update_weights(sound)
+        await send(engine, sound)
         assert all(map(math.isfinite, await engine.choice_logprobs(PROMPT, (40, 41))))
     finally:
         await engine.close()

@@ -12,7 +12,7 @@ from rlaif.training.deepspeed import DeepSpeedModel
 from rlaif.training.models import load_scorer
 from rlaif.training.ppo import PPOLearner
 from rlaif.training.preference import PairFit, run_preference
-from tests.tiny_models import saved, tiny_lm, tiny_pm
+from tests.tiny_models import saved, send, tiny_lm, tiny_pm
 from tests.unit.training.conftest import pair_rows, ppo_job, preference_job
 
 SETTINGS = PoolSettings(engine="vllm", max_length=256, kv_cache_gib=0.25)
@@ -43,7 +43,7 @@ async def test_a_learned_policy_is_synced_and_its_rollouts_show_no_gap(tmp_path)
             learned = learner.learn(await sampled(engine, job.temperature))
             assert learned.metrics["reinforce/gap/abs_logprob_difference"] < 1e-4
             assert learned.metrics["reinforce/gap/effective_sample_size"] == pytest.approx(1, abs=1e-3)
-            await engine.update_weights(learner.weights())
+            await send(engine, learner.weights())
             assert engine.policy_version == version
     finally:
         await engine.close()

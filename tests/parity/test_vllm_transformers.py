@@ -9,9 +9,8 @@ import torch
 
 from rlaif.config.schema import PoolSettings
 from rlaif.engines import open_engine
-from rlaif.interfaces import Weights
 from rlaif.records import Sampling
-from tests.tiny_models import MAX_LENGTH, probe_of, saved, served_tensors, tiny_lm, tiny_pm
+from tests.tiny_models import MAX_LENGTH, saved, scores_of, send, tiny_lm, tiny_pm, weights_from
 
 SETTINGS = PoolSettings(engine="vllm", max_length=MAX_LENGTH, kv_cache_gib=0.25)
 PROMPTS = [
@@ -64,7 +63,7 @@ async def test_language_model_before_and_after_a_weight_sync(tied, tmp_path):
     try:
         await assert_generates_like(engine, first)
         await assert_chooses_like(engine, first)
-        await engine.update_weights(Weights(version=1, tensors=served_tensors(second), probe=probe_of(second, PROMPTS)))
+        await send(engine, weights_from(second, 1, PROMPTS))
         await assert_generates_like(engine, second)
         await assert_chooses_like(engine, second)
     finally:
@@ -78,9 +77,8 @@ async def test_preference_model_before_and_after_a_weight_sync(tmp_path):
     try:
         for model, version in ((first, 0), (second, 1)):
             if version:
-                weights = Weights(version=version, tensors=served_tensors(model), probe=probe_of(model, dialogues))
-                await engine.update_weights(weights)
-            expected = probe_of(model, dialogues).values
+                await send(engine, weights_from(model, version, dialogues))
+            expected = scores_of(model, dialogues)
             assert list(await asyncio.gather(*map(engine.score, dialogues))) == pytest.approx(expected, abs=1e-4)
     finally:
         await engine.close()
@@ -93,7 +91,7 @@ async def test_two_engines_in_one_process_outlive_each_other(tmp_path):
     generator = open_engine("generator", paths[0], SETTINGS)
     scorer = open_engine("scorer", paths[1], SETTINGS)
     dialogues = [[*prompt, EOS] for prompt in PROMPTS]
-    expected = pytest.approx(probe_of(preference_model, dialogues).values, abs=1e-4)
+    expected = pytest.approx(scores_of(preference_model, dialogues), abs=1e-4)
     scores, _ = await asyncio.gather(
         asyncio.gather(*map(scorer.score, dialogues)), assert_generates_like(generator, model)
     )
@@ -116,8 +114,7 @@ async def test_shared_prefixes_are_read_from_the_cache_until_weights_change(tmp_
         assert engine.prefix_hits() == (0, 101)
         await engine.choice_logprobs([*question[:-1], 8], (65, 66))
         assert engine.prefix_hits() == (96, 202)
-        weights = Weights(version=1, tensors=served_tensors(second), probe=probe_of(second, [[1, 2]]))
-        await engine.update_weights(weights)
+        await send(engine, weights_from(second, 1, [[1, 2]]))
         hits, asked = engine.prefix_hits()
         logprobs = await engine.choice_logprobs(question, (65, 66))
         assert engine.prefix_hits() == (hits, asked + 101)

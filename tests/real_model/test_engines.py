@@ -49,8 +49,10 @@ async def test_sampled_tokens_have_the_log_probabilities_of_transformers(small_m
     model = AutoModelForCausalLM.from_pretrained(small_model, dtype=getattr(torch, dtype)).eval()
     engine = open_engine("generator", small_model, served_in(dtype))
     try:
-        sampled = await asyncio.gather(*(engine.generate(p, Sampling(max_tokens=48, seed=3)) for p in prompts))
-        first = await engine.generate(prompts[0], Sampling(max_tokens=24, temperature=0.0))
+        sampled = await asyncio.gather(
+            *(engine.generate(p, Sampling(max_tokens=48, temperature=1.0, seed=3)) for p in prompts)
+        )
+        first = await engine.generate(prompts[0], Sampling(max_tokens=24, temperature=0.0, seed=0))
         chosen = await engine.choice_logprobs(prompts[0], (504, 216, 30))
     finally:
         await engine.close()

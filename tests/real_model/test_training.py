@@ -130,7 +130,7 @@ async def test_ppo_steps_are_synced_without_a_gap_and_go_on_from_a_checkpoint(sm
 async def rollouts(engine, pairs) -> list[ScoredSample]:
     prompts = [row["input_ids_1"][: row["prompt_length"]] for row in pairs]
     completions = await asyncio.gather(
-        *(engine.generate(p, Sampling(max_tokens=24, seed=seed)) for seed, p in enumerate(prompts))
+        *(engine.generate(p, Sampling(max_tokens=24, temperature=1.0, seed=seed)) for seed, p in enumerate(prompts))
     )
     return [
         ScoredSample(

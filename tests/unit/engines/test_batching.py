@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from rlaif.config.schema import PoolSettings
-from rlaif.engines.batching import BatchingEngine, SampledTokens
+from rlaif.engines.backend import SampledTokens
+from rlaif.engines.batching import BatchingEngine
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import GenerateRequest
 from rlaif.errors import EngineError, WaitTimeoutError, WeightSyncError
-from rlaif.interfaces import Probe, Weights
+from rlaif.interfaces import Probe, WeightBucket, Weights, WeightsHeader
 from rlaif.records import Sampling
-from tests.tiny_models import tiny_tokenizer
+from tests.tiny_models import send, tiny_tokenizer
 
 MODEL = ServedModel(
     path="counter",
@@ -66,7 +67,7 @@ class Counter:
 
     def _result(self, request):
         if not isinstance(request, GenerateRequest):
-            return tuple(self.weight for _ in request.choice_ids)
+            return (self.weight,)
         num = request.sampling.max_tokens
         return SampledTokens(token_ids=(65,) * num, logprobs=(self.weight,) * num, finish_reason="length")
 
@@ -74,8 +75,17 @@ class Counter:
         assert self.stands_still or not self.left, "weights change under running requests"
         self.weight = float(tensors["weight"][0])
 
+    def finish_loading(self, checksums) -> None:
+        self.proven = dict(checksums)
+
     def close(self) -> None:
         self.closed = True
+
+
+class Slow(Counter):
+    def load(self, tensors) -> None:
+        time.sleep(0.2)
+        super().load(tensors)
 
 
 def opened(backend, **settings) -> BatchingEngine:
@@ -87,10 +97,10 @@ def ask(engine, num: int = 3, first: int = 65):
 
 
 def weights(value: float, version: int = 1, probe: float | None = None) -> Weights:
+    probe = Probe(token_ids=((1, 2),), values=((value if probe is None else probe,),))
+    header = WeightsHeader(version=version, shapes={"weight": (1,)}, num_buckets=1, probe=probe)
     return Weights(
-        version=version,
-        tensors={"weight": np.array([value])},
-        probe=Probe(token_ids=((1, 2),), values=(value if probe is None else probe,)),
+        header=header, buckets=[WeightBucket(tensors={"weight": np.array([value])}, checksums={"weight": 0})]
     )
 
 
@@ -111,7 +121,7 @@ async def test_weights_wait_for_what_runs_and_later_requests_wait_for_them():
     engine = opened(Counter())
     before = ask(engine, 20)
     await asyncio.sleep(0.005)
-    update = asyncio.ensure_future(engine.update_weights(weights(-2.0)))
+    update = asyncio.ensure_future(send(engine, weights(-2.0)))
     await asyncio.sleep(0)
     after = ask(engine, 2)
     await update
@@ -125,7 +135,7 @@ async def test_paused_requests_go_on_under_the_new_weights():
     engine = opened(Counter(stands_still=True), on_new_weights="pause")
     before = ask(engine, 60)
     await asyncio.sleep(0.005)
-    await engine.update_weights(weights(-2.0))
+    await send(engine, weights(-2.0))
     assert not before.done()
     after = await ask(engine, 2)
     assert ((await before).policy_version_start, (await before).policy_version_end) == (0, 1)
@@ -138,7 +148,7 @@ async def test_paused_requests_that_finish_during_the_probe_come_back():
     engine = opened(backend, on_new_weights="pause")
     running = [ask(engine, num) for num in range(1, 40)]
     await asyncio.sleep(0.005)
-    await asyncio.wait_for(engine.update_weights(weights(-2.0)), 5)
+    await asyncio.wait_for(send(engine, weights(-2.0)), 5)
     ends = {completion.policy_version_end for completion in await asyncio.gather(*running)}
     assert ends <= {0, 1}
     assert not backend.left
@@ -150,7 +160,7 @@ async def test_paused_requests_fail_with_weights_that_are_not_served():
     running = [ask(engine, num) for num in (20, 60)]
     await asyncio.sleep(0.005)
     with pytest.raises(WeightSyncError):
-        await engine.update_weights(weights(-2.0, probe=-1.0))
+        await send(engine, weights(-2.0, probe=-1.0))
     for result in await asyncio.gather(*running, return_exceptions=True):
         assert isinstance(result, EngineError)
     await engine.close()
@@ -175,8 +185,8 @@ async def test_the_death_of_the_backend_fails_waiting_and_later_requests(deadly)
 async def test_a_probe_that_differs_or_is_nan_ends_the_engine():
     for value in (-1.9, float("nan")):
         engine = opened(Counter())
-        with pytest.raises(WeightSyncError, match="the engine does not serve them"):
-            await engine.update_weights(weights(-2.0, probe=value))
+        with pytest.raises(WeightSyncError, match="do not compute the same"):
+            await send(engine, weights(-2.0, probe=value))
         with pytest.raises(EngineError, match="must be replaced"):
             await ask(engine)
         await engine.close()
@@ -184,7 +194,7 @@ async def test_a_probe_that_differs_or_is_nan_ends_the_engine():
 
 async def test_a_difference_within_the_tolerance_passes():
     engine = opened(Counter())
-    await engine.update_weights(weights(-2.0, probe=-2.0009))
+    await send(engine, weights(-2.0, probe=-2.0009))
     assert engine.policy_version == 1
     await engine.close()
 
@@ -204,10 +214,44 @@ async def test_weights_that_never_get_their_turn_time_out():
     engine = opened(Counter(), start_timeout_s=0.01)
     running = ask(engine, 60)
     await asyncio.sleep(0)
-    with pytest.raises(WaitTimeoutError, match=r"waited 0\.01 s for counter@0 to serve weights 1"):
-        await engine.update_weights(weights(-2.0))
+    with pytest.raises(WaitTimeoutError, match=r"waited 0\.01 s for counter@0 to stop for weights 1"):
+        await send(engine, weights(-2.0))
     assert (await running).policy_version_end == 0
     assert (await ask(engine)).policy_version_end == 0
+    await engine.close()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "too late"])
+async def test_weights_that_are_given_up_half_way_end_the_engine(how):
+    """Half of new weights must not be served."""
+    engine = opened(Slow(), start_timeout_s=0.05)
+    new = weights(-2.0)
+    await engine.begin_weights(new.header)
+    waiting = ask(engine)
+    loading = asyncio.ensure_future(engine.load_weights(new.buckets[0]))
+    await asyncio.sleep(0.01)
+    if how == "cancelled":
+        loading.cancel()
+    with pytest.raises((asyncio.CancelledError, WaitTimeoutError)):
+        await loading
+    with pytest.raises(EngineError, match="weights 1 were given up before they were complete"):
+        await waiting
+    await engine.close()
+
+
+async def test_nothing_is_served_while_weights_are_on_their_way():
+    backend = Counter(stands_still=True)
+    engine = opened(backend, on_new_weights="pause")
+    running = ask(engine, 60)
+    await asyncio.sleep(0.005)
+    new = weights(-2.0)
+    await engine.begin_weights(new.header)
+    later, steps = ask(engine), backend.num_steps
+    await asyncio.sleep(0.02)
+    assert backend.num_steps == steps
+    await engine.load_weights(new.buckets[0])
+    await engine.serve_weights()
+    assert ((await running).policy_version_end, (await later).policy_version_start) == (1, 1)
     await engine.close()
 
 

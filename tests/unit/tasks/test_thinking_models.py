@@ -14,7 +14,8 @@ import pytest
 
 from rlaif.config.schema import CritiqueRevision, Labelling, PoolSettings, Reasoning, SamplingSettings
 from rlaif.constitution.principles import load_constitution
-from rlaif.engines.batching import BatchingEngine, SampledTokens
+from rlaif.engines.backend import SampledTokens
+from rlaif.engines.batching import BatchingEngine
 from rlaif.engines.models import ServedModel
 from rlaif.engines.requests import ChoiceRequest, GenerateRequest, ScoreRequest
 from rlaif.prompting.chat_templates import ChatFormat

@@ -14,7 +14,7 @@ from rlaif.training.ppo import PPOLearner
 from rlaif.training.ppo_report import describe_steps
 from rlaif.training.preference import run_preference
 from rlaif.training.sft import run_sft
-from tests.tiny_models import saved, tiny_lm
+from tests.tiny_models import saved, tensors_of, tiny_lm
 from tests.unit.training.conftest import (
     TRAINER,
     in_batches,
@@ -131,7 +131,7 @@ def test_a_rollout_without_finite_numbers_is_left_out_and_leaves_no_trace(damage
     assert learned.left_out == {samples[3].id, samples[8].id}
     assert learned.kl == expected.kl and learned.advantage_mean == expected.advantage_mean
     assert all(map(math.isfinite, (*learned.kl, *learned.advantage_mean)))
-    weights, of_others = learner.weights().tensors, undisturbed.weights().tensors
+    weights, of_others = tensors_of(learner.weights()), tensors_of(undisturbed.weights())
     assert all((weights[name] == of_others[name])[: ODD - 1].all() for name in weights)
 
 

@@ -12,8 +12,9 @@ from rlaif.algorithms.advantage import Normalization
 from rlaif.errors import DataError, ModelError
 from rlaif.jobs import Rank
 from rlaif.training.ppo import PPOLearner
-from rlaif.training.ppo_batch import LearnerState, probe_tokens
+from rlaif.training.ppo_batch import LearnerState, draw_probes
 from rlaif.training.rollouts import micro_batch
+from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import ppo_job, rollouts
 
 
@@ -53,7 +54,7 @@ def test_samples_with_high_scores_become_likelier(base, scorer):
     before = [sum(row) for row in logprobs(base, samples)]
     for _ in range(3):
         learner.learn(samples)
-    state = {name: torch.from_numpy(tensor) for name, tensor in learner.weights().tensors.items()}
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors_of(learner.weights()).items()}
     after = [sum(row) for row in logprobs(base, samples, state)]
     change = np.array(after) - np.array(before)
     assert change[:4].mean() > change[4:].mean() + 1
@@ -77,25 +78,27 @@ def test_weights_cover_the_model_and_their_probe_is_true(base, scorer):
     learner = PPOLearner(ppo_job(base, scorer), Rank())
     for _ in range(2):  # before any learning, and after
         weights = learner.weights()
-        state = {name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()}
+        state = {name: torch.from_numpy(tensor) for name, tensor in tensors_of(weights).items()}
         assert set(state) == set(AutoModelForCausalLM.from_pretrained(base).state_dict())
         assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
         model = AutoModelForCausalLM.from_pretrained(base)
         model.load_state_dict(state)
         with torch.no_grad():
-            for ids, value in zip(weights.probe.token_ids, weights.probe.values, strict=True):
-                stock = model(torch.tensor([ids])).logits[0, -2].log_softmax(-1)[ids[-1]]
-                assert value == pytest.approx(stock.item(), abs=1e-4)
+            for ids, values in zip(weights.header.probe.token_ids, weights.header.probe.values, strict=True):
+                stock = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+                expected = [stock[place - 1, ids[place]].item() for place in range(len(ids) - len(values), len(ids))]
+                assert values == pytest.approx(expected, abs=1e-4)
         learner.learn(rollouts(8))
     assert weights.version == 1
 
 
-def test_a_probe_ends_with_the_least_likely_token_and_is_short():
-    sample = replace(
-        rollouts(1)[0], prompt_ids=tuple(range(20)), response_ids=(30, 31, 32, 33), logprobs=(-1.0, -0.5, -3.0, -0.1)
-    )
-    assert probe_tokens(sample) == (15, 16, 17, 18, 19, 30, 31, 32)
-    assert probe_tokens(replace(sample, prompt_ids=(4,))) == (4, 30, 31, 32)
+def test_probes_are_the_beginnings_of_answers_from_all_over_the_batch():
+    sample = replace(rollouts(1)[0], prompt_ids=tuple(range(20)), response_ids=(30, 31), logprobs=(-1.0, -0.5))
+    samples = [replace(sample, id=f"p:{n}", response_ids=tuple(range(n, n + 100))) for n in range(64)]
+    probes = draw_probes(samples)
+    assert [probe.token_ids[16] for probe in probes] == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert sum(probe.num_probed for probe in probes) == 256
+    assert draw_probes([sample]) == ((tuple([*range(4, 20), 30, 31]), 2),)
 
 
 def test_saved_policy_is_the_one_served(base, scorer, tmp_path):
@@ -103,7 +106,7 @@ def test_saved_policy_is_the_one_served(base, scorer, tmp_path):
     learner.learn(rollouts(8))
     learner.save(tmp_path)
     state = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
-    for name, tensor in learner.weights().tensors.items():
+    for name, tensor in tensors_of(learner.weights()).items():
         assert np.array_equal(state[name].numpy(), tensor), name
 
 
@@ -125,16 +128,16 @@ def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
     learner = PPOLearner(job, Rank())
     learner.learn(samples)
     learner.save_checkpoint(tmp_path)
-    probe = learner.weights().probe
+    probe = learner.weights().header.probe
     resumed = PPOLearner(replace(job, checkpoint=str(tmp_path)), Rank())
-    assert resumed.weights().probe == probe
+    assert resumed.weights().header.probe == probe
     worse = [replace(s, score=s.score - 1) for s in samples[::-1]]
     expected, found = learner.learn(worse), resumed.learn(worse)
     assert found == expected
     assert expected.metrics["reinforce/helpfulness/weight"] == pytest.approx(1 + 2.0 * 0.2)
     assert expected.metrics["reinforce/kl/coefficient"] != job.settings.kl.coefficient
-    for name, tensor in learner.weights().tensors.items():
-        assert np.array_equal(resumed.weights().tensors[name], tensor), name
+    for name, tensor in tensors_of(learner.weights()).items():
+        assert np.array_equal(tensors_of(resumed.weights())[name], tensor), name
 
 
 def test_checkpoints_of_earlier_releases_are_read(tmp_path):
@@ -145,9 +148,12 @@ def test_checkpoints_of_earlier_releases_are_read(tmp_path):
     )
     (tmp_path / "progress.json").write_text(saved)
     state = LearnerState.load(tmp_path)
-    assert (state.version, state.statistics.mean, state.guard.helpful, state.probes) == (3, 0.5, 0.5, ((1, 2), (3,)))
+    assert (state.version, state.statistics.mean, state.guard.helpful) == (3, 0.5, 0.5)
+    assert state.probes == (((1, 2), 1), ((3,), 1))  # of which the last token was compared
     state.save(tmp_path)
-    assert json.loads((tmp_path / "progress.json").read_text()) == json.loads(saved)
+    written = json.loads((tmp_path / "progress.json").read_text())
+    assert written == {**json.loads(saved), "probes": [[[1, 2], 1], [[3], 1]]}
+    assert LearnerState.load(tmp_path) == state
 
 
 def test_a_directory_that_is_no_whole_checkpoint_is_named(base, scorer, tmp_path):
@@ -162,7 +168,7 @@ def test_micro_batches_do_not_change_what_is_learned(base, scorer):
         job = replace(job, trainer=job.trainer.model_copy(update={"micro_batch_tokens": tokens}))
         learner = PPOLearner(job, Rank())
         learner.learn(rollouts(16))
-        tensors.append(learner.weights().tensors)
+        tensors.append(tensors_of(learner.weights()))
     for name in tensors[0]:  # Adam turns rounding of near-zero gradients into full steps: compare means
         assert np.abs(tensors[0][name] - tensors[1][name]).mean() < 1e-5, name
 
@@ -194,6 +200,6 @@ def test_two_preference_models_in_one_batch_are_refused(base, scorer):
 
 def test_an_empty_batch_passes_by(base, scorer):
     learner = PPOLearner(ppo_job(base, scorer), Rank())
-    before = learner.weights().tensors
+    before = tensors_of(learner.weights())
     assert (learner.learn([]).version, learner.weights().version) == (1, 1)
-    assert all(np.array_equal(before[name], tensor) for name, tensor in learner.weights().tensors.items())
+    assert all(np.array_equal(before[name], tensor) for name, tensor in tensors_of(learner.weights()).items())

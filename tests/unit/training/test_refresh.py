@@ -14,6 +14,7 @@ from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import ScalarModel
 from rlaif.training.refresh import RefreshLearner
 from rlaif.training.training_sets import write_pair_table
+from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import TRAINER, pair_rows, pair_table
 
 OPTIMIZATION = Optimization(epochs=2, batch_size=8, learning_rate=3e-3)
@@ -44,8 +45,8 @@ def test_a_refresh_learns_the_labels_and_tells_how_far_its_scores_moved(job, row
     assert last.metrics["refresh/fresh/accuracy"] > first.metrics["refresh/fresh/accuracy"]
     assert first.metrics["refresh/fit/num_pairs"] == 2 * 48
     assert first.probe_mean_after != first.probe_mean_before
-    values = learner.weights().probe.values
-    assert learner.weights().version == 4 and len(values) == 4
+    probe = learner.weights().header.probe
+    assert learner.weights().version == 4 and len(probe.values) == len(probe.token_ids) == 12
 
 
 def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
@@ -54,11 +55,11 @@ def test_a_refresh_owes_nothing_to_the_one_before(job, rows, tmp_path):
     write_pair_table(tmp_path / "others.parquet", pair_table(pair_rows(100)[64:]))
     learner = RefreshLearner(job, Rank())
     learner.learn(replace(rows, fit=others))
-    other = learner.weights().tensors
+    other = tensors_of(learner.weights())
     learner.learn(rows)
     alone = RefreshLearner(job, Rank())
     alone.learn(rows)
-    found, wanted = learner.weights().tensors, alone.weights().tensors
+    found, wanted = tensors_of(learner.weights()), tensors_of(alone.weights())
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
     assert not all(np.array_equal(found[name], other[name]) for name in other)
 
@@ -94,7 +95,7 @@ def test_resumed_it_goes_on_exactly(job, rows, tmp_path):
     ends = [learner.learn(rows) for learner in (whole, resumed)]
     assert ends[0] == ends[1]
     assert ends[1].version == 2
-    states = [learner.weights().tensors for learner in (whole, resumed)]
+    states = [tensors_of(learner.weights()) for learner in (whole, resumed)]
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 

@@ -14,6 +14,7 @@ from actors.pool.member import Member, MemberState
 from actors.pool.roster import Roster
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, UserError
+from rlaif.interfaces import Probe, WeightsHeader
 from tests.unit.actors.pool.engines import FakeEngine
 
 
@@ -68,7 +69,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def weights(version: int) -> SharedWeights:
-    return SharedWeights(version=version, ref=None)
+    probe = Probe(token_ids=(), values=())
+    header = WeightsHeader(version=version, shapes={}, num_buckets=0, probe=probe)
+    return SharedWeights(header=header, buckets=[])
 
 
 async def settle() -> None:

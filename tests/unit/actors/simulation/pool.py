@@ -16,9 +16,14 @@ from actors.pool.engine_actor import EngineActor
 from actors.pool.pool import EnginePool, RayPools
 from rlaif.config.schema import Autoscale, Config, PoolSettings
 from rlaif.errors import EngineError, RequestError, RlaifError, RunError, TrainerLostError
-from rlaif.interfaces import Done
+from rlaif.interfaces import Done, Probe, WeightsHeader
 from tests.unit.actors.simulation.cluster import Call, Cluster, SimulatedActor
 from tests.unit.actors.simulation.loop import SimulatedLoop, Stuck
+
+
+def header_of(version: int, num_buckets: int) -> WeightsHeader:
+    probe = Probe(token_ids=(), values=())
+    return WeightsHeader(version=version, shapes={}, num_buckets=num_buckets, probe=probe)
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,20 @@ class SimulatedEngine:
         self.actor = actor
         self.version = 0
 
-    async def update_weights(self, weights: Any) -> None:
+    async def begin_weights(self, header: WeightsHeader) -> None:
         await self.actor.wait()
-        self.version = weights
+        self.coming, self.loaded = header, []
+
+    async def load_weights(self, bucket: Any) -> None:
+        await self.actor.wait()
+        self.loaded.append(bucket)
+
+    async def serve_weights(self) -> None:
+        """Raises AssertionError, which fails the pool, for weights of which not all have come, or of two versions."""
+        await self.actor.wait()
+        version = self.coming.version
+        assert sorted(self.loaded) == [(version, number) for number in range(self.coming.num_buckets)]
+        self.version = version
 
     def prefix_hits(self) -> tuple[int, int]:
         return 1, 2
@@ -229,7 +245,8 @@ class PoolStory:
         for _ in range(self.choices.choice([0, 1, 3])):
             await asyncio.sleep(self.choices.random() * 20)
             self.version += 1
-            weights = SharedWeights(version=self.version, ref=self.cluster.put(self.version))
+            buckets = [self.cluster.put((self.version, number)) for number in range(self.choices.choice([1, 4]))]
+            weights = SharedWeights(header=header_of(self.version, len(buckets)), buckets=buckets)
             await pool.update_weights(weights)
             await pool.prefix_hits()
 
@@ -285,9 +302,9 @@ def run_story(loop: SimulatedLoop, cluster: Cluster, problems: list[str], living
             loop.run(living)
         except Stuck as error:
             problems.append(f"waits for ever: {error}")
-    lost = [f"exception lost: {what}" for what in loop.lost_exceptions()]
-    errors = [f"unhandled: {error}" for error in loop.errors]
-    loop.forget()
+        lost = [f"exception lost: {what}" for what in loop.lost_exceptions()]
+        errors = [f"unhandled: {error}" for error in loop.errors]
+        loop.forget()  # what is left may still kill its engine
     return [*problems, *lost, *errors]
 
 

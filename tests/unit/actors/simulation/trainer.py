@@ -23,7 +23,7 @@ from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
 from tests.unit.actors.simulation.cluster import Cluster, Handle, SimulatedActor
 from tests.unit.actors.simulation.loop import SimulatedLoop
-from tests.unit.actors.simulation.pool import run_story
+from tests.unit.actors.simulation.pool import header_of, run_story
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class SimulatedRank:
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
+        self.buckets: list[Any] = []  # of the weights that the driver is taking
+        self.ready: Any = None
 
     async def fit(self, job: Job, mailbox: Any, index: int) -> Any:
         await self._register(mailbox, index)
@@ -80,8 +82,9 @@ class SimulatedRank:
             await self.simulated.wait(choices.random() * 20)
             asyncio.ensure_future(mailbox.beat.remote(index)).add_done_callback(look_at)
 
-    async def execute(self, take_weights: Any) -> Any:
-        return len(self.batches), tuple(self.batches)
+    async def execute(self, take_bucket: Any) -> Any:
+        ready, self.ready = self.ready, None
+        return ready is not None, ready
 
     async def _obey(self, order: Any, job: Job) -> Any:
         if order.verb == "learn":
@@ -89,6 +92,12 @@ class SimulatedRank:
             if len(self.batches) == job.wrong_at:
                 raise ValueError("a loss that is no number")
             return tuple(self.batches)
+        if order.verb == "weights":  # in as many buckets as batches were learned
+            self.buckets = list(enumerate(self.batches))
+            return header_of(len(self.batches), len(self.batches))
+        if order.verb == "bucket":
+            self.ready = self.buckets.pop(0) if self.buckets else None
+            return self.ready is not None
         if order.verb == "save_checkpoint":
             self.simulated.cluster.checkpoints[order.payload] = tuple(self.batches)
         return len(self.batches)
@@ -244,7 +253,8 @@ class TrainerStory:
                 self.problems.append(f"step {step} was learned after {learned}")
             if self.choices.random() < 0.5:
                 weights = await learner.weights()
-                if weights.version != step + 1 or await weights.ref != learned:
+                buckets = [await bucket for bucket in weights.buckets]
+                if weights.version != step + 1 or buckets != list(enumerate(learned)):
                     self.problems.append(f"weights of version {weights.version} after step {step}")
             if self.choices.random() < 0.3:
                 await learner.save_checkpoint(Path(f"checkpoint-{step}"))
