@@ -148,7 +148,8 @@ class Laboratory:
 
         from rlaif.training.deepspeed import DeepSpeedModel, start_rank
         from rlaif.training.models import load_scorer, new_scorer
-        from rlaif.training.preference import PairFit, save_scorer
+        from rlaif.training.preference import PairFit
+        from rlaif.training.saving import save_model
 
         base, dtype, rank = str(self.paths.path("base")), self.config.preference_trainer.dtype, Rank()
         start_rank(rank, self.config.preference_trainer)
@@ -160,7 +161,7 @@ class Laboratory:
         with tempfile.TemporaryDirectory() as directory:
             phase.run(_batches(directory, rows, passes, seed), lambda metrics: None)
         if save:
-            save_scorer(phase.engine, tokenizer, str(save), rank)
+            save_model(model.classifier, tokenizer, str(save), rank)
         return {name: pair_report(phase.score(pairs)) for name, pairs in reported.items()}
 
     def _job(self, seed: int) -> PreferenceJob:

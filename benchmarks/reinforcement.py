@@ -131,12 +131,14 @@ def _endless(model: str, path: Path) -> Any:
 
 
 def _scorer(directory: Path) -> None:
+    from rlaif.jobs import Rank
     from rlaif.prompting.tokenization import load_tokenizer
-    from rlaif.training.models import new_scorer, save_model
+    from rlaif.training.models import new_scorer
+    from rlaif.training.saving import save_model
 
     tokenizer = load_tokenizer(str(directory / "policy"))
     scorer = new_scorer(str(directory / "policy"), "float32", tokenizer, seed=1).classifier
-    save_model(scorer, scorer.state_dict(), tokenizer, str(directory / "scorer"))
+    save_model(scorer, tokenizer, str(directory / "scorer"), Rank())
 
 
 def _write_prompts(data: Path, tokenizer: Any, path: Path) -> list[int]:

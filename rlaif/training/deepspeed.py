@@ -32,6 +32,7 @@ from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
 from rlaif.training.divergence import SkippedSteps
 from rlaif.training.models import save_memory
+from rlaif.training.partitioned import gathered_state
 from rlaif.training.process_group import adopt_process_group, make_group_of_one
 
 if not torch.cuda.is_available():
@@ -163,19 +164,9 @@ class DeepSpeedModel:
         """Norm of the last step's gradient before clipping."""
         return self._grad_norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
 
-    def full_state(self) -> dict[str, Tensor]:
-        """All weights of the module on the CPU, by their names; under ZeRO-3 gathered one at a time, on rank 0 only.
-
-        Every rank must call it. Tied weights are one tensor under several names.
-        """
-        tensors = self.module.state_dict(keep_vars=True)
-        copies: dict[int, Tensor] = {}
-        for tensor in {id(tensor): tensor for tensor in tensors.values()}.values():
-            with self.gathered(tensor):
-                if self._rank.index == 0:
-                    copies[id(tensor)] = tensor.detach().cpu().clone()
-            self._rank.beat()
-        return {name: copies[id(tensor)] for name, tensor in tensors.items() if id(tensor) in copies}
+    def gathered_state(self) -> Iterator[tuple[str, Tensor]]:
+        """As ``partitioned.gathered_state``, of the module."""
+        return gathered_state(self.module)
 
     @contextmanager
     def gathered(self, tensor: Tensor) -> Iterator[None]:

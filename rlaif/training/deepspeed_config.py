@@ -25,12 +25,11 @@ def training_config(trainer: Trainer, *, learning_rate: float, weight_decay: flo
     Betas (0.9, 0.95): the usual choice for language models, steadier than 0.999 on runs of few steps.
     """
     zero_stage = effective_zero_stage(trainer)
-    offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     zero: ConfigDict = {"stage": zero_stage}
     if trainer.cpu_offload and zero_stage >= 1:
-        zero["offload_optimizer"] = offload
+        zero["offload_optimizer"] = _offload()
     if trainer.cpu_offload and zero_stage == 3:
-        zero["offload_param"] = offload
+        zero["offload_param"] = _offload()
     optimizer = {"lr": learning_rate, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": weight_decay}
     return {
         "train_micro_batch_size_per_gpu": 1,  # a formality: micro-batches are cut by tokens
@@ -44,6 +43,20 @@ def training_config(trainer: Trainer, *, learning_rate: float, weight_decay: flo
         "optimizer": {"type": "AdamW", "params": {**optimizer, "torch_adam": True, "fused": True}},
         "steps_per_print": 10**9,
     }
+
+
+def partition_config(trainer: Trainer, *, frozen: bool = False) -> ConfigDict | None:
+    """How a model is partitioned while it is loaded; None if it is not (before ZeRO-3)."""
+    if trainer.zero_stage != 3:
+        return None
+    config = frozen_config(trainer)
+    if trainer.cpu_offload and not frozen:
+        config["zero_optimization"] |= {"offload_param": _offload()}
+    return config
+
+
+def _offload() -> ConfigDict:
+    return {"device": "cpu", "pin_memory": torch.cuda.is_available()}
 
 
 def frozen_config(trainer: Trainer) -> ConfigDict:

@@ -15,7 +15,6 @@ checks this, and that the head is a plain linear one, on every model that is loa
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +33,8 @@ from transformers.utils import logging as transformers_logging
 from rlaif.config.section import Dtype
 from rlaif.config.trainer import Trainer
 from rlaif.errors import ModelError
+from rlaif.training.deepspeed_config import ConfigDict
+from rlaif.training.partitioned import gathered, gathered_in_use, load_partitioned
 
 transformers_logging.disable_progress_bar()
 HEAD_LOGITS = 2**26  #: computed at once by the head, 256 MiB in float32
@@ -76,6 +77,15 @@ class PolicyModel(nn.Module):
         return logprobs, _entropy(logits) if with_entropy else None
 
 
+class ScoreHead(nn.Linear):
+    """A scalar head that computes in float32 from the weights as they are, as vLLM's pooler does: in bfloat16, scores
+    of 4 to 8 would be 0.03 apart."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return functional.linear(hidden.float(), self.weight.float(), bias)
+
+
 class ScalarModel(nn.Module):
     """A sequence classifier with one label, asked for its head's output at given positions.
 
@@ -89,7 +99,7 @@ class ScalarModel(nn.Module):
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """Scalars [N] in score units, float32."""
         hidden = self.classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-        return self.classifier.score(hidden.flatten(0, 1)[positions]).squeeze(-1).float()
+        return self.classifier.score(hidden.flatten(0, 1)[positions]).squeeze(-1)
 
 
 def _entropy(logits: Tensor) -> Tensor:
@@ -119,67 +129,83 @@ def without_dropout(model: nn.Module) -> None:
                 setattr(part, name, 0.0)
 
 
-def load_policy(path: str, dtype: Dtype) -> PolicyModel:
-    """A causal LM from a directory or hub name, in training mode. Raises ModelError."""
-    language_model = _load(AutoModelForCausalLM, path, dtype)
+def load_policy(path: str, dtype: Dtype, partition: ConfigDict | None = None) -> PolicyModel:
+    """A causal LM from a directory or hub name, in training mode; partitioned among the ranks while it is loaded if
+    ``partition`` says how (``partition_config``). Raises ModelError."""
+    language_model = _load(AutoModelForCausalLM, path, dtype, partition)
     model = PolicyModel(language_model)
     verify(model, path)
     return model
 
 
-def load_scorer(path: str, dtype: Dtype) -> ScalarModel:
-    """A saved preference model with its head. Raises ModelError when the directory holds no scalar head."""
+def load_scorer(path: str, dtype: Dtype, partition: ConfigDict | None = None) -> ScalarModel:
+    """A saved preference model with its head, loaded as by ``load_policy``. Raises ModelError when the directory holds
+    no scalar head."""
     try:
         architectures = AutoConfig.from_pretrained(path, trust_remote_code=False).architectures or ()
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be loaded as a model: {error}") from error
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
         raise ModelError(f"{path}: is not a preference model (architectures: {list(architectures)})")
-    return ScalarModel(_classifier(path, dtype))
+    return ScalarModel(_classifier(path, dtype, partition))
 
 
-def new_scorer(base_model: str, dtype: Dtype, tokenizer: PreTrainedTokenizerFast, seed: int) -> ScalarModel:
-    """A preference model on ``base_model``'s backbone with a new head, and a padding id that is not the EOS.
+def new_scorer(
+    base_model: str, dtype: Dtype, tokenizer: PreTrainedTokenizerFast, seed: int, partition: ConfigDict | None = None
+) -> ScalarModel:
+    """A preference model on ``base_model``'s backbone with a new head, and a padding id that is not the EOS; loaded as
+    by ``load_policy``.
 
     The head is normal with standard deviation 1 / (H + 1): small, so that the first loss is close to log 2, and not
     zero, so that the backbone has a gradient from the first step. Drawn from ``seed``, the same on every rank.
     The padding token is set in ``tokenizer`` too.
     """
-    classifier = _classifier(base_model, dtype)
-    resolve_padding(classifier, tokenizer)
-    head = classifier.score.weight
-    drawn = torch.randn(head.shape, generator=torch.Generator().manual_seed(seed)) / (head.shape[1] + 1)
-    with torch.no_grad():
-        head.copy_(drawn)
+    resolve_padding(tokenizer)
+    num_tokens = tokenizer.pad_token_id + 1
+    classifier = _classifier(base_model, dtype, partition, num_tokens)
+    if classifier.get_input_embeddings().num_embeddings < num_tokens:
+        classifier.resize_token_embeddings(num_tokens, mean_resizing=False)
+    classifier.config.pad_token_id = tokenizer.pad_token_id
+    classifier.config.eos_token_id = tokenizer.eos_token_id
+    with torch.no_grad(), gathered(classifier.score.weight):
+        shape = classifier.score.weight.shape
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) / (shape[1] + 1)
+        classifier.score.weight.copy_(drawn)
     return ScalarModel(classifier)
 
 
-def resolve_padding(classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Give model and tokenizer a padding token other than the EOS: the tokenizer's own, its unk, or a new one."""
+def resolve_padding(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Give ``tokenizer`` a padding token other than the EOS: its own, its unk, or a new one."""
     eos = tokenizer.eos_token
     if tokenizer.pad_token is None or tokenizer.pad_token == eos:
         usable_unk = tokenizer.unk_token is not None and tokenizer.unk_token != eos
         tokenizer.add_special_tokens({"pad_token": tokenizer.unk_token if usable_unk else "<|pad|>"})
-    if tokenizer.pad_token_id >= classifier.get_input_embeddings().num_embeddings:
-        classifier.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
-    classifier.config.pad_token_id = tokenizer.pad_token_id
-    classifier.config.eos_token_id = tokenizer.eos_token_id
 
 
-def _classifier(path: str, dtype: Dtype) -> PreTrainedModel:
-    classifier = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+def _classifier(path: str, dtype: Dtype, partition: ConfigDict | None, num_tokens: int = 0) -> PreTrainedModel:
+    classifier = _load(AutoModelForSequenceClassification, path, dtype, partition, num_tokens, num_labels=1)
     if not isinstance(getattr(classifier, "score", None), nn.Linear):
         raise ModelError(f"{path}: {type(classifier).__name__} has no linear `score` head")
+    classifier.score.__class__ = ScoreHead  # not another module: its weight keeps name and place
     return classifier
 
 
-def _load(auto: Any, path: str, dtype: Dtype, **settings: Any) -> PreTrainedModel:
+def _load(
+    auto: Any, path: str, dtype: Dtype, partition: ConfigDict | None, num_tokens: int = 0, **settings: Any
+) -> PreTrainedModel:
+    """With ``num_tokens`` the model needs embeddings for so many, and gets a new head: a partitioned one has room for
+    them from the start, and needs no head in its files."""
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # a new head is announced as an error; ours is initialised below
+    transformers_logging.set_verbosity_error()  # a new head is announced as an error; ours is initialised by the caller
+    values, model = getattr(torch, dtype), None
     try:
-        model = auto.from_pretrained(
-            path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True, **settings
-        )
+        if partition is not None:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False, **settings)
+            text = config.get_text_config()
+            text.vocab_size = max(text.vocab_size, num_tokens)
+            model = load_partitioned(auto, path, config, values, partition, "score.weight" if num_tokens else None)
+        if model is None:
+            model = auto.from_pretrained(path, dtype=values, trust_remote_code=False, use_safetensors=True, **settings)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be loaded as a model: {error}") from error
     finally:
@@ -193,7 +219,7 @@ def verify(model: PolicyModel, path: str) -> None:
     (logits changed after the head, attention that looks ahead)."""
     language_model = model.language_model.eval()
     ids = torch.arange(4).remainder(language_model.config.vocab_size).unsqueeze(0)
-    with torch.inference_mode():
+    with torch.no_grad(), gathered_in_use(language_model):  # not inference_mode: ZeRO-3 keeps what it gathered in it
         stock = language_model(input_ids=ids[:, :3]).logits[0, 1].float().log_softmax(-1)[ids[0, 2]]
         ours, _ = model(ids, torch.tensor([1]), ids[0, 2:3])
     tolerance = 1e-3 if language_model.dtype == torch.float32 else 5e-2
@@ -203,25 +229,3 @@ def verify(model: PolicyModel, path: str) -> None:
             f"(log-probability {ours.item():.4f} here, {stock.item():.4f} in transformers)"
         )
     model.train()
-
-
-def end_with_eos(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let the model's configuration name the EOS that it was taught; tokens that ended its answers before still do."""
-    language_model.config.eos_token_id = tokenizer.eos_token_id
-    generation = language_model.generation_config
-    if generation is not None:
-        before = generation.eos_token_id
-        ends = before if isinstance(before, list) else [] if before is None else [before]
-        generation.eos_token_id = list(dict.fromkeys([tokenizer.eos_token_id, *ends]))
-
-
-def save_model(
-    model: PreTrainedModel, tensors: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, path: str
-) -> None:
-    """Hugging Face layout: safetensors, config, tokenizer. ``tensors`` are the full weights by their names.
-
-    A tied output head is left to ``tie_word_embeddings`` in the config, as stock loaders expect.
-    """
-    Path(path).mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(path, state_dict=tensors)
-    tokenizer.save_pretrained(path)

@@ -35,7 +35,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rlaif.algorithms.advantage import Normalization, RewardStatistics
 from rlaif.algorithms.experience import check_samples, experience, not_finite
@@ -47,11 +46,11 @@ from rlaif.records import ScoredSample
 from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import start_rank
 from rlaif.training.divergence import diverged
-from rlaif.training.models import save_model
 from rlaif.training.ppo_batch import LearnerState, PPOBatch, ProbeTokens
 from rlaif.training.ppo_networks import Networks
 from rlaif.training.ppo_report import describe_batch, describe_drift, describe_steps
 from rlaif.training.rollouts import draw_minibatches
+from rlaif.training.saving import save_model
 from rlaif.training.weight_buckets import gather_weights
 
 POLICY_PREFIX = "language_model."  #: of the policy's parameters, in the module that is trained
@@ -163,10 +162,6 @@ class PPOLearner:
         """The current policy and a probe of it, as ``gather_weights``; every rank must call it."""
         return gather_weights(self._networks.policy, POLICY_PREFIX, self._rank, self._state.version, self._probe())
 
-    def _policy_state(self) -> dict[str, Tensor]:
-        state = self._networks.policy.full_state()
-        return {name.removeprefix(POLICY_PREFIX): tensor for name, tensor in state.items()}
-
     def _probe(self) -> Probe:
         """At temperature 1, as engines report it."""
         probes, device = self._state.probes, self._networks.policy.device
@@ -188,10 +183,7 @@ class PPOLearner:
 
     def save(self, path: str | Path) -> None:
         """Save the policy in Hugging Face layout; returns on every rank when the files are there."""
-        state = self._policy_state()
-        if self._rank.index == 0:
-            save_model(self._networks.policy_model.language_model, state, self._tokenizer, str(path))
-        wait_for_all(self._rank)
+        save_model(self._networks.policy_model.language_model, self._tokenizer, str(path), self._rank)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Everything needed to go on exactly; every rank must call it with the same ``path``."""

@@ -20,6 +20,7 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import ScoredSample
 from rlaif.training.collectives import even_passes, sum_tensor_over_ranks
 from rlaif.training.deepspeed import DeepSpeedModel, FrozenModel
+from rlaif.training.deepspeed_config import partition_config
 from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, new_scorer, without_dropout
 from rlaif.training.ppo_batch import PPOBatch
 from rlaif.training.rollouts import MicroBatch, micro_batch, put_tokens, rank_share, sequence_lengths, take_tokens
@@ -31,8 +32,10 @@ class Networks:
     def __init__(self, job: PPOJob, rank: Rank) -> None:
         """Raises ModelError."""
         self._job, self._rank, self._settings = job, rank, job.settings
-        self.policy_model = load_policy(job.policy, job.trainer.dtype)
-        self._reference = FrozenModel(load_policy(job.policy, job.trainer.dtype), job.trainer)
+        dtype = job.trainer.dtype
+        self.policy_model = load_policy(job.policy, dtype, partition_config(job.trainer))
+        reference = load_policy(job.policy, dtype, partition_config(job.trainer, frozen=True))
+        self._reference = FrozenModel(reference, job.trainer)
         self.policy = self._train(self.policy_model, job.settings.learning_rate)
         value_model = load_value_model(job)
         self.value = None if value_model is None else self._train(value_model, job.settings.value_learning_rate)
@@ -131,6 +134,7 @@ def load_value_model(job: PPOJob) -> ScalarModel | None:
     policy's backbone. Raises ModelError."""
     if not ALGORITHMS[job.settings.algorithm].needs_value:
         return None
+    partition = partition_config(job.trainer)
     if job.preference_model is None:
-        return new_scorer(job.policy, job.trainer.dtype, load_tokenizer(job.policy), job.seed)
-    return load_scorer(job.preference_model, job.trainer.dtype)
+        return new_scorer(job.policy, job.trainer.dtype, load_tokenizer(job.policy), job.seed, partition)
+    return load_scorer(job.preference_model, job.trainer.dtype, partition)

@@ -27,10 +27,12 @@ from rlaif.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.statistics.calibration import bins_to_metrics
 from rlaif.training.batches import TrainingRow, micro_batches, pad_right
-from rlaif.training.collectives import even_passes, sum_over_ranks, sum_tensor_over_ranks, wait_for_all
+from rlaif.training.collectives import even_passes, sum_over_ranks, sum_tensor_over_ranks
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+from rlaif.training.deepspeed_config import partition_config
 from rlaif.training.divergence import diverged
-from rlaif.training.models import load_scorer, new_scorer, save_model
+from rlaif.training.models import load_scorer, new_scorer
+from rlaif.training.saving import save_model
 
 SCORER_PREFIX = "classifier."  #: of the parameters, in the module that is trained
 
@@ -53,23 +55,23 @@ def run_preference(
     start_rank(rank, job.trainer)
     torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(job.tokenizer or job.base_model)
-    model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed)
+    model = new_scorer(job.base_model, job.trainer.dtype, tokenizer, job.seed, partition_config(job.trainer))
     metrics: dict[str, float] = {}
     if pretraining_batches is not None:
         phase = PairFit(
             "pretraining", job, rank, DeepSpeedModel.supervised(model, job.trainer, rank, job.settings.pretraining)
         )
         metrics |= phase.run(pretraining_batches, report)
-        save_scorer(phase.engine, tokenizer, job.unfitted, rank)
+        save_model(model.classifier, tokenizer, job.unfitted, rank)
         phase.engine.close()
-        model = load_scorer(job.unfitted, job.trainer.dtype)
-    elif rank.index == 0:
-        save_model(model.classifier, model.classifier.state_dict(), tokenizer, job.unfitted)
+        model = load_scorer(job.unfitted, job.trainer.dtype, partition_config(job.trainer))
+    else:
+        save_model(model.classifier, tokenizer, job.unfitted, rank)
     phase = PairFit("fit", job, rank, DeepSpeedModel.supervised(model, job.trainer, rank, job.settings.fit))
     metrics |= phase.run(fit_batches, report)
     if heldout_rows:
         metrics |= heldout_report(job.name, phase, heldout_rows, metrics[f"{job.name}/fit/accuracy"])
-    save_scorer(phase.engine, tokenizer, job.output, rank)
+    save_model(model.classifier, tokenizer, job.output, rank)
     phase.engine.close()
     return metrics
 
@@ -84,19 +86,6 @@ def heldout_report(name: str, phase: PairFit, rows: Sequence[TrainingRow], fit_a
         metrics[f"{name}/gap/accuracy"] = fit_accuracy - metrics[f"{name}/heldout/accuracy"]
     metrics |= bins_to_metrics(pair_reliability(pairs), f"{name}/reliability")
     return {**metrics, f"{name}/heldout/num_pairs": float(len(pairs))}
-
-
-def save_scorer(engine: DeepSpeedModel, tokenizer: object, path: str, rank: Rank) -> None:
-    """Save as a stock sequence classifier with one label; returns on every rank when the files are there."""
-    tensors = scorer_state(engine)
-    if rank.index == 0:
-        save_model(engine.module.classifier, tensors, tokenizer, path)
-    wait_for_all(rank)
-
-
-def scorer_state(engine: DeepSpeedModel) -> dict[str, Tensor]:
-    """Weights by the names that stock sequence classifiers give them; every rank must call it."""
-    return {name.removeprefix(SCORER_PREFIX): tensor for name, tensor in engine.full_state().items()}
 
 
 class PairFit:

@@ -23,8 +23,10 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import TrainingRow, local_batches, read_rows
 from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+from rlaif.training.deepspeed_config import partition_config
 from rlaif.training.models import load_scorer
-from rlaif.training.preference import SCORER_PREFIX, PairFit, heldout_report, save_scorer
+from rlaif.training.preference import SCORER_PREFIX, PairFit, heldout_report
+from rlaif.training.saving import save_model
 from rlaif.training.weight_buckets import gather_weights
 
 NUM_WEIGHT_PROBES = 16  #: pairs whose scores engines must reproduce with new weights (``engines.proof``)
@@ -47,7 +49,7 @@ class RefreshLearner:
     def _open(self, path: str) -> None:
         """The model at ``path``, with an optimizer that has seen nothing."""
         torch.manual_seed(self._job.seed)  # so that a refresh after a resume is the same
-        model = load_scorer(path, self._job.trainer.dtype)
+        model = load_scorer(path, self._job.trainer.dtype, partition_config(self._job.trainer))
         self._engine = DeepSpeedModel.supervised(model, self._job.trainer, self._rank, self._job.settings.fit)
 
     def learn(self, rows: RefreshRows) -> Refitted:
@@ -97,7 +99,7 @@ class RefreshLearner:
 
     def save(self, path: str | Path) -> None:
         """Save in Hugging Face layout; returns on every rank when the files are there."""
-        save_scorer(self._engine, self._tokenizer, str(path), self._rank)
+        save_model(self._engine.module.classifier, self._tokenizer, str(path), self._rank)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """The model as ``save`` leaves it, and its version: the next refresh needs nothing else of it."""

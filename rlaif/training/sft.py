@@ -15,17 +15,18 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from rlaif.algorithms.losses import Metrics, supervised_loss
 from rlaif.errors import DataError
 from rlaif.jobs import Rank, Report, SFTJob
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.batches import TrainingRow, micro_batches, pad_right, spans
-from rlaif.training.collectives import sum_over_ranks, wait_for_all
+from rlaif.training.collectives import sum_over_ranks
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+from rlaif.training.deepspeed_config import partition_config
 from rlaif.training.divergence import diverged
-from rlaif.training.models import PolicyModel, end_with_eos, load_policy, save_model
+from rlaif.training.models import load_policy
+from rlaif.training.saving import end_with_eos, save_model
 
 
 def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], report: Report) -> dict[str, float]:
@@ -38,7 +39,7 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
     start_rank(rank, job.trainer)
     torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(job.tokenizer or job.base_model)
-    model = load_policy(job.base_model, job.trainer.dtype)
+    model = load_policy(job.base_model, job.trainer.dtype, partition_config(job.trainer))
     engine = DeepSpeedModel.supervised(model, job.trainer, rank, job.optimization)
     fit = SupervisedFit(job, rank, engine)
     for rows in batches:
@@ -47,21 +48,10 @@ def run_sft(job: SFTJob, rank: Rank, batches: Iterable[list[TrainingRow]], repor
         raise diverged(f"{job.dataset}: no optimizer step had a finite gradient")
     if not fit.losses:
         raise DataError(f"{job.dataset}: no row has an answer within max_length={job.max_length} tokens")
-    _save(engine, model, tokenizer, job, rank)
+    end_with_eos(model.language_model, tokenizer)
+    save_model(model.language_model, tokenizer, job.output, rank)
     engine.close()
     return fit.result()
-
-
-def _save(
-    engine: DeepSpeedModel, model: PolicyModel, tokenizer: PreTrainedTokenizerFast, job: SFTJob, rank: Rank
-) -> None:
-    state = engine.full_state()
-    if rank.index == 0:
-        prefix = "language_model."
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-        end_with_eos(model.language_model, tokenizer)
-        save_model(model.language_model, tensors, tokenizer, job.output)
-    wait_for_all(rank)
 
 
 class SupervisedFit:

@@ -63,6 +63,7 @@ def _gather(model: DeepSpeedModel, tensors: Tensors, rank: Rank) -> WeightBucket
             if rank.index == 0:
                 sums[key] = bit_sum(tensor)
                 arrays[key] = as_numpy(tensor.detach().to("cpu", copy=True))
+        rank.beat()
     mine = {name: id(tensor) for name, tensor in tensors.items() if id(tensor) in arrays}
     return WeightBucket(
         tensors={name: arrays[key] for name, key in mine.items()},  # a tied head travels once

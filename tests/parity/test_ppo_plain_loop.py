@@ -9,7 +9,7 @@ from rlaif.algorithms.plain_ppo import plain_ppo
 from rlaif.jobs import Rank
 from rlaif.training.ppo import PPOLearner
 from tests.tiny_models import tensors_of
-from tests.unit.training.conftest import ppo_job, rollouts, saved, tiny_lm, tiny_pm
+from tests.unit.training.conftest import full_state, ppo_job, rollouts, saved, tiny_lm, tiny_pm
 
 
 def test_learner_equals_the_plain_loop(tmp_path):
@@ -32,7 +32,7 @@ def test_learner_equals_the_plain_loop(tmp_path):
         expected = policy.state_dict()[name]
         assert (torch.from_numpy(tensor) - expected).abs().max() < 1e-4, name
         assert (before[name] - expected).abs().max() > 1e-3 or "norm" in name  # else the comparison would be empty
-    state = learner._networks.value.full_state()
+    state = full_state(learner._networks.value)
     for name, expected in value.state_dict().items():
         assert (state[f"classifier.{name}"] - expected).abs().max() < 1e-4, name
 

@@ -130,3 +130,8 @@ def ppo_job(policy: str, scorer: str, trainer: Trainer = TRAINER, **settings) ->
 
 def in_batches(rows: list, size: int = 8) -> list[list]:
     return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def full_state(model) -> dict:
+    """All weights of a ``DeepSpeedModel`` on the CPU, by their names; every rank must call it."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.gathered_state()}

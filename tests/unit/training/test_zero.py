@@ -16,7 +16,7 @@ import torch.distributed
 from rlaif.config.trainer import Trainer
 from rlaif.jobs import Rank
 from rlaif.training import models
-from tests.unit.training.conftest import sft_rows
+from tests.unit.training.conftest import full_state, sft_rows
 
 TIMEOUT_S = 500
 LEARNING_RATE, MAX_GRAD_NORM, NUM_STEPS = 1e-3, 0.5, 3
@@ -73,19 +73,20 @@ def expected(base) -> dict[str, tuple[State, State]]:
 
 def learn(base: str, rank: Rank, case: tuple) -> State:
     from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+    from rlaif.training.deepspeed_config import partition_config
 
     stage, offload, dtype, saves_memory = case
     trainer = Trainer(zero_stage=stage, cpu_offload=offload, dtype=dtype, checkpoint_activations=saves_memory)
     start_rank(rank, trainer)
     models.HEAD_LOGITS = 2**20 if saves_memory else 2**26  # three chunks
-    model = models.load_policy(base, dtype)
+    model = models.load_policy(base, dtype, partition_config(trainer))
     trained = DeepSpeedModel(model, trainer, rank, learning_rate=LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM)
     for rows in batches():
         share = rows[rank.index :: rank.world_size]
         plan = [share[:1], share[1:]]
         of_tokens = partial(loss_of, trained, num_tokens=num_tokens(rows))
         trained.step(plan, lambda taken, of_tokens=of_tokens: (of_tokens(taken), {}))
-    state = trained.full_state()
+    state = full_state(trained)
     trained.close()
     return {name: tensor.float() for name, tensor in state.items()}
 
