@@ -8,9 +8,9 @@ Each rank's resident memory at its peak, less what it was before: loading its pa
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +21,6 @@ import psutil
 from benchmarks.machine import publish
 
 NUM_RANKS = 2
-PEAK_UNIT = 1024  #: bytes, of ``ru_maxrss``
 
 
 def growth(path: str, *, sharded: bool) -> list[int]:
@@ -56,13 +55,20 @@ def _load(index: int, path: str, store: str, sharded: bool, results: Any) -> Non
     os.environ["LOCAL_RANK"] = str(index)
     trainer = Trainer(zero_stage=3)
     start_rank(Rank(index=index, world_size=NUM_RANKS), trainer)
+    importlib.import_module("transformers.models.llama.modeling_llama")
     before = psutil.Process().memory_info().rss
     policy = load_policy(path, "float32", partition_config(trainer) if sharded else None)
     if not sharded:  # its pages are the file's until somebody writes to them or, as here, reads them
         sum(float(parameter.sum()) for parameter in policy.parameters())
-    results.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT - before)
+    results.put(_peak() - before)
     del policy
     leave_process_group()
+
+
+def _peak() -> int:
+    """The largest resident memory of this process, in bytes; ``ru_maxrss`` would count its parent's."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def _make_model(path: Path, num_layers: int) -> int:

@@ -8,6 +8,7 @@ Source: arXiv 1910.02054; the format, https://github.com/huggingface/safetensors
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 from rlaif.errors import ModelError
 from rlaif.training.deepspeed_config import ConfigDict
 
+M_MMAP_THRESHOLD = -3  #: of malloc.h; at most 32 MiB
 READ_BYTES = 2**26  #: at once
 BUCKET_BYTES = 2**28  #: gathered at once
 #: In safetensors' own words.
@@ -66,7 +68,7 @@ def load_partitioned(
     """
     import deepspeed
 
-    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=partition):
+    with _freed_at_once(), no_init_weights(), deepspeed.zero.Init(config_dict_or_path=partition):
         model: PreTrainedModel = auto.from_config(config, dtype=dtype, trust_remote_code=False)
     model.tie_weights()
     renamings = get_model_conversion_mapping(model)
@@ -178,6 +180,20 @@ def gathered_state(module: nn.Module, bucket_bytes: int = BUCKET_BYTES) -> Itera
 
 
 @contextmanager
+def _freed_at_once() -> Iterator[None]:
+    """Memory of large tensors goes back to the system when they are freed. On a CPU, where whole layers and lasting
+    parts come from one heap, the holes between the parts would add up to a model."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**20)
+    try:
+        yield
+    finally:
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, 2**25)
+
+
+@contextmanager
 def gathered_in_use(module: nn.Module) -> Iterator[None]:
     """Let a partitioned ``module`` run before it has a DeepSpeed engine: each layer's parameters are whole while the
     layer runs. Every rank must run it alike."""
@@ -197,7 +213,8 @@ def gathered_in_use(module: nn.Module) -> Iterator[None]:
         if any(hasattr(parameter, "ds_tensor") for parameter in layer.parameters(recurse=False)):
             hooks += [layer.register_forward_pre_hook(gather), layer.register_forward_hook(release)]
     try:
-        yield
+        with _freed_at_once():
+            yield
     finally:
         for hook in hooks:
             hook.remove()

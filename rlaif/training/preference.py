@@ -10,13 +10,17 @@ Departures from the papers:
 2. A pair with a dialogue longer than ``max_length`` is left out and counted: cut anywhere, it would no longer be what
    its label judged, or lose the EOS where its score is read.
 3. The optimizer starts afresh between pretraining and fit.
+
+A pair whose two dialogues do not fit into one micro-batch is split. Its scores are computed once without a gradient,
+and the slope of the loss at them is the factor of each score in a pass of its own: by the chain rule the same gradient,
+for one more forward pass. (With dropout, the three passes draw it separately.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,12 +30,13 @@ from rlaif.errors import DataError
 from rlaif.jobs import PreferenceJob, Rank, RefreshJob, Report
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.statistics.calibration import bins_to_metrics
-from rlaif.training.batches import TrainingRow, micro_batches, pad_right
+from rlaif.training.batches import TrainingRow, micro_batches
 from rlaif.training.collectives import even_passes, sum_over_ranks, sum_tensor_over_ranks
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.deepspeed_config import partition_config
 from rlaif.training.divergence import diverged
 from rlaif.training.models import load_scorer, new_scorer
+from rlaif.training.pairs import Side, dialogues, labels, last_tokens, longest, side_loss, split
 from rlaif.training.saving import save_model
 
 SCORER_PREFIX = "classifier."  #: of the parameters, in the module that is trained
@@ -119,7 +124,7 @@ class PairFit:
         return {f"{self._job.name}/{self._name}/{key}": value for key, value in figures.items()}
 
     def _learn(self, rows: list[TrainingRow], report: Report) -> None:
-        kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
+        kept = [row for row in rows if longest(row) <= self._job.settings.max_length]
         counts = {
             "pairs": float(len(rows)),
             "pairs_left_out": float(len(rows) - len(kept)),
@@ -128,7 +133,7 @@ class PairFit:
         }
         counts = sum_over_ranks(counts, self._rank, self.engine.device)
         if counts["weight"] > 0:
-            sums = self.engine.step(self._plan(kept), lambda pairs: self._loss(pairs, counts["weight"]))
+            sums = self.engine.step(self._plan(kept, counts["weight"]), lambda rows: self._loss(rows, counts["weight"]))
             report({f"{self._job.name}/{self._name}/loss": sums["loss"]})
             if not sums["skipped"]:
                 self._losses.append(sums["loss"])
@@ -136,22 +141,43 @@ class PairFit:
         for name in self._totals:
             self._totals[name] += counts.get(name, 0.0)
 
-    def _loss(self, rows: list[TrainingRow], total_weight: float) -> tuple[Tensor, Metrics]:
-        first, second = self.engine(*ends(rows, self.engine.device)).chunk(2)
-        probs, weights = (torch.tensor([row[key] for row in rows], device=first.device) for key in ("prob", "weight"))
-        return preference_loss(first, second, probs, weights, total_weight)
+    def _loss(self, rows: list[Any], total_weight: float) -> tuple[Tensor, Metrics]:
+        """Of a micro-batch of pairs, or of sides."""
+        if rows and isinstance(rows[0], Side):
+            scores = self.engine(*last_tokens([side.input_ids for side in rows], self.engine.device))
+            return side_loss(rows, scores)
+        first, second = self.engine(*last_tokens(dialogues(rows), self.engine.device)).chunk(2)
+        return preference_loss(first, second, *labels(rows, first.device), total_weight)
 
-    def _plan(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
-        lengths = [2 * _longest(row) for row in rows]  # both dialogues of a pair are in one micro-batch
-        plan = micro_batches(lengths, self._job.trainer.micro_batch_tokens)
-        return [[rows[index] for index in batch] for batch in plan]
+    def _plan(self, rows: Sequence[TrainingRow], total_weight: float) -> list[list[Any]]:
+        """Micro-batches of pairs, and of the sides of pairs that are too long for one; all ranks must call it."""
+        max_tokens = self._job.trainer.micro_batch_tokens
+        whole = [row for row in rows if 2 * longest(row) <= max_tokens]
+        plan = [[whole[i] for i in batch] for batch in micro_batches([2 * longest(row) for row in whole], max_tokens)]
+        sides = self._sides([row for row in rows if 2 * longest(row) > max_tokens], total_weight)
+        cut = micro_batches([len(side.input_ids) for side in sides], max_tokens)
+        return [*plan, *([sides[i] for i in batch] for batch in cut)]
+
+    def _sides(self, rows: Sequence[TrainingRow], total_weight: float) -> list[Side]:
+        with torch.no_grad():
+            scores = self._scores(dialogues(rows))
+        return split(rows, scores, total_weight)
+
+    def _scores(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Scores [N] of this rank's dialogues, without a gradient; all ranks must call it."""
+        scores = torch.zeros(len(sequences), device=self.engine.device)
+        plan = micro_batches([len(sequence) for sequence in sequences], self._job.trainer.micro_batch_tokens)
+        for chosen in even_passes(plan, self._rank, self.engine.device):
+            inputs = last_tokens([sequences[index] for index in chosen], self.engine.device)
+            scores[chosen] = self.engine(*inputs)[: len(chosen)]
+        return scores
 
     def score(self, rows: Sequence[TrainingRow]) -> list[ScoredPair]:
         """Score pairs with the model as it is, shared among the ranks; those that are too long are left out.
 
         Raises DivergenceError for scores that are not finite: no report and no served model may hold them.
         """
-        kept = [row for row in rows if _longest(row) <= self._job.settings.max_length]
+        kept = [row for row in rows if longest(row) <= self._job.settings.max_length]
         scores = torch.zeros(2, len(kept), dtype=torch.float64, device=self.engine.device)
         self.engine.module.eval()
         with torch.no_grad():  # not inference_mode: ZeRO-3 keeps parameters that it gathered in it
@@ -165,11 +191,8 @@ class PairFit:
 
     def _score_share(self, pairs: Sequence[TrainingRow], scores: Tensor) -> None:
         """Write the scores of this rank's share of ``pairs`` to their columns of ``scores`` [2, P]."""
-        numbered = [{**row, "number": number} for number, row in enumerate(pairs)]
-        plan = self._plan(numbered[self._rank.index :: self._rank.world_size])
-        for rows in even_passes(plan, self._rank, self.engine.device):
-            both = self.engine(*ends(rows, self.engine.device)).double().chunk(2)
-            scores[:, [row["number"] for row in rows]] = torch.stack(both)
+        mine = slice(self._rank.index, None, self._rank.world_size)
+        scores[:, mine] = self._scores(dialogues(pairs[mine])).double().view(2, -1)
 
 
 def _scored_pair(row: TrainingRow, score_1: float, score_2: float) -> ScoredPair:
@@ -181,16 +204,3 @@ def _scored_pair(row: TrainingRow, score_1: float, score_2: float) -> ScoredPair
         length_1=len(row["input_ids_1"]),
         length_2=len(row["input_ids_2"]),
     )
-
-
-def _longest(row: TrainingRow) -> int:
-    return max(len(row["input_ids_1"]), len(row["input_ids_2"]))
-
-
-def ends(rows: Sequence[TrainingRow], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Padded ids [2P, T], first dialogues before second ones, and the flat positions [2P] of their last tokens."""
-    sequences = [row[side] for side in ("input_ids_1", "input_ids_2") for row in rows]
-    ids = pad_right(sequences, pad_id=0)
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    last = np.arange(len(sequences)) * ids.shape[1] + lengths - 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(last).to(device)

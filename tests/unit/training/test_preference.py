@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from rlaif.algorithms.losses import preference_loss
+from rlaif.config.trainer import Trainer
 from rlaif.errors import DataError
 from rlaif.jobs import Rank
 from rlaif.training.deepspeed import DeepSpeedModel
-from rlaif.training.models import load_scorer
+from rlaif.training.models import ScalarModel, load_scorer, new_scorer
+from rlaif.training.pairs import dialogues, labels, last_tokens, side_loss, split
 from rlaif.training.preference import PairFit, run_preference
 from tests.unit.training.conftest import in_batches, pair_rows, preference_job
 
@@ -83,3 +87,57 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(base, tmp_path):
     assert metrics["preference/fit/num_pairs_left_out"] == 1
     with pytest.raises(DataError, match="max_length=64"):
         run_preference(preference_job(base, tmp_path), Rank(), None, [rows[3:4]], None, ignore)
+
+
+def fitted_with(micro_batch_tokens: int, base: str, directory, monkeypatch) -> tuple[dict, dict, list[int]]:
+    """Metrics, weights and the padded tokens of every forward pass of a fit under this limit."""
+    sizes = []
+    forward = ScalarModel.forward
+    monkeypatch.setattr(
+        ScalarModel, "forward", lambda model, ids, at: (sizes.append(ids.numel()), forward(model, ids, at))[1]
+    )
+    trainer = Trainer(micro_batch_tokens=micro_batch_tokens)
+    rows = pair_rows(20)
+    job = preference_job(base, directory / str(micro_batch_tokens), trainer)
+    metrics = run_preference(job, Rank(), None, in_batches(rows[:16]), rows[16:], ignore)
+    return metrics, load_file(directory / str(micro_batch_tokens) / "model.safetensors"), sizes
+
+
+def test_pairs_that_are_split_are_learned_like_whole_ones(base, tmp_path, monkeypatch):
+    whole, weights, sizes = fitted_with(64, base, tmp_path, monkeypatch)
+    assert max(sizes) > 20
+    for limit in (20, 30):  # all pairs are split, and some
+        metrics, found, sizes = fitted_with(limit, base, tmp_path, monkeypatch)
+        assert max(sizes) <= limit
+        assert metrics == pytest.approx(whole, rel=1e-3, abs=1e-4)
+        for name, tensor in weights.items():  # Adam turns near-zero gradients into full steps
+            assert torch.allclose(found[name], tensor, atol=2e-3), name
+
+
+def test_the_gradient_of_a_split_pair_is_that_of_the_whole_one(base):
+    model = new_scorer(base, "float32", AutoTokenizer.from_pretrained(base), 0)
+    rows = [{**row, "prob": row["prob"] * 0.9} for row in pair_rows(4)]
+    gradients = []
+    for splits in (False, True):
+        model.zero_grad()
+        inputs = last_tokens(dialogues(rows), torch.device("cpu"))
+        if splits:
+            for side in split(rows, model(*inputs), 5.0):
+                loss, _ = side_loss([side], model(*last_tokens([side.input_ids], torch.device("cpu"))))
+                loss.backward()
+        else:
+            preference_loss(*model(*inputs).chunk(2), *labels(rows, torch.device("cpu")), 5.0)[0].backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_scores_have_float32_heads_in_bfloat16(base):
+    model = new_scorer(base, "bfloat16", AutoTokenizer.from_pretrained(base), 0)
+    ids = torch.arange(40).unsqueeze(0)
+    scores = model(ids, torch.arange(40))
+    hidden = model.classifier.base_model(input_ids=ids).last_hidden_state[0]
+    assert hidden.dtype == torch.bfloat16 and scores.dtype == torch.float32
+    exact = hidden.double() @ model.classifier.score.weight[0].double()
+    assert (scores.double() - exact).abs().max() < 1e-5
+    assert (scores.bfloat16().float() != scores).any()
+    assert isinstance(model.classifier.score, torch.nn.Linear)
