@@ -56,9 +56,14 @@ def one_stage(name: str) -> Work:
 def check_work(config: Config, work: Work, runner: Runner) -> Constitution:
     """Check everything that can be known before a run directory is made and Ray starts; returns the constitution.
 
-    Raises UserError: what ``preflight`` raises, then PlacementError when the declared resources cannot hold the work.
+    Raises UserError: what ``preflight`` raises, then PlacementError when the declared resources cannot hold the work,
+    or the memory and the disk of what there is.
     """
     constitution = preflight(config, work.needs, runner)
     if runner != "in_process":
-        check(plan(config, work.phases(config)), declared_resources(config))
+        from rlaif.sizes.refusals import check_sizes  # torch, which other commands can do without
+
+        phases = work.phases(config)
+        check(plan(config, phases), declared_resources(config))
+        check_sizes(config, phases, is_here=runner != "job")
     return constitution

@@ -22,7 +22,7 @@ from rlaif.config.source import Source, is_data_set
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
-from rlaif.engines.models import check_model_dir, is_hub_name, read_model
+from rlaif.engines.models import check_model_dir, is_hub_name, read_model, read_vocabulary_size
 from rlaif.engines.scripted import byte_tokenizer
 from rlaif.errors import ConfigError, ModelError, UserError
 from rlaif.miniature.lexicon import load_lexicon
@@ -198,6 +198,7 @@ def _model_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> 
         elif not is_hub_name(model):
             directory = str(expand_home(model)) if model.startswith("~") else model
             yield from _mistakes_of_model(config, key, directory, needs)
+    yield from _vocabulary_mistakes(config, needs, paths)
     yield from _tokenizer_mistakes(config, needs, paths)
 
 
@@ -224,6 +225,25 @@ def _is_trained_policy(model: str, run_dir: str) -> bool:
     runs = [run for run in path.parents if run == own or (run / "manifest.json").is_file()]
     inside = (path.relative_to(run).parts[:2] for run in runs)
     return any(parts in POLICIES or parts[0] == "checkpoints" for parts in inside)
+
+
+def _vocabulary_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:
+    """Tokenizers with tokens that their model has no embeddings for, such as that of a larger sibling. Tokens that were
+    added to it are passed over: many a model has such a padding token, which it never reads."""
+    for key, model in _values(config, needs.models).items():
+        directory = paths.get(model, expand_home(model))
+        if not all((directory / name).is_file() for name in ("tokenizer.json", "config.json")):
+            continue
+        vocabulary = read_vocabulary_size(directory)
+        if vocabulary is None or _mistakes_of(load_tokenizer, directory):  # said already
+            continue
+        tokenizer = load_tokenizer(directory)
+        last = max(id for id in tokenizer.get_vocab().values() if id not in tokenizer.added_tokens_decoder)
+        if last >= vocabulary:
+            yield (
+                f"{key}={model}: its tokenizer has ids up to {last}, its embeddings only {vocabulary}; "
+                "put the tokenizer of this model into its directory, which seems to have that of another"
+            )
 
 
 def _tokenizer_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]) -> Iterator[str]:

@@ -23,8 +23,8 @@ from actors.cli.data import data_command
 from actors.cli.doctor import doctor_command
 from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
-from rlaif.errors import Interrupted, PlacementError, RlaifError, UserError
-from rlaif.storage.manifest import MANIFEST_FILE, read_manifest
+from rlaif.errors import Interrupted, RlaifError, UserError
+from rlaif.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
     from actors.work import Work
@@ -108,20 +108,9 @@ def reaggregate_command(
 @app.command("plan")
 def plan_command(config: ConfigName, overrides: Overrides = None) -> None:
     """Check a configuration as run does, and print what it needs; starts nothing."""
-    from actors.cluster.placement import plan, table
-    from actors.work import PIPELINE, check_work
+    from actors.cli.plan import print_plan
 
-    settings = load_config(config, overrides or [])
-    needs = table(plan(settings, PIPELINE.phases(settings)))
-    try:
-        check_work(settings, PIPELINE, "ray")
-    except PlacementError:
-        console.print(needs)
-        raise
-    console.print(needs)
-    console.print("The declared resources are enough for this plan.")
-    if (Path(settings.run_dir) / MANIFEST_FILE).is_file():
-        _print_changes(settings)
+    print_plan(load_config(config, overrides or []))
 
 
 @app.command("submit")
@@ -154,20 +143,6 @@ def report_command(
 
     read_manifest(run_dir)
     _summarise(run_dir, write_report(run_dir, out))
-
-
-def _print_changes(config: Config) -> None:
-    """What the run in the run directory will make again. Raises RunDirError where ``run`` would."""
-    from rlaif.stages.inputs import data_at_hand
-    from rlaif.stages.pipeline import check_inputs
-    from rlaif.storage.stored_run import StoredRun
-
-    run = StoredRun.open(Path(config.run_dir))
-    try:
-        for change in check_inputs(data_at_hand(config), run):
-            console.print(f"changed since the run used it: {change}")
-    finally:
-        run.close()
 
 
 @app.command("export")

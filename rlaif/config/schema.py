@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from rlaif.config.algorithms import ALGORITHMS
+from rlaif.config.node import Node
 from rlaif.config.section import Count, CountOrZero, Dtype, Fraction, NonNegative, Positive, Seconds, Section
 from rlaif.config.source import RowLimits, Source
 from rlaif.config.trainer import Trainer
@@ -339,6 +340,11 @@ class Resources(Section):
     gpus: CountOrZero = Field(0, description="number of GPUs")
     custom: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources, for placement")
     object_store_gib: Positive = Field(1.0, description="Ray's shared memory, where Ray is started on this machine")
+    node: Node = Field(Node(), description="what one node has, for `rlaif plan`")
+    architectures: dict[str, str] = Field(
+        default_factory=dict,
+        description="for `rlaif plan`: model -> a config.json like its own, where the hub cannot be asked",
+    )
 
 
 class Config(Section):

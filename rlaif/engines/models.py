@@ -123,6 +123,16 @@ def max_positions(path: str | Path, *, field: str) -> int | None:
     return _config(Path(path), field).get("max_position_embeddings")
 
 
+def read_vocabulary_size(path: str | Path) -> int | None:
+    """Rows of a model's embeddings, if its ``config.json`` says so; None also where that cannot be read."""
+    try:
+        config = json.loads((Path(path) / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    size = config.get("text_config", config).get("vocab_size") if isinstance(config, dict) else None
+    return size if isinstance(size, int) else None
+
+
 def model_version(path: str | Path) -> str:
     """``DIRECTORY@HASH``: the directory's name and the first eight hex digits of ``model_hash``."""
     return f"{Path(path).resolve().name}@{model_hash(path)[:8]}"

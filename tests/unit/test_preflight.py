@@ -187,6 +187,15 @@ def test_preference_model_and_policy_must_share_a_tokenizer(empty: Path, tmp_pat
     preflight(load_config(empty, named), Needs(models=("labeller.model",)), "ray")  # labels need neither
 
 
+def test_a_tokenizer_of_a_larger_sibling_is_refused(empty: Path, tmp_path: Path) -> None:
+    model = Path(saved(tiny_lm(1, tied=True), tmp_path / "model"))
+    preflight(load_config(empty, [f"supervision.base_model={model}"]), Needs(), "ray")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 200}))
+    (line,) = mistakes(load_config(empty, [f"supervision.base_model={model}"]), "ray")
+    assert line.startswith(f"supervision.base_model={model}: its tokenizer has ids up to 255, its embeddings only 200;")
+
+
 def swap_two_tokens(vocabulary: dict[str, int]) -> None:
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
 
@@ -313,8 +322,9 @@ def test_keys_are_those_of_the_configuration() -> None:
 
 # ---------------------------------------------------------------------------------------------- chat templates
 def chat_model(path: Path, template: str | None) -> str:
-    saved(tiny_lm(1, tied=True), path)
-    tokenizer = with_template(template)
+    tokenizer, model = with_template(template), tiny_lm(1, tied=True)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    saved(model, path)
     tokenizer.save_pretrained(path)
     return str(path)
 

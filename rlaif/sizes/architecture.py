@@ -1,0 +1,182 @@
+"""The shape of a model, read from its ``config.json``; weights are neither fetched nor loaded.
+
+Parameters are counted by building the model on torch's meta device, which has no memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from rlaif.config.files import expand_home
+from rlaif.config.section import Dtype
+from rlaif.engines.models import is_hub_name
+from rlaif.errors import ModelError
+
+CONFIG_JSON = "config.json"
+ASK_HUB_S = 5.0
+_MINIATURE = "miniature:"
+WIDTH: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2}  #: bytes of a number
+
+
+class UnknownSizeError(ModelError):
+    """A model that may be in order, but whose configuration is not at hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A decoder. Sizes are numbers of elements: ``queries`` and ``keys`` of all heads of one layer together, ``keys``
+    once (values are as many). ``intermediate`` counts the experts that one token visits."""
+
+    kind: str
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    queries: int
+    keys: int
+    vocabulary: int
+    tied: bool
+    norms_heads: bool = False  #: whether queries and keys are normalised, head by head
+
+    @property
+    def scorer_parameters(self) -> int:
+        """As a preference model: the head is one row."""
+        return self.parameters - (0 if self.tied else self.vocabulary * self.hidden) + self.hidden
+
+
+def read_architecture(model: str, known: Mapping[str, str]) -> Architecture:
+    """Of a directory, a hub name or a miniature. ``known``: model -> a file or directory to read instead.
+
+    Raises UnknownSizeError when nothing says how large the model is, and ModelError when it cannot be used.
+    """
+    if model in known:
+        return _of_file(model, expand_home(known[model]))
+    if model.startswith(_MINIATURE):
+        return _miniature(model)
+    if not is_hub_name(model):
+        return _of_file(model, expand_home(model))
+    return _of_text(model, _hub_config(model))
+
+
+def _of_file(model: str, path: Path) -> Architecture:
+    file = path / CONFIG_JSON if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{model}: {file} cannot be read: {error}") from error
+    return _of_text(model, text)
+
+
+def _of_text(model: str, text: str) -> Architecture:
+    try:
+        return _architecture(text)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{model}: {CONFIG_JSON} is not JSON: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{model}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if isinstance(error, ValueError) else f"{CONFIG_JSON} lacks {error}"
+
+
+def _hub_config(model: str) -> str:
+    """From the local cache, or else from the hub, which is asked once and not long. Nothing is stored."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model, CONFIG_JSON)
+    except HFValidationError as error:
+        raise ModelError(f"{model}: is no name of the hub: {error}") from error
+    return Path(cached).read_text(encoding="utf-8") if isinstance(cached, str) else _asked(model)
+
+
+@functools.lru_cache(maxsize=64)
+def _asked(model: str) -> str:
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    if constants.HF_HUB_OFFLINE:
+        raise UnknownSizeError(f"{model}: is not in the local cache, and HF_HUB_OFFLINE is set")
+    request = Request(hf_hub_url(model, CONFIG_JSON), headers=build_hf_headers())
+    try:
+        with urlopen(request, timeout=ASK_HUB_S) as answer:
+            return str(answer.read().decode())
+    except HTTPError as error:
+        raise UnknownSizeError(f"{model}: the hub does not show its {CONFIG_JSON} (status {error.code})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnknownSizeError(f"{model}: the hub cannot be reached ({type(error).__name__})") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _architecture(text: str) -> Architecture:
+    """Raises ValueError for an architecture that transformers does not know or that generates no text."""
+    from transformers import CONFIG_MAPPING
+
+    values = json.loads(text)
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise ValueError(f"{CONFIG_JSON} names no model_type")
+    kind = values.pop("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"its architecture {kind!r} is unknown to transformers, and so to trainers and engines")
+    return of_config(CONFIG_MAPPING[kind].from_dict(values))
+
+
+def of_config(config: Any) -> Architecture:
+    """The shape that a transformers configuration describes. Raises ValueError for one that is no decoder of text."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    experts = getattr(text, "num_experts_per_tok", None) or 1
+    wide = getattr(text, "moe_intermediate_size", None) if experts > 1 else None
+    return Architecture(
+        kind=config.model_type,
+        parameters=_count(config),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=(wide or text.intermediate_size) * experts,
+        heads=heads,
+        queries=heads * head_dim,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * head_dim,
+        vocabulary=text.vocab_size,
+        tied=bool(text.tie_word_embeddings),
+        norms_heads="qwen3" in config.model_type,
+    )
+
+
+def _count(config: Any) -> int:
+    """Parameters of the causal language model; a tied head counts once."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"its architecture {config.model_type!r} generates no text")
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+
+
+def _miniature(model: str) -> Architecture:
+    from transformers import LlamaConfig
+
+    from rlaif.miniature.models import FEEDBACK, MAX_VOCABULARY, POLICY
+
+    size = FEEDBACK if model == f"{_MINIATURE}feedback" else POLICY
+    return of_config(
+        LlamaConfig(
+            vocab_size=MAX_VOCABULARY,
+            hidden_size=size.hidden,
+            intermediate_size=size.intermediate,
+            num_hidden_layers=size.num_layers,
+            num_attention_heads=size.num_heads,
+            tie_word_embeddings=size.tied,
+        )
+    )

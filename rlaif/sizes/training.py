@@ -1,0 +1,180 @@
+"""Bytes of one trainer rank, after DeepSpeed's and torch's own allocations; a test measures each beside its formula.
+
+Legend: ``P`` parameters, ``N`` ranks, ``w`` bytes of a number in the trainer's dtype. Source of the state's sizes: ZeRO
+(Rajbhandari et al. 2020, section 3); of buckets and copies: DeepSpeed's defaults, ``runtime/zero/config.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rlaif.config.trainer import Trainer
+from rlaif.sizes.architecture import WIDTH, Architecture
+from rlaif.training.deepspeed_config import effective_zero_stage
+from rlaif.training.models import HEAD_LOGITS
+
+GIBIBYTE = 2**30
+BUCKET = 500_000_000  #: ``reduce_bucket_size``: numbers that gradients are reduced in, allocated whole
+LIVE = 1_000_000_000  #: ``stage3_max_live_parameters``: numbers gathered at most; ``sub_group_size`` is as large
+CUDA_CONTEXT = int(0.6 * GIBIBYTE)  #: of a process with torch, cuBLAS and NCCL's buffers: assumed, not measured here
+FRAGMENTATION = 0.04  #: of what torch's allocator holds: assumed
+RANK_HOST = int(3.0 * GIBIBYTE)  #: a rank's process on a GPU: CUDA, torch and Ray
+RANK_HOST_CPU = int(1.2 * GIBIBYTE)  #: likewise, without CUDA
+#: Bytes of one logit while the head's backward pass works on a chunk: in the dtype, as float32, its log-softmax, the
+#: gradients of the last two.
+LOGIT_BYTES = 16
+
+Parts = dict[str, int]  #: bytes by what they hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankMemory:
+    """Bytes of one rank: ``device`` on its GPU, ``host`` beside it. A rank without a GPU has all of it on the host."""
+
+    device: Parts
+    host: Parts = field(default_factory=dict)
+
+    @property
+    def on_device(self) -> int:
+        return sum(self.device.values())
+
+    @property
+    def on_host(self) -> int:
+        return sum(self.host.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model that a rank trains, in numbers: all of its parameters, and the vocabulary of its head (1: a scorer)."""
+
+    architecture: Architecture
+    is_scorer: bool = False
+
+    @property
+    def parameters(self) -> int:
+        return self.architecture.scorer_parameters if self.is_scorer else self.architecture.parameters
+
+
+def layer_bytes(model: Architecture, width: int) -> int:
+    """What one layer keeps of one token for its backward pass, when it is not checkpointed.
+
+    Two norms keep their input as float32, the normalised and the scaled result. Attention keeps queries, keys, values,
+    its result, and a float32 for each head. The gated network keeps both projections, the gate's activation, and their
+    product.
+    """
+    norms = 2 * (4 + 2 * width) * model.hidden
+    attention = width * (2 * model.queries + 2 * model.keys) + 4 * model.heads
+    head_norms = (4 + width) * (model.queries + model.keys) if model.norms_heads else 0
+    return norms + attention + head_norms + 4 * width * model.intermediate
+
+
+def activation_bytes(model: Architecture, trainer: Trainer, tokens: int) -> int:
+    """At the peak of a backward pass over ``tokens``: what is kept of all layers; with checkpoints the inputs of each,
+    and all of the one that is computed again."""
+    width = WIDTH[trainer.dtype]
+    if trainer.checkpoints_activations:
+        return tokens * (model.layers * width * model.hidden + layer_bytes(model, width))
+    return tokens * model.layers * layer_bytes(model, width)
+
+
+def head_bytes(model: Trained, trainer: Trainer, tokens: int) -> int:
+    """Of the output head for at most ``tokens`` targets; it works on a chunk at a time. A scorer's is nothing."""
+    if model.is_scorer:
+        return 0
+    return LOGIT_BYTES * min(tokens * model.architecture.vocabulary, HEAD_LOGITS)
+
+
+def state_bytes(parameters: int, trainer: Trainer) -> RankMemory:
+    """Weights, gradients, optimizer and buffers of one model on one rank.
+
+    The optimizer has float32 weights and two moments for each; stage 0 in float32 needs no second weights.
+    """
+    stage, width, ranks = effective_zero_stage(trainer), WIDTH[trainer.dtype], trainer.ranks
+    share = -(-parameters // ranks)
+    weights = width * (share if stage == 3 else parameters)
+    gradients = width * (share if stage >= 2 else parameters)
+    optimizer = 8 * parameters if stage == 0 else 12 * share
+    buffers = 0 if stage == 0 else width * BUCKET
+    if stage == 3 and ranks > 1:
+        buffers += width * min(parameters, LIVE)
+    if not trainer.cpu_offload:
+        return RankMemory(
+            device={"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers}
+        )
+    # float32 gradients lie beside the optimizer, and copies of the dtype's: one under stage 3, else two
+    if stage == 3:
+        host = {"optimizer": optimizer + (4 + width) * share, "weights": weights}
+        return RankMemory(device={"buffers": buffers}, host=host)
+    host = {"optimizer": optimizer + (4 + 2 * width) * share}
+    return RankMemory(device={"weights": weights, "gradients": gradients, "buffers": buffers}, host=host)
+
+
+def step_bytes(parameters: int, trainer: Trainer) -> int:
+    """Float32 gradients that the optimizer's step makes of the dtype's, on the device."""
+    stage = effective_zero_stage(trainer)
+    if stage == 0 or trainer.cpu_offload:
+        return 0
+    share = -(-parameters // trainer.ranks)
+    return 4 * (min(share, LIVE) if stage == 3 else share)
+
+
+def frozen_bytes(parameters: int, trainer: Trainer) -> RankMemory:
+    """A model that is only read."""
+    width = WIDTH[trainer.dtype]
+    if trainer.zero_stage == 3:
+        return RankMemory(device={"reference": width * -(-parameters // trainer.ranks)})
+    if trainer.cpu_offload:
+        return RankMemory(device={"reference": width * parameters}, host={"reference": width * parameters})
+    return RankMemory(device={"reference": width * parameters})
+
+
+def rank_memory(trained: Sequence[Trained], frozen: Sequence[Trained], trainer: Trainer, tokens: int) -> RankMemory:
+    """One rank that trains and reads models, one at a time, with forward passes of ``tokens``."""
+    states = [state_bytes(model.parameters, trainer) for model in trained]
+    states += [frozen_bytes(model.parameters, trainer) for model in frozen]
+    device, host = _sum([state.device for state in states]), _sum([state.host for state in states])
+    passes: list[Parts] = [_pass(model, trainer, tokens) for model in trained]
+    device |= _larger(passes)
+    host["loading"] = max(_loading_bytes(model.parameters, trainer) for model in (*trained, *frozen))
+    if trainer.gpus == 0:
+        return RankMemory(device={}, host=_sum([device, host, {"process": RANK_HOST_CPU}]))
+    device["context"] = CUDA_CONTEXT + int(FRAGMENTATION * sum(device.values()))
+    return RankMemory(device=device, host={**host, "process": RANK_HOST})
+
+
+def _pass(model: Trained, trainer: Trainer, tokens: int) -> Parts:
+    """What comes on top of the state at the fullest moment of a step: in a backward pass, or in the optimizer."""
+    backward = {
+        "activations": activation_bytes(model.architecture, trainer, tokens),
+        "head": head_bytes(model, trainer, tokens),
+    }
+    step = {"step": step_bytes(model.parameters, trainer)}
+    return _larger([backward, step])
+
+
+def _loading_bytes(parameters: int, trainer: Trainer) -> int:
+    """On the host, while a rank reads the weights: the whole model, or under ZeRO-3 its share and the largest file's
+    part that is being read."""
+    size = WIDTH[trainer.dtype] * parameters
+    return size // trainer.ranks + min(size, 5 * GIBIBYTE) if trainer.zero_stage == 3 else size
+
+
+def checkpoint_bytes(parameters: int, trainer: Trainer) -> int:
+    """Of one trained model on disk, the files of all ranks together: the optimizer's 12 bytes a parameter, float32
+    weights among them, and the weights once more, which stage 3 leaves out and stage 0 keeps only once."""
+    stage = effective_zero_stage(trainer)
+    return parameters * (12 + (WIDTH[trainer.dtype] if stage in (1, 2) else 0))
+
+
+def _larger(parts: Sequence[Parts]) -> Parts:
+    sizes = [sum(each.values()) for each in parts]
+    return parts[sizes.index(max(sizes))]
+
+
+def _sum(parts: Sequence[Parts]) -> Parts:
+    total: Parts = {}
+    for each in parts:
+        for name, size in each.items():
+            total[name] = total.get(name, 0) + size
+    return total
