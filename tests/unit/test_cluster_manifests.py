@@ -52,6 +52,12 @@ def test_the_worker_groups_have_what_the_configuration_declares() -> None:
     assert dict(have) == {"CPU": declared.cpus, "GPU": declared.gpus, **declared.custom}
 
 
+def test_a_pod_has_the_memory_that_the_configuration_declares() -> None:
+    have = {container(group)["resources"]["limits"]["memory"] for group in GROUPS}
+    assert have == {f"{CONFIG.resources.node.memory_gib:g}Gi"}
+    assert {node(group)["GPU"] for group in GROUPS} == {CONFIG.resources.node.gpus}
+
+
 def test_each_role_asks_for_the_resource_of_one_group_and_can_grow_to_its_maximum_there() -> None:
     group_of = {name: group for group in GROUPS for name in node(group) if name.endswith("_node")}
     for role in POOLS:
