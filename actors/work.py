@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from actors.cluster.placement import Phases, check, declared_resources, phases_of, plan
+from actors.cluster.placement import Phases, check, phases_of, plan
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.preflight import Needs, Runner, preflight
+from rlaif.sizes.phases import declared_resources
 from rlaif.stages.label import label_pairs
 from rlaif.stages.pipeline import reopen, run_pipeline, run_stage, take_up
 from rlaif.stages.run import Run

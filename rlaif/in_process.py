@@ -68,7 +68,8 @@ class InProcessPool:
 class InProcessPools:
     config: Config
 
-    async def open(self, role: str, model: str) -> InProcessPool:
+    async def open(self, role: str, model: str, engines: int = 1) -> InProcessPool:
+        """One engine, whatever ``engines`` says."""
         from rlaif.engines import open_engine
 
         settings: PoolSettings = getattr(self.config, role)

@@ -301,6 +301,6 @@ class Trainers(Protocol):
 class Pools(Protocol):
     """Where pools come from: Ray actors in ``actors``, this process in ``rlaif.in_process``."""
 
-    async def open(self, role: str, model: str) -> Pool:
-        """A pool of the configured engine for ``role`` (generator, labeller, scorer) serving ``model``."""
+    async def open(self, role: str, model: str, engines: int) -> Pool:
+        """A pool of so many of the configured engines for ``role`` (generator, labeller, scorer) serving ``model``."""
         ...

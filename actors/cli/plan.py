@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from actors.cli.console import console
+from actors.cluster.occupancy import idle_phases
 from actors.cluster.placement import phases_of, plan, table
 from actors.work import PIPELINE, check_work
 from rlaif.config.schema import Config
@@ -45,7 +46,11 @@ def print_plan(config: Config) -> None:
 
 def _print_needs(config: Config) -> None:
     phases = phases_of(config)
-    console.print(table(plan(config, phases)))
+    resources = plan(config, phases)
+    console.print(table(resources))
+    console.print("Each role serves a model of its own in engines of its own: roles of one phase divide its GPUs.")
+    for line in idle_phases(resources, config):
+        console.print(line)
     needs = run_needs(config, phases, machine_of(config), read_models(config, phases))
     for line in unknown_sizes(needs):
         console.print(f"note: {line}", style="yellow", highlight=False)

@@ -1,25 +1,23 @@
 """The resources that a run needs, and whether it can have them: a pure plan, its check, its table. Knows no Ray.
 
-Not all roles live at the same time: a run needs the largest sum over the phases of the story. A pool counts with its
-``min``, which the run cannot do without; the table shows ``max`` as well.
+Not all roles live at the same time: a run needs the largest sum over the phases of the story (``rlaif.sizes.phases``).
+A pool counts with the size that it has in each, the table shows ``max`` as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.table import Column, Table
 
 from rlaif.config.contradictions import pools_of, trainers_of
-from rlaif.config.schema import Config, PoolSettings
-from rlaif.config.trainer import Trainer
+from rlaif.config.schema import Config
 from rlaif.errors import PlacementError
+from rlaif.sizes.phases import PHASES, ROUNDING, engine_resources, rank_resources, sizes
 from rlaif.stages.pipeline import STAGES, story
 
 Phases = Mapping[str, tuple[str, ...]]  #: roles by the phase in which they live
-
-ROUNDING = 1e-6  #: fractional CPUs add up inexactly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,47 +75,36 @@ class ResourcePlan:
         return {name: self.busiest(name).need(name) for name in self.resources}
 
 
-def engine_resources(settings: PoolSettings) -> dict[str, float]:
-    """Resources of one engine, all tensor-parallel ranks together."""
-    return {"CPU": settings.cpus, "GPU": settings.gpus * settings.tensor_parallel, **settings.placement}
-
-
-def rank_resources(trainer: Trainer) -> dict[str, float]:
-    """Resources of one trainer rank."""
-    return {"CPU": trainer.cpus, "GPU": trainer.gpus, **trainer.placement}
-
-
 def phases_of(config: Config) -> Phases:
-    """The phases of the whole method: its stages that have pools or trainers."""
-    phases = {name: STAGES[name].roles(config) for name in story(config)}
+    """The phases of the whole method that have pools or trainers."""
+    phases = {name: PHASES[name](config) for stage in story(config) for name in STAGES[stage].phases}
     return {name: roles for name, roles in phases.items() if roles}
 
 
 def plan(config: Config, phases: Phases) -> ResourcePlan:
     """The plan of a configuration for the roles in ``phases``. Starts nothing."""
+    wanted = {role for roles in phases.values() for role in roles}
+    sized = {name: sizes(config, roles) for name, roles in phases.items()}
     claims = {
-        role: Claim(
-            role=role,
-            units=pool.min,
-            max_units=pool.max,
-            each=engine_resources(pool),
-            parts=pool.tensor_parallel,
-        )
+        role: Claim(role=role, units=0, max_units=pool.max, each=engine_resources(pool), parts=pool.tensor_parallel)
         for role, pool in pools_of(config).items()
     } | {
-        role: Claim(role=role, units=trainer.ranks, max_units=trainer.ranks, each=rank_resources(trainer))
+        role: Claim(role=role, units=0, max_units=0, each=rank_resources(trainer))
         for role, trainer in trainers_of(config).items()
     }
-    wanted = {role for roles in phases.values() for role in roles}
     return ResourcePlan(
-        claims=tuple(claim for role, claim in claims.items() if role in wanted),
-        phases=tuple(Phase(name=name, claims=tuple(claims[r] for r in roles)) for name, roles in phases.items()),
+        claims=tuple(_over_phases(claim, sized.values()) for claim in claims.values() if claim.role in wanted),
+        phases=tuple(
+            Phase(name=name, claims=tuple(replace(claims[role], units=units) for role, units in counts.items()))
+            for name, counts in sized.items()
+        ),
     )
 
 
-def declared_resources(config: Config) -> dict[str, float]:
-    """What the configuration says is available, by Ray's resource names."""
-    return {"CPU": config.resources.cpus, "GPU": config.resources.gpus, **config.resources.custom}
+def _over_phases(claim: Claim, sized: Iterable[Mapping[str, int]]) -> Claim:
+    """A claim with its smallest size of all phases, and the largest that it may have."""
+    units = [counts[claim.role] for counts in sized if claim.role in counts] or [0]
+    return replace(claim, units=min(units), max_units=max(claim.max_units, *units))
 
 
 def check(plan: ResourcePlan, available: Mapping[str, float]) -> None:
@@ -158,12 +145,13 @@ def _shortage(plan: ResourcePlan, resource: str, available: Mapping[str, float])
         if claim.total(resource):
             yield (
                 f"  {claim.role}: {claim.units} x {claim.each[resource]:g} = {claim.total(resource):g}; "
-                f"lower {_count_key(claim.role)} or {_size_key(claim.role, resource)}"
+                f"lower {count_key(claim.role)} or {_size_key(claim.role, resource)}"
             )
     yield f"  or provide more: {_provision_key(resource)}"
 
 
-def _count_key(role: str) -> str:
+def count_key(role: str) -> str:
+    """The setting of how many engines or ranks a role has at least."""
     return f"{role}.ranks" if role.endswith("_trainer") else f"{role}.min"
 
 
@@ -177,7 +165,8 @@ def _provision_key(resource: str) -> str:
 
 
 def table(plan: ResourcePlan) -> Table:
-    """What ``rlaif plan`` prints: a row for each role, one for each phase, and the peak of each resource."""
+    """What ``rlaif plan`` prints: a row for each role, one for each phase with the sizes that its roles have in it, and
+    the peak of each resource."""
     names = Column("", no_wrap=True)
     needs = Table(names, "engines or ranks", *plan.resources, title="What the run needs", title_justify="left")
     for claim in plan.claims:
@@ -185,7 +174,7 @@ def table(plan: ResourcePlan) -> Table:
         needs.add_row(claim.role, units, *(_amount(claim, name) for name in plan.resources))
     needs.add_section()
     for phase in plan.phases:
-        roles = "+".join(claim.role for claim in phase.claims)
+        roles = " + ".join(f"{claim.units} {claim.role}" for claim in phase.claims)
         needs.add_row(phase.name, roles, *(f"{phase.need(name):g}" for name in plan.resources))
     needs.add_section()
     needs.add_row("at once, at most", "", *(f"{amount:g}" for amount in plan.peak.values()))

@@ -65,19 +65,31 @@ class EnginePool:
     All methods belong to one asyncio loop. Call ``start`` first and ``close`` last.
     """
 
-    def __init__(self, role: str, model: str, settings: PoolSettings, *, numbers: Iterator[int] | None = None) -> None:
+    def __init__(
+        self,
+        role: str,
+        model: str,
+        settings: PoolSettings,
+        *,
+        numbers: Iterator[int] | None = None,
+        engines: int | None = None,
+    ) -> None:
+        """``engines``: at the start; None: ``min``."""
         self.role = role
         self._settings = settings
         self._tasks = BackgroundTasks(self._fail)
         self._dispatch = Dispatch(settings)
-        self.roster = Roster(role, model, settings, numbers=numbers, tasks=self._tasks, welcome=self._welcome)
+        self._engines = engines or settings.min
+        self.roster = Roster(
+            role, model, settings, numbers=numbers, tasks=self._tasks, welcome=self._welcome, size=self._engines
+        )
         self._deaths = Deaths(role, settings, self.roster, self._tasks)
         self._failure: RunError | None = None
 
     # ------------------------------------------------------------------------------------------------- verbs
     async def start(self) -> None:
-        """Start ``min`` engines at once. Raises EngineError or WaitTimeoutError when one of them cannot start."""
-        await self.roster.hire(self._settings.min)
+        """Start the first engines at once. Raises EngineError or WaitTimeoutError when one of them cannot start."""
+        await self.roster.hire(self._engines)
         self._tasks.spawn(self._deaths.watch())
         if self._settings.autoscale.enabled:
             self._tasks.spawn(autoscale(self.roster, self._settings, self._dispatch.load))
@@ -217,10 +229,10 @@ class RayPools:
         """The pool of each role that has one now, also while its engines start."""
         return {role: pool for role, pool in self._pools.items() if not pool.roster.closed}
 
-    async def open(self, role: str, model: str) -> EnginePool:
-        """Start ``min`` engines of ``role``. Raises EngineError or WaitTimeoutError when one cannot start."""
+    async def open(self, role: str, model: str, engines: int | None = None) -> EnginePool:
+        """Start ``engines`` of ``role``; None: ``min``. Raises EngineError or WaitTimeoutError if one cannot start."""
         settings: PoolSettings = getattr(self._config, role)
-        pool = self._pools[role] = EnginePool(role, model, settings, numbers=self._numbers[role])
+        pool = self._pools[role] = EnginePool(role, model, settings, numbers=self._numbers[role], engines=engines)
         try:
             await pool.start()
         except BaseException:

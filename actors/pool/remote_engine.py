@@ -14,7 +14,6 @@ from ray.exceptions import ActorUnavailableError, ObjectLostError, RayError, Ray
 from actors.cluster import remote
 from actors.cluster.causes import cause_of, death_of, describe_cause
 from actors.cluster.logs import log_tail
-from actors.cluster.placement import engine_resources
 from actors.cluster.waiting import look_at, within
 from actors.cluster.weights import SharedWeights
 from actors.cluster.whereabouts import Whereabouts
@@ -22,6 +21,7 @@ from actors.pool.engine_actor import EngineActor, engine_environment
 from rlaif.config.schema import PoolSettings
 from rlaif.errors import EngineError, RlaifError, TrainerLostError, WaitTimeoutError, WeightSyncError
 from rlaif.places.traffic import Traffic
+from rlaif.sizes.phases import engine_resources
 
 ENGINE_CLOSE_TIMEOUT_S = 10.0
 NODE_POLL_S = 2.0

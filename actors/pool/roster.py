@@ -47,9 +47,11 @@ class Roster:
         numbers: Iterator[int] | None,
         tasks: BackgroundTasks,
         welcome: Callable[[Member], None],
+        size: int | None = None,
     ) -> None:
         """``numbers``: of actors, so that a replacement gets a name of its own. ``tasks``: where replacements run; what
-        they raise fails the pool. ``welcome``: called with each engine that begins to serve."""
+        they raise fails the pool. ``welcome``: called with each engine that begins to serve. ``size``: engines at the
+        start; None: ``min``."""
         self.restarts = 0
         self.closed = False
         self.clock = EngineClock()
@@ -60,7 +62,7 @@ class Roster:
         self._tasks = tasks
         self._welcome = welcome
         self._members: list[Member] = []
-        self._size = settings.min  #: engines that there are to be
+        self._size = size or settings.min  #: engines that there are to be
         self._replacing = 0  #: replacements that start, or pause before their next attempt
         self._pausing = 0  #: those that pause
         self._weights: SharedWeights | None = None

@@ -19,7 +19,6 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from actors.cluster import remote
 from actors.cluster.causes import death_of
 from actors.cluster.logs import log_tail
-from actors.cluster.placement import rank_resources
 from actors.cluster.waiting import look_at, within
 from actors.trainer.failures import FinalFailures, cause_of_failure
 from actors.trainer.feeding import EveryRowToEveryRank
@@ -28,6 +27,7 @@ from actors.trainer.process_group import torch_config
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
 from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
+from rlaif.sizes.phases import rank_resources
 
 _T = TypeVar("_T")
 TrainerJob = SFTJob | PreferenceJob | PPOJob | RefreshJob

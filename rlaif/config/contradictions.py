@@ -53,7 +53,8 @@ def contradictions(config: Config) -> Iterator[Mistake]:
         yield from _pool_contradictions(role, pool)
         yield from _share_contradictions(role, pool.gpus, "tensor_parallel", pool.tensor_parallel)
     for role, trainer in trainers_of(config).items():
-        yield from _share_contradictions(role, trainer.gpus, "ranks", trainer.ranks)
+        name, ranks = ("ranks", trainer.ranks) if trainer.ranks > 1 else ("fit_ranks", trainer.fit_ranks or 1)
+        yield from _share_contradictions(role, trainer.gpus, name, ranks)
     reasoning = config.labelling.reasoning
     if reasoning.rationales > 1 and reasoning.mode != "sampled":
         keys = ("labelling.reasoning.rationales", "labelling.reasoning.mode")
@@ -71,6 +72,9 @@ def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
     if pool.min > pool.max:
         line = f"{role}.min={pool.min}: must be at most {role}.max={pool.max}; lower it or raise {role}.max"
         yield Mistake(keys=bounds, line=line)
+    if pool.engines == "auto" and pool.min == pool.max:
+        line = f"{role}.engines=auto: with {role}.min={pool.min} and max={pool.max}: has no room to grow; raise max"
+        yield Mistake(keys=(f"{role}.engines", *bounds), line=line)
     if pool.autoscale.enabled and pool.min == pool.max:
         enabled = f"{role}.autoscale.enabled"
         line = f"{enabled}=true: with {role}.min={pool.min} and max={pool.max}: has no room to grow; raise max"
@@ -81,14 +85,14 @@ def _pool_contradictions(role: str, pool: PoolSettings) -> Iterator[Mistake]:
         yield Mistake(keys=(name, limit), line=line)
 
 
-def _share_contradictions(role: str, gpus: float, name: str, ranks: int) -> Iterator[Mistake]:
+def _share_contradictions(role: str, gpus: float, name: str, ranks: int | str) -> Iterator[Mistake]:
     """Ranks that talk to each other need a GPU each: NCCL refuses two on one, where Ray may put two shares. Ray itself
     knows no GPUs and a half."""
     key, count = f"{role}.gpus", f"{role}.{name}"
     if gpus != int(gpus) and gpus > 1:
         line = f"{key}={gpus:g}: more than one GPU must be a whole number; use {int(gpus)} or {int(gpus) + 1}"
         yield Mistake(keys=(key,), line=line)
-    elif 0 < gpus < 1 and ranks > 1:
+    elif 0 < gpus < 1 and ranks != 1:
         rule = "ranks that work together cannot share a GPU (NCCL refuses two on one)"
         yield Mistake(keys=(key, count), line=f"{key}={gpus:g}: with {count}={ranks}: {rule}; set {key}=1 or {count}=1")
 

@@ -92,7 +92,10 @@ class PoolSettings(Section):
     engine: Literal["vllm", "hf", "scripted"] = Field(
         "vllm", description="hf: transformers, in one process only; scripted: no weights, for tests"
     )
-    min: Count = Field(1, description="engines that the pool starts with, and its smallest size")
+    engines: Literal["min", "auto"] = Field(
+        "min", description="how many the pool starts with; auto: all that its phase leaves room for, min to max"
+    )
+    min: Count = Field(1, description="smallest number of engines")
     max: Count = Field(1, description="largest number of engines")
     cpus: NonNegative = Field(1.0, description="CPUs reserved for one engine")
     gpus: NonNegative = Field(

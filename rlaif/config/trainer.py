@@ -17,10 +17,13 @@ class ScriptedTrainerSettings(Section):
 
 
 class Trainer(Section):
-    """DeepSpeed ranks under Ray Train; their number is fixed during a run."""
+    """DeepSpeed ranks under Ray Train; their number is fixed during a fit, and during reinforcement."""
 
     engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
     ranks: Count = Field(1, description="number of data-parallel processes")
+    fit_ranks: Count | Literal["auto"] | None = Field(
+        None, description="ranks of a fit, which has the machine to itself; auto: all that fit; null: as ranks"
+    )
     cpus: NonNegative = Field(1.0, description="CPUs reserved for one rank")
     gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction where there is one rank")
     threads: Count = Field(1, description="CPU threads of one rank")

@@ -60,6 +60,7 @@ class _Work:
         estimate = {
             "revise": self._revise,
             "supervise": self._supervise,
+            "compare": self._compare,
             "label": self._label,
             "fit_preference_model": self._fit,
             "reinforce": self._reinforce,
@@ -91,11 +92,14 @@ class _Work:
         seconds = self._training("supervise", "policy_trainer", tokens, steps)
         return self._duration("supervise", seconds, rows, "rows", whole and whole_too)
 
+    def _compare(self) -> Duration:
+        pairs, whole = self._rows(self.config.data.red_team)
+        seconds = self._generation("compare", 2 * pairs * self._answer, 2 * pairs * PROMPT_TOKENS)
+        return self._duration("compare", seconds, pairs, "pairs", whole)
+
     def _label(self) -> Duration:
         pairs, whole = self._rows(self.config.data.red_team)
-        answers = self._generation("label", 2 * pairs * self._answer, 2 * pairs * PROMPT_TOKENS)
-        seconds = max(answers, self._labels("label", pairs))
-        return self._duration("label", seconds, pairs, "pairs", whole)
+        return self._duration("label", self._labels("label", pairs), pairs, "pairs", whole)
 
     def _fit(self) -> Duration:
         settings = self.config.preference_model
@@ -192,7 +196,7 @@ class _Work:
         key = "preference_model.base_model" if role == "preference_trainer" else "supervision.base_model"
         passes = 8 if trainer.checkpoints_activations else 6
         parameters = self.needs.architectures[key].parameters
-        updates = steps * parameters / trainer.ranks / (OFFLOADED_PER_S * trainer.optimizer_threads)
+        updates = steps * parameters / unit.count / (OFFLOADED_PER_S * trainer.optimizer_threads)
         passing = passes * parameters * tokens / self._speed(unit, TRAINING_SHARE)
         return passing + (updates if trainer.cpu_offload else 0.0)
 

@@ -19,9 +19,10 @@ from rlaif.errors import ModelError
 from rlaif.sizes.architecture import WIDTH, Architecture, UnknownSizeError, read_architecture
 from rlaif.sizes.engines import SCRIPTED_HOST, EngineMemory, engine_memory
 from rlaif.sizes.machine import Machine
+from rlaif.sizes.phases import Roles, sizes
 from rlaif.sizes.training import GIBIBYTE, RankMemory, Trained, checkpoint_bytes, rank_memory
 
-RolesOf = Mapping[str, tuple[str, ...]]  #: roles by the phase in which they live
+RolesOf = Mapping[str, Roles]  #: roles by the phase in which they live
 #: Phases in which the generator serves the helpful-only model; in all others, the policy.
 HELPFUL_ONLY_PHASES = ("revise",)
 #: Of one model's weights in Ray's store: those that newcomers catch up with, and those that are being sent.
@@ -202,37 +203,31 @@ def _keys(config: Config, phase: str, role: str) -> tuple[str, ...]:
 def _units(
     config: Config,
     phase: str,
-    roles: Iterable[str],
+    roles: Roles,
     architectures: Mapping[str, Architecture],
     machine: Machine,
 ) -> Iterable[Unit]:
     """Roles whose models are known."""
     pools, trainers = pools_of(config), trainers_of(config)
-    for role in roles:
+    for role, count in sizes(config, roles).items():
         keys = _keys(config, phase, role)
         if getattr(config, role).engine == "scripted":
-            yield _scripted(config, phase, role)
+            yield Unit(phase=phase, role=role, count=count, gpus=0.0, parts=1)
         elif not all(key in architectures for key in keys):
             continue
         elif role in pools:
-            yield _engine(pools[role], phase, role, architectures[keys[0]], machine)
+            yield _engine(pools[role], phase, role, count, architectures[keys[0]], machine)
         else:
             models = [architectures[key] for key in keys]
-            yield _rank(config, trainers[role], phase, role, models)
+            yield _rank(config, trainers[role].model_copy(update={"ranks": count}), phase, role, models)
 
 
-def _scripted(config: Config, phase: str, role: str) -> Unit:
-    settings = getattr(config, role)
-    count = settings.min if isinstance(settings, PoolSettings) else settings.ranks
-    return Unit(phase=phase, role=role, count=count, gpus=0.0, parts=1)
-
-
-def _engine(settings: PoolSettings, phase: str, role: str, model: Architecture, machine: Machine) -> Unit:
+def _engine(settings: PoolSettings, phase: str, role: str, count: int, model: Architecture, machine: Machine) -> Unit:
     memory = engine_memory(model, settings, machine.card or 0, is_scorer=role == "scorer")
     return Unit(
         phase=phase,
         role=role,
-        count=settings.min,
+        count=count,
         gpus=settings.gpus,
         parts=settings.tensor_parallel,
         engine=memory,

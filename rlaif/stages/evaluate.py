@@ -19,11 +19,12 @@ from rlaif.tasks.sampling import ScoreAnswer
 
 
 async def evaluate(run: Run) -> None:
+    await run.begin("evaluate")
     await sample_answers(run, "rl_cai", str(run.run_dir.model("rl_cai")))
-    await run.release()
+    await run.begin("score")
     if run.run_dir.model("preference_model_test").is_dir():
         await _score_answers(run)
-        await run.release()
+    await run.release()
     write_evaluation(run.run_dir, load_lexicon(run.config.miniature.lexicon))
     run.run_dir.write_quarantine()  # the report counts it
     write_report(run.run_dir.path)

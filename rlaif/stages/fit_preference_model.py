@@ -29,6 +29,7 @@ RESERVE = "preference_reserve"  #: training set of human pairs that refreshes ma
 async def fit_preference_model(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
     check_gate(label_quality(run_dir.journal, "preferences").metrics(), config.labelling.gate)
+    await run.begin("fit_preference_model")
     pretraining = _write_pretraining(run)
     num_rows = _write_fit(run)
     job = PreferenceJob(
@@ -39,7 +40,7 @@ async def fit_preference_model(run: Run) -> None:
         output=str(run_dir.model("preference_model")),
         unfitted=str(run_dir.model("preference_model_unfitted")),
         settings=config.preference_model,
-        trainer=config.preference_trainer,
+        trainer=run.fit_trainer("preference_trainer"),
         seed=config.seed,
         tokenizer=run.saved_policy_tokenizer(),
     )

@@ -6,7 +6,6 @@ SL-CAI's answers to the held-out prompts.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -32,11 +31,9 @@ LABEL_INPUTS = ("data.comparisons", "labeller.model", "constitution", "labelling
 
 
 async def label(run: Run) -> None:
-    await asyncio.gather(  # the labeller loads its model while the generator loads its own
-        run.start("generator", str(run.run_dir.model("sl_cai"))),
-        run.start("labeller", run.path(run.config.labeller.model)),
-    )
+    await run.begin("compare")
     await _compare(run)
+    await run.begin("label")
     await _judge(run, lambda: run.run_dir.journal.records(Comparison, "comparisons"))
     _conclude(run)
 
@@ -44,6 +41,7 @@ async def label(run: Run) -> None:
 async def label_pairs(run: Run) -> None:
     """Label ``data.comparisons``. Existing labels stay, unless what they were made of has changed."""
     read_inputs(run, run.run_dir, LABEL_INPUTS)
+    await run.begin("label")
     try:
         await _judge(run, run.comparisons)
     finally:  # what was labelled is there, even if too much was lost

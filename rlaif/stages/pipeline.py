@@ -16,6 +16,7 @@ from rlaif.engines.models import model_hash
 from rlaif.errors import RunDirError, UserError
 from rlaif.evaluation.answers import SNAPSHOTS
 from rlaif.evaluation.preference_scores import SCORED_BY, scores_kind
+from rlaif.sizes.phases import has_preference_model
 from rlaif.stages.evaluate import evaluate
 from rlaif.stages.fit_preference_model import fit_preference_model
 from rlaif.stages.inputs import InputChange, changes, data_at_hand
@@ -30,7 +31,6 @@ from rlaif.stages.user_data import UserData
 from rlaif.storage.run_dir import RunDir
 from rlaif.storage.stored_run import Discrepancy, StoredRun
 
-Roles = tuple[str, ...]
 _logger = logging.getLogger(__name__)
 
 
@@ -38,40 +38,20 @@ _logger = logging.getLogger(__name__)
 class Stage:
     """One step of the story.
 
-    ``roles``: of the pools and trainers that live while it runs, for a configuration. ``uses``: configuration keys
-    whose content it depends on. ``makes``: the models of the run that it makes. ``kinds``: of the rows that it makes.
+    ``phases``: what it goes through, by their names in ``PHASES``. ``uses``: configuration keys whose content it
+    depends on. ``makes``: the models of the run that it makes. ``kinds``: of the rows that it makes.
     ``left_out``: kinds of training rows, of which it records only those that it leaves out.
     ``applies``: whether a configuration has this stage at all.
     """
 
     name: str
     run: Callable[[Run], Awaitable[None]]
-    roles: Callable[[Config], Roles]
+    phases: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     applies: Callable[[Config], bool] = lambda config: True
-
-
-def _always(*roles: str) -> Callable[[Config], Roles]:
-    return lambda config: roles
-
-
-def _has_preference_model(config: Config) -> bool:
-    """A direct reward needs none."""
-    return config.reinforcement.reward == "preference_model"
-
-
-def _reinforcement_roles(config: Config) -> Roles:
-    rewards = "scorer" if _has_preference_model(config) else "labeller"
-    refreshing = ("labeller", "preference_trainer") if config.preference_model.refresh.every else ()
-    return tuple(dict.fromkeys(("generator", rewards, "policy_trainer", *refreshing)))
-
-
-def _evaluation_roles(config: Config) -> Roles:
-    has_two = _has_preference_model(config) and config.preference_model.test_split
-    return ("generator", "scorer") if has_two else ("generator",)
 
 
 _HELD_OUT = ("evaluation.red_team", "evaluation.helpful")
@@ -82,18 +62,18 @@ _JUDGE = ("labeller.model", "constitution", "labelling.examples", "labelling.tem
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage(name="read", run=read, roles=_always()),
+        Stage(name="read", run=read),
         Stage(
             name="revise",
             run=revise,
-            roles=_always("generator"),
+            phases=("revise",),
             uses=(*_PROMPTS, "generator.model", "constitution", "critique_revision.examples"),
             kinds=("revisions", "helpful_samples", "answers_helpful_only"),
         ),
         Stage(
             name="supervise",
             run=supervise,
-            roles=_always("policy_trainer"),
+            phases=("supervise",),
             uses=("supervision.base_model", "supervision.chat_template"),
             makes=("sl_cai",),
             left_out=("sft_rows",),
@@ -101,14 +81,14 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="label",
             run=label,
-            roles=_always("generator", "labeller"),
+            phases=("compare", "label"),
             uses=(*_PROMPTS, *_JUDGE),
             kinds=("comparisons", "answers_sl_cai", "preferences"),
         ),
         Stage(
             name="fit_preference_model",
             run=fit_preference_model,
-            roles=_always("generator", "preference_trainer"),  # the generator stays for what comes next
+            phases=("fit_preference_model",),
             uses=("data.helpful_pairs", "data.votes", *_HELD_OUT, "preference_model.base_model"),
             makes=(
                 "preference_model",
@@ -117,12 +97,12 @@ STAGES: dict[str, Stage] = {
                 "preference_model_test_unfitted",
             ),
             left_out=("pretraining_pairs", "preference_pairs", "reserve_pairs"),
-            applies=_has_preference_model,
+            applies=has_preference_model,
         ),
         Stage(
             name="reinforce",
             run=reinforce,
-            roles=_reinforcement_roles,
+            phases=("reinforce",),
             uses=(*_PROMPTS, *_JUDGE),
             makes=("rl_cai", "preference_model_refreshed"),
             kinds=("rollouts", "refresh_comparisons", "refresh_preferences"),
@@ -131,14 +111,14 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="evaluate",
             run=evaluate,
-            roles=_evaluation_roles,
+            phases=("evaluate", "score"),
             uses=(*_HELD_OUT, "miniature.lexicon"),
             kinds=("answers_rl_cai", *(scores_kind(model, snapshot) for model in SCORED_BY for snapshot in SNAPSHOTS)),
         ),
     )
 }
 #: ``rlaif label``: the labels of a user's own pairs, outside the story.
-LABEL_PAIRS = Stage(name="label", run=label_pairs, roles=_always("labeller"), uses=LABEL_INPUTS, kinds=("preferences",))
+LABEL_PAIRS = Stage(name="label", run=label_pairs, phases=("label",), uses=LABEL_INPUTS, kinds=("preferences",))
 
 
 def story(config: Config) -> list[str]:

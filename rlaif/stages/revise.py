@@ -16,6 +16,7 @@ from rlaif.tasks.sampling import Draw, SampleAnswer, draws
 
 async def revise(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
+    await run.begin("revise")
     task = Revise(
         seed=config.seed,
         constitution=run.constitution,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from rlaif.config.trainer import Trainer
 from rlaif.constitution.principles import Constitution
 from rlaif.interfaces import Pool, Pools, Trainers
 from rlaif.prompting.dialogues import DialogueFormat
 from rlaif.prompting.formats import FormatRole, format_of, policy_tokenizer
 from rlaif.records import Quarantined
+from rlaif.sizes.phases import PHASES, sizes
 from rlaif.stages.user_data import UserData
 from rlaif.storage.run_dir import RunDir
 
@@ -50,6 +52,7 @@ class Run(UserData):
     trainers: Trainers
     progress: Progress
     _open: dict[str, tuple[str, Pool]] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)  #: of the roles of this phase
 
     @cached_property
     def policy_tokenizer(self) -> PreTrainedTokenizerFast:
@@ -71,10 +74,23 @@ class Run(UserData):
 
     # -------------------------------------------------------------------------------------------------------- pools
 
+    async def begin(self, phase: str) -> None:
+        """Enter a phase: pools that it does not use close first, which gives what they hold to those that it does."""
+        roles = PHASES[phase](self.config)
+        await self._close(role for role in tuple(self._open) if role not in roles)
+        self._sizes.clear()
+        self._sizes.update(sizes(self.config, roles))
+        self.run_dir.events.write("phase_began", phase=phase, sizes=dict(self._sizes))
+
+    def fit_trainer(self, role: str) -> Trainer:
+        """The trainer of a fit, with the ranks that it has in this phase."""
+        trainer: Trainer = getattr(self.config, role)
+        return trainer.model_copy(update={"ranks": self._sizes[role]})
+
     @asynccontextmanager
     async def pool(self, role: str, model: str) -> AsyncIterator[Pool]:
-        """The pool of ``role`` serving ``model``. It stays open until another model is wanted, because starting
-        engines costs more than many stages do."""
+        """The pool of ``role`` serving ``model``. It stays open until another model is wanted, or a phase begins that
+        does not use it, because starting engines takes long."""
         await self.start(role, model)
         yield self.current_pool(role)
 
@@ -84,7 +100,7 @@ class Run(UserData):
             await self.release(role)
         if role not in self._open:
             self.run_dir.events.write("pool_starting", role=role, model=model)
-            self._open[role] = (model, await self.pools.open(role, model))
+            self._open[role] = (model, await self.pools.open(role, model, self._sizes[role]))
 
     def current_pool(self, role: str) -> Pool:
         """The pool of ``role`` that is open."""
@@ -92,7 +108,10 @@ class Run(UserData):
 
     async def release(self, *roles: str) -> None:
         """Close the pools of ``roles`` (all, when none is named)."""
-        for role in roles or tuple(self._open):
+        await self._close(roles or tuple(self._open))
+
+    async def _close(self, roles: Iterable[str]) -> None:
+        for role in roles:
             if role in self._open:
                 _, pool = self._open.pop(role)
                 await pool.close()

@@ -14,6 +14,7 @@ from rlaif.training.training_sets import write_sft_rows
 
 async def supervise(run: Run) -> None:
     config, run_dir = run.config, run.run_dir
+    await run.begin("supervise")
     dataset, journal, book = run_dir.training_set("supervision"), run_dir.journal, Book(run, "sft_rows")
     builder = SFTBuilder(
         tokenizer=run.policy_tokenizer, dialogue_format=run.format("policy"), settings=config.supervision
@@ -29,11 +30,10 @@ async def supervise(run: Run) -> None:
         output=str(run_dir.model("sl_cai")),
         max_length=config.supervision.max_length,
         optimization=config.supervision.optimization,
-        trainer=config.policy_trainer,
+        trainer=run.fit_trainer("policy_trainer"),
         seed=config.seed,
         tokenizer=run.saved_policy_tokenizer(),
     )
-    await run.release("generator")
     run.progress.start("supervise", None)
     metrics = await run.trainers.supervise(job)
     run.progress.finish("supervise")

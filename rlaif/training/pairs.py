@@ -21,7 +21,7 @@ from rlaif.training.batches import TrainingRow, pad_right
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class PairSide:
     """One dialogue of a pair that is split. Losses and counts are only ever summed: one side carries those of all."""
 
     input_ids: Sequence[int]
@@ -55,7 +55,7 @@ def last_tokens(sequences: Sequence[Sequence[int]], device: torch.device) -> tup
     return torch.from_numpy(ids).to(device), torch.from_numpy(last).to(device)
 
 
-def split(rows: Sequence[TrainingRow], scores: Tensor, total_weight: float) -> list[Side]:
+def split(rows: Sequence[TrainingRow], scores: Tensor, total_weight: float) -> list[PairSide]:
     """The sides of ``rows``, whose ``scores`` [2P] are in the order of ``dialogues``."""
     if not rows:
         return []
@@ -65,10 +65,10 @@ def split(rows: Sequence[TrainingRow], scores: Tensor, total_weight: float) -> l
     (slopes,) = torch.autograd.grad(loss, scores)
     totals = {"loss": loss.item(), **{name: count.item() for name, count in counts.items()}}
     sides = zip(dialogues(rows), slopes.tolist(), [totals] + [{}] * (len(scores) - 1), strict=True)
-    return [Side(input_ids=ids, slope=slope, **carried) for ids, slope, carried in sides]
+    return [PairSide(input_ids=ids, slope=slope, **carried) for ids, slope, carried in sides]
 
 
-def side_loss(sides: Sequence[Side], scores: Tensor) -> tuple[Tensor, Metrics]:
+def side_loss(sides: Sequence[PairSide], scores: Tensor) -> tuple[Tensor, Metrics]:
     """As ``preference_loss``, from the scores [N] of a micro-batch of sides."""
     slopes = torch.tensor([side.slope for side in sides], device=scores.device)
     loss = (slopes * (scores - scores.detach())).sum() + sum(side.loss for side in sides)

@@ -36,7 +36,7 @@ from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.deepspeed_config import partition_config
 from rlaif.training.divergence import diverged
 from rlaif.training.models import load_scorer, new_scorer
-from rlaif.training.pairs import Side, dialogues, labels, last_tokens, longest, side_loss, split
+from rlaif.training.pairs import PairSide, dialogues, labels, last_tokens, longest, side_loss, split
 from rlaif.training.saving import save_model
 
 SCORER_PREFIX = "classifier."  #: of the parameters, in the module that is trained
@@ -143,7 +143,7 @@ class PairFit:
 
     def _loss(self, rows: list[Any], total_weight: float) -> tuple[Tensor, Metrics]:
         """Of a micro-batch of pairs, or of sides."""
-        if rows and isinstance(rows[0], Side):
+        if rows and isinstance(rows[0], PairSide):
             scores = self.engine(*last_tokens([side.input_ids for side in rows], self.engine.device))
             return side_loss(rows, scores)
         first, second = self.engine(*last_tokens(dialogues(rows), self.engine.device)).chunk(2)
@@ -158,7 +158,7 @@ class PairFit:
         cut = micro_batches([len(side.input_ids) for side in sides], max_tokens)
         return [*plan, *([sides[i] for i in batch] for batch in cut)]
 
-    def _sides(self, rows: Sequence[TrainingRow], total_weight: float) -> list[Side]:
+    def _sides(self, rows: Sequence[TrainingRow], total_weight: float) -> list[PairSide]:
         with torch.no_grad():
             scores = self._scores(dialogues(rows))
         return split(rows, scores, total_weight)

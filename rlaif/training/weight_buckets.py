@@ -14,13 +14,10 @@ from torch import Tensor
 from rlaif.engines.checksums import as_numpy, bit_sum
 from rlaif.interfaces import Probe, WeightBucket, Weights, WeightsHeader
 from rlaif.jobs import Rank
+from rlaif.training.partitioned import BUCKET_BYTES
 
 if TYPE_CHECKING:
     from rlaif.training.deepspeed import DeepSpeedModel
-
-#: Tensors are put together up to this size; a larger one has a bucket of its own. Large enough that the time per bucket
-#: does not count, small enough that the host memory of rank 0 does not.
-BUCKET_BYTES = 256 * 2**20
 
 Tensors = Mapping[str, Tensor]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections import Counter
@@ -25,7 +24,6 @@ VOLUME, CLUSTER, POLICY = yaml.safe_load_all((ROOT / "cluster" / "raycluster.yam
 IMAGE = (ROOT / "cluster" / "Dockerfile").read_text()
 JOB = yaml.safe_load((ROOT / "cluster" / "rayjob.yaml").read_text())
 GROUPS = CLUSTER["spec"]["workerGroupSpecs"]
-POOLS = ("generator", "labeller", "scorer", "policy_trainer", "preference_trainer")
 
 
 def container(group: dict[str, Any]) -> dict[str, Any]:
@@ -34,10 +32,9 @@ def container(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def node(group: dict[str, Any]) -> dict[str, float]:
-    """Ray's resources on one pod of a group; its start parameters pass through a shell."""
-    (resources,) = shlex.split(group["rayStartParams"]["resources"])
+    """Ray's resources on one pod of a group."""
     limits = container(group)["resources"]["limits"]
-    return {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"]), **json.loads(resources)}
+    return {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
 
 
 def nodes() -> list[dict[str, float]]:
@@ -58,18 +55,14 @@ def test_a_pod_has_the_memory_that_the_configuration_declares() -> None:
     assert {node(group)["GPU"] for group in GROUPS} == {CONFIG.resources.node.gpus}
 
 
-def test_each_role_asks_for_the_resource_of_one_group_and_can_grow_to_its_maximum_there() -> None:
-    group_of = {name: group for group in GROUPS for name in node(group) if name.endswith("_node")}
-    for role in POOLS:
-        settings = getattr(CONFIG, role)
-        (resource,) = settings.placement
-        group = group_of[resource]
-        trains = role.endswith("_trainer")
-        most, gpus = (
-            (settings.ranks, settings.gpus) if trains else (settings.max, settings.gpus * settings.tensor_parallel)
-        )
-        assert most * settings.placement[resource] <= group["replicas"] * node(group)[resource]
-        assert node(group)[resource] * gpus <= node(group)["GPU"], "more engines than a pod has GPUs for"
+def test_a_host_holds_whole_engines_and_the_ranks_that_reinforce() -> None:
+    (group,) = GROUPS
+    gpus = node(group)["GPU"]
+    for role in ("generator", "labeller", "scorer"):
+        pool = getattr(CONFIG, role)
+        assert gpus % (pool.gpus * pool.tensor_parallel) == 0, "an engine would lie on two hosts"
+    for role in ("policy_trainer", "preference_trainer"):
+        assert getattr(CONFIG, role).ranks * getattr(CONFIG, role).gpus == gpus
 
 
 def test_the_plan_finds_a_node_for_every_engine() -> None:

@@ -17,6 +17,7 @@ from rlaif.errors import TrainerLostError
 from rlaif.interfaces import PolicyLearner, PreferenceLearner, Task
 from rlaif.jobs import PPOJob, RefreshJob
 from rlaif.records import RolloutSample, ScoredSample
+from rlaif.sizes.phases import engine_resources
 from rlaif.stages.bookkeeping import account
 from rlaif.stages.fit_preference_model import pair_builder
 from rlaif.stages.label import label_task
@@ -121,6 +122,7 @@ async def _from_last_checkpoint(run: Run) -> None:
     start = Start.of(run, checkpoints, models)
     run.run_dir.journal.forget_from(ROLLOUTS, start.batch)
     models.forget_after(start.served.version)
+    await run.begin("reinforce")
     rewards = _rewards(run)
     roles = {"generator": str(run.run_dir.model("sl_cai")), rewards.role: rewards.model}
     if _num_refreshes(run):
@@ -153,7 +155,8 @@ def _rewards(run: Run) -> Rewards:
 
 @asynccontextmanager
 async def _learners(run: Run, start: Start, rewards: Rewards, roles: dict[str, str]) -> AsyncIterator[Learners]:
-    """The trainers' ranks. Starting takes longer than many batches, so ranks and pools start at the same time."""
+    """The trainers' ranks, and then the pools. Ranks that work together find whole nodes while these are empty; engines
+    take what is left, the largest first."""
     async with AsyncExitStack() as opened:
 
         async def open_learner(opening: Awaitable[_LearnerT]) -> _LearnerT:
@@ -167,8 +170,9 @@ async def _learners(run: Run, start: Start, rewards: Rewards, roles: dict[str, s
             if _num_refreshes(run):
                 refitting = run.trainers.preference_learner(_refresh_job(run, start))
                 preference = starting.create_task(open_learner(refitting))
-            for role, model in roles.items():
-                starting.create_task(run.start(role, model))
+        async with asyncio.TaskGroup() as starting:
+            for role in sorted(roles, key=lambda role: -engine_resources(getattr(run.config, role))["GPU"]):
+                starting.create_task(run.start(role, roles[role]))
         yield Learners(policy=policy.result(), preference=preference.result() if preference else None)
 
 

@@ -12,13 +12,14 @@ import pytest
 
 from actors.cli.__main__ import main
 from actors.cli.plan import summary
-from actors.cluster.placement import check, declared_resources, phases_of, plan
+from actors.cluster.placement import check, phases_of, plan
 from rlaif.config.files import load_config
 from rlaif.config.schema import Config
 from rlaif.errors import ModelError, PlacementError
 from rlaif.sizes.durations import durations
 from rlaif.sizes.machine import MeasuredCard, machine_of
 from rlaif.sizes.needs import read_models, run_needs
+from rlaif.sizes.phases import declared_resources
 from rlaif.sizes.refusals import check_sizes
 from tests.public_models import LLAMA_8B
 

@@ -29,7 +29,7 @@ class FailingPools(InProcessPools):
     failures: dict[int, Exception] = {}  # noqa: RUF012
     asked: list[int] = []  # noqa: RUF012
 
-    async def open(self, role, model):
+    async def open(self, role, model, engines):
         pool = await super().open(role, model)
         run, failures, asked = pool.run, self.failures, self.asked
 

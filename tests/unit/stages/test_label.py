@@ -15,8 +15,8 @@ from rlaif.storage.run_dir import RunDir
 class ScaledPools(InProcessPools):
     """Pools that were scaled to four engines, whatever their ``min`` says."""
 
-    async def open(self, role, model):
-        pool = await super().open(role, model)
+    async def open(self, role, model, engines):
+        pool = await super().open(role, model, engines)
         one_engine = pool.engine_seconds
         pool.engine_seconds = lambda: 4 * one_engine()
         return pool

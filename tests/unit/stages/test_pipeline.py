@@ -20,8 +20,9 @@ def test_the_roles_of_each_phase():
     assert dict(phases_of(Config())) == {
         "revise": ("generator",),
         "supervise": ("policy_trainer",),
-        "label": ("generator", "labeller"),
-        "fit_preference_model": ("generator", "preference_trainer"),
+        "compare": ("generator",),
+        "label": ("labeller",),
+        "fit_preference_model": ("preference_trainer",),
         "reinforce": ("generator", "scorer", "policy_trainer"),
         "evaluate": ("generator",),
     }
@@ -29,7 +30,8 @@ def test_the_roles_of_each_phase():
 
 def test_two_preference_models_are_asked_by_scorers():
     config = Config.model_validate({"preference_model": {"test_split": True}})
-    assert phases_of(config)["evaluate"] == ("generator", "scorer")
+    assert phases_of(config)["evaluate"] == ("generator",)
+    assert phases_of(config)["score"] == ("scorer",)
 
 
 def test_a_refresh_needs_the_labeller_and_the_preference_trainer_while_reinforcing():

@@ -9,9 +9,10 @@ import ray
 from rich.console import Console
 
 from actors.cli.__main__ import main
-from actors.cluster.placement import check, check_nodes, declared_resources, phases_of, plan, table
+from actors.cluster.placement import check, check_nodes, phases_of, plan, table
 from rlaif.config.schema import Config
 from rlaif.errors import PlacementError
+from rlaif.sizes.phases import declared_resources
 
 CONFIG = Config(
     generator={"min": 2, "max": 4, "gpus": 1, "cpus": 4, "tensor_parallel": 2},
@@ -25,7 +26,7 @@ CONFIG = Config(
 
 def test_the_peak_is_the_largest_sum_over_roles_that_live_together() -> None:
     needs = plan(CONFIG, phases_of(CONFIG))
-    assert needs.peak == {"CPU": 2 * 4 + 1 + 2 * 3, "GPU": 2 * 2 + 8, "judge": 1}
+    assert needs.peak == {"CPU": 2 * 4 + 1 + 2 * 3, "GPU": 8, "judge": 1}
     assert needs.busiest("CPU").name == "reinforce"
     assert needs.busiest("GPU").name == "fit_preference_model"
     check(needs, declared_resources(CONFIG))
@@ -33,10 +34,9 @@ def test_the_peak_is_the_largest_sum_over_roles_that_live_together() -> None:
 
 def test_a_shortage_names_each_role_and_the_keys_to_change() -> None:
     with pytest.raises(PlacementError) as caught:
-        check(plan(CONFIG, phases_of(CONFIG)), {"CPU": 15, "GPU": 10})
+        check(plan(CONFIG, phases_of(CONFIG)), {"CPU": 15, "GPU": 6})
     assert str(caught.value).splitlines() == [
-        "GPU: 'fit_preference_model' needs 12 at once, 10 available",
-        "  generator: 2 x 2 = 4; lower generator.min or generator.gpus",
+        "GPU: 'fit_preference_model' needs 8 at once, 6 available",
         "  preference_trainer: 8 x 1 = 8; lower preference_trainer.ranks or preference_trainer.gpus",
         "  or provide more: resources.gpus, or nodes that have it",
         "judge: 'label' needs 1 at once, 0 available",
@@ -57,14 +57,15 @@ def test_the_table_shows_roles_phases_and_the_peak() -> None:
         console.print(table(plan(CONFIG, phases_of(CONFIG))))
     lines = output.get().splitlines()
     assert any("generator" in line and "2 to 4" in line and "8 to 16" in line for line in lines)
-    assert any("at once, at most" in line and "15" in line and "12" in line for line in lines)
+    assert any("reinforce" in line and "2 generator + 1 scorer + 2 policy_trainer" in line for line in lines)
+    assert any("at once, at most" in line and "15" in line and "8" in line for line in lines)
 
 
 def test_every_engine_and_rank_must_find_a_node_that_has_all_of_it() -> None:
     pool = {"gpus": 1, "cpus": 2, "tensor_parallel": 4}
     trainer = {"cpus": 0}
     config = Config(generator={"cpus": 0}, labeller=pool, policy_trainer=trainer, preference_trainer=trainer)
-    needs = plan(config, {"label": ("generator", "labeller"), "supervise": ("policy_trainer",)})
+    needs = plan(config, {"label": ("labeller",), "supervise": ("policy_trainer",)})
     check_nodes(needs, [{"GPU": 2, "CPU": 1}, {"GPU": 2, "CPU": 1}])  # tensor-parallel ranks may be on different nodes
     with pytest.raises(PlacementError) as caught:
         check_nodes(needs, [{"GPU": 4, "CPU": 0.25}, {"CPU": 8}])
