@@ -2,21 +2,25 @@
 
     python -m benchmarks.weights --json FILE
 
-Weights take the path of a real run: an actor that plays the learner's rank 0 holds new weights and a probe of them, the
-driver puts them into the object store, and ``EnginePool.update_weights`` makes every vLLM engine read them from there,
-load them, reset its prefix cache and prove by the probe that it serves them. All engines are actors on this machine and
-share its cores; weights are float32 and differ in every sync.
+Weights take the path of a real run: an actor that plays the learner's rank 0 has new weights and a probe of them, the
+driver takes them into the object store in buckets, and ``EnginePool.update_weights`` makes every vLLM engine read them
+from there, load them, reset its prefix cache, and prove by checksums that it serves them and by the probe that it
+computes the same with them. All engines are actors on this machine and share its cores; weights differ in every sync.
 
-``seconds``: from the moment when the weights are ready until the last engine has proved that it serves them; the median
-of several syncs, not counting the first. ``copy_bound_s``: one thread copies the same bytes between two arrays that are
-already in memory, once for each engine in sequence, right after the engines are closed; the median of the same
-number of repeats. ``peak_pss_gib``: proportional set size of the whole process tree, sampled after the syncs.
+``seconds``: from the moment when the learner has computed the probe until the last engine has proved that it serves
+them; the median of several syncs, not counting the first. ``stored_bytes``: what a version takes in the object store.
+``copy_bound_s``: one thread copies the same bytes between two arrays that are already in memory, once for each engine
+in sequence, right after the engines are closed; the median of the same number of repeats. ``peak_pss_gib``:
+proportional set size of the whole process tree, sampled after the syncs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import gc
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -28,6 +32,7 @@ from typing import Any
 import numpy as np
 import psutil
 import ray
+from ray._private.internal_api import node_stats
 
 from actors.cluster.start import open_cluster
 from actors.cluster.weights import SharedWeights
@@ -36,12 +41,13 @@ from benchmarks.demo import tree_pss
 from benchmarks.machine import publish
 from rlaif.config.schema import Config, PoolSettings
 
-SHAPES = ((256, 12), (512, 25), (1024, 20))  #: hidden size and layers: 39 MB, 322 MB, 1.03 GB
+SHAPES = ((256, 12), (512, 25), (1024, 20), (1024, 40))  #: hidden size and layers: 1.03 GB are the third in float32,
+#: and the fourth in bfloat16
 ENGINES = (1, 2, 4)
 REPEATS = 5
 MAKING_TIMEOUT_S = 300.0
 SHRINKING = 0.9  #: factor from one version to the next, for all weights; changes every probe by more than the tolerance
-PROBE = tuple(tuple(range(first, first + 8)) for first in (40, 80, 120, 160))  #: as many tokens as in a run
+PROBE = tuple(tuple(range(first, first + 33)) for first in range(0, 200, 25))  #: 256 values, as in a run
 
 
 def make_model(hidden: int, layers: int, path: Path) -> None:
@@ -81,39 +87,72 @@ def run_in_process(function: Any, *arguments: Any) -> None:
 class Learner:
     """Plays the learner's rank 0."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, dtype: str) -> None:
         from transformers import AutoModelForCausalLM
 
-        self._model = AutoModelForCausalLM.from_pretrained(model)
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
         self._version = 0
-        self._weights: Any = None
+        self._buckets: Any = None
 
     def learn(self) -> int:
         """Make the next version; returns its size in bytes, with the tied head counted once."""
         import torch
 
-        from rlaif.interfaces import Weights
-        from tests.tiny_models import probe_of
-
         with torch.no_grad():
             for parameter in self._model.parameters():
                 parameter.mul_(SHRINKING)
         self._version += 1
-        tensors = {name: tensor.detach().numpy() for name, tensor in self._model.state_dict().items()}
-        self._weights = Weights(version=self._version, tensors=tensors, probe=probe_of(self._model, PROBE))
         return sum(parameter.nbytes for parameter in self._model.parameters())
 
-    def take(self) -> tuple[int, Any]:
-        return self._version, self._weights
+    def weights(self) -> Any:
+        """The header of the current version, whose buckets are then gathered one at a time."""
+        from rlaif.jobs import Rank
+        from rlaif.training.weight_buckets import gather_weights
+        from tests.tiny_models import probe_of
+
+        weights = gather_weights(self, "", Rank(), self._version, probe_of(self._model, PROBE))
+        self._buckets = iter(weights.buckets)
+        return weights.header
+
+    def bucket(self) -> Any:
+        return next(self._buckets)
+
+    @property
+    def module(self) -> Any:
+        return self._model
+
+    def gathered(self, tensor: Any) -> Any:
+        return contextlib.nullcontext()
 
 
 async def sync(learner: Any, pool: EnginePool) -> float:
     """Seconds from when the weights are ready until all engines serve them."""
     await learner.learn.remote()
+    header = await learner.weights.remote()
     began = time.perf_counter()
-    version, weights = learner.take.options(num_returns=2).remote()
-    await pool.update_weights(SharedWeights(version=await version, ref=weights))
+    buckets = []
+    for _ in range(header.num_buckets):  # one is gathered when the last one is in the store
+        buckets.append(learner.bucket.remote())
+        await asyncio.to_thread(ray.wait, [buckets[-1]], fetch_local=False)
+    await pool.update_weights(SharedWeights(header=header, buckets=buckets))
     return time.perf_counter() - began
+
+
+async def stored_bytes(learner: Any) -> int:
+    """Growth of the object store by one version."""
+    await learner.learn.remote()
+    header = await learner.weights.remote()
+    before = used_bytes()
+    buckets = [learner.bucket.remote() for _ in range(header.num_buckets)]
+    await asyncio.to_thread(ray.wait, buckets, num_returns=len(buckets))
+    return used_bytes() - before
+
+
+def used_bytes() -> int:
+    """Of the object store, when what nobody needs any more is gone."""
+    gc.collect()
+    time.sleep(2)
+    return int(node_stats(include_memory_info=False).store_stats.object_store_bytes_used)
 
 
 def copy_s(num_bytes: int, times: int) -> float:
@@ -126,7 +165,7 @@ def copy_s(num_bytes: int, times: int) -> float:
     return time.perf_counter() - began
 
 
-async def measure(model: Path, engines: int) -> dict[str, Any]:
+async def measure(model: Path, engines: int, dtype: str) -> dict[str, Any]:
     settings = PoolSettings(
         min=engines,
         max=engines,
@@ -135,8 +174,9 @@ async def measure(model: Path, engines: int) -> dict[str, Any]:
         max_length=256,
         kv_cache_gib=0.05,
         max_in_flight=16,
+        dtype=dtype,
     )
-    learner = ray.remote(Learner).options(num_cpus=0).remote(str(model))
+    learner = ray.remote(Learner).options(num_cpus=0).remote(str(model), dtype)
     num_bytes = await learner.learn.remote()
     pool = EnginePool("generator", str(model), settings)
     try:
@@ -144,12 +184,15 @@ async def measure(model: Path, engines: int) -> dict[str, Any]:
         await sync(learner, pool)
         seconds = [await sync(learner, pool) for _ in range(REPEATS)]
         peak = tree_pss(psutil.Process())
+        stored = await stored_bytes(learner)
     finally:
         await pool.close()
         ray.kill(learner)
     bound = statistics.median(copy_s(num_bytes, engines) for _ in range(REPEATS))
     return {
+        "dtype": dtype,
         "model_bytes": num_bytes,
+        "stored_bytes": stored,
         "engines": engines,
         "seconds": round(statistics.median(seconds), 4),
         "copy_bound_s": round(bound, 4),
@@ -159,13 +202,13 @@ async def measure(model: Path, engines: int) -> dict[str, Any]:
     }
 
 
-async def measure_all(directory: Path, shapes: Any, engines: Any) -> list[dict[str, Any]]:
+async def measure_all(directory: Path, shapes: Any, engines: Any, dtypes: Any) -> list[dict[str, Any]]:
     syncs = []
     for hidden, layers in shapes:
         model = directory / f"{hidden}x{layers}"
         run_in_process(make_model, hidden, layers, model)
-        for number in engines:
-            syncs.append(await measure(model, number))
+        for dtype, number in itertools.product(dtypes, engines):
+            syncs.append(await measure(model, number, dtype))
             print(syncs[-1], flush=True)
     return syncs
 
@@ -173,13 +216,14 @@ async def measure_all(directory: Path, shapes: Any, engines: Any) -> list[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="*", default=range(len(SHAPES)), help="indices into the three sizes")
+    parser.add_argument("--sizes", type=int, nargs="*", default=range(len(SHAPES)), help="indices into the sizes")
     parser.add_argument("--engines", type=int, nargs="*", default=ENGINES)
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     arguments = parser.parse_args()
     shapes = [SHAPES[index] for index in arguments.sizes]
     config = Config.model_validate({"run_dir": "weights", "resources": {"cpus": 4, "object_store_gib": 3.0}})
     with tempfile.TemporaryDirectory() as directory, open_cluster(config):
-        syncs = asyncio.run(measure_all(Path(directory), shapes, arguments.engines))
+        syncs = asyncio.run(measure_all(Path(directory), shapes, arguments.engines, arguments.dtypes))
     publish({"syncs": syncs}, arguments.json)
 
 

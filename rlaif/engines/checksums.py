@@ -8,7 +8,8 @@ own, as an unsigned integer; ``a`` and ``b`` are fixed odd numbers that look ran
 - a part of a tensor (tensor-parallel ranks hold slices) has a sum of its own, once it is known where the part begins,
   and the sums of all parts add up to that of the whole: nothing has to be gathered;
 - one bit that differs always changes the sum, because odd numbers have inverses; several at once, as in another step's
-  weights, go unnoticed with a probability of about 2**-64 (2**-16 if all were in every fourth column of bfloat16);
+  weights, go unnoticed with a probability of about 2**-64. It is larger only where all of them are the upper bits of
+  their groups of eight bytes: 2**-16 for every fourth column of bfloat16, and two signs there cancel out;
 - elements that changed places change it, too.
 
 Eight bytes are multiplied at a time: an element's b(c) is that of its group of eight bytes, shifted by its place there.
@@ -16,6 +17,7 @@ Eight bytes are multiplied at a time: an element's b(c) is that of its group of 
 
 from __future__ import annotations
 
+import warnings
 from math import prod
 
 import numpy as np
@@ -35,12 +37,10 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
 
 def as_tensor(array: np.ndarray) -> Tensor:
     """The inverse of ``as_numpy``; shares memory with ``array``, which must not be written to."""
-    tensor = torch.frombuffer(array, dtype=_torch_dtype(array)).view(array.shape) if array.size else torch.empty(0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor
-
-
-def _torch_dtype(array: np.ndarray) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
 def bit_sum(part: Tensor, first_row: int = 0, first_column: int = 0) -> int:

@@ -29,6 +29,7 @@ from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
 
 from rlaif.engines.checksums import as_tensor, bit_sum
+from rlaif.engines.models import HEAD
 from rlaif.engines.served_weights import Box, ReadBack, ServedPart
 
 _pack = vllm_layers.dispatch_cpu_unquantized_gemm
@@ -57,7 +58,7 @@ class WeightsExtension:
             return
         recorder = self._recorder()
         with torch.no_grad(), recorder.watching(sent):
-            module.load_weights(list(sent.items()))
+            module.load_weights(_placeable(module, sent))
 
     def rlaif_read_back(self) -> ReadBack | None:
         """Ends a load. None for a model that cannot be read back."""
@@ -83,7 +84,7 @@ class WeightsExtension:
                 initialize_layerwise_reload(module)
                 self._rlaif_reloading = True
             # It keeps what it cannot process yet, and a bucket is freed once it is loaded.
-            module.load_weights([(name, tensor.clone()) for name, tensor in sent.items()])
+            module.load_weights([(name, tensor.clone()) for name, tensor in _placeable(module, sent)])
 
     def _finish_layerwise(self, module: nn.Module) -> None:
         from vllm.config import set_current_vllm_config
@@ -92,6 +93,11 @@ class WeightsExtension:
         self._rlaif_reloading = False
         with set_current_vllm_config(self.vllm_config):  # type: ignore[attr-defined]
             finalize_layerwise_reload(module, self.model_config)  # type: ignore[attr-defined]
+
+
+def _placeable(module: nn.Module, sent: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Some models have no place for a tied output head, and refuse to load one."""
+    return [(name, tensor) for name, tensor in sent.items() if name != HEAD or hasattr(module, HEAD.partition(".")[0])]
 
 
 def served_as_loaded(module: nn.Module) -> bool:
