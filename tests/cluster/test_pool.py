@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from ray._private.internal_api import node_stats
 
 from actors.cluster.weights import SharedWeights
 from actors.pool.pool import EnginePool, RayPools
@@ -253,6 +256,46 @@ async def test_newcomers_and_replacements_serve_the_latest_weights() -> None:
         done = await results(pool, Version(seconds=0.05), rows(40))
         assert {one.record for one in done} == {2}
         assert all(member.where for member in pool.roster.members)
+
+
+def large_weights(version: int) -> Weights:
+    """32 buckets of 1 MiB."""
+    small = weights(version, size=512)
+    tensors = {f"layer {number}": np.full((512, 512), version, np.float32) for number in range(32)}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return Weights(
+        header=replace(small.header, shapes=shapes, num_buckets=len(tensors)),
+        buckets=[WeightBucket(tensors={name: tensor}, checksums={name: 0}) for name, tensor in tensors.items()],
+    )
+
+
+async def test_engines_that_die_and_join_while_weights_are_on_their_way_serve_the_right_version() -> None:
+    async with pool_of(min=2, max=3, max_in_flight=8, chunk_rows=2) as pool:
+        await pool.update_weights(large_weights(1))
+        victim = pool.roster.members[0].where.pid
+        updating = asyncio.create_task(pool.update_weights(large_weights(2)))
+        await asyncio.sleep(0.02)
+        joining = asyncio.create_task(pool.resize(3))
+        assert not updating.done()
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.gather(updating, joining)
+        async with asyncio.timeout(60):
+            while pool.stats().engines < 3:
+                await asyncio.sleep(0.1)
+        done = await results(pool, Version(seconds=0.05), rows(60))
+        assert {one.record for one in done} == {2}
+        assert pool.stats().restarts == 1
+
+
+async def test_the_object_store_frees_a_version_when_the_next_one_is_served() -> None:
+    async with pool_of(min=2, max=2) as pool:
+        used = []
+        for version in range(1, 6):
+            await pool.update_weights(large_weights(version))
+            gc.collect()
+            await asyncio.sleep(1)
+            used.append(node_stats(include_memory_info=False).store_stats.object_store_bytes_used)
+        assert max(used[1:]) < used[0] + 2**24  # half a version
 
 
 @pytest.mark.parametrize("hangs", [False, True])

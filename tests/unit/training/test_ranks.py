@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch.distributed
 from safetensors.numpy import load_file
 
 from rlaif.config.trainer import Trainer
-from rlaif.interfaces import Refitted, Weights
+from rlaif.engines.checksums import as_tensor, bit_sum
+from rlaif.interfaces import Probe, Refitted, Weights
 from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.training_sets import write_pair_table
+from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import (
     in_batches,
     pair_rows,
@@ -25,6 +28,7 @@ from tests.unit.training.conftest import (
 )
 
 TIMEOUT_S = 300
+BUCKET_BYTES = 2**16
 
 
 def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_stage: int) -> None:
@@ -51,7 +55,7 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
     learner = PPOLearner(ppo_job(base, scorer, trainer, epochs=1), rank)
     learned = [learner.learn(rollouts(13)) for _ in range(2)]
     learner.save(directory / "rl")
-    weights = learner.weights()
+    weights = gathered(learner)
     learner.save_checkpoint(directory / "checkpoint")
     learner.close()
     if rank.index == 0:
@@ -68,9 +72,18 @@ def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Ra
     names = {"model": str(directory / "pm"), "unfitted": str(directory / "pm-unfitted"), "probes": path}
     learner = RefreshLearner(RefreshJob(**names, settings=settings, trainer=trainer, seed=0), rank)
     refitted = [learner.learn(RefreshRows(fit=path, fresh=path, heldout=path)) for _ in range(2)]
-    weights = learner.weights()
+    weights = gathered(learner)
     learner.close()
     return refitted, weights
+
+
+def gathered(learner) -> Weights:
+    """In buckets that hold a part of the model, which every rank gathers."""
+    from rlaif.training import weight_buckets
+
+    weight_buckets.BUCKET_BYTES = BUCKET_BYTES
+    weights = learner.weights()
+    return replace(weights, buckets=list(weights.buckets))
 
 
 def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: int) -> None:
@@ -122,15 +135,35 @@ def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
         assert ours.metrics == pytest.approx(theirs.metrics, rel=2e-3, abs=1e-3)
         assert ours.kl == pytest.approx(theirs.kl, abs=1e-3)
         assert ours.advantage_mean == pytest.approx(theirs.advantage_mean, abs=1e-3)
-    assert found[3].probe.values == pytest.approx(expected[3].probe.values, abs=1e-3)
+    assert_close(found[3].header.probe, expected[3].header.probe)
+    assert_whole(found[3], load_file(tmp_path / "rl" / "model.safetensors"))
     (refitted, served), (wanted, wanted_served) = found[4], expected[4]
     for ours, theirs in zip(refitted, wanted, strict=True):
         assert ours.metrics == pytest.approx(theirs.metrics, rel=2e-3, abs=1e-3)
         assert ours.probe_mean_after == pytest.approx(theirs.probe_mean_after, abs=1e-3)
     # Compared by scores: Adam turns near-zero gradients into full steps, so that single weights differ.
-    assert served.probe.values == pytest.approx(wanted_served.probe.values, abs=1e-3)
+    assert_close(served.header.probe, wanted_served.header.probe)
     for name in ("sft", "pm", "rl"):
         ours, theirs = (load_file(path / name / "model.safetensors") for path in (tmp_path, alone))
         assert set(ours) == set(theirs)
         for key in ours:
             np.testing.assert_allclose(ours[key], theirs[key], atol=2e-3, err_msg=f"{name}: {key}")
+
+
+def assert_close(probe: Probe, other: Probe) -> None:
+    for ours, theirs in zip(probe.values, other.values, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def assert_whole(weights: Weights, saved: dict[str, np.ndarray]) -> None:
+    """What travels is what is saved, in small buckets, with its checksums."""
+    assert len(weights.buckets) == weights.header.num_buckets > 3
+    sent = tensors_of(weights)
+    assert weights.header.shapes == {name: tensor.shape for name, tensor in sent.items()}
+    assert sent["lm_head.weight"] is sent["model.embed_tokens.weight"]
+    for name, tensor in saved.items():
+        np.testing.assert_array_equal(sent[name], tensor, err_msg=name)
+    for bucket in weights.buckets:
+        arrays = {id(array): array for array in bucket.tensors.values()}
+        assert len(arrays) == 1 or sum(array.nbytes for array in arrays.values()) <= BUCKET_BYTES
+        assert bucket.checksums == {name: bit_sum(as_tensor(array)) for name, array in bucket.tensors.items()}
