@@ -32,6 +32,13 @@ class Trainer(Section):
     )
     cpu_offload: bool = Field(False, description="keep the optimizer state (with zero_stage 3 the weights) on the CPU")
     dtype: Dtype = Field("float32", description="number format of the weights; with bfloat16 the optimizer has float32")
+    grad_accum_dtype: Dtype = Field("float32", description="number format in which a step's micro-batches are summed")
+    reference_placement: Literal["device", "host", "partitioned"] | None = Field(
+        None,
+        description="where the frozen reference is between uses: on each rank's device, in host memory, or partitioned "
+        "among the ranks; null: partitioned with zero_stage 3, else host with cpu_offload, else device",
+    )
+    value_cpu_offload: bool | None = Field(None, description="cpu_offload of the value function; null: as cpu_offload")
     checkpoint_activations: bool | None = Field(
         None, description="compute activations again in the backward pass instead of keeping them; null: on GPUs"
     )
@@ -50,6 +57,19 @@ class Trainer(Section):
     @property
     def checkpoints_activations(self) -> bool:
         return self.gpus > 0 if self.checkpoint_activations is None else self.checkpoint_activations
+
+    @property
+    def places_reference(self) -> Literal["device", "host", "partitioned"]:
+        if self.reference_placement is not None:
+            return self.reference_placement
+        return "partitioned" if self.zero_stage == 3 else "host" if self.cpu_offload else "device"
+
+    @property
+    def of_value(self) -> Trainer:
+        """As the value function is trained."""
+        return (
+            self if self.value_cpu_offload is None else self.model_copy(update={"cpu_offload": self.value_cpu_offload})
+        )
 
     @property
     def optimizer_threads(self) -> int:

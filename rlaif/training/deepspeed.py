@@ -200,14 +200,14 @@ def _forget_partitioned(module: nn.Module) -> None:
 
 
 class FrozenModel:
-    """A module that is only read: in device memory, in host memory between uses (offload), or partitioned (ZeRO-3)."""
+    """A module that is only read: in device memory, in host memory between uses, or partitioned among the ranks."""
 
     def __init__(self, module: nn.Module, trainer: Trainer) -> None:
         save_memory(module, trainer)
         self._module = module.requires_grad_(False).eval()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._partitioned = trainer.zero_stage == 3
-        self._offloaded = trainer.cpu_offload and not self._partitioned
+        self._partitioned = trainer.places_reference == "partitioned"
+        self._offloaded = trainer.places_reference == "host"
         if self._partitioned:
             self._engine, _, _, _ = deepspeed.initialize(model=module, config=frozen_config(trainer))
         elif not self._offloaded:

@@ -12,9 +12,14 @@ ConfigDict = dict[str, Any]  #: the JSON that ``deepspeed.initialize`` reads
 
 
 def effective_zero_stage(trainer: Trainer) -> int:
-    """The ZeRO stage that is used: bfloat16 and offload need at least stage 1, which keeps float32 master weights."""
-    needs_master = trainer.dtype == "bfloat16" or trainer.cpu_offload
-    return max(trainer.zero_stage, 1) if needs_master else trainer.zero_stage
+    """The ZeRO stage that is used: bfloat16 and offload need at least stage 1, which keeps float32 master weights.
+
+    Gradients that are summed in float32 beside bfloat16 weights need stage 2: in stage 1, DeepSpeed then takes another
+    optimizer, which applies gradients that are not finite.
+    """
+    if trainer.dtype == "bfloat16":
+        return max(trainer.zero_stage, 2 if trainer.grad_accum_dtype == "float32" else 1)
+    return max(trainer.zero_stage, 1) if trainer.cpu_offload else trainer.zero_stage
 
 
 def training_config(trainer: Trainer, *, learning_rate: float, weight_decay: float, max_grad_norm: float) -> ConfigDict:
@@ -40,17 +45,20 @@ def training_config(trainer: Trainer, *, learning_rate: float, weight_decay: flo
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": trainer.dtype == "bfloat16"},
+        "data_types": {
+            "grad_accum_dtype": "bf16" if trainer.grad_accum_dtype == trainer.dtype == "bfloat16" else "fp32"
+        },
         "optimizer": {"type": "AdamW", "params": {**optimizer, "torch_adam": True, "fused": True}},
         "steps_per_print": 10**9,
     }
 
 
-def partition_config(trainer: Trainer, *, frozen: bool = False) -> ConfigDict | None:
-    """How a model is partitioned while it is loaded; None if it is not (before ZeRO-3)."""
+def partition_config(trainer: Trainer) -> ConfigDict | None:
+    """How a trained model is partitioned while it is loaded; None if it is not (before ZeRO-3)."""
     if trainer.zero_stage != 3:
         return None
     config = frozen_config(trainer)
-    if trainer.cpu_offload and not frozen:
+    if trainer.cpu_offload:
         config["zero_optimization"] |= {"offload_param": _offload()}
     return config
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
-from transformers.initialization import no_init_weights
+from transformers.initialization import meta_device_safe_creation_ops, no_init_weights
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
@@ -76,6 +76,9 @@ def load_partitioned(
     renamings = get_model_conversion_mapping(model)
     if any(isinstance(renaming, WeightConverter) for renaming in renamings):
         return None
+    with torch.device("meta"), no_init_weights(), meta_device_safe_creation_ops():
+        like = auto.from_config(config, dtype=dtype, trust_remote_code=False)
+    _compute_buffers(model, like)
     parameters = dict(model.named_parameters())
     persistent = {name: tensor for name, tensor in model.named_buffers() if name in model.state_dict(keep_vars=True)}
     wanted = {**parameters, **persistent}
@@ -93,6 +96,22 @@ def load_partitioned(
     if model.can_generate():
         model.generation_config = _generation_config(path, model)
     return model
+
+
+def _compute_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
+    """Buffers in the dtypes that they have in ``like``: DeepSpeed rounds them to that of the weights, and positions
+    need float32. Raises ModelError for a model whose buffers cannot be computed again."""
+    dtypes = {name: buffer.dtype for name, buffer in like.named_buffers()}
+    rounded = [name for name, buffer in model.named_buffers() if buffer.dtype != dtypes[name]]
+    owners = {}
+    for name in rounded:
+        owner_name, _, own_name = name.rpartition(".")
+        owner = owners[owner_name] = model.get_submodule(owner_name)
+        setattr(owner, own_name, getattr(owner, own_name).to(dtypes[name]))
+        if next(owner.parameters(recurse=False), None) is not None:
+            raise ModelError(f"{type(model).__name__}: {name} cannot be kept in {dtypes[name]} under zero_stage 3")
+    for owner in owners.values():
+        model._init_weights(owner)
 
 
 def _check(path: str, wanted: dict[str, Tensor], found: dict[str, StoredTensor], enlarged: Tensor | None) -> None:

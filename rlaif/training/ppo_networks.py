@@ -15,12 +15,13 @@ from rlaif.algorithms.advantage import Normalization
 from rlaif.algorithms.experience import Forwards, response_mask
 from rlaif.algorithms.losses import Metrics, policy_loss, value_loss
 from rlaif.config.algorithms import ALGORITHMS
+from rlaif.config.trainer import Trainer
 from rlaif.jobs import PPOJob, Rank
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import ScoredSample
 from rlaif.training.collectives import even_passes, sum_tensor_over_ranks
 from rlaif.training.deepspeed import DeepSpeedModel, FrozenModel
-from rlaif.training.deepspeed_config import partition_config
+from rlaif.training.deepspeed_config import frozen_config, partition_config
 from rlaif.training.models import PolicyModel, ScalarModel, load_policy, load_scorer, new_scorer, without_dropout
 from rlaif.training.ppo_batch import PPOBatch
 from rlaif.training.rollouts import MicroBatch, micro_batch, put_tokens, rank_share, sequence_lengths, take_tokens
@@ -32,18 +33,23 @@ class Networks:
     def __init__(self, job: PPOJob, rank: Rank) -> None:
         """Raises ModelError."""
         self._job, self._rank, self._settings = job, rank, job.settings
-        dtype = job.trainer.dtype
-        self.policy_model = load_policy(job.policy, dtype, partition_config(job.trainer))
-        reference = load_policy(job.policy, dtype, partition_config(job.trainer, frozen=True))
-        self._reference = FrozenModel(reference, job.trainer)
-        self.policy = self._train(self.policy_model, job.settings.learning_rate)
+        trainer = job.trainer
+        self.policy_model = load_policy(job.policy, trainer.dtype, partition_config(trainer))
+        is_partitioned = trainer.places_reference == "partitioned"
+        reference = load_policy(job.policy, trainer.dtype, frozen_config(trainer) if is_partitioned else None)
+        self._reference = FrozenModel(reference, trainer)
+        self.policy = self._train(self.policy_model, trainer, job.settings.learning_rate)
         value_model = load_value_model(job)
-        self.value = None if value_model is None else self._train(value_model, job.settings.value_learning_rate)
+        self.value = (
+            None
+            if value_model is None
+            else self._train(value_model, trainer.of_value, job.settings.value_learning_rate)
+        )
 
-    def _train(self, model: PolicyModel | ScalarModel, learning_rate: float) -> DeepSpeedModel:
+    def _train(self, model: PolicyModel | ScalarModel, trainer: Trainer, learning_rate: float) -> DeepSpeedModel:
         trained = DeepSpeedModel(
             model,
-            self._job.trainer,
+            trainer,
             self._rank,
             learning_rate=learning_rate,
             warmup_steps=self._settings.warmup_steps,
@@ -134,7 +140,7 @@ def load_value_model(job: PPOJob) -> ScalarModel | None:
     policy's backbone. Raises ModelError."""
     if not ALGORITHMS[job.settings.algorithm].needs_value:
         return None
-    partition = partition_config(job.trainer)
+    partition = partition_config(job.trainer.of_value)
     if job.preference_model is None:
         return new_scorer(job.policy, job.trainer.dtype, load_tokenizer(job.policy), job.seed, partition)
     return load_scorer(job.preference_model, job.trainer.dtype, partition)

@@ -70,7 +70,7 @@ def loaded(rank: Rank, directory: Path, bases: dict[str, str], scorer: str) -> d
         for name, base in bases.items():
             policy = load_policy(base, dtype, partition)
             assert sum(parameter.numel() for parameter in policy.parameters()) == 0
-            found[name, dtype] = state(policy.language_model)
+            found[name, dtype] = state(policy.language_model) | dict(policy.language_model.named_buffers())
         tokenizer = load_tokenizer(bases["tied"])
         tokenizer.unk_token = None
         tokenizer.pad_token = tokenizer.eos_token
@@ -113,9 +113,11 @@ def test_every_rank_gathers_what_the_files_hold(bases, scorer, two_ranks):
             if name == "new":
                 continue
             auto = AutoModelForSequenceClassification if name == "scorer" else AutoModelForCausalLM
-            stock = auto.from_pretrained(bases.get(name, scorer), dtype=getattr(torch, dtype)).state_dict()
+            model = auto.from_pretrained(bases.get(name, scorer), dtype=getattr(torch, dtype))
+            stock = model.state_dict() | ({} if name == "scorer" else dict(model.named_buffers()))
             assert set(tensors) == set(stock)
             for key, tensor in tensors.items():
+                assert tensor.dtype == stock[key].dtype, (name, dtype, key)
                 assert torch.equal(tensor, stock[key]), (name, dtype, key)
 
 

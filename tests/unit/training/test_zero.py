@@ -21,11 +21,12 @@ from tests.unit.training.conftest import full_state, sft_rows
 TIMEOUT_S = 500
 LEARNING_RATE, MAX_GRAD_NORM, NUM_STEPS = 1e-3, 0.5, 3
 STAGES = (0, 1, 2, 3)
-#: (stage, offload, dtype, saves memory). Stage 0 has no offload, and becomes 1 in bfloat16.
+#: (stage, offload, dtype, saves memory, dtype of sums). Stage 0 has no offload, and becomes 1 or 2 in bfloat16.
 CASES = [
-    case
+    (*case, sums)
     for case in itertools.product(STAGES, (False, True), ("float32", "bfloat16"), (False, True))
     if case[0] or case[1:3] == (False, "float32")
+    for sums in (("float32",) if case[2] == "float32" or case[3] else ("float32", "bfloat16"))
 ]
 State = dict[str, torch.Tensor]
 
@@ -75,8 +76,14 @@ def learn(base: str, rank: Rank, case: tuple) -> State:
     from rlaif.training.deepspeed import DeepSpeedModel, start_rank
     from rlaif.training.deepspeed_config import partition_config
 
-    stage, offload, dtype, saves_memory = case
-    trainer = Trainer(zero_stage=stage, cpu_offload=offload, dtype=dtype, checkpoint_activations=saves_memory)
+    stage, offload, dtype, saves_memory, sums = case
+    trainer = Trainer(
+        zero_stage=stage,
+        cpu_offload=offload,
+        dtype=dtype,
+        checkpoint_activations=saves_memory,
+        grad_accum_dtype=sums,
+    )
     start_rank(rank, trainer)
     models.HEAD_LOGITS = 2**20 if saves_memory else 2**26  # three chunks
     model = models.load_policy(base, dtype, partition_config(trainer))
@@ -89,6 +96,37 @@ def learn(base: str, rank: Rank, case: tuple) -> State:
     state = full_state(trained)
     trained.close()
     return {name: tensor.float() for name, tensor in state.items()}
+
+
+MANY = 32
+
+
+def gradient_error(base: str, rank: Rank, stage: int, sums: str) -> float:
+    """Of a bfloat16 model over many micro-batches of one row, relative to their gradients summed in float64."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    from rlaif.training.deepspeed import DeepSpeedModel, start_rank
+    from rlaif.training.deepspeed_config import partition_config
+
+    rows = sft_rows(2 * MANY)
+    of_tokens = partial(loss_of, num_tokens=num_tokens(rows))
+    model = models.load_policy(base, "bfloat16")
+    exact = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in model.parameters()]
+    for row in rows:
+        of_tokens(model, [row]).backward()
+        for total, parameter in zip(exact, model.parameters(), strict=True):
+            total += parameter.grad
+        model.zero_grad()
+    trainer = Trainer(zero_stage=stage, dtype="bfloat16", grad_accum_dtype=sums)
+    start_rank(rank, trainer)
+    model = models.load_policy(base, "bfloat16", partition_config(trainer))
+    trained = DeepSpeedModel(model, trainer, rank, learning_rate=LEARNING_RATE, max_grad_norm=1e9)
+    trained.step([[row] for row in rows[rank.index :: 2]], lambda taken: (of_tokens(trained, taken), {}))
+    # After one step, Adam's first moment is a tenth of the gradient.
+    moments = [safe_get_full_optimizer_state(parameter, "exp_avg") for parameter in model.parameters()]
+    trained.close()
+    apart = sum((10 * found - wanted).square().sum() for found, wanted in zip(moments, exact, strict=True))
+    return float((apart / sum(wanted.square().sum() for wanted in exact)).sqrt())
 
 
 def one_of_two(index: int, base: str, directory: Path) -> None:
@@ -107,6 +145,8 @@ def one_of_two(index: int, base: str, directory: Path) -> None:
     for case in CASES:
         print(case, flush=True)  # shown if it fails
         learned[case] = learn(base, Rank(index=index, world_size=2), case)
+    for stage, sums in itertools.product(STAGES[1:], ("float32", "bfloat16")):
+        learned["error", stage, sums] = gradient_error(base, Rank(index=index, world_size=2), stage, sums)
     if index == 0:
         (directory / "learned.pkl").write_bytes(pickle.dumps(learned))
     leave_process_group()
@@ -133,3 +173,9 @@ def test_ranks_learn_what_plain_torch_learns(expected, learned, case):
     moved = torch.sqrt(sum((after[name] - before[name]).square().sum() for name in after))
     apart = torch.sqrt(sum((after[name] - learned[case][name]).square().sum() for name in after))
     assert apart / moved < (0.001 if case[2] == "float32" else 0.1)
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_gradients_of_many_micro_batches_are_summed_in_float32(learned, stage):
+    """Each row's own gradient is rounded to bfloat16 once; what is left grows with the number of rows in bfloat16."""
+    assert learned["error", stage, "float32"] < 0.003 < learned["error", stage, "bfloat16"] < 0.01
