@@ -16,8 +16,8 @@ else:
 
 
 class Node(Section):
-    """What each node has, for `rlaif plan`. Where Ray is started on this machine, what is null is measured; of a
-    cluster, it is not known and not checked."""
+    """What each node has, for `rlaif plan`. Where Ray is started on this machine, it is measured as well, and the less
+    counts; what is null of a cluster is not known and not checked."""
 
     gpu: CardName | None = Field(
         None, description="the card, which tells memory and speed; null: measured, or not known"

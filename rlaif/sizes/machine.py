@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -15,17 +16,18 @@ from rlaif.config.schema import Config
 from rlaif.sizes.training import GIBIBYTE
 
 NVIDIA_SMI_S = 20.0
-MIB = 2**20
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredCard:
-    """The smallest GPU of this machine, by ``nvidia-smi``."""
+    """The smallest GPU of this machine, by ``nvidia-smi``, and how many there are. ``memory``: bytes."""
 
     name: str
     memory: int
     driver: str
     capability: tuple[int, int]
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,61 +45,65 @@ class Machine:
 
 
 def machine_of(config: Config, *, is_here: bool = True) -> Machine:
-    """``is_here``: whether a run without a cluster's address would be on this machine. A run with GPUs would not be on
-    a machine without any, of which nothing is measured then."""
-    node, is_here = config.resources.node, is_here and config.resources.address is None
-    found = measured_card() if is_here and config.resources.gpus else None
-    is_here = is_here and (found is not None or not config.resources.gpus)
-    profile = CARDS[node.gpu] if node.gpu else None
-    card = int(node.gpu_memory_gib * GIBIBYTE) if node.gpu_memory_gib else None
-    if card is None and profile is not None:
-        card = int(profile.memory_gib * GIBIBYTE)
-    if card is None and found is not None:
-        card = found.memory
-    seen = found if profile is None else None  # what is declared goes before what is here
-    capability = profile.capability if profile else seen.capability if seen else None
-    memory = int(node.memory_gib * GIBIBYTE) if node.memory_gib else psutil.virtual_memory().total if is_here else None
-    disk = int(node.disk_gib * GIBIBYTE) if node.disk_gib else _free_disk(Path(config.run_dir)) if is_here else None
+    """``is_here``: whether a run without a cluster's address would be on this machine. A run with more GPUs than this
+    machine has would not, and nothing is measured then. Else the less of what is declared and measured counts."""
+    node, num_gpus = config.resources.node, config.resources.gpus
+    is_here = is_here and config.resources.address is None
+    found = measured_card() if is_here and num_gpus else None
+    is_here = is_here and (num_gpus == 0 or (found is not None and found.count >= num_gpus))
+    found = found if is_here else None
+    declared = CARDS[node.gpu] if node.gpu else None
+    profile = _profile_of(found) or declared if found else declared
+    memory_gib = node.gpu_memory_gib or (declared.memory_gib if declared else None)
     return Machine(
-        card=card,
-        profile=profile or (_profile_of(seen) if seen else None),
-        name=node.gpu or (seen.name if seen else "the GPU"),
-        capability=capability,
-        driver=node.driver or (found.driver if found else None),
-        gpus_per_node=node.gpus or config.resources.gpus,
-        memory=memory,
-        disk=disk,
+        card=_least(memory_gib, found.memory if found else None),
+        profile=profile,
+        name=found.name if found else node.gpu or "the GPU",
+        capability=found.capability if found else declared.capability if declared else None,
+        driver=found.driver if found else node.driver,
+        gpus_per_node=node.gpus or num_gpus,
+        memory=_least(node.memory_gib, psutil.virtual_memory().total if is_here else None),
+        disk=_least(node.disk_gib, _free_disk(Path(config.run_dir)) if is_here else None),
     )
+
+
+def _least(declared_gib: float | None, measured: int | None) -> int | None:
+    """Bytes."""
+    sizes = [int(declared_gib * GIBIBYTE)] if declared_gib else []
+    return min([*sizes, *([measured] if measured is not None else [])], default=None)
 
 
 @functools.cache
 def measured_card() -> MeasuredCard | None:
     """None on a machine without NVIDIA's tools. Makes no CUDA context, which would take memory of the card."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader,nounits"]
+    fields = "name,memory.total,memory.reserved,driver_version,compute_cap"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        printed = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True).stdout
-        return min((_card(line) for line in printed.splitlines()), key=lambda card: card.memory, default=None)
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True).stdout
+        return read_cards(printed)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 
 
-def _card(line: str) -> MeasuredCard:
-    name, mib, driver, capability = (field.strip() for field in line.split(","))
-    major, minor = capability.split(".")
-    return MeasuredCard(name=name, memory=int(mib) * MIB, driver=driver, capability=(int(major), int(minor)))
+def read_cards(printed: str) -> MeasuredCard | None:
+    """What ``nvidia-smi`` prints, one line for each GPU. Raises ValueError for anything else."""
+    lines = [[field.strip() for field in line.split(",")] for line in printed.splitlines() if line.strip()]
+    cards = []
+    for name, total, reserved, driver, capability in lines:
+        major, minor = map(int, capability.split("."))
+        memory = (int(total) - int(reserved)) * MEBIBYTE
+        cards.append(MeasuredCard(name=name, memory=memory, driver=driver, capability=(major, minor), count=len(lines)))
+    return min(cards, key=lambda card: card.memory, default=None)
 
 
 def _profile_of(card: MeasuredCard) -> CardProfile | None:
-    """The profile whose name and memory fit best; None for a card that is not in the table."""
-    return next(
-        (
-            profile
-            for name, profile in CARDS.items()
-            if name.split("-")[0] in card.name.replace("RTX ", "RTX-").split()[-1:] + card.name.split()
-            and abs(profile.memory_gib * GIBIBYTE - card.memory) < 0.1 * card.memory
-        ),
-        None,
-    )
+    """The profile of that name and about that memory: ``NVIDIA A100-SXM4-80GB`` is ``A100-80GB``. None for others."""
+    name = f"-{card.name.replace(' ', '-')}"
+    for known, profile in CARDS.items():
+        is_close = abs(profile.memory_gib * GIBIBYTE - card.memory) < 0.1 * card.memory
+        if is_close and f"-{re.sub(r'-[0-9]+GB$', '', known)}" in name:
+            return profile
+    return None
 
 
 def _free_disk(run_dir: Path) -> int | None:

@@ -22,3 +22,9 @@ def public_models(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub itself cannot be reached."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub_cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are of other machines, wherever the tests run."""
+    monkeypatch.setattr("rlaif.sizes.machine.measured_card", lambda: None)

@@ -10,7 +10,7 @@ from rlaif.sizes.durations import OFFLOADED_PER_S, ROWS, TRAINING_SHARE, Duratio
 from rlaif.sizes.machine import machine_of
 from rlaif.sizes.needs import read_models, run_needs
 
-pytestmark = pytest.mark.usefixtures("public_models")
+pytestmark = pytest.mark.usefixtures("public_models", "no_gpus")
 
 
 def estimated(name: str, *overrides: str) -> dict[str, Duration]:

@@ -17,17 +17,16 @@ from rlaif.config.files import load_config
 from rlaif.config.schema import Config
 from rlaif.errors import ModelError, PlacementError
 from rlaif.sizes.durations import durations
-from rlaif.sizes.machine import MeasuredCard, machine_of
+from rlaif.sizes.machine import machine_of
 from rlaif.sizes.needs import read_models, run_needs
 from rlaif.sizes.phases import declared_resources
 from rlaif.sizes.refusals import check_sizes
 from tests.public_models import LLAMA_8B
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-MEASURED = [f"resources.node.{key}=null" for key in ("gpu", "memory_gib", "disk_gib")]
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 ON_GPUS = ("one_gpu", "eight_gpu", "multi_node", "paper")
-pytestmark = pytest.mark.usefixtures("public_models")
+pytestmark = pytest.mark.usefixtures("public_models", "no_gpus")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,23 +248,6 @@ def test_an_architecture_that_is_named_stands_for_the_model(tmp_path: Path) -> N
     needs = check_sizes(load_config("eight_gpu", named), phases_of(load_config("eight_gpu", named)))
     assert not needs.unknown
     assert needs.architectures["labeller.model"].parameters == 8_030_261_248
-
-
-# ----------------------------------------------------------------------------------------------- this machine's card
-def test_a_card_of_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = MeasuredCard(name="NVIDIA H100 80GB HBM3", memory=81559 * 2**20, driver="550.54.15", capability=(9, 0))
-    monkeypatch.setattr("rlaif.sizes.machine.measured_card", lambda: card)
-    config = load_config("one_gpu", MEASURED)
-    machine = machine_of(config)
-    assert machine.card == card.memory and machine.profile is not None and machine.profile.flops == 989e12
-    assert machine.memory is not None and machine.disk is not None
-    assert any(line.startswith("resources.node.driver=550.54.15") for line in lines_of(config))
-
-
-def test_a_machine_without_gpus_is_not_that_of_a_run_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlaif.sizes.machine.measured_card", lambda: None)
-    machine = machine_of(load_config("one_gpu", MEASURED))
-    assert (machine.card, machine.memory, machine.disk) == (None, None, None)
 
 
 # ------------------------------------------------------------------------------------------------ what is shipped
