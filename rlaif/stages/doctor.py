@@ -115,7 +115,7 @@ def _foundations(path: Path) -> Iterator[Repair]:
     if not (path / "journal.sqlite").is_file() and not any(rows["rows_out"] for rows in manifest["rows"].values()):
         return
     if flaw := _flaw_of_journal(path / "journal.sqlite"):
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", "-journal"):
             _set_aside(path / f"journal.sqlite{suffix}")
         write_manifest(path, {**manifest, "stages": {}, "rows": {}})
         with closing(Journal(path / "journal.sqlite")) as journal:
