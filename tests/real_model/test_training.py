@@ -24,6 +24,7 @@ from rlaif.training.ppo import PPOLearner
 from rlaif.training.preference import PairFit, run_preference
 from rlaif.training.sft import run_sft
 from tests.real_model.conftest import served_in
+from tests.tiny_models import send
 
 CHAT = ChatFormat(template=None, kwargs=(), day=DEFAULT_DAY)
 TRAINER = Trainer(threads=2, micro_batch_tokens=512)
@@ -107,7 +108,7 @@ async def test_ppo_steps_are_synced_without_a_gap_and_go_on_from_a_checkpoint(sm
     try:
         learned = learner.learn(await rollouts(engine, pairs))
         assert learned.metrics["reinforce/gap/abs_logprob_difference"] < 1e-4
-        await engine.update_weights(learner.weights())
+        await send(engine, learner.weights())
         assert engine.policy_version == 1
         second = await rollouts(engine, pairs)
         learner.save_checkpoint(tmp_path / "checkpoint")
