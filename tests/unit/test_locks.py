@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11.5", "3.12.0", "3.13.0")
-#: What of the CPU lock is installed apart (see the Makefile), or left out: its CUDA builds break a CPU torch, or nothing
-#: here imports what needs it.
+#: What of the CPU lock is installed apart, or left out because its CUDA builds break a CPU torch (see the Makefile) or
+#: because nothing here imports what needs it.
 LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "triton", "llm", "llama-cpp-python"}
 #: vLLM's build for GPUs is not installed here. Of what it asks for, this differs by Python: its metadata has this limit
 #: for Python 3.12 and later.
