@@ -34,9 +34,7 @@ class Trainer(Section):
     dtype: Dtype = Field("float32", description="number format of the weights; with bfloat16 the optimizer has float32")
     grad_accum_dtype: Dtype = Field("float32", description="number format in which a step's micro-batches are summed")
     reference_placement: Literal["device", "host", "partitioned"] | None = Field(
-        None,
-        description="where the frozen reference is between uses: on each rank's device, in host memory, or partitioned "
-        "among the ranks; null: partitioned with zero_stage 3, else host with cpu_offload, else device",
+        None, description="where the reference is between uses; null: as zero_stage and cpu_offload place the policy"
     )
     value_cpu_offload: bool | None = Field(None, description="cpu_offload of the value function; null: as cpu_offload")
     checkpoint_activations: bool | None = Field(

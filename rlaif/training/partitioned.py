@@ -139,9 +139,11 @@ def _fill(tensor: Tensor, stored: StoredTensor) -> None:
 
 def _generation_config(path: str, model: PreTrainedModel) -> Any:
     try:
-        return GenerationConfig.from_pretrained(path)
+        stored = GenerationConfig.from_pretrained(path, trust_remote_code=False)
     except OSError:  # a base without one
         return model.generation_config
+    vars(stored).pop("trust_remote_code", None)  # it takes what it does not know for a setting of its own
+    return stored
 
 
 def stored_tensors(path: str) -> dict[str, StoredTensor]:

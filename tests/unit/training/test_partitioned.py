@@ -144,6 +144,8 @@ def test_a_partitioned_model_is_saved_in_shards_that_stock_loaders_read(bases, t
     assert set(index["weight_map"].values()) == set(files)
     stored = {name for file in files for name in load_file(path / file)}
     assert stored == set(index["weight_map"]) == set(stored_tensors(str(path)))
+    ours, stock = (json.loads((Path(each) / "generation_config.json").read_text()) for each in (path, bases["tied"]))
+    assert ours == stock
     ours, stock = (AutoModelForCausalLM.from_pretrained(each).state_dict() for each in (path, bases["tied"]))
     assert set(ours) == set(stock) and all(torch.equal(ours[name], stock[name]) for name in stock)
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlaif.algorithms.advantage import Normalization
+from rlaif.config.trainer import Trainer
 from rlaif.errors import DataError, ModelError
 from rlaif.jobs import Rank
 from rlaif.training.ppo import PPOLearner
@@ -203,3 +204,36 @@ def test_an_empty_batch_passes_by(base, scorer):
     before = tensors_of(learner.weights())
     assert (learner.learn([]).version, learner.weights().version) == (1, 1)
     assert all(np.array_equal(before[name], tensor) for name, tensor in tensors_of(learner.weights()).items())
+
+
+def test_where_reference_and_value_function_are_changes_nothing(base, scorer):
+    learned, partitioned = [], []
+    for placement, value_cpu_offload in (("device", None), ("host", True), ("partitioned", None)):
+        trainer = Trainer(
+            micro_batch_tokens=64, reference_placement=placement, value_cpu_offload=value_cpu_offload, zero_stage=1
+        )
+        learner = PPOLearner(ppo_job(base, scorer, trainer), Rank())
+        learned.append(learner.learn(rollouts(8)))
+        reference = learner._networks._reference._module
+        partitioned.append({hasattr(parameter, "ds_tensor") for parameter in reference.parameters()})
+        learner.close()
+    assert partitioned == [{False}, {False}, {True}]
+    for other in learned[1:]:
+        assert other.kl == pytest.approx(learned[0].kl, abs=1e-4)
+        assert other.metrics == pytest.approx(learned[0].metrics, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "placed", "value_offload"),
+    [
+        ({}, "device", False),
+        ({"cpu_offload": True}, "host", True),
+        ({"cpu_offload": True, "zero_stage": 3}, "partitioned", True),
+        ({"zero_stage": 3, "reference_placement": "host", "value_cpu_offload": True}, "host", True),
+        ({"cpu_offload": True, "reference_placement": "device", "value_cpu_offload": False}, "device", False),
+    ],
+)
+def test_placement_follows_the_policy_unless_it_is_set(settings, placed, value_offload):
+    trainer = Trainer(**settings)
+    assert trainer.places_reference == placed
+    assert trainer.of_value.cpu_offload == value_offload
