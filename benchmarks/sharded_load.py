@@ -59,7 +59,7 @@ def _load(index: int, path: str, store: str, sharded: bool, results: Any) -> Non
     before = psutil.Process().memory_info().rss
     policy = load_policy(path, "float32", partition_config(trainer) if sharded else None)
     if not sharded:  # its pages are the file's until somebody writes to them or, as here, reads them
-        sum(float(parameter.sum()) for parameter in policy.parameters())
+        sum(float(parameter.detach().sum()) for parameter in policy.parameters())
     results.put(_peak() - before)
     del policy
     leave_process_group()
