@@ -61,8 +61,8 @@ def _convert(source: Path, directory: Path) -> None:
 
     logging.disable_progress_bar()
     place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    tokenizer = AutoTokenizer.from_pretrained(**place)
-    loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(**place, trust_remote_code=False)
+    loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
     # What is loaded from GGUF refuses to be saved, because its configuration says that it is quantised.
     settings = {name: value for name, value in loaded.config.to_dict().items() if name != "quantization_config"}
     model = AutoModelForCausalLM.from_config(LlamaConfig(**settings), dtype=torch.float32)

@@ -31,7 +31,7 @@ def save_model(
 
     A tied output head is left to ``tie_word_embeddings`` in the config, as stock loaders expect.
     """
-    tensors = _without_ties(gathered_state(model), model)
+    tensors = _beating(_without_ties(gathered_state(model), model), rank)
     if _is_stacked(model):  # stored expert by expert, which needs them all
         state = {name: tensor.cpu().clone() for name, tensor in tensors if rank.index == 0}
         if rank.index == 0:
@@ -46,6 +46,12 @@ def save_model(
     if rank.index == 0:
         tokenizer.save_pretrained(path)
     wait_for_all(rank)
+
+
+def _beating(tensors: Iterable[tuple[str, Tensor]], rank: Rank) -> Iterator[tuple[str, Tensor]]:
+    for named in tensors:
+        rank.beat()
+        yield named
 
 
 def _without_ties(tensors: Iterable[tuple[str, Tensor]], model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

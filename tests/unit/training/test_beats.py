@@ -6,6 +6,7 @@ from rlaif.training.ppo import PPOLearner
 from rlaif.training.refresh import RefreshLearner
 from rlaif.training.sft import run_sft
 from rlaif.training.training_sets import write_pair_table
+from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import (
     TRAINER,
     in_batches,
@@ -53,7 +54,7 @@ def test_a_refresh_beats_in_each_pass_and_for_each_tensor_of_its_weights(scorer,
     learner.learn(RefreshRows(fit=path, fresh=path, heldout=None))
     assert count.beats >= 2 * 12 + 12, "two epochs, and the scores of the fresh pairs before them"
     before = count.beats
-    tensors = learner.weights().tensors
+    tensors = tensors_of(learner.weights())
     assert count.beats >= before + len(tensors)
 
 
