@@ -64,7 +64,7 @@ def test_fine_tuning_lowers_the_loss_on_real_answers(small_model, pairs, tmp_pat
         ),
         Rank(),
         [rows] * 3,
-        lambda metrics: losses.append(metrics["supervise/loss"]),
+        lambda metrics: losses.append(metrics["supervise/loss/step"]),
     )
     assert losses[-1] < 0.9 * losses[0]
 
