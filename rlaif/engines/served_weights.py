@@ -31,8 +31,8 @@ class ServedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadBack:
-    """What a process serves. ``unloaded``: parameters into which nothing was loaded. ``opaque``: those of which not all
-    can be followed to what was sent."""
+    """What a process serves. ``unloaded``: parameters into which nothing, or not everything, was loaded. ``opaque``:
+    those that hold something that cannot be followed to what was sent."""
 
     parts: tuple[ServedPart, ...]
     unloaded: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def check_served(
 ) -> None:
     """Raises WeightSyncError, naming the parameters, unless every tensor of ``checksums`` is served, bit by bit, and
     everything that is served was sent."""
-    refuse({name for one in read_back for name in one.unloaded}, "were left as they are")
+    refuse({name for one in read_back for name in one.unloaded}, "were not wholly loaded")
     parts: dict[tuple[str, ...], dict[Box, set[int]]] = {}
     wrong: set[str] = set()
     for part in (part for one in read_back for part in one.parts):

@@ -7,7 +7,8 @@ mode of torch's dispatcher, notes which part of which sent tensor went where. ``
 
 What is noticed:
 - a parameter that holds other bits than were sent, for whatever reason: left old, overwritten, exchanged, damaged;
-- a parameter of the served model into which nothing was loaded, such as an output head that is a copy and not tied;
+- a parameter of the served model into which nothing, or not everything, was loaded, such as an output head that is a
+  copy and not tied;
 - a tensor that was sent and went nowhere, unless it is tied to one that arrived.
 
 What is not: layers that store something else than what was loaded into them (experts, latent attention, quantized
@@ -131,7 +132,7 @@ class CopyRecorder(TorchDispatchMode):
         self._sent: dict[int, tuple[tuple[str, ...], Tensor]] = {}  # by storage: what the loaders are given
         self._copies: dict[tuple[Any, ...], _Copy] = {}  # by where they went; a later one replaces an earlier one
         self._constants: dict[tuple[Any, ...], Tensor] = {}  # parts that were filled with one number, as padding is
-        self._written: set[int] = set()  # storages
+        self._opaque: set[int] = set()  # storages that something else was written into
 
     def watching(self, sent: Mapping[str, Tensor]) -> CopyRecorder:
         """The mode, for a load of ``sent``; tied tensors share their memory."""
@@ -150,20 +151,19 @@ class CopyRecorder(TorchDispatchMode):
         if func is torch.ops.aten.copy_.default:
             self._copied(args[0], args[1])
         elif func._schema.is_mutable and isinstance(args[0], Tensor):
-            self._written.add(_storage(args[0]))
             if func in (torch.ops.aten.fill_.Scalar, torch.ops.aten.zero_.default):
                 self._constants[_place(args[0])] = args[0]
+            else:
+                self._opaque.add(_storage(args[0]))
         return result
 
     def _copied(self, target: Tensor, source: Tensor) -> None:
-        self._written.add(_storage(target))
         names, whole = self._sent.get(_storage(source), ((), source))
-        if not names or target.shape != source.shape:
-            return
         if source.ndim == 2 and source.stride(0) == 1 != source.stride(1):  # a loader that transposes
             target, source = target.t(), source.t()
-        box = _box(source, whole)
+        box = _box(source, whole) if names and target.shape == source.shape else None
         if box is None:
+            self._opaque.add(_storage(target))
             return
         expected = None
         if target.dtype != source.dtype:
@@ -176,7 +176,7 @@ class CopyRecorder(TorchDispatchMode):
             loaded[_storage(part)] = loaded.get(_storage(part), 0) + part.numel()
         parameters = dict(module.named_parameters())
         partly = [name for name, held in parameters.items() if loaded.get(_storage(held), 0) < held.numel()]
-        unloaded = [name for name in partly if _storage(parameters[name]) not in self._written]
+        opaque = [name for name in partly if _storage(parameters[name]) in self._opaque]
         served = set(map(_storage, parameters.values()))
         parts = [
             ServedPart(
@@ -188,7 +188,7 @@ class CopyRecorder(TorchDispatchMode):
             for copy in self._copies.values()
             if _storage(copy.part) in served
         ]
-        opaque = set(partly) - set(unloaded)
+        unloaded = set(partly) - set(opaque)
         return ReadBack(parts=tuple(parts), unloaded=tuple(unloaded), opaque=tuple(opaque))
 
 

@@ -33,8 +33,9 @@ def left_out(module, name: str) -> None:
 
 
 def untied(module) -> None:
-    """The output head is a copy that no loader knows of."""
+    """The output head is a copy, and the loader takes it for tied."""
     module.lm_head = copy.deepcopy(module.lm_head)
+    left_out(module, "lm_head.weight")
 
 
 def rescaled(module) -> None:
@@ -61,13 +62,13 @@ def moved(module) -> None:
 
 
 FAULTS = {
-    r"model\.norm\.weight were left as they are": lambda module: left_out(module, "model.norm.weight"),
-    r"layers\.1\.self_attn\.v_proj\.weight did not arrive": lambda module: left_out(
+    r"model\.norm\.weight were not wholly loaded": lambda module: left_out(module, "model.norm.weight"),
+    r"layers\.1\.self_attn\.qkv_proj\.weight were not wholly loaded": lambda module: left_out(
         module, "model.layers.1.self_attn.v_proj.weight"
     ),
-    r"lm_head\.weight were left as they are": untied,
+    r"lm_head\.weight were not wholly loaded": untied,
     r"layers\.1\.mlp\.down_proj\.weight have other bits": rescaled,
-    r"model\.norm\.weight were left as they are\b": moved,
+    r"model\.norm\.weight were not wholly loaded\b": moved,
 }
 
 
