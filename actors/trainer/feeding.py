@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow
 import pyarrow.dataset
 import ray.data
 import ray.train
@@ -65,6 +66,13 @@ def epochs_of(name: str, path: str, epochs: int, seed: int) -> dict[str, Dataset
     }
 
 
+def share_of(batch: pyarrow.Table, rank: Rank) -> list[dict[str, Any]]:
+    """Every ``world_size``-th row, from the rank's own number on; none where there are fewer rows than ranks."""
+    places = range(rank.index, batch.num_rows, rank.world_size)
+    rows: list[dict[str, Any]] = batch.take(pyarrow.array(places, pyarrow.int64())).to_pylist()
+    return rows
+
+
 class Shares:
     """This rank's share of every batch, over all epochs. ``num_rows``: rows given out so far."""
 
@@ -76,6 +84,6 @@ class Shares:
         for epoch in range(self._optimization.epochs):
             rows = ray.train.get_dataset_shard(f"{self._name}-{epoch}")
             for batch in rows.iter_batches(batch_size=self._optimization.batch_size, batch_format="pyarrow"):
-                share = batch.take(list(range(self._rank.index, batch.num_rows, self._rank.world_size))).to_pylist()
+                share = share_of(batch, self._rank)
                 self.num_rows += len(share)
                 yield share
