@@ -45,7 +45,9 @@ def logprobs_by_transformers(model, prompt, response) -> list[float]:
     return logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)].tolist()
 
 
-@pytest.mark.parametrize(("dtype", "mean", "largest"), [("float32", 1e-5, 1e-4), ("bfloat16", MEAN_DIFFERENCE["bfloat16"], 2.0)])
+@pytest.mark.parametrize(
+    ("dtype", "mean", "largest"), [("float32", 1e-5, 1e-4), ("bfloat16", MEAN_DIFFERENCE["bfloat16"], 2.0)]
+)
 async def test_sampled_tokens_have_the_log_probabilities_of_transformers(small_model, prompts, dtype, mean, largest):
     model = AutoModelForCausalLM.from_pretrained(small_model, dtype=getattr(torch, dtype)).eval()
     engine = open_engine("generator", small_model, served_in(dtype))
