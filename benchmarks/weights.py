@@ -149,10 +149,12 @@ async def stored_bytes(learner: Any) -> int:
 
 
 def used_bytes() -> int:
-    """Of the object store, when what nobody needs any more is gone."""
+    """Of this machine's object store, when what nobody needs any more is gone."""
     gc.collect()
     time.sleep(2)
-    return int(node_stats(include_memory_info=False).store_stats.object_store_bytes_used)
+    [node] = ray.nodes()
+    stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
+    return int(stats.store_stats.object_store_bytes_used)
 
 
 def copy_s(num_bytes: int, times: int) -> float:
