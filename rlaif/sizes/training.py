@@ -93,21 +93,30 @@ def state_bytes(parameters: int, trainer: Trainer) -> RankMemory:
     stage, width, ranks = effective_zero_stage(trainer), WIDTH[trainer.dtype], trainer.ranks
     share = -(-parameters // ranks)
     weights = width * (share if stage == 3 else parameters)
-    gradients = width * (share if stage >= 2 else parameters)
+    gradients = width * _held_gradients(parameters, share, stage)
     optimizer = 8 * parameters if stage == 0 else 12 * share
-    buffers = 0 if stage == 0 else width * BUCKET
-    if stage == 3 and ranks > 1:
-        buffers += width * min(parameters, LIVE)
+    # stage 0 flattens the gradients that there are into a bucket, the others allocate it whole
+    buffers = width * (min(parameters, BUCKET) if stage == 0 else BUCKET)
+    working = {"buffers": buffers, "gathered": width * min(parameters, LIVE) if stage == 3 and ranks > 1 else 0}
     if not trainer.cpu_offload:
-        return RankMemory(
-            device={"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers}
-        )
+        return RankMemory(device={"weights": weights, "gradients": gradients, "optimizer": optimizer, **working})
     # float32 gradients lie beside the optimizer, and copies of the dtype's: one under stage 3, else two
     if stage == 3:
         host = {"optimizer": optimizer + (4 + width) * share, "weights": weights}
-        return RankMemory(device={"buffers": buffers}, host=host)
+        return RankMemory(device=working, host=host)
     host = {"optimizer": optimizer + (4 + 2 * width) * share}
-    return RankMemory(device={"weights": weights, "gradients": gradients, "buffers": buffers}, host=host)
+    return RankMemory(device={"weights": weights, "gradients": gradients, **working}, host=host)
+
+
+def _held_gradients(parameters: int, share: int, stage: int) -> int:
+    """Numbers of gradients on a rank at the end of a backward pass.
+
+    Stage 1 has its parameters' gradients and a copy of them. Under stage 2, those of other ranks wait until a bucket is
+    full: measured for models smaller than a bucket, and taken to stop at one bucket for larger ones.
+    """
+    if stage == 3:
+        return share
+    return {0: parameters, 1: 2 * parameters, 2: share + min(parameters - share, BUCKET)}[stage]
 
 
 def step_bytes(parameters: int, trainer: Trainer) -> int:
