@@ -25,7 +25,7 @@ PART_COLUMNS = {
     "weights": ("weights", "reference"),
     "optimizer": ("gradients", "optimizer", "step"),
     "activations": ("activations", "head"),
-    "rest": ("buffers", "gathered", "context", "loading", "process"),
+    "rest": ("buffers", "gathered", "context", "files", "process"),
 }
 
 CACHE_COLUMNS = ("KV cache", "GPU", "host", "sequences")

@@ -45,6 +45,7 @@ class Architecture:
     vocabulary: int
     tied: bool
     norms_heads: bool = False  #: whether queries and keys are normalised, head by head
+    stacked: bool = False  #: whether its files hold experts one by one, which the model has in one tensor
 
     @property
     def scorer_parameters(self) -> int:
@@ -133,14 +134,18 @@ def _architecture(text: str) -> Architecture:
 
 def of_config(config: Any) -> Architecture:
     """The shape that a transformers configuration describes. Raises ValueError for one that is no decoder of text."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
     text = config.get_text_config()
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     experts = getattr(text, "num_experts_per_tok", None) or 1
     wide = getattr(text, "moe_intermediate_size", None) if experts > 1 else None
+    model = _on_meta(config)
     return Architecture(
         kind=config.model_type,
-        parameters=_count(config),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),  # a tied head counts once
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=(wide or text.intermediate_size) * experts,
@@ -150,18 +155,19 @@ def of_config(config: Any) -> Architecture:
         vocabulary=text.vocab_size,
         tied=bool(text.tie_word_embeddings),
         norms_heads="qwen3" in config.model_type,
+        stacked=any(isinstance(one, WeightConverter) for one in get_model_conversion_mapping(model)),
     )
 
 
-def _count(config: Any) -> int:
-    """Parameters of the causal language model; a tied head counts once."""
+def _on_meta(config: Any) -> Any:
+    """The causal language model, without memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"its architecture {config.model_type!r} generates no text")
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+        return AutoModelForCausalLM.from_config(config)
 
 
 def _miniature(model: str) -> Architecture:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.schema import Config
 from rlaif.config.source import Source
+from rlaif.config.trainer import Trainer
 from rlaif.data.files.sources import row_choice
 from rlaif.sizes.architecture import WIDTH, Architecture
 from rlaif.sizes.needs import RunNeeds, Unit
@@ -124,7 +125,11 @@ class _Work:
         networks = 2 if ALGORITHMS[settings.algorithm].needs_value else 1  # that are trained; one more is only read
         forwards = (networks + 1) * 2 * policy.parameters * tokens / self._speed(unit, TRAINING_SHARE)
         steps = settings.batch_size / settings.minibatch_size
-        trained = networks * settings.epochs * self._training("reinforce", "policy_trainer", tokens, steps)
+        trainer = self.config.policy_trainer
+        trained = sum(
+            settings.epochs * self._training("reinforce", "policy_trainer", tokens, steps, network)
+            for network in (trainer, trainer.of_value)[:networks]
+        )
         return {
             "rollouts": self._generation("reinforce", rollouts * self._answer, rollouts * PROMPT_TOKENS),
             "forward passes": forwards,
@@ -188,11 +193,11 @@ class _Work:
         # a token that is written costs as much as some 8 that are read: batches are smaller, bandwidth decides
         return 2 * model.parameters * (read + 8 * written) / self._speed(unit, PREFILL_SHARE)
 
-    def _training(self, phase: str, role: str, tokens: float, steps: float) -> float:
+    def _training(self, phase: str, role: str, tokens: float, steps: float, trainer: Trainer | None = None) -> float:
         """Seconds of forward and backward passes, in which checkpointed layers are computed once more, and of the
         optimizer's steps where they are done by CPUs."""
         unit = self._unit(phase, role)
-        trainer = getattr(self.config, role)
+        trainer = trainer or getattr(self.config, role)
         key = "preference_model.base_model" if role == "preference_trainer" else "supervision.base_model"
         passes = 8 if trainer.checkpoints_activations else 6
         parameters = self.needs.architectures[key].parameters

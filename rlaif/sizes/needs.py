@@ -150,7 +150,7 @@ def run_needs(config: Config, phases: RolesOf, machine: Machine, models: Models)
         machine=machine,
         num_gpus=config.resources.gpus,
         store=_store(config, policy, scored) if reinforces else 0,
-        checkpoint=sum(checkpoint_bytes(model.parameters, trainer) for model in learned),
+        checkpoint=sum(checkpoint_bytes(model.parameters, model.settings(trainer)) for model in learned),
         num_checkpoints=config.reinforcement.keep_checkpoints + 2,  # besides: the best one, and the next
         models=_saved_models(config, policy, scored) if trains else 0,
         fetched=_fetched(config, architectures),
@@ -240,7 +240,7 @@ def _rank(config: Config, trainer: Trainer, phase: str, role: str, models: Seque
         frozen = [Trained(architecture=models[0])] if phase == "reinforce" else []
     else:
         trained, frozen = (Trained(architecture=models[0], is_scorer=True),), []
-    memory = rank_memory(trained, frozen, trainer, tokens_of_pass(config, trainer, role))
+    memory = rank_memory(trained, frozen, trainer, trainer.micro_batch_tokens)
     return Unit(phase=phase, role=role, count=trainer.ranks, gpus=trainer.gpus, parts=1, rank=memory)
 
 
@@ -251,13 +251,7 @@ def _trained_by_policy_trainer(
     if phase != "reinforce" or not ALGORITHMS[config.reinforcement.algorithm].needs_value:
         return (Trained(architecture=policy),)
     value = policy if scored is None or config.reinforcement.reward == "direct" else scored
-    return (Trained(architecture=policy), Trained(architecture=value, is_scorer=True))
-
-
-def tokens_of_pass(config: Config, trainer: Trainer, role: str) -> int:
-    """Padded tokens of the largest forward pass: as many as are allowed, or a pair of the greatest length."""
-    pair = 2 * config.preference_model.max_length if role == "preference_trainer" else 0
-    return max(trainer.micro_batch_tokens, pair)
+    return (Trained(architecture=policy), Trained(architecture=value, is_scorer=True, is_value=True))
 
 
 def _store(config: Config, policy: Architecture | None, scored: Architecture | None) -> int:

@@ -23,6 +23,7 @@ from rlaif.sizes.training import GIBIBYTE, Parts
 NewValue = tuple[str, Any]  #: a key and its new value
 MAX_CHOICES = 3
 MAX_RANKS = 1024
+MOST_RANKS_TRIED_ONE_BY_ONE = 16
 #: Of a card that one role has to itself; a process that starts beside it, or fragmentation, takes the rest.
 MOST_OF_CARD = 0.98
 MOST_OF_ENGINE = 90  #: per cent of a card that an engine is given
@@ -174,19 +175,33 @@ def _engine_remedies(config: Config, unit: Unit) -> tuple[tuple[str, tuple[Any, 
         (f"{role}.tensor_parallel", ranks),
         (f"{role}.max_length", _halves(settings.max_length, 256)),
         (f"{role}.max_in_flight", _halves(settings.max_in_flight, settings.chunk_rows)),
-        (f"{role}.min", _halves(settings.min, 1)),
+        *_fewer(config, role),
     )
+
+
+def _fewer(config: Config, role: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """Fewer engines. A pool that grows by itself needs a larger ``max`` than ``min``."""
+    pool = pools_of(config)[role]
+    grows = pool.engines == "auto" or pool.autoscale.enabled
+    fewest = (f"{role}.min", _halves(pool.min, 1))
+    return ((f"{role}.max", _halves(pool.max, pool.min + 1)), fewest) if grows else (fewest,)
 
 
 def _trainer_remedies(config: Config, unit: Unit) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     role, trainer = unit.role, trainers_of(config)[unit.role]
-    least = config.supervision.max_length if role == "policy_trainer" else 2 * config.preference_model.max_length
-    doubles = (trainer.ranks * 2**power for power in range(1, 8))
+    least = config.supervision.max_length if role == "policy_trainer" else config.preference_model.max_length
+    sized = "ranks" if unit.phase == "reinforce" or trainer.fit_ranks is None else "fit_ranks"
+    doubles = (unit.count * 2**power for power in range(1, 8))
+    more = sorted({*range(unit.count + 1, MOST_RANKS_TRIED_ONE_BY_ONE + 1), *doubles})
+    in_reinforcement = role == "policy_trainer" and unit.phase == "reinforce"
+    elsewhere = ("partitioned", "host") if unit.count > 1 else ("host",)
     return (
         (f"{role}.checkpoint_activations", (True,) if not trainer.checkpoints_activations else ()),
         (f"{role}.micro_batch_tokens", _halves(trainer.micro_batch_tokens, least)),
+        (f"{role}.reference_placement", elsewhere if in_reinforcement and trainer.places_reference == "device" else ()),
         (f"{role}.zero_stage", tuple(range(trainer.zero_stage + 1, 4))),
-        (f"{role}.ranks", tuple(ranks for ranks in doubles if ranks <= min(MAX_RANKS, config.resources.gpus))),
+        (f"{role}.{sized}", tuple(ranks for ranks in more if ranks <= min(MAX_RANKS, config.resources.gpus))),
+        (f"{role}.value_cpu_offload", (True,) if in_reinforcement and not trainer.of_value.cpu_offload else ()),
         (f"{role}.cpu_offload", (True,) if not trainer.cpu_offload else ()),
     )
 
@@ -215,7 +230,7 @@ def _of_nodes(config: Config, needs: RunNeeds) -> Iterator[Misfit]:
             stages = () if trainers[unit.role].zero_stage == 3 else (3,)
             remedies += [(f"{unit.role}.cpu_offload", (False,)), (f"{unit.role}.zero_stage", stages)]
         else:
-            remedies.append((f"{unit.role}.min", _halves(unit.count, 1)))
+            remedies += _fewer(config, unit.role)
     yield Misfit(
         subject=("host",),
         excess=need - have,

@@ -13,6 +13,8 @@ from rlaif.config.trainer import Trainer
 from rlaif.sizes.architecture import WIDTH, Architecture
 from rlaif.training.deepspeed_config import effective_zero_stage
 from rlaif.training.models import HEAD_LOGITS
+from rlaif.training.partitioned import BUCKET_BYTES, READ_BYTES
+from rlaif.training.saving import SHARD_BYTES
 
 GIBIBYTE = 2**30
 BUCKET = 500_000_000  #: ``reduce_bucket_size``: numbers that gradients are reduced in, allocated whole
@@ -46,14 +48,24 @@ class RankMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A model that a rank trains, in numbers: all of its parameters, and the vocabulary of its head (1: a scorer)."""
+    """A model that a rank trains. A scorer's head is one row; the value function has settings of its own."""
 
     architecture: Architecture
     is_scorer: bool = False
+    is_value: bool = False
+
+    def settings(self, trainer: Trainer) -> Trainer:
+        """``trainer`` as it trains this model."""
+        return trainer.of_value if self.is_value else trainer
 
     @property
     def parameters(self) -> int:
         return self.architecture.scorer_parameters if self.is_scorer else self.architecture.parameters
+
+    @property
+    def largest(self) -> int:
+        """Of one tensor: the embeddings."""
+        return self.architecture.vocabulary * self.architecture.hidden
 
 
 def layer_bytes(model: Architecture, width: int) -> int:
@@ -85,67 +97,81 @@ def head_bytes(model: Trained, trainer: Trainer, tokens: int) -> int:
     return LOGIT_BYTES * min(tokens * model.architecture.vocabulary, HEAD_LOGITS)
 
 
-def state_bytes(parameters: int, trainer: Trainer) -> RankMemory:
-    """Weights, gradients, optimizer and buffers of one model on one rank.
+def state_bytes(model: Trained, trainer: Trainer) -> RankMemory:
+    """Weights, gradients, optimizer and buffers of one model on one rank, at the end of a backward pass that is not a
+    step's first.
 
     The optimizer has float32 weights and two moments for each; stage 0 in float32 needs no second weights.
     """
+    parameters = model.parameters
     stage, width, ranks = effective_zero_stage(trainer), WIDTH[trainer.dtype], trainer.ranks
     share = -(-parameters // ranks)
     weights = width * (share if stage == 3 else parameters)
-    gradients = width * _held_gradients(parameters, share, stage)
+    gradients = _gradient_bytes(parameters, trainer)
     optimizer = 8 * parameters if stage == 0 else 12 * share
     # stage 0 flattens the gradients that there are into a bucket, the others allocate it whole
     buffers = width * (min(parameters, BUCKET) if stage == 0 else BUCKET)
     working = {"buffers": buffers, "gathered": width * min(parameters, LIVE) if stage == 3 and ranks > 1 else 0}
     if not trainer.cpu_offload:
         return RankMemory(device={"weights": weights, "gradients": gradients, "optimizer": optimizer, **working})
-    # float32 gradients lie beside the optimizer, and copies of the dtype's: one under stage 3, else two
+    # float32 gradients lie beside the optimizer's state; stage 3 has sums of them, and the weights, on the host as well
     if stage == 3:
-        host = {"optimizer": optimizer + (4 + width) * share, "weights": weights}
-        return RankMemory(device=working, host=host)
-    host = {"optimizer": optimizer + (4 + 2 * width) * share}
+        return RankMemory(device=working, host={"optimizer": optimizer + 4 * share + gradients, "weights": weights})
+    # the others have a copy of this rank's part, the sums unless those are on the device, and room for one gradient
+    copies = (1 if _sums_on_device(trainer) else 2) * width * share
+    host = {"optimizer": optimizer + 4 * share + copies, "buffers": width * model.largest}
+    working["buffers"] += width * model.largest
     return RankMemory(device={"weights": weights, "gradients": gradients, **working}, host=host)
 
 
-def _held_gradients(parameters: int, share: int, stage: int) -> int:
-    """Numbers of gradients on a rank at the end of a backward pass.
+def _gradient_bytes(parameters: int, trainer: Trainer) -> int:
+    """Sums of earlier passes, and gradients of this one.
 
     Stage 1 has its parameters' gradients and a copy of them. Under stage 2, those of other ranks wait until a bucket is
     full: measured for models smaller than a bucket, and taken to stop at one bucket for larger ones.
     """
+    stage, width = effective_zero_stage(trainer), WIDTH[trainer.dtype]
+    share = -(-parameters // trainer.ranks)
     if stage == 3:
-        return share
-    return {0: parameters, 1: 2 * parameters, 2: share + min(parameters - share, BUCKET)}[stage]
+        return WIDTH[trainer.grad_accum_dtype] * share if trainer.dtype == "bfloat16" else width * share
+    if stage < 2:
+        return width * parameters * (2 if stage == 1 and not trainer.cpu_offload else 1)
+    if _sums_on_device(trainer):
+        return 4 * share + width * min(parameters, BUCKET)
+    return width * ((0 if trainer.cpu_offload else share) + share + min(parameters - share, BUCKET))
+
+
+def _sums_on_device(trainer: Trainer) -> bool:
+    """Whether stage 2 sums in float32 what comes in bfloat16: into one tensor, which is not offloaded."""
+    return trainer.dtype == "bfloat16" and trainer.grad_accum_dtype == "float32"
 
 
 def step_bytes(parameters: int, trainer: Trainer) -> int:
-    """Float32 gradients that the optimizer's step makes of the dtype's, on the device."""
+    """Float32 gradients that the optimizer's step makes of the sums, on the device."""
     stage = effective_zero_stage(trainer)
-    if stage == 0 or trainer.cpu_offload:
+    if stage == 0 or trainer.cpu_offload or (stage == 2 and _sums_on_device(trainer)):
         return 0
     share = -(-parameters // trainer.ranks)
     return 4 * (min(share, LIVE) if stage == 3 else share)
 
 
 def frozen_bytes(parameters: int, trainer: Trainer) -> RankMemory:
-    """A model that is only read."""
-    width = WIDTH[trainer.dtype]
-    if trainer.zero_stage == 3:
-        return RankMemory(device={"reference": width * -(-parameters // trainer.ranks)})
-    if trainer.cpu_offload:
-        return RankMemory(device={"reference": width * parameters}, host={"reference": width * parameters})
-    return RankMemory(device={"reference": width * parameters})
+    """A model that is only read, while it is not in use."""
+    size = WIDTH[trainer.dtype] * parameters
+    if trainer.places_reference == "host":
+        return RankMemory(device={}, host={"reference": size})
+    share = -(-size // trainer.ranks) if trainer.places_reference == "partitioned" else size
+    return RankMemory(device={"reference": share})
 
 
 def rank_memory(trained: Sequence[Trained], frozen: Sequence[Trained], trainer: Trainer, tokens: int) -> RankMemory:
     """One rank that trains and reads models, one at a time, with forward passes of ``tokens``."""
-    states = [state_bytes(model.parameters, trainer) for model in trained]
+    states = [state_bytes(model, model.settings(trainer)) for model in trained]
     states += [frozen_bytes(model.parameters, trainer) for model in frozen]
     device, host = _sum([state.device for state in states]), _sum([state.host for state in states])
-    passes: list[Parts] = [_pass(model, trainer, tokens) for model in trained]
-    device |= _larger(passes)
-    host["loading"] = max(_loading_bytes(model.parameters, trainer) for model in (*trained, *frozen))
+    passes = [_pass(model, model.settings(trainer), tokens) for model in trained]
+    device |= _larger([*passes, *(_reading(model, trainer, tokens) for model in frozen)])
+    host["files"] = max(_loading_bytes(trained, frozen, trainer), *(_saving_bytes(m, trainer) for m in trained))
     if trainer.gpus == 0:
         return RankMemory(device={}, host=_sum([device, host, {"process": RANK_HOST_CPU}]))
     device["context"] = CUDA_CONTEXT + int(FRAGMENTATION * sum(device.values()))
@@ -162,11 +188,40 @@ def _pass(model: Trained, trainer: Trainer, tokens: int) -> Parts:
     return _larger([backward, step])
 
 
-def _loading_bytes(parameters: int, trainer: Trainer) -> int:
-    """On the host, while a rank reads the weights: the whole model, or under ZeRO-3 its share and the largest file's
-    part that is being read."""
-    size = WIDTH[trainer.dtype] * parameters
-    return size // trainer.ranks + min(size, 5 * GIBIBYTE) if trainer.zero_stage == 3 else size
+def _reading(model: Trained, trainer: Trainer, tokens: int) -> Parts:
+    """What comes on top of the state while a frozen model is in use: one layer's activations, and on a GPU the weights
+    themselves if they are in host memory otherwise; partitioned ones are gathered, layer by layer."""
+    comes = trainer.places_reference == "host" and trainer.gpus > 0
+    return {
+        "reference": WIDTH[trainer.dtype] * model.parameters if comes else 0,
+        "activations": tokens * layer_bytes(model.architecture, WIDTH[trainer.dtype]),
+        "head": head_bytes(model, trainer, tokens),
+    }
+
+
+def _loading_bytes(trained: Sequence[Trained], frozen: Sequence[Trained], trainer: Trainer) -> int:
+    """On the host, while a rank reads weights. The first trained model and the frozen ones are read before any goes to
+    its device; those that stay in host memory are counted there."""
+    first, *later = [_read_bytes(model, trainer, trainer.zero_stage == 3) for model in trained]
+    together = 0
+    if trainer.places_reference != "host":
+        together = sum(_read_bytes(model, trainer, trainer.places_reference == "partitioned") for model in frozen)
+    return max([first + together, *later])
+
+
+def _read_bytes(model: Trained, trainer: Trainer, is_partitioned: bool) -> int:
+    """The whole model; or, when each rank reads its own part, a piece of a file and the largest tensor, which is whole
+    until it is partitioned. Stacked experts cannot be read in parts."""
+    size = WIDTH[trainer.dtype] * model.parameters
+    if not is_partitioned or model.architecture.stacked:
+        return size
+    return min(size, READ_BYTES + WIDTH[trainer.dtype] * model.largest)
+
+
+def _saving_bytes(model: Trained, trainer: Trainer) -> int:
+    """On the host of rank 0: a shard that is being filled, and a bucket of tensors; of stacked experts, all."""
+    size = WIDTH[trainer.dtype] * model.parameters
+    return size if model.architecture.stacked else min(size, SHARD_BYTES + BUCKET_BYTES)
 
 
 def checkpoint_bytes(parameters: int, trainer: Trainer) -> int:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-Case = tuple[int, str, bool]  #: stage, dtype, offload
+from rlaif.config.trainer import Trainer
+
+Case = tuple[int, str, bool, str]  #: stage, dtype, offload, dtype of summed gradients
 #: Of parameters: small, yet large beside the tensors of a few tokens.
 MODEL = {
     "hidden_size": 384,
@@ -37,23 +39,26 @@ def held() -> int:
     return sum(found.values())
 
 
+def trainer_of(case: Case, **settings: Any) -> Trainer:
+    stage, dtype, offload, summed = case
+    return Trainer(zero_stage=stage, dtype=dtype, cpu_offload=offload, grad_accum_dtype=summed, **settings)
+
+
 def measure(index: int, world_size: int, case: Case, checkpoint: Path) -> dict[str, int]:
-    """Bytes that a rank holds at the end of a backward pass; those of its group's checkpoint."""
+    """Bytes that a rank holds at the end of a step's second backward pass; those of its group's checkpoint."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from rlaif.config.trainer import Trainer
     from rlaif.jobs import Rank
     from rlaif.training.deepspeed import DeepSpeedModel, start_rank
     from rlaif.training.models import PolicyModel
 
-    stage, dtype, offload = case
-    trainer = Trainer(ranks=world_size, zero_stage=stage, dtype=dtype, cpu_offload=offload)
+    trainer = trainer_of(case, ranks=world_size)
     rank = Rank(index=index, world_size=world_size)
     start_rank(rank, trainer)
     before = held()
     torch.manual_seed(0)
-    network = LlamaForCausalLM(LlamaConfig(**MODEL)).to(getattr(torch, dtype))
+    network = LlamaForCausalLM(LlamaConfig(**MODEL)).to(getattr(torch, trainer.dtype))
     model = DeepSpeedModel(PolicyModel(network), trainer, rank, learning_rate=1e-3)
     seen: list[int] = []
 
@@ -63,7 +68,7 @@ def measure(index: int, world_size: int, case: Case, checkpoint: Path) -> dict[s
     network.get_input_embeddings().register_forward_hook(watch)
     ids, positions = torch.zeros(1, 4, dtype=torch.long), torch.arange(3)
     for _ in range(2):
-        model.step([[0]], lambda rows: (-model(ids, positions, ids[0, 1:])[0].sum(), {}))
+        model.step([[0], [0]], lambda rows: (-model(ids, positions, ids[0, 1:])[0].sum(), {}))
     model.save_checkpoint(str(checkpoint))
     torch.distributed.barrier()
     files = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.suffix == ".pt")
@@ -112,19 +117,17 @@ def resident(case: Case, directory: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from rlaif.config.trainer import Trainer
     from rlaif.jobs import Rank
     from rlaif.training.deepspeed import DeepSpeedModel, start_rank
     from rlaif.training.models import PolicyModel
     from tests.public_models import SMOLLM2_135M
 
-    stage, dtype, offload = case
-    trainer = Trainer(zero_stage=stage, dtype=dtype, cpu_offload=offload, checkpoint_activations=True)
+    trainer = trainer_of(case, checkpoint_activations=True)
     rank = Rank(index=0, world_size=1)
     start_rank(rank, trainer)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     config = LlamaConfig(**{key: value for key, value in SMOLLM2_135M.items() if key != "model_type"})
-    network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, trainer.dtype))
     model = DeepSpeedModel(PolicyModel(network), trainer, rank, learning_rate=1e-6)
     ids, positions = torch.zeros(1, 64, dtype=torch.long), torch.arange(63)
     for _ in range(2):

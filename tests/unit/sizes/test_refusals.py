@@ -90,7 +90,7 @@ CASES = {
     "ranks: a forward pass of 65,536 tokens": Case(
         overrides=("policy_trainer.micro_batch_tokens=65536",),
         names="policy_trainer: a rank needs",
-        setting="policy_trainer.micro_batch_tokens=32768",
+        setting="policy_trainer.micro_batch_tokens=16384",
     ),
     "ranks: optimizer state on each": Case(
         overrides=("policy_trainer.zero_stage=0",),
@@ -98,14 +98,19 @@ CASES = {
         setting="policy_trainer.zero_stage=3",
     ),
     "ranks: the optimizer shared, weights and gradients not": Case(
-        overrides=("preference_trainer.zero_stage=1", "preference_trainer.ranks=2", "resources.node.memory_gib=900"),
+        overrides=(
+            "preference_trainer.zero_stage=1",
+            "preference_trainer.fit_ranks=2",
+            "preference_trainer.grad_accum_dtype=bfloat16",
+            "resources.node.memory_gib=900",
+        ),
         names="preference_trainer: a rank needs",
         setting="preference_trainer.zero_stage=3",
     ),
     "ranks: too few": Case(
-        overrides=("policy_trainer.ranks=1", "generator.min=1", "generator.max=1"),
+        overrides=("policy_trainer.ranks=1", "generator.min=1"),
         names="policy_trainer: a rank needs",
-        setting="policy_trainer.ranks=4",
+        setting="policy_trainer.ranks=5",
     ),
     "ranks: offload is what is left": Case(
         overrides=("policy_trainer.ranks=2", "preference_trainer.ranks=3", "resources.gpus=5"),
@@ -119,9 +124,9 @@ CASES = {
     ),
     "a shared card: shares that are too large together": Case(
         config="one_gpu",
-        overrides=("generator.gpu_memory_fraction=0.6", "labeller.gpu_memory_fraction=0.6"),
-        names="labeller.gpus=0.4: one GPU holds generator",
-        setting="generator.gpu_memory_fraction=0.4",
+        overrides=("generator.gpu_memory_fraction=0.8",),
+        names="policy_trainer.gpus=0.6: one GPU holds generator",
+        setting="generator.gpu_memory_fraction=0.5",
     ),
     "a shared card: a trainer beside engines": Case(
         config="one_gpu",
@@ -158,7 +163,7 @@ CASES = {
     "card: half as large": Case(
         overrides=("resources.node.gpu=L40S",),
         names="policy_trainer: a rank needs",
-        setting="policy_trainer.cpu_offload=true",
+        setting="policy_trainer.value_cpu_offload=true",
     ),
 }
 

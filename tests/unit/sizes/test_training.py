@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, Qwen2Config, Qwen3Config
 
 from rlaif.config.trainer import Trainer
 from rlaif.sizes.architecture import of_config
 from rlaif.sizes.training import (
     BUCKET,
     WIDTH,
+    RankMemory,
     Trained,
     activation_bytes,
     checkpoint_bytes,
@@ -25,22 +27,30 @@ from rlaif.sizes.training import (
     rank_memory,
     state_bytes,
 )
+from rlaif.training.deepspeed_config import effective_zero_stage
 from rlaif.training.models import PolicyModel
 from tests.public_models import LLAMA_8B, QWEN_1_5B, SMOLLM2_135M
-from tests.unit.sizes.measured_rank import MODEL, Case, measured, resident, run_all
+from tests.unit.sizes.measured_rank import MODEL, Case, measured, resident, run_all, trainer_of
 
 NUM_TOKENS = 64
 SINGLE: list[Case] = [
-    (0, "float32", False),
-    (1, "bfloat16", False),
-    (2, "bfloat16", False),
-    (3, "bfloat16", False),
-    (2, "float32", False),
-    (2, "bfloat16", True),
-    (3, "bfloat16", True),
+    (0, "float32", False, "float32"),
+    (1, "float32", False, "float32"),
+    (2, "float32", False, "float32"),
+    (2, "bfloat16", False, "float32"),
+    (3, "bfloat16", False, "float32"),
+    (2, "bfloat16", True, "float32"),
+    (3, "bfloat16", True, "float32"),
+    (1, "bfloat16", False, "bfloat16"),
+    (2, "bfloat16", False, "bfloat16"),
+    (3, "bfloat16", False, "bfloat16"),
 ]
-PAIR: list[Case] = [(1, "bfloat16", False), (2, "bfloat16", False), (3, "bfloat16", False)]
-PARAMETERS = of_config(LlamaConfig(**MODEL)).parameters
+PAIR: list[Case] = [
+    (1, "bfloat16", False, "bfloat16"),
+    (2, "bfloat16", False, "float32"),
+    (3, "bfloat16", False, "float32"),
+]
+MEASURED = Trained(architecture=of_config(LlamaConfig(**MODEL)))
 QWEN_3_8B = Qwen3Config(
     hidden_size=4096, intermediate_size=12288, num_attention_heads=32, num_key_value_heads=8, head_dim=128
 )
@@ -135,32 +145,76 @@ def pair() -> dict[Case, dict[str, int]]:
 
 
 def assert_as_planned(found: dict[str, int], trainer: Trainer) -> None:
-    """The bucket, which is larger than this model, is left out: it would hide the rest. So are gathered weights, which
-    are a limit, and of which a moment sees few."""
-    state = state_bytes(PARAMETERS, trainer)
-    bucket = WIDTH[trainer.dtype] * BUCKET if trainer.zero_stage else 0
-    working = state.device["buffers"] + state.device["gathered"]
-    assert close(found["backward"] - bucket, state.on_device + state.on_host - working)
-    assert abs(found["checkpoint"] - checkpoint_bytes(PARAMETERS, trainer)) < 0.005 * found["checkpoint"]
+    """The bucket, which is larger than this model, is left out: it would hide the rest. So is what a backward pass does
+    not see: stage 0's bucket, which is made after it, and gathered weights, which are a limit."""
+    state = state_bytes(MEASURED, trainer)
+    bucket = WIDTH[trainer.dtype] * BUCKET if effective_zero_stage(trainer) else 0
+    unseen = (bucket or state.device["buffers"]) + state.device["gathered"]
+    assert close(found["backward"] - bucket, state.on_device + state.on_host - unseen)
+    assert abs(found["checkpoint"] - checkpoint_bytes(MEASURED.parameters, trainer)) < 0.005 * found["checkpoint"]
 
 
 @pytest.mark.parametrize("case", SINGLE)
 def test_a_rank_holds_and_writes_what_is_planned(case: Case, single: dict[Case, dict[str, int]]) -> None:
-    stage, dtype, offload = case
-    assert_as_planned(single[case], Trainer(zero_stage=stage, dtype=dtype, cpu_offload=offload))
+    assert_as_planned(single[case], trainer_of(case))
 
 
 @pytest.mark.parametrize("case", PAIR)
 def test_each_of_two_ranks_holds_what_is_planned(case: Case, pair: dict[Case, dict[str, int]]) -> None:
-    stage, dtype, offload = case
-    assert_as_planned(pair[case], Trainer(ranks=2, zero_stage=stage, dtype=dtype, cpu_offload=offload))
+    assert_as_planned(pair[case], trainer_of(case, ranks=2))
 
 
-@pytest.mark.parametrize("case", [(0, "float32", False)])
+@pytest.mark.parametrize("case", [(0, "float32", False, "float32")])
 def test_a_process_grows_by_what_is_planned(case: Case, tmp_path: Path) -> None:
     run_all(resident, [(case, str(tmp_path))])
     model = Trained(architecture=of_config(NETWORKS["SmolLM2-135M"]))
-    trainer = Trainer(zero_stage=case[0], dtype=case[1], cpu_offload=case[2], checkpoint_activations=True)
+    trainer = trainer_of(case, checkpoint_activations=True)
     memory = rank_memory([model], [], trainer, tokens=64)
-    planned = memory.on_host - memory.host["process"] - memory.host["loading"]  # made here, and not read
+    planned = memory.on_host - memory.host["process"] - memory.host["files"]  # made here, and not read
     assert close(json.loads((tmp_path / "resident.json").read_text()), planned)
+
+
+# ------------------------------------------------------------------------------------------------------ placement
+EIGHT_BILLION = Trained(architecture=of_config(NETWORKS["Llama-3.1-8B"]))
+VALUE = Trained(architecture=EIGHT_BILLION.architecture, is_scorer=True, is_value=True)
+WHOLE = 2 * EIGHT_BILLION.parameters
+
+
+def memory_of(tokens: int = 8192, **settings: Any) -> RankMemory:
+    trainer = Trainer(gpus=1, ranks=8, dtype="bfloat16", zero_stage=2, **settings)
+    return rank_memory([EIGHT_BILLION, VALUE], [EIGHT_BILLION], trainer, tokens)
+
+
+def test_a_reference_is_where_it_is_placed() -> None:
+    device, partitioned, host = (memory_of(reference_placement=p) for p in ("device", "partitioned", "host"))
+    assert device.device["reference"] == WHOLE
+    assert partitioned.device["reference"] == WHOLE / 8
+    assert host.host["reference"] == WHOLE and "reference" not in device.host
+    assert host.device.get("reference", 0) in (0, WHOLE), (
+        "on the device while it is in use, at the fullest moment or not"
+    )
+    assert memory_of(reference_placement="host", tokens=64).device["reference"] == WHOLE
+
+
+def test_a_value_function_may_be_offloaded_alone() -> None:
+    both, value, none = (memory_of(cpu_offload=c, value_cpu_offload=v) for c, v in ((1, 1), (0, 1), (0, 0)))
+    assert "optimizer" not in none.host and "optimizer" not in both.device
+    assert value.device["optimizer"] == 12 * -(-EIGHT_BILLION.parameters // 8)
+    assert both.host["optimizer"] > value.host["optimizer"] > 0
+
+
+def test_what_is_partitioned_is_loaded_in_parts() -> None:
+    whole, parts = (memory_of(reference_placement=p).host["files"] for p in ("device", "partitioned"))
+    assert whole == 2 * WHOLE, "policy and reference are read before either goes to its device"
+    assert WHOLE < parts < 1.1 * WHOLE
+    trainer = Trainer(gpus=1, ranks=8, dtype="bfloat16", zero_stage=3)
+    saving = 4 * 2**30 + 2**28
+    assert rank_memory([EIGHT_BILLION], [EIGHT_BILLION], trainer, 64).host["files"] == saving < WHOLE
+    stacked = Trained(architecture=dataclasses.replace(EIGHT_BILLION.architecture, stacked=True))
+    assert rank_memory([stacked], [], trainer, 64).host["files"] == WHOLE, "experts are put together whole"
+
+
+def test_experts_are_stacked_and_dense_layers_are_not() -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    assert of_config(MixtralConfig(**sizes, vocab_size=64)).stacked
+    assert not any(of_config(config).stacked for config in NETWORKS.values())
