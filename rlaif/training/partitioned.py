@@ -30,9 +30,7 @@ from rlaif.training.deepspeed_config import ConfigDict
 
 M_MMAP_THRESHOLD = -3  #: of malloc.h; at most 32 MiB
 READ_BYTES = 2**26  #: at once
-#: Gathered at once, and sent together; a larger tensor is alone. Large enough that the time per bucket does not count,
-#: small enough that the host memory of rank 0 does not.
-BUCKET_BYTES = 2**28
+BUCKET_BYTES = 2**28  #: gathered and sent at once: so few buckets that their number, so small that memory costs little
 #: In safetensors' own words.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
