@@ -31,6 +31,7 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 --keep-going --output-sync=target $(QUICK) || failed=yes; \
 	$(BIN)/python -m pytest tests/real_model || failed=yes; \
 	$(BIN)/python -m pytest tests/cluster || failed=yes; \
+	$(BIN)/python -m pytest tests/fake_gpus || failed=yes; \
 	test -z "$$failed"
 
 $(QUICK): .venv/ready

@@ -25,7 +25,8 @@ COLLECTIVE_TIMEOUT_S = 24 * 3600
 
 
 def torch_config(trainer: Trainer) -> RanksConfig:
-    return RanksConfig(backend="nccl" if trainer.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S)
+    on_gpus = trainer.gpus > 0 and trainer.engine != "scripted"  # scripted ranks hold GPUs and compute nothing on them
+    return RanksConfig(backend="nccl" if on_gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S)
 
 
 class RanksConfig(TorchConfig):

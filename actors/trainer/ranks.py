@@ -147,6 +147,7 @@ class Reports:
 
 def _total(count: int) -> int:
     """The sum of ``count`` over all ranks."""
-    total = torch.tensor(count, device=ray.train.torch.get_device())
+    on_cpu = torch.distributed.get_backend() == "gloo"  # scripted ranks hold GPUs without using them
+    total = torch.tensor(count, device="cpu" if on_cpu else ray.train.torch.get_device())
     torch.distributed.all_reduce(total)
     return int(total.item())
