@@ -128,8 +128,9 @@ class RayLearner:
     async def weights(self) -> SharedWeights:
         """The current weights by reference, owned by this process: they outlive the ranks.
 
-        Ranks gather one bucket after the other, each within ``silence_timeout_s``. Ranks that are started again meanwhile
-        (``max_failures`` times) begin with the first one: what they have learned again may differ in its last bits.
+        Ranks gather one bucket after the other, each within ``silence_timeout_s``. Ranks that are started again
+        meanwhile (``max_failures`` times) begin with the first one: what they have learned again may differ in its last
+        bits.
         """
         async with self._turn:  # nothing may be learned between two buckets
             while True:

@@ -120,6 +120,6 @@ def test_a_base_in_the_same_directory_goes_before_a_shipped_one(tmp_path: Path) 
 @pytest.mark.parametrize("name", ["quickstrat", "configs/gone.yaml", "gone/quickstart"])
 def test_an_unknown_name_lists_the_shipped_ones(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = "concurrent, eight_gpu, gpu_smoke, label, multi_node, one_gpu, paper, quickstart, scripted"
+    shipped = "concurrent, eight_gpu, gpu_smoke, label, multi_node, one_gpu, paper, quickstart, scripted, small_real"
     with pytest.raises(ConfigError, match=rf"^{name}: no such file; give a YAML file, or .*: {shipped}$"):
         load_config(name)
