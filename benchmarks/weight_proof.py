@@ -124,7 +124,7 @@ def measure(path: str, dtype: str, ranks: int, repeats: int) -> dict[str, Any]:
         max_length=256, kv_cache_gib=0.1, dtype=dtype, tensor_parallel=ranks, max_in_flight=16, start_timeout_s=200
     )
     model = read_model(path, field="model", max_length=256, pooling=False)
-    backend = VLLMBackend(model, settings)
+    backend = VLLMBackend(model, settings, "generator")
     learner = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
     sequences = sampled(learner)
     moves = steps(learner, getattr(torch, dtype))

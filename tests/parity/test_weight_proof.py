@@ -76,7 +76,7 @@ FAULTS = {
 def test_faults_inside_an_engine_are_named(said, tmp_path):
     path = saved(tiny_lm(1, tied=True), tmp_path)
     model = read_model(path, field="model", max_length=MAX_LENGTH, pooling=False)
-    backend = VLLMBackend(model, PoolSettings(max_length=MAX_LENGTH, kv_cache_gib=0.05))
+    backend = VLLMBackend(model, PoolSettings(max_length=MAX_LENGTH, kv_cache_gib=0.05), "generator")
     weights = weights_from(tiny_lm(2, tied=True), 1, [[1, 2]], bucket_bytes=2**30)
     [bucket] = weights.buckets
     try:
