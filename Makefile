@@ -13,12 +13,12 @@ demo: .venv/ready
 # The whole method on a real model of 135 million parameters and real prompts, in runs/small_real. The prompts are those
 # of the hub, or public files next to this directory.
 DATA := ../shared/data
-real: .venv/ready
-	$(BIN)/python -m rlaif.small_model.make
-	$(BIN)/rlaif run configs/small_real.yaml $(if $(wildcard $(DATA)),$(REAL_DATA))
 REAL_DATA = 'data.red_team=$(DATA)/strongreject.csv\#64' 'data.helpful=$(DATA)/llmbar_pairs.jsonl\#48' \
   'data.helpful_pairs=$(DATA)/llmbar_pairs.jsonl' \
   'evaluation.red_team=$(DATA)/simple_safety_tests.csv\#24' 'evaluation.helpful=$(DATA)/xstest_prompts.csv\#24'
+real: .venv/ready
+	$(BIN)/python -m rlaif.small_model.make
+	$(BIN)/rlaif run configs/small_real.yaml $(if $(wildcard $(DATA)),$(REAL_DATA))
 
 # Unit, contract, parity, pipeline and single-host Ray tests, including vLLM and DeepSpeed. Each suite has a process of
 # its own: when its last engine closes, vLLM destroys torch's process groups, which DeepSpeed's ranks still need. The

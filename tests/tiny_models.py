@@ -18,7 +18,7 @@ from transformers import (
 
 from rlaif.engines.checksums import as_numpy, bit_sum
 from rlaif.interfaces import Engine, Probe, WeightBucket, Weights, WeightsHeader
-from rlaif.training.weight_buckets import plan_buckets
+from rlaif.training.gathering import plan_buckets
 
 MAX_LENGTH = 256
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from actors.cli.console import console
-from actors.cluster.occupancy import idle_phases
-from actors.cluster.placement import phases_of, plan, table
+from actors.cluster.occupancy import busy_share, idle_phases
+from actors.cluster.placement import ResourcePlan, phases_of, plan, table
 from actors.work import PIPELINE, check_work
 from rlaif.config.schema import Config
 from rlaif.errors import PlacementError
@@ -58,7 +58,7 @@ def _print_needs(config: Config) -> None:
         return
     console.print(memory_table(needs))
     times = durations(config, needs)
-    console.print(phase_table(needs, times))
+    console.print(phase_table(needs, resources, times))
     for line in (*summary(needs, times), *notes(config, needs)):
         console.print(line, highlight=False)
 
@@ -98,14 +98,15 @@ def _number(size: float) -> str:
     return f"{size / GIBIBYTE:,.1f}"
 
 
-def phase_table(needs: RunNeeds, times: list[Duration]) -> Table:
+def phase_table(needs: RunNeeds, resources: ResourcePlan, times: list[Duration]) -> Table:
     """A row for each phase: the share of the GPUs that it holds, the fullest card and node, how long it may take."""
     by_phase = {time.phase: time for time in times}
+    phases = {phase.name: phase for phase in resources.phases}
     names = ("", "GPUs busy", "fullest GPU", "fullest node", "estimated time", "estimated GPU hours")
     shown = Table(Column("", no_wrap=True), *names[1:], title="Phases", title_justify="left")
     for phase in needs.phases:
         time = by_phase.get(phase)
-        share = f"{needs.busy(phase):.0%}" if needs.num_gpus else ""
+        share = f"{busy_share(phases[phase], needs.num_gpus):.0%}" if needs.num_gpus else ""
         card = gib(needs.fullest_card(phase)[0]) if needs.num_gpus and needs.machine.card else ""
         shown.add_row(phase, share, card, gib(needs.fullest_node(phase)), *(_times(time) if time else ("", "")))
     return shown

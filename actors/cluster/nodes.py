@@ -27,6 +27,7 @@ from actors.cluster import remote
 from actors.cluster.causes import describe_cause
 from actors.cluster.placement import Claim
 from actors.cluster.waiting import within
+from rlaif.config.cards import MIN_CAPABILITY, MIN_DRIVER
 from rlaif.config.contradictions import flatten, pools_of, trainers_of
 from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY
 from rlaif.config.schema import Config, PoolSettings
@@ -34,10 +35,6 @@ from rlaif.config.trainer import Trainer
 from rlaif.engines.models import model_version
 from rlaif.errors import UserError, WaitTimeoutError
 
-#: torch and vLLM of ``requirements/gpu.lock`` are CUDA 13.0 builds. CUDA 13.0 Release Notes, table 3: on Linux >= this.
-_MIN_DRIVER = (580, 65, 6)
-#: CUDA C++ Programming Guide, "Compute Capabilities": arithmetic in bfloat16 from 8.0 (Ampere) on.
-_MIN_CAPABILITY = (8, 0)
 #: Whose engines or ranks load a model first.
 ROLE_OF_MODEL = {
     "generator.model": "generator",
@@ -201,12 +198,12 @@ def card_mistakes(bfloat16: bool) -> list[str]:
         return [f"nvidia-smi fails: {(done.stderr or done.stdout).strip()}; its GPUs cannot be used"]
     mistakes = []
     for name, driver, capability in csv.reader(done.stdout.splitlines(), skipinitialspace=True):
-        if _numbers(driver) < _MIN_DRIVER:
-            least = "{}.{}.{:02}".format(*_MIN_DRIVER)
+        if _numbers(driver) < MIN_DRIVER:
+            least = "{}.{}.{:02}".format(*MIN_DRIVER)
             mistakes.append(
                 f"NVIDIA driver {driver} is too old for the CUDA 13 builds of torch and vLLM; install {least} or newer"
             )
-        if bfloat16 and _numbers(capability) < _MIN_CAPABILITY:
+        if bfloat16 and _numbers(capability) < MIN_CAPABILITY:
             mistakes.append(
                 f"{name} (compute capability {capability}) does not compute in bfloat16; use cards of 8.0 or more "
                 "(Ampere and later), or dtype=float32 for the roles on this node"

@@ -107,10 +107,9 @@ class RunNeeds:
             left -= min(left, whole * size)
         return total
 
-    def busy(self, phase: str) -> float:
-        """Share of the run's GPUs that the roles of a phase hold."""
-        held = sum(unit.gpus * unit.parts * unit.count for unit in self.of_phase(phase))
-        return held / self.num_gpus if self.num_gpus else 0.0
+    def held_gpus(self, phase: str) -> float:
+        """GPUs that the roles of a phase hold, shares added up."""
+        return sum(unit.gpus * unit.parts * unit.count for unit in self.of_phase(phase))
 
 
 def _fullest(units: Sequence[Unit], room: float) -> tuple[int, tuple[Unit, ...]]:

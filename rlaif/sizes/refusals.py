@@ -310,7 +310,7 @@ class _Search:
 
     def _gpus(self, config: Config) -> float:
         needs = run_needs(config, self.phases, self.machine, self.models)
-        return max((needs.busy(phase) * needs.num_gpus for phase in needs.phases), default=0.0)
+        return max(map(needs.held_gpus, needs.phases), default=0.0)
 
 
 def _written(change: NewValue) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from rlaif.config.trainer import Trainer
 from rlaif.sizes.architecture import WIDTH, Architecture
 from rlaif.training.deepspeed_config import effective_zero_stage
+from rlaif.training.gathering import BUCKET_BYTES
 from rlaif.training.models import HEAD_LOGITS
-from rlaif.training.partitioned import BUCKET_BYTES, READ_BYTES
+from rlaif.training.partitioned import READ_BYTES
 from rlaif.training.saving import SHARD_BYTES
 
 GIBIBYTE = 2**30

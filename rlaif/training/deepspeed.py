@@ -32,7 +32,6 @@ from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
 from rlaif.training.divergence import SkippedSteps
 from rlaif.training.models import save_memory
-from rlaif.training.partitioned import gathered_state
 from rlaif.training.process_group import adopt_process_group, make_group_of_one
 
 if not torch.cuda.is_available():
@@ -163,16 +162,6 @@ class DeepSpeedModel:
     def grad_norm(self) -> float:
         """Norm of the last step's gradient before clipping."""
         return self._grad_norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
-
-    def gathered_state(self) -> Iterator[tuple[str, Tensor]]:
-        """As ``partitioned.gathered_state``, of the module."""
-        return gathered_state(self.module)
-
-    @contextmanager
-    def gathered(self, tensor: Tensor) -> Iterator[None]:
-        gathers = self._zero_stage == 3 and isinstance(tensor, nn.Parameter)
-        with deepspeed.zero.GatheredParameters([tensor], enabled=gathers):
-            yield
 
     def save_checkpoint(self, path: str) -> None:
         """Weights and optimizer, under ``path``; every rank must call it."""

@@ -34,7 +34,8 @@ from rlaif.config.section import Dtype
 from rlaif.config.trainer import Trainer
 from rlaif.errors import ModelError
 from rlaif.training.deepspeed_config import ConfigDict
-from rlaif.training.partitioned import gathered, gathered_in_use, load_partitioned
+from rlaif.training.gathering import gathered
+from rlaif.training.partitioned import gathered_in_use, load_partitioned
 
 transformers_logging.disable_progress_bar()
 HEAD_LOGITS = 2**26  #: computed at once by the head, 256 MiB in float32
@@ -167,7 +168,7 @@ def new_scorer(
         classifier.resize_token_embeddings(num_tokens, mean_resizing=False)
     classifier.config.pad_token_id = tokenizer.pad_token_id
     classifier.config.eos_token_id = tokenizer.eos_token_id
-    with torch.no_grad(), gathered(classifier.score.weight):
+    with torch.no_grad(), gathered(classifier.score.weight, changes=True):
         shape = classifier.score.weight.shape
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) / (shape[1] + 1)
         classifier.score.weight.copy_(drawn)

@@ -27,10 +27,10 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from rlaif.errors import ModelError
 from rlaif.training.deepspeed_config import ConfigDict
+from rlaif.training.gathering import whole_shape
 
 M_MMAP_THRESHOLD = -3  #: of malloc.h; at most 32 MiB
 READ_BYTES = 2**26  #: at once
-BUCKET_BYTES = 2**28  #: gathered and sent at once: so few buckets that their number, so small that memory costs little
 #: In safetensors' own words.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -167,39 +167,6 @@ def _header(file: str) -> Iterator[tuple[str, StoredTensor]]:
         yield name, StoredTensor(file=file, offset=offset, dtype=DTYPES[entry["dtype"]], shape=tuple(entry["shape"]))
 
 
-def whole_shape(tensor: Tensor) -> torch.Size:
-    """Also of a parameter that is partitioned."""
-    shape: torch.Size = getattr(tensor, "ds_shape", tensor.shape)
-    return shape
-
-
-def gathered_state(module: nn.Module, bucket_bytes: int = BUCKET_BYTES) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of ``module``'s state by its name, in its order; partitioned ones are whole, in device memory, until
-    the next is asked for, and are gathered ``bucket_bytes`` at a time (at least one tensor).
-
-    Every rank must go through all of it. A tied tensor comes under each of its names, one time with each.
-    """
-    import deepspeed
-
-    bucket: dict[str, Tensor] = {}
-    num_bytes = 0
-
-    def gathered_bucket() -> Iterator[tuple[str, Tensor]]:
-        parts = list({id(tensor): tensor for tensor in bucket.values() if hasattr(tensor, "ds_tensor")}.values())
-        with deepspeed.zero.GatheredParameters(parts, enabled=bool(parts)):
-            for name, tensor in bucket.items():
-                yield name, tensor.detach()
-
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        tensor_bytes = whole_shape(tensor).numel() * tensor.element_size()
-        if bucket and num_bytes + tensor_bytes > bucket_bytes:
-            yield from gathered_bucket()
-            bucket, num_bytes = {}, 0
-        bucket[name] = tensor
-        num_bytes += tensor_bytes
-    yield from gathered_bucket()
-
-
 @contextmanager
 def _freed_at_once() -> Iterator[None]:
     """Memory of large tensors goes back to the system when they are freed. On a CPU, where whole layers and lasting
@@ -239,12 +206,3 @@ def gathered_in_use(module: nn.Module) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def gathered(parameter: nn.Parameter) -> Iterator[None]:
-    """A partitioned parameter is whole inside the block, and takes over what rank 0 changes in it."""
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_tensor")):
-        yield

@@ -160,7 +160,8 @@ class PPOLearner:
     # ----------------------------------------------------------------------------------------- what comes out
     def weights(self) -> Weights:
         """The current policy and a probe of it, as ``gather_weights``; every rank must call it."""
-        return gather_weights(self._networks.policy, POLICY_PREFIX, self._rank, self._state.version, self._probe())
+        module = self._networks.policy.module
+        return gather_weights(module, POLICY_PREFIX, self._rank, self._state.version, self._probe())
 
     def _probe(self) -> Probe:
         """At temperature 1, as engines report it."""

@@ -95,7 +95,7 @@ class RefreshLearner:
             token_ids=tuple(tuple(row[ids]) for row in rows for ids in ("input_ids_1", "input_ids_2")),
             values=tuple((score,) for pair in scored for score in pair),
         )
-        return gather_weights(self._engine, SCORER_PREFIX, self._rank, self._version, probe)
+        return gather_weights(self._engine.module, SCORER_PREFIX, self._rank, self._version, probe)
 
     def save(self, path: str | Path) -> None:
         """Save in Hugging Face layout; returns on every rank when the files are there."""

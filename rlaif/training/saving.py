@@ -18,7 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from rlaif.jobs import Rank
 from rlaif.training.collectives import wait_for_all
-from rlaif.training.partitioned import gathered_state, whole_shape
+from rlaif.training.gathering import gathered_state, whole_shape
 
 SHARD_BYTES = 4 * 2**30
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.machine import lacking
+
 
 @pytest.fixture(autouse=True)
 def gpu() -> str:
     """The name of the first GPU."""
     if not torch.cuda.is_available():
-        pytest.skip(f"torch {torch.__version__} finds no GPU on this machine")
+        lacking(f"GPU that torch {torch.__version__} finds")
     return torch.cuda.get_device_name(0)

@@ -14,9 +14,11 @@ import pytest
 
 from actors.cluster.start import open_cluster
 from actors.pool.pool import EnginePool, RayPools
+from rlaif.config.files import expand_home
 from rlaif.config.schema import Config
 from rlaif.engines.turns import StartTurn
 from rlaif.errors import EngineError
+from rlaif.small_model.make import DEFAULT_DIRECTORY, make_small_model
 from tests.fake_gpus.test_placement_of_gpus import seen_by
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.gpu
 
 ROOT = Path(__file__).parents[2]
 SHARE = {"gpus": 0.3, "gpu_memory_fraction": 0.2, "dtype": "bfloat16", "max_length": MAX_LENGTH, "max_in_flight": 8}
-SMALL_MODEL = Path("~/.cache/rlaif/smollm2-135m-instruct").expanduser()
+SMALL_MODEL = expand_home(DEFAULT_DIRECTORY)
 
 
 @pytest.fixture
@@ -48,8 +50,7 @@ def test_the_miniature_goes_through_every_stage_in_bfloat16(tmp_path: Path) -> N
 
 
 def test_a_real_small_model_goes_through_every_stage_in_bfloat16(tmp_path: Path) -> None:
-    if not SMALL_MODEL.is_dir():
-        pytest.skip(f"{SMALL_MODEL} is missing; python -m rlaif.small_model.make puts it there")
+    make_small_model(SMALL_MODEL)
     keys = ("generator.model", "labeller.model", "supervision.base_model", "preference_model.base_model")
     gate = "labelling.gate.override=[flip_rate, order_correlation, invalid_rate, gold_accuracy]"
     changes = [*(f"{key}={SMALL_MODEL}" for key in keys), "dialogue_format=chat_template", "max_loss=1", gate]

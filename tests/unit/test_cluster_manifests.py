@@ -13,9 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from actors.cli.__main__ import app
-from actors.cluster.nodes import _MIN_DRIVER
 from actors.cluster.placement import check_nodes, phases_of, plan
 from actors.submit.submit import STOP_S
+from rlaif.config.cards import MIN_DRIVER
 from rlaif.config.files import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_the_image_has_the_cuda_of_the_locked_torch_and_no_other() -> None:
     (base,) = re.findall(r"^FROM (\S+)", IMAGE, flags=re.MULTILINE)
     assert re.findall(r"cu(?:da:?)?(\d+)", base) in ([], [major]), "a toolkit of another version"
     assert f'NVIDIA_REQUIRE_CUDA="cuda>={of_torch}"' in IMAGE
-    assert _MIN_DRIVER[0] == {"13": 580}[major], "what NVIDIA's CUDA compatibility tables say of that version"
+    assert MIN_DRIVER[0] == {"13": 580}[major], "what NVIDIA's CUDA compatibility tables say of that version"
 
 
 def test_the_image_has_a_python_of_the_lock_with_headers_and_compiler_and_installs_the_lock() -> None:

@@ -9,6 +9,7 @@ from rlaif.config.schema import Optimization, PreferenceModel, Reinforcement
 from rlaif.config.trainer import Trainer
 from rlaif.jobs import PPOJob, PreferenceJob, SFTJob
 from rlaif.records import ScoredSample
+from rlaif.training.gathering import gathered_state
 from rlaif.training.training_sets import PAIR_SCHEMA
 from tests.tiny_models import saved, tiny_lm, tiny_pm, tiny_tokenizer
 
@@ -134,4 +135,4 @@ def in_batches(rows: list, size: int = 8) -> list[list]:
 
 def full_state(model) -> dict:
     """All weights of a ``DeepSpeedModel`` on the CPU, by their names; every rank must call it."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.gathered_state()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in gathered_state(model.module)}

@@ -19,8 +19,9 @@ from rlaif.errors import ModelError
 from rlaif.jobs import Rank
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.deepspeed_config import partition_config
+from rlaif.training.gathering import gathered_state
 from rlaif.training.models import load_policy, load_scorer, new_scorer, verify
-from rlaif.training.partitioned import gathered_state, stored_tensors
+from rlaif.training.partitioned import stored_tensors
 from rlaif.training.saving import save_model
 from tests.tiny_models import saved, tiny_lm, tiny_tokenizer
 from tests.unit.training.conftest import in_batches, pair_rows, preference_job

@@ -79,9 +79,9 @@ def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Ra
 
 def gathered(learner) -> Weights:
     """In buckets that hold a part of the model, which every rank gathers."""
-    from rlaif.training import weight_buckets
+    from rlaif.training import gathering
 
-    weight_buckets.BUCKET_BYTES = BUCKET_BYTES
+    gathering.BUCKET_BYTES = BUCKET_BYTES
     weights = learner.weights()
     return replace(weights, buckets=list(weights.buckets))
 
