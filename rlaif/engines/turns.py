@@ -87,10 +87,12 @@ def card_of_process() -> str:
 
 
 def _open_lock(card: str) -> int:
-    directory = Path(tempfile.gettempdir()) / f"rlaif-{os.getuid()}"
+    directory = Path(tempfile.gettempdir()) / f"rlaif-{os.geteuid()}"
     name = "".join(character if character.isalnum() or character == "-" else "_" for character in card)
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
+        if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+            raise PermissionError("it is not this user's own directory")  # whose owner could keep all turns
         return os.open(directory / f"gpu-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EngineError(

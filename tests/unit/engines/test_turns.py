@@ -93,3 +93,12 @@ def test_a_place_without_room_for_locks_is_named(tmp_path: Path) -> None:
     refused = pytest.raises(EngineError, match=r"rlaif-\d+: locks .* cannot be made there: .*; set TMPDIR")
     with refused, turn_to_start("engine", 0.5):
         pass
+
+
+def test_a_directory_for_locks_that_somebody_else_prepared_is_refused(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / f"rlaif-{os.geteuid()}").symlink_to(elsewhere)
+    with pytest.raises(EngineError, match="it is not this user's own directory"), turn_to_start("engine", 0.5):
+        pass
+    assert list(elsewhere.iterdir()) == []

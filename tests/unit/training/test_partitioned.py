@@ -1,15 +1,10 @@
 """Models loaded and saved in parts by two gloo ranks (ZeRO-3): no rank holds a whole one, and all weights are right."""
 
 import json
-import multiprocessing
-import os
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
@@ -25,38 +20,9 @@ from rlaif.training.partitioned import stored_tensors
 from rlaif.training.saving import save_model
 from tests.tiny_models import saved, tiny_lm, tiny_tokenizer
 from tests.unit.training.conftest import in_batches, pair_rows, preference_job
+from tests.unit.training.two_ranks import on_two_ranks
 
-TIMEOUT_S = 240
 TRAINER = Trainer(zero_stage=3, micro_batch_tokens=64)
-
-
-def on_two_ranks(work: Callable[..., object], directory: Path, *arguments: object) -> list:
-    """What ``work(rank, directory, *arguments)`` returns on each of two ranks, processes of their own."""
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_rank, args=(index, work, directory, arguments)) for index in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(TIMEOUT_S)
-        if rank.is_alive():
-            rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
-    return [pickle.loads((directory / f"result-{index}.pkl").read_bytes()) for index in range(2)]
-
-
-def _rank(index: int, work: Callable[..., object], directory: Path, arguments: tuple) -> None:
-    from rlaif.training.process_group import leave_process_group
-
-    store = torch.distributed.FileStore(str(directory / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
-    os.environ["LOCAL_RANK"] = str(index)
-    from rlaif.training.deepspeed import start_rank
-
-    rank = Rank(index=index, world_size=2)
-    start_rank(rank, TRAINER)
-    result = work(rank, directory, *arguments)
-    (directory / f"result-{index}.pkl").write_bytes(pickle.dumps(result))
-    leave_process_group()
 
 
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -64,6 +30,9 @@ def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def loaded(rank: Rank, directory: Path, bases: dict[str, str], scorer: str) -> dict:
+    from rlaif.training.deepspeed import start_rank
+
+    start_rank(rank, TRAINER)
     found = {}
     for dtype in ("float32", "bfloat16"):
         trainer = Trainer(zero_stage=3, dtype=dtype)
@@ -171,7 +140,9 @@ def refusals(rank: Rank, directory: Path, path: str) -> list[str]:
     from safetensors.torch import save_file
 
     from rlaif.training.collectives import wait_for_all
+    from rlaif.training.deepspeed import start_rank
 
+    start_rank(rank, TRAINER)
     partition = partition_config(TRAINER)
     file = Path(path) / "model.safetensors"
     tensors = load_file(file)

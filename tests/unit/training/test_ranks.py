@@ -1,13 +1,10 @@
 """Two gloo ranks learn what one rank learns, with whole (ZeRO 0) and partitioned (ZeRO 3) parameters."""
 
-import multiprocessing
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.distributed
 from safetensors.numpy import load_file
 
 from rlaif.config.trainer import Trainer
@@ -26,13 +23,13 @@ from tests.unit.training.conftest import (
     sft_job,
     sft_rows,
 )
+from tests.unit.training.two_ranks import on_two_ranks
 
-TIMEOUT_S = 300
 BUCKET_BYTES = 2**16
 
 
-def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_stage: int) -> None:
-    """SFT, PM and two PPO batches as one rank; rank 0 writes ``results.pkl``."""
+def train_everything(rank: Rank, directory: Path, base: str, scorer: str, zero_stage: int) -> tuple:
+    """SFT, PM, refreshes and two PPO batches as one rank, with what each reports."""
     from rlaif.training.ppo import PPOLearner
     from rlaif.training.preference import run_preference
     from rlaif.training.sft import run_sft
@@ -58,8 +55,7 @@ def train_everything(base: str, scorer: str, directory: Path, rank: Rank, zero_s
     weights = gathered(learner)
     learner.save_checkpoint(directory / "checkpoint")
     learner.close()
-    if rank.index == 0:
-        (directory / "results.pkl").write_bytes(pickle.dumps((sft, pm, learned, weights, refitted)))
+    return sft, pm, learned, weights, refitted
 
 
 def refresh_twice(directory: Path, pairs: list[dict], trainer: Trainer, rank: Rank) -> tuple[list[Refitted], Weights]:
@@ -86,49 +82,16 @@ def gathered(learner) -> Weights:
     return replace(weights, buckets=list(weights.buckets))
 
 
-def one_of_two(index: int, base: str, scorer: str, directory: Path, zero_stage: int) -> None:
-    import os
-
-    from rlaif.training.process_group import leave_process_group  # before there is a group to leave
-
-    store = torch.distributed.FileStore(str(directory / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
-    os.environ["LOCAL_RANK"] = str(index)
-    train_everything(base, scorer, directory, Rank(index=index, world_size=2), zero_stage)
-    assert "pt_gloo_runloop" in threads()
-    leave_process_group()
-    assert "pt_gloo_runloop" not in threads(), "it may need an interpreter that is gone"
-
-
-def threads() -> list[str]:
-    """The names of this process's threads, those of C++ included."""
-    return [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
-
-
-def run_two_ranks(base: str, scorer: str, directory: Path, zero_stage: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    arguments = (base, scorer, directory, zero_stage)
-    processes = [context.Process(target=one_of_two, args=(index, *arguments)) for index in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(TIMEOUT_S)
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
 @pytest.fixture(scope="module")
 def alone(base, scorer, tmp_path_factory):
     directory = tmp_path_factory.mktemp("alone")
-    train_everything(base, scorer, directory, Rank(), 0)
-    return directory
+    return directory, train_everything(Rank(), directory, base, scorer, 0)
 
 
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
-    run_two_ranks(base, scorer, tmp_path, zero_stage)
-    expected, found = (pickle.loads((path / "results.pkl").read_bytes()) for path in (alone, tmp_path))
+    one_rank, expected = alone
+    found, _ = on_two_ranks(train_everything, tmp_path, base, scorer, zero_stage)
     for ours, theirs in zip(found[:2], expected[:2], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
     for ours, theirs in zip(found[2], expected[2], strict=True):
@@ -144,7 +107,7 @@ def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
     # Compared by scores: Adam turns near-zero gradients into full steps, so that single weights differ.
     assert_close(served.header.probe, wanted_served.header.probe)
     for name in ("sft", "pm", "rl"):
-        ours, theirs = (load_file(path / name / "model.safetensors") for path in (tmp_path, alone))
+        ours, theirs = (load_file(path / name / "model.safetensors") for path in (tmp_path, one_rank))
         assert set(ours) == set(theirs)
         for key in ours:
             np.testing.assert_allclose(ours[key], theirs[key], atol=2e-3, err_msg=f"{name}: {key}")

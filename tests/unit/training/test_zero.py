@@ -2,23 +2,19 @@
 chunked head, equals what plain torch learns; and nothing is compiled for it."""
 
 import itertools
-import multiprocessing
-import os
-import pickle
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed
 
 from rlaif.config.trainer import Trainer
 from rlaif.jobs import Rank
 from rlaif.training import models
 from tests.unit.training.conftest import full_state, sft_rows
+from tests.unit.training.two_ranks import on_two_ranks
 
-TIMEOUT_S = 500
 LEARNING_RATE, MAX_GRAD_NORM, NUM_STEPS = 1e-3, 0.5, 3
 STAGES = (0, 1, 2, 3)
 #: (stage, offload, dtype, saves memory, dtype of sums). Stage 0 has no offload, and becomes 1 or 2 in bfloat16.
@@ -129,42 +125,26 @@ def gradient_error(base: str, rank: Rank, stage: int, sums: str) -> float:
     return float((apart / sum(wanted.square().sum() for wanted in exact)).sqrt())
 
 
-def one_of_two(index: int, base: str, directory: Path) -> None:
+def learned_by(rank: Rank, directory: Path, base: str) -> dict[tuple, State]:
+    """By case; the errors of gradients by ("error", stage, dtype of sums)."""
     from deepspeed.ops.op_builder.builder import OpBuilder
-
-    from rlaif.training.process_group import leave_process_group
 
     def refuse(builder, *_, **__):
         raise AssertionError(f"{builder.name} would be compiled")
 
     OpBuilder.load = OpBuilder.jit_load = refuse
-    store = torch.distributed.FileStore(str(directory / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=index, world_size=2)
-    os.environ["LOCAL_RANK"] = str(index)
-    learned = {}
+    found = {}
     for case in CASES:
         print(case, flush=True)  # shown if it fails
-        learned[case] = learn(base, Rank(index=index, world_size=2), case)
+        found[case] = learn(base, rank, case)
     for stage, sums in itertools.product(STAGES[1:], ("float32", "bfloat16")):
-        learned["error", stage, sums] = gradient_error(base, Rank(index=index, world_size=2), stage, sums)
-    if index == 0:
-        (directory / "learned.pkl").write_bytes(pickle.dumps(learned))
-    leave_process_group()
+        found["error", stage, sums] = gradient_error(base, rank, stage, sums)
+    return found
 
 
 @pytest.fixture(scope="module")
 def learned(base, tmp_path_factory) -> dict[tuple, State]:
-    directory = tmp_path_factory.mktemp("two_ranks")
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=one_of_two, args=(index, base, directory)) for index in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(TIMEOUT_S)
-        if rank.is_alive():
-            rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
-    return pickle.loads((directory / "learned.pkl").read_bytes())
+    return on_two_ranks(learned_by, tmp_path_factory.mktemp("two_ranks"), base)[0]
 
 
 @pytest.mark.parametrize("case", CASES)
