@@ -144,13 +144,21 @@ class DeepSpeedModel:
             loss, metrics = loss_of(rows)
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 sums[name] = sums[name] + value if name in sums else value
-            self._engine.backward(loss * self._rank.world_size, scale_wrt_gas=False)
+            self._backward(loss)
         self._engine.step()
         totals = sum_over_ranks({name: value.item() for name, value in sums.items()}, self._rank, self.device)
         skipped = not math.isfinite(self.grad_norm())
         if skipped:
             self.skipped.add(self.num_steps, totals["loss"])
         return {**totals, "skipped": float(skipped)}
+
+    def _backward(self, loss: Tensor) -> None:
+        # A checkpointed layer is computed again only as far as needed, without the hooks that would take it off the
+        # stack of running modules, which would grow with every pass and outlive this model.
+        running = parameter_offload.FWD_MODULE_STACK
+        height = len(running)
+        self._engine.backward(loss * self._rank.world_size, scale_wrt_gas=False)
+        del running[height:]
 
     def _clip(self, *_: Any) -> None:
         # DeepSpeed clips plain optimizers too, but keeps the norm to itself.
