@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from rlaif.errors import WeightSyncError
 
@@ -58,7 +59,7 @@ def check_served(
             wrong.update(names)
     refuse(wrong, "have other bits")
     whole = {names: sum(rows * columns for *_, rows, columns in by_box) for names, by_box in parts.items()}
-    arrived = {name for names, size in whole.items() if size == _size(shapes[names[0]]) for name in names}
+    arrived = {name for names, size in whole.items() if size == prod(shapes[names[0]]) for name in names}
     missing = checksums.keys() - arrived
     opaque = {name for one in read_back for name in one.opaque}
     if not opaque:
@@ -67,13 +68,6 @@ def check_served(
         _logger.warning(
             "only their probe proves these weights, which vLLM changes as it loads them: %s", sorted(opaque)
         )
-
-
-def _size(shape: Iterable[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def check_sums(sent: Mapping[str, int], served: Mapping[str, int]) -> None:
