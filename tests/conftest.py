@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from rlaif.config.files import expand_home
 from rlaif.config.schema import Config, Miniature
 from rlaif.constitution.principles import load_constitution
 from rlaif.miniature.make import MiniaturePaths, make
+from rlaif.small_model.make import DEFAULT_DIRECTORY, make_small_model
 from tests.machine import lacking
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
 
@@ -53,6 +55,14 @@ def shared_file():
 def miniature() -> MiniaturePaths:
     """The default miniature, from the cache or made now, which takes about a minute and a half on two cores."""
     return make(Miniature(), load_constitution("sixteen_principles"))
+
+
+@pytest.fixture(scope="session")
+def small_model() -> str:
+    """The directory of SmolLM2-135M-Instruct, from the cache or made now, which takes half a minute."""
+    directory = expand_home(DEFAULT_DIRECTORY)
+    make_small_model(directory)
+    return str(directory)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails
 from rlaif.config.contradictions import Mistake, contradictions, flatten
 from rlaif.config.keys import alternatives, field_type, nearest_key, section_type
 from rlaif.config.overrides import read_override
+from rlaif.config.resuming import may_change
 from rlaif.config.schema import Config
 from rlaif.config.section import Section
 from rlaif.config.source import Source
@@ -123,10 +124,10 @@ def differences(a: Config, b: Config) -> list[str]:
     return [key for key in left if left[key] != right[key]]
 
 
-def config_hash(config: Config, leave_out: Sequence[str]) -> str:
-    """16 hex digits that differ where ``differences`` finds any; ``leave_out``: beginnings of keys that may differ."""
+def config_hash(config: Config) -> str:
+    """16 hex digits that differ where ``differences`` finds any, but for what may change between resumes."""
     flat = _placeless(flatten(config))
-    kept = {key: flat[key] for key in sorted(flat) if not key.startswith(tuple(leave_out))}
+    kept = {key: flat[key] for key in sorted(flat) if not may_change(key)}
     return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ class ScriptedTrainerSettings(Section):
 
 
 class Trainer(Section):
-    """DeepSpeed ranks under Ray Train; their number is fixed during a fit, and during reinforcement."""
+    """DeepSpeed ranks under Ray Train; their number is fixed during a fit, and until reinforcement is resumed."""
 
     engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
     ranks: Count = Field(1, description="number of data-parallel processes")

@@ -149,7 +149,7 @@ def run_needs(config: Config, phases: RolesOf, machine: Machine, models: Models)
         machine=machine,
         num_gpus=config.resources.gpus,
         store=_store(config, policy, scored) if reinforces else 0,
-        checkpoint=sum(checkpoint_bytes(model.parameters, model.settings(trainer)) for model in learned),
+        checkpoint=sum(checkpoint_bytes(model.parameters) for model in learned),
         num_checkpoints=config.reinforcement.keep_checkpoints + 2,  # besides: the best one, and the next
         models=_saved_models(config, policy, scored) if trains else 0,
         fetched=_fetched(config, architectures),

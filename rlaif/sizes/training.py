@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from rlaif.config.trainer import Trainer
 from rlaif.sizes.architecture import WIDTH, Architecture
+from rlaif.training.checkpoint_files import FILE_BYTES
 from rlaif.training.deepspeed_config import effective_zero_stage
 from rlaif.training.gathering import BUCKET_BYTES
 from rlaif.training.models import HEAD_LOGITS
@@ -172,7 +173,8 @@ def rank_memory(trained: Sequence[Trained], frozen: Sequence[Trained], trainer: 
     device, host = _sum([state.device for state in states]), _sum([state.host for state in states])
     passes = [_pass(model, model.settings(trainer), tokens) for model in trained]
     device |= _larger([*passes, *(_reading(model, trainer, tokens) for model in frozen)])
-    host["files"] = max(_loading_bytes(trained, frozen, trainer), *(_saving_bytes(m, trainer) for m in trained))
+    written = [max(_saving_bytes(model, trainer), _writing_bytes(model, trainer)) for model in trained]
+    host["files"] = max(_loading_bytes(trained, frozen, trainer), *written)
     if trainer.gpus == 0:
         return RankMemory(device={}, host=_sum([device, host, {"process": RANK_HOST_CPU}]))
     device["context"] = CUDA_CONTEXT + int(FRAGMENTATION * sum(device.values()))
@@ -225,11 +227,15 @@ def _saving_bytes(model: Trained, trainer: Trainer) -> int:
     return size if model.architecture.stacked else min(size, SHARD_BYTES + BUCKET_BYTES)
 
 
-def checkpoint_bytes(parameters: int, trainer: Trainer) -> int:
-    """Of one trained model on disk, the files of all ranks together: the optimizer's 12 bytes a parameter, float32
-    weights among them, and the weights once more, which stage 3 leaves out and stage 0 keeps only once."""
-    stage = effective_zero_stage(trainer)
-    return parameters * (12 + (WIDTH[trainer.dtype] if stage in (1, 2) else 0))
+def _writing_bytes(model: Trained, trainer: Trainer) -> int:
+    """On the host, while a rank writes its part of a checkpoint: a file, and the stretch that was one too many."""
+    ranks = trainer.ranks if effective_zero_stage(trainer) else 1
+    return min(checkpoint_bytes(model.parameters), FILE_BYTES * ranks + checkpoint_bytes(model.largest)) // ranks
+
+
+def checkpoint_bytes(parameters: int) -> int:
+    """Of one trained model on disk, the files of all ranks together: weights and both moments, in float32."""
+    return 12 * parameters
 
 
 def _larger(parts: Sequence[Parts]) -> Parts:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlaif.config.files import config_hash, differences
+from rlaif.config.resuming import may_change
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.errors import RlaifError, RunDirError, RunError, StorageError, UserError
@@ -40,10 +41,6 @@ from rlaif.storage.ownership import check_own_run
 from rlaif.storage.stored_config import CONFIG_FILE, stored_config, write_config
 from rlaif.storage.stored_run import StoredRun
 from rlaif.storage.tables import EXPORTS
-
-#: Beginnings of configuration keys that may differ when a run is resumed: what decides whether it goes on, and where it
-#: is.
-MAY_CHANGE = ("labelling.gate.", "max_loss", "run_dir")
 
 
 class RunDir(StoredRun):
@@ -67,7 +64,7 @@ class RunDir(StoredRun):
             self._lock.close()
             raise
         if is_new or "config" not in self._manifest:
-            self.write_manifest(config=_hash(config))  # before the first row
+            self.write_manifest(config=config_hash(config))  # before the first row
 
     def keep_constitution(self, constitution: Constitution) -> None:
         write_atomically(self.path / "constitution.json", constitution.model_dump_json(indent=2) + "\n")
@@ -181,24 +178,20 @@ def check_stored_config(path: Path, config: Config) -> None:
     """Raises RunDirError when ``path`` is a run directory that was made with another configuration, or by a later
     version.
 
-    What ``MAY_CHANGE`` may: limits that decide whether a run continues, and the path of the directory, which can be
-    moved or copied.
+    What ``may_change`` allows may differ: limits that decide whether a run continues, machines, and the path of the
+    directory, which can be moved or copied.
     """
     changed = differences(stored_config(path), config) if (path / CONFIG_FILE).exists() else []
-    if changed := [key for key in changed if not key.startswith(MAY_CHANGE)]:
+    if changed := [key for key in changed if not may_change(key)]:
         raise RunDirError(
             f"{path}: made with another configuration; different: {', '.join(changed)}; "
             "choose another run_dir=, or give the same values to resume"
         )
     if not (path / MANIFEST_FILE).exists():
         return
-    made_with = read_manifest(path).get("config", _hash(config))
-    if made_with != _hash(config) and not (path / CONFIG_FILE).exists():
+    made_with = read_manifest(path).get("config", config_hash(config))
+    if made_with != config_hash(config) and not (path / CONFIG_FILE).exists():
         raise RunDirError(
             f"{path}: made with another configuration, and {CONFIG_FILE}, which says which, is missing; "
             "put back a copy, choose another run_dir=, or give the same values to resume"
         )
-
-
-def _hash(config: Config) -> str:
-    return config_hash(config, MAY_CHANGE)

@@ -18,6 +18,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -28,10 +29,12 @@ from rlaif.algorithms.losses import Metrics
 from rlaif.config.schema import Optimization
 from rlaif.config.trainer import Trainer
 from rlaif.jobs import Rank
+from rlaif.training.checkpoint_files import read_checkpoint, write_checkpoint
 from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
 from rlaif.training.divergence import SkippedSteps
 from rlaif.training.models import save_memory
+from rlaif.training.owned import Owned
 from rlaif.training.process_group import adopt_process_group, make_group_of_one
 
 if not torch.cuda.is_available():
@@ -41,8 +44,6 @@ import deepspeed.ops
 from deepspeed.runtime.zero import parameter_offload
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import logger as deepspeed_logger
-
-from rlaif.training.checkpoint_files import weights_only
 
 deepspeed_logger.setLevel(logging.ERROR)
 # DeepSpeed calls collectives by their old names in every step.
@@ -173,11 +174,14 @@ class DeepSpeedModel:
 
     def save_checkpoint(self, path: str) -> None:
         """Weights and optimizer, under ``path``; every rank must call it."""
-        self._engine.save_checkpoint(path, tag="engine")
+        write_checkpoint(Path(path), self._owned(), self.num_steps, self._rank)
 
     def load_checkpoint(self, path: str) -> None:
-        with weights_only(path):
-            self._engine.load_checkpoint(path, tag="engine")
+        """Go on from ``path``, whatever number of ranks wrote it; every rank must call it. Raises ModelError."""
+        self._engine.global_steps = read_checkpoint(Path(path), self._owned(), self._rank).taken
+
+    def _owned(self) -> Owned:
+        return Owned(self.module, self._engine.optimizer, self._zero_stage, self._rank)
 
     def close(self) -> None:
         """Let go of the module and the optimizer's state, to make room for another model's."""

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif.config.files import expand_home
 from rlaif.config.schema import PoolSettings
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.small_model.make import DEFAULT_DIRECTORY, make_small_model
 
 MAX_LENGTH = 512
-
-
-@pytest.fixture(scope="session")
-def small_model() -> str:
-    """Its directory, from the cache or made now, which takes half a minute."""
-    directory = expand_home(DEFAULT_DIRECTORY)
-    make_small_model(directory)
-    return str(directory)
 
 
 @pytest.fixture(scope="session")

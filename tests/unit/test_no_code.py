@@ -24,7 +24,6 @@ from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.training.deepspeed import DeepSpeedModel, start_rank
 from rlaif.training.models import load_policy, load_scorer
 from tests.tiny_models import MAX_LENGTH, saved, tiny_lm
-from tests.unit.training.conftest import full_state
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for folder in ("rlaif", "actors") for path in (ROOT / folder).rglob("*.py"))
@@ -129,27 +128,18 @@ def small_model(trainer: Trainer) -> DeepSpeedModel:
     return DeepSpeedModel.supervised(module, trainer, Rank(), Optimization(epochs=1, batch_size=2, learning_rate=1e-3))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_checkpoints_of_every_kind_load_as_data(tmp_path: Path, zero_stage: int, dtype: str) -> None:
-    trainer = Trainer(zero_stage=zero_stage, dtype=dtype)
+def test_checkpoints_are_no_pickles(tmp_path: Path, zero_stage: int) -> None:
+    trainer, made = Trainer(zero_stage=zero_stage), tmp_path / "made"
     start_rank(Rank(), trainer)
-    before, made = small_model(trainer), tmp_path / "made"
-    inputs = torch.ones(2, 4, dtype=getattr(torch, dtype))
-    before.step([[1]], lambda rows: (before(inputs).float().sum(), {}))
+    before = small_model(trainer)
+    before.step([[1]], lambda rows: (before(torch.ones(2, 4)).sum(), {}))
     before.save_checkpoint(str(tmp_path / "good"))
-    after = small_model(trainer)
-    after.load_checkpoint(str(tmp_path / "good"))
-    assert after.num_steps == 1
-    before_state, after_state = full_state(before), full_state(after)
-    assert all(torch.equal(before_state[name], after_state[name]) for name in before_state)
-    for file in sorted((tmp_path / "good" / "engine").glob("*.pt")):
-        whole = file.read_bytes()
-        state = torch.load(file, weights_only=False)
-        torch.save({**state, "more": Malice(made)}, file)
-        with pytest.raises(ModelError, match=r"good: is no checkpoint of a trainer: it holds code"):
-            small_model(trainer).load_checkpoint(str(tmp_path / "good"))
-        file.write_bytes(whole)
+    names = {file.name for file in (tmp_path / "good").iterdir()}
+    assert names == {"steps.json", "rank-00000-00000.safetensors"}
+    torch.save({"weight": Malice(made)}, tmp_path / "good" / "rank-00000-00000.safetensors")
+    with pytest.raises(ModelError, match="good: is not a whole checkpoint"):
+        small_model(trainer).load_checkpoint(str(tmp_path / "good"))
     assert not made.exists()
 
 

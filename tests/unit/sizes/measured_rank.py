@@ -71,7 +71,7 @@ def measure(index: int, world_size: int, case: Case, checkpoint: Path) -> dict[s
         model.step([[0], [0]], lambda rows: (-model(ids, positions, ids[0, 1:])[0].sum(), {}))
     model.save_checkpoint(str(checkpoint))
     torch.distributed.barrier()
-    files = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.suffix == ".pt")
+    files = sum(file.stat().st_size for file in checkpoint.rglob("*"))
     torch.distributed.barrier()
     model.close()
     return {"backward": seen[-1], "checkpoint": files}

@@ -257,7 +257,9 @@ def test_an_architecture_that_is_named_stands_for_the_model(tmp_path: Path) -> N
 
 # ------------------------------------------------------------------------------------------------ what is shipped
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_shipped_configuration_fits(file: Path) -> None:
+def test_every_shipped_configuration_fits(file: Path, request: pytest.FixtureRequest) -> None:
+    if file.stem == "small_real":
+        request.getfixturevalue("small_model")
     config = load_config(file)
     needs = check_sizes(config, phases_of(config))
     assert not needs.unknown

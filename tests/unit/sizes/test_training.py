@@ -151,7 +151,7 @@ def assert_as_planned(found: dict[str, int], trainer: Trainer) -> None:
     bucket = WIDTH[trainer.dtype] * BUCKET if effective_zero_stage(trainer) else 0
     unseen = (bucket or state.device["buffers"]) + state.device["gathered"]
     assert close(found["backward"] - bucket, state.on_device + state.on_host - unseen)
-    assert abs(found["checkpoint"] - checkpoint_bytes(MEASURED.parameters, trainer)) < 0.005 * found["checkpoint"]
+    assert abs(found["checkpoint"] - checkpoint_bytes(MEASURED.parameters)) < 0.005 * found["checkpoint"]
 
 
 @pytest.mark.parametrize("case", SINGLE)

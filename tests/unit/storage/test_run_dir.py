@@ -56,6 +56,20 @@ def test_the_limits_may_change_on_the_way(tmp_path):
     assert "- flip_rate" in stored and "max_loss: 0.7" in stored
 
 
+def test_the_machine_may_change_on_the_way(tmp_path):
+    opened(tmp_path / "run").close()
+    ranks = CONFIG.policy_trainer.model_copy(update={"ranks": 4, "zero_stage": 3, "gpus": 1.0})
+    engines = CONFIG.generator.model_copy(update={"max": 8, "tensor_parallel": 2})
+    resources = CONFIG.resources.model_copy(update={"gpus": 8})
+    opened(tmp_path / "run", policy_trainer=ranks, generator=engines, resources=resources).close()
+    longer = engines.model_copy(update={"max_length": 2048})
+    with pytest.raises(RunDirError, match=r"different: generator\.max_length; "):
+        opened(tmp_path / "run", policy_trainer=ranks, generator=longer, resources=resources)
+    halves = ranks.model_copy(update={"dtype": "bfloat16"})
+    with pytest.raises(RunDirError, match=r"different: policy_trainer\.dtype; "):
+        opened(tmp_path / "run", policy_trainer=halves, generator=engines, resources=resources)
+
+
 def test_two_drivers_cannot_share_a_directory(tmp_path):
     run_dir = opened(tmp_path / "run")
     with pytest.raises(RunDirError, match="another process"):

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from rlaif.config.trainer import Trainer
 from rlaif.engines.checksums import as_tensor, bit_sum
 from rlaif.interfaces import Probe, Refitted, Weights
-from rlaif.jobs import Rank, RefreshJob, RefreshRows
+from rlaif.jobs import PPOJob, Rank, RefreshJob, RefreshRows
 from rlaif.training.training_sets import write_pair_table
 from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import (
@@ -99,6 +99,7 @@ def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
         assert ours.kl == pytest.approx(theirs.kl, abs=1e-3)
         assert ours.advantage_mean == pytest.approx(theirs.advantage_mean, abs=1e-3)
     assert_close(found[3].header.probe, expected[3].header.probe)
+    assert_goes_on_alone(ppo_job(base, scorer, epochs=1), tmp_path)
     assert_whole(found[3], load_file(tmp_path / "rl" / "model.safetensors"))
     (refitted, served), (wanted, wanted_served) = found[4], expected[4]
     for ours, theirs in zip(refitted, wanted, strict=True):
@@ -111,6 +112,20 @@ def test_two_ranks_equal_one(base, scorer, alone, tmp_path, zero_stage):
         assert set(ours) == set(theirs)
         for key in ours:
             np.testing.assert_allclose(ours[key], theirs[key], atol=2e-3, err_msg=f"{name}: {key}")
+
+
+def assert_goes_on_alone(job: PPOJob, directory: Path) -> None:
+    """One rank goes on from the checkpoint of two: with the policy that they saved, after as many batches."""
+    from rlaif.training.ppo import PPOLearner
+
+    resumed = PPOLearner(replace(job, checkpoint=str(directory / "checkpoint")), Rank())
+    resumed.save(directory / "resumed")
+    assert [resumed.learn(rollouts(13)).version, resumed.learn([]).version] == [3, 4]
+    resumed.close()
+    ours, theirs = (load_file(directory / name / "model.safetensors") for name in ("resumed", "rl"))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        np.testing.assert_array_equal(tensor, theirs[name], err_msg=name)
 
 
 def assert_close(probe: Probe, other: Probe) -> None:
