@@ -107,7 +107,7 @@ def tiny_config(tiny_world, tmp_path) -> Config:
 
 def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
     engine = {"engine": "hf", "max_length": MAX_LENGTH}
-    optimization = {"batch_size": 8}
+    optimization = {"batch_size": 8, "warmup_steps": 0}
     return Config.model_validate(
         {
             "run_dir": str(run_dir),

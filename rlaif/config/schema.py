@@ -61,7 +61,7 @@ class SamplingSettings(Section):
     """How the policy samples everywhere: first answers, comparisons, rollouts and evaluation."""
 
     temperature: Positive = Field(1.0, description="divides the logits before sampling")
-    max_tokens: Count = Field(64, description="longest answer, in tokens")
+    max_tokens: Count = Field(512, description="longest answer, in tokens")
 
 
 class ScriptedEngineSettings(Section):
@@ -104,7 +104,7 @@ class PoolSettings(Section):
     gpu_memory_fraction: Fraction = Field(0.9, description="share of a GPU's memory that one engine may use")
     tensor_parallel: Count = Field(1, description="ranks that the weights of one engine are split over")
     dtype: Dtype = Field("float32", description="number format of weights and activations")
-    max_length: Count = Field(1024, description="longest prompt and completion together, in tokens")
+    max_length: Count = Field(4096, description="longest prompt and completion together, in tokens")
     kv_cache_gib: Positive = Field(1.0, description="KV cache of a CPU engine; GPUs use gpu_memory_fraction")
     threads: Count = Field(1, description="CPU threads of one engine")
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
@@ -158,17 +158,17 @@ class CritiqueRevision(Section):
     examples: str | None = Field(
         None, description="few-shot transcripts: a YAML file, or the name of a shipped set; null: none"
     )
-    max_critique_tokens: Count = Field(64, description="longest critique, in tokens")
-    max_revision_tokens: Count = Field(64, description="longest revision, in tokens")
+    max_critique_tokens: Count = Field(256, description="longest critique, in tokens")
+    max_revision_tokens: Count = Field(512, description="longest revision, in tokens")
 
 
 class Optimization(Section):
     """One supervised fit: a constant learning rate after a linear warm-up."""
 
     epochs: Count = Field(1, description="passes over the data")
-    batch_size: Count = Field(32, description="sequences (SFT) or pairs (PM) of one optimizer step, over all ranks")
+    batch_size: Count = Field(64, description="sequences (SFT) or pairs (PM) of one optimizer step, over all ranks")
     learning_rate: Positive = Field(1e-5, description="after the warm-up")
-    warmup_steps: CountOrZero = Field(0, description="optimizer steps over which the rate rises from zero; 0: none")
+    warmup_steps: CountOrZero = Field(10, description="optimizer steps over which the rate rises from zero; 0: none")
     weight_decay: NonNegative = Field(0.0, description="AdamW's decoupled decay; 0: none")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
 
@@ -186,7 +186,7 @@ class Supervision(Section):
     )
     train_on: Literal["final", "all"] = Field("all", description="the last revision of each answer, or every round's")
     helpful_samples: Count = Field(2, description="answers of the helpful-only model per helpful prompt")
-    max_length: Count = Field(512, description="longest sequence, in tokens")
+    max_length: Count = Field(4096, description="longest sequence, in tokens")
     optimization: Optimization = Field(Optimization(), description="how SL-CAI is fitted")
 
 
@@ -265,7 +265,7 @@ class PreferenceModel(Section):
     harmless_weight: Positive = Field(1.0, description="loss weight of AI harmlessness labels; helpful pairs have 1")
     helpful_per_harmless: Positive = Field(0.74, description="helpful pairs for each AI label (the paper: 135/183)")
     heldout_fraction: Fraction = Field(0.1, description="share of prompts held out of the fit, for its report")
-    max_length: Count = Field(512, description="longest prompt and answer together, in tokens")
+    max_length: Count = Field(4096, description="longest prompt and answer together, in tokens")
     shuffle_labels: bool = Field(False, description="permute the AI labels among the pairs: the control experiment")
     test_split: bool = Field(
         False, description="fit on half of the pairs, and models/preference_model_test on the other half"
@@ -289,15 +289,15 @@ class Reinforcement(Section):
     reward: Literal["preference_model", "direct"] = Field(
         "preference_model", description="direct: the feedback model's own rating; no preference model is fitted"
     )
-    batches: Count = Field(40, description="length of the training, in batches of rollouts")
-    batch_size: Count = Field(128, description="rollouts learned per batch, over all ranks")
+    batches: Count = Field(200, description="length of the training, in batches of rollouts")
+    batch_size: Count = Field(256, description="rollouts learned per batch, over all ranks")
     group_size: Count = Field(1, description="rollouts of one prompt; at least 2 where the algorithm compares them")
     minibatch_size: Count = Field(64, description="rollouts of one optimizer step, over all ranks")
     epochs: Annotated[int, Field(ge=1, le=4)] = Field(1, description="passes over each batch")
     helpful_fraction: Fraction = Field(0.5, description="share of helpful prompts in a batch")
     learning_rate: Positive = Field(1e-6, description="at the first batch; falls linearly to zero at the last")
     value_learning_rate: Positive = Field(1e-5, description="likewise, for the value function")
-    warmup_steps: CountOrZero = Field(0, description="optimizer steps over which the rates rise from zero; 0: none")
+    warmup_steps: CountOrZero = Field(10, description="optimizer steps over which the rates rise from zero; 0: none")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
     gamma: Fraction = Field(1.0, description="discount of later rewards per token")
     gae_lambda: Fraction = Field(0.95, description="ppo: decay of the advantage estimate per token")

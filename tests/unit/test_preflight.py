@@ -144,7 +144,7 @@ def test_a_model_is_checked_for_the_role_that_it_plays(empty: Path, tmp_path: Pa
     short, scores = saved(LlamaForCausalLM(config), tmp_path / "short"), saved(tiny_pm(1), tmp_path / "scores")
     asked = load_config(empty, [f"generator.model={short}", f"labeller.model={scores}", "labeller.max_length=64"])
     too_long, of_wrong_kind = mistakes(asked)
-    assert too_long == f"generator.model={short}: max_length=1024 is beyond the model's 64 positions"
+    assert too_long == f"generator.model={short}: max_length=4096 is beyond the model's 64 positions"
     assert of_wrong_kind.startswith(f"labeller.model={scores}: LlamaForSequenceClassification generates no text")
     preflight(asked, Needs(serves_all=False), "in_process")  # one stage, which may open neither
     scripted = ["generator.engine=scripted", "labeller.engine=scripted"]
@@ -333,7 +333,9 @@ def chat_config(empty: Path, tmp_path: Path, *overrides: str) -> Config:
     """Three models without a chat template, under the format that needs one."""
     models = {key: chat_model(tmp_path / key, None) for key in ("generator.model", "labeller.model", "base")}
     models["supervision.base_model"] = models["preference_model.base_model"] = models.pop("base")
-    lengths = ["generator.max_length=256", "labeller.max_length=256"]
+    lengths = [f"{key}=256" for key in ("generator.max_length", "labeller.max_length")]
+    tokens = ("sampling.max_tokens", "critique_revision.max_critique_tokens", "critique_revision.max_revision_tokens")
+    lengths += [f"{key}=64" for key in tokens]
     named = [f"{key}={path}" for key, path in models.items()]
     return load_config(empty, ["dialogue_format=chat_template", *lengths, *named, *overrides])
 

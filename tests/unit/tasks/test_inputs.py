@@ -116,4 +116,4 @@ def test_a_revision_depends_on_the_requests_that_were_drawn_for_it():
 def test_a_sampled_pair_depends_on_how_it_is_sampled():
     task = SamplePair(seed=0, dialogue_format="human_assistant", sampling=SamplingSettings())
     assert of(task, PROMPT) != of(replace(task, sampling=SamplingSettings(temperature=0.5)), PROMPT)
-    assert of(task, PROMPT) == of(replace(task, sampling=SamplingSettings(max_tokens=64)), PROMPT)
+    assert of(task, PROMPT) == of(replace(task, sampling=SamplingSettings(max_tokens=512)), PROMPT)

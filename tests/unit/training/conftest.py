@@ -103,7 +103,7 @@ def sft_job(base: str, output: object, trainer: Trainer = TRAINER) -> SFTJob:
 
 
 def preference_job(base: str, output: object, trainer: Trainer = TRAINER) -> PreferenceJob:
-    optimization = Optimization(batch_size=8, learning_rate=3e-3)
+    optimization = Optimization(batch_size=8, learning_rate=3e-3, warmup_steps=0)
     return PreferenceJob(
         base_model=base,
         pretraining=None,

@@ -17,7 +17,7 @@ from rlaif.training.training_sets import write_pair_table
 from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import TRAINER, pair_rows, pair_table
 
-OPTIMIZATION = Optimization(epochs=2, batch_size=8, learning_rate=3e-3)
+OPTIMIZATION = Optimization(epochs=2, batch_size=8, learning_rate=3e-3, warmup_steps=0)
 
 
 @pytest.fixture
