@@ -21,6 +21,13 @@ LLAMA_8B: dict[str, Any] = {
     "max_position_embeddings": 131072,
     "tie_word_embeddings": False,
 }
+LLAMA_70B: dict[str, Any] = {
+    **LLAMA_8B,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+}
 SMOLLM2_135M: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -59,6 +66,8 @@ QWEN_72B = qwen(8192, 29568, 80, 64, 8, 152064)
 PUBLIC_MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "meta-llama/Llama-3.1-8B": (LLAMA_8B, 8_030_261_248),
     "meta-llama/Llama-3.1-8B-Instruct": (LLAMA_8B, 8_030_261_248),
+    "meta-llama/Llama-3.1-70B": (LLAMA_70B, 70_553_706_496),
+    "meta-llama/Llama-3.1-70B-Instruct": (LLAMA_70B, 70_553_706_496),
     "Qwen/Qwen2.5-1.5B": (QWEN_1_5B, 1_543_714_304),
     "Qwen/Qwen2.5-1.5B-Instruct": (QWEN_1_5B, 1_543_714_304),
     "Qwen/Qwen2.5-7B-Instruct": (QWEN_7B, 7_615_616_512),
