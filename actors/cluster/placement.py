@@ -25,7 +25,7 @@ class Claim:
     """What a role claims: ``units`` engines or ranks (up to ``max_units``) of ``each`` resource by its Ray name.
 
     A unit lies on one node, except an engine of several tensor-parallel ``parts``: these are equal, and may lie on
-    different nodes.
+    different nodes. Ranks without GPUs are ``together``: all on one.
     """
 
     role: str
@@ -33,11 +33,13 @@ class Claim:
     max_units: int
     each: Mapping[str, float]
     parts: int = 1
+    together: bool = False
 
     @property
     def piece(self) -> dict[str, float]:
         """What a node must have to hold the smallest part of this role."""
-        return {name: amount / self.parts for name, amount in self.each.items() if amount}
+        units = self.units if self.together else 1
+        return {name: amount * units / self.parts for name, amount in self.each.items() if amount}
 
     def total(self, resource: str, units: int | None = None) -> float:
         return self.each.get(resource, 0.0) * (self.units if units is None else units)
@@ -89,7 +91,7 @@ def plan(config: Config, phases: Phases) -> ResourcePlan:
         role: Claim(role=role, units=0, max_units=pool.max, each=engine_resources(pool), parts=pool.tensor_parallel)
         for role, pool in pools_of(config).items()
     } | {
-        role: Claim(role=role, units=0, max_units=0, each=rank_resources(trainer))
+        role: Claim(role=role, units=0, max_units=0, each=rank_resources(trainer), together=trainer.gpus == 0)
         for role, trainer in trainers_of(config).items()
     }
     return ResourcePlan(
@@ -126,14 +128,22 @@ def _homeless(claim: Claim, nodes: Sequence[Mapping[str, float]]) -> Iterable[st
     """Why no node can hold an engine or rank of a role, if none can."""
     if any(all(node.get(name, 0.0) + ROUNDING >= need for name, need in claim.piece.items()) for node in nodes):
         return
-    unit = "rank" if claim.parts > 1 or claim.role.endswith("_trainer") else "engine"
+    who, counts = _needy(claim)
     needs = ", ".join(f"{name} {need:g}" for name, need in claim.piece.items())
     largest = ", ".join(f"{name} {max(node.get(name, 0.0) for node in nodes):g}" for name in claim.piece)
-    keys = " or ".join(_size_key(claim.role, name) for name in claim.piece)
+    keys = " or ".join((*counts, *(_size_key(claim.role, name) for name in claim.piece)))
     yield (
-        f"{claim.role}: one {unit} needs {needs} on one node, and no node has that (most on any: {largest}); "
+        f"{claim.role}: {who} {needs} on one node, and no node has that (most on any: {largest}); "
         f"lower {keys}, or provide nodes that have it"
     )
+
+
+def _needy(claim: Claim) -> tuple[str, tuple[str, ...]]:
+    """What must be on one node, as the subject of a sentence; the setting that says how many, if it may be several."""
+    if claim.together and claim.units > 1:
+        return f"its {claim.units} ranks, which without GPUs share a node, need", (count_key(claim.role),)
+    is_rank = claim.parts > 1 or claim.role.endswith("_trainer")
+    return ("one rank needs" if is_rank else "one engine needs"), ()
 
 
 def _shortage(plan: ResourcePlan, resource: str, available: Mapping[str, float]) -> Iterable[str]:

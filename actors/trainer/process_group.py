@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 from torch.distributed import distributed_c10d
 
 from actors.cluster import remote
+from actors.cluster.loopback import stay_on_loopback
 from actors.trainer.rendezvous import Rendezvous
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RunError
@@ -26,11 +28,20 @@ COLLECTIVE_TIMEOUT_S = 24 * 3600
 
 def torch_config(trainer: Trainer) -> RanksConfig:
     on_gpus = trainer.gpus > 0 and trainer.engine != "scripted"  # scripted ranks hold GPUs and compute nothing on them
-    return RanksConfig(backend="nccl" if on_gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S)
+    backend = "nccl" if on_gpus else "gloo"
+    return RanksConfig(backend=backend, timeout_s=COLLECTIVE_TIMEOUT_S, share_a_node=share_a_node(trainer))
 
 
+def share_a_node(trainer: Trainer) -> bool:
+    """Whether all ranks are on one node. Those without GPUs are: gloo has no secret, so it must stay on loopback."""
+    return trainer.gpus == 0
+
+
+@dataclass
 class RanksConfig(TorchConfig):
     """Ray Train's configuration, for ranks that meet in a ``Rendezvous``."""
+
+    share_a_node: bool = False
 
     @property
     def backend_cls(self) -> type[RanksBackend]:
@@ -42,13 +53,14 @@ class RanksBackend(_TorchBackend):
 
     _rendezvous: Any = None
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: RanksConfig) -> None:
         """Let ranks that have just been started, or restarted, form their process group."""
         self._forget()
         here = remote.on_node(remote.this_node())
         self._rendezvous = remote.start_actor(Rendezvous, num_cpus=0, scheduling_strategy=here)
         worker_group.execute(_set_torch_distributed_env_vars)
-        num_ranks, settings = len(worker_group), (backend_config.backend, backend_config.timeout_s)
+        num_ranks, config = len(worker_group), backend_config
+        settings = (config.backend, config.timeout_s, config.share_a_node)
         joined = [
             worker_group.execute_single_async(rank, join_ranks, self._rendezvous, rank, num_ranks, *settings)
             for rank in range(num_ranks)
@@ -106,10 +118,14 @@ class RendezvousStore(torch.distributed.Store):
 _store: RendezvousStore | None = None
 
 
-def join_ranks(rendezvous: Any, rank: int, num_ranks: int, backend: str, timeout_s: int) -> None:
+def join_ranks(
+    rendezvous: Any, rank: int, num_ranks: int, backend: str, timeout_s: int, share_a_node: bool = False
+) -> None:
     """In a rank: form the process group with the others, which also call this."""
     global _store
-    if backend == "gloo" and "GLOO_SOCKET_IFNAME" not in os.environ:
+    if share_a_node:
+        stay_on_loopback()
+    elif backend == "gloo" and "GLOO_SOCKET_IFNAME" not in os.environ:
         os.environ["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
     timeout = timedelta(seconds=timeout_s)
     set_default_timeout(timeout)

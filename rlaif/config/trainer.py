@@ -20,7 +20,7 @@ class Trainer(Section):
     """DeepSpeed ranks under Ray Train; their number is fixed during a fit, and until reinforcement is resumed."""
 
     engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
-    ranks: Count = Field(1, description="number of data-parallel processes")
+    ranks: Count = Field(1, description="number of data-parallel processes; without GPUs they share one node")
     fit_ranks: Count | Literal["auto"] | None = Field(
         None, description="ranks of a fit, which has the machine to itself; auto: all that fit; null: as ranks"
     )

@@ -1,5 +1,4 @@
-"""One cluster for all tests in this directory: labellers on host 2, everything else on host 1, and two places
-for ranks that are to meet across hosts."""
+"""One cluster for all tests in this directory: labellers on host 2, everything else on host 1."""
 
 from __future__ import annotations
 
@@ -17,5 +16,5 @@ def cluster() -> Iterator[Cluster]:
     if os.geteuid() != 0:
         lacking("right to make network namespaces (root)")
     others = {"generator_node": 1, "scorer_node": 1, "trainer_node": 1}
-    with two_hosts({"CPU": 8, "rank_node": 1, **others}, {"CPU": 0, "rank_node": 1, "labeller_node": 2}) as hosts:
+    with two_hosts({"CPU": 8, **others}, {"CPU": 0, "labeller_node": 2}) as hosts:
         yield hosts

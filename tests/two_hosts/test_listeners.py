@@ -55,9 +55,8 @@ def kind_of(address: str, port: int) -> str:
     return TOKEN if grpc.StatusCode.UNAUTHENTICATED in codes else OPEN
 
 
-def test_only_gloo_and_metrics_talk_without_a_token(cluster: Cluster, settings, tmp_path):  # noqa: F811
-    settings["policy_trainer"] |= {"placement": {"rank_node": 1}, "ranks": 2, "cpus": 0}
-    settings["resources"]["custom"]["rank_node"] = 2
+def test_only_metrics_talk_without_a_token(cluster: Cluster, settings, tmp_path):  # noqa: F811
+    settings["policy_trainer"] |= {"ranks": 2, "placement": {"trainer_node": 0.25}}
     settings["data"]["red_team"] = write_lines(tmp_path / "few.jsonl", [{"prompt": f"Why {i}?"} for i in range(8)])
     config = tmp_path / "config.yaml"
     config.write_text(dump_config(Config.model_validate(settings)))
@@ -80,12 +79,8 @@ def test_only_gloo_and_metrics_talk_without_a_token(cluster: Cluster, settings, 
     table = Counter((names.get(listener[:2], "Ray's own"), listener[0], kind) for listener, kind in kinds.items())
     for (name, address, kind), num in sorted(table.items()):
         print(f"{name:28} {address:16} {kind:18} {num:3}")
-    assert set(kinds.values()) == {TOKEN, NUMBERS, SILENT}
-    assert {name for name, _, kind in table if kind == SILENT} == {"RayTrainWorker"}
-    assert {address for name, address, kind in table if kind == SILENT} == {
-        cluster.head.address,
-        cluster.worker.address,
-    }
+    assert set(kinds.values()) == {TOKEN, NUMBERS}
+    assert "RayTrainWorker" in {name for name, _, _ in table}, "ranks were looked at"
 
 
 @pytest.mark.parametrize(("code", "kind"), [(TCP_STORE, SILENT), (PAGES, OPEN)])

@@ -75,6 +75,21 @@ def test_every_engine_and_rank_must_find_a_node_that_has_all_of_it() -> None:
     )
 
 
+def test_ranks_without_gpus_share_a_node() -> None:
+    """They speak by gloo, which has no secret and stays on loopback."""
+    supervise = {"supervise": ("policy_trainer",)}
+    needs = plan(Config(policy_trainer={"cpus": 2, "ranks": 3}), supervise)
+    check_nodes(needs, [{"CPU": 4}, {"CPU": 6}])
+    with pytest.raises(PlacementError) as caught:
+        check_nodes(needs, [{"CPU": 4}, {"CPU": 5}])
+    assert str(caught.value) == (
+        "policy_trainer: its 3 ranks, which without GPUs share a node, need CPU 6 on one node, and no node has that "
+        "(most on any: CPU 5); lower policy_trainer.ranks or policy_trainer.cpus, or provide nodes that have it"
+    )
+    needs = plan(Config(policy_trainer={"cpus": 2, "gpus": 1, "ranks": 3}), supervise)
+    check_nodes(needs, [{"CPU": 4, "GPU": 2}, {"CPU": 2, "GPU": 1}])
+
+
 def test_a_resource_that_a_cluster_lacks_altogether_is_reported_as_a_sum() -> None:
     with pytest.raises(PlacementError, match="judge: 'label' needs 1 at once, 0 available\n  labeller: 1 x 1 = 1"):
         check_nodes(plan(CONFIG, phases_of(CONFIG)), [{"CPU": 15, "GPU": 6}, {"CPU": 15, "GPU": 6}])
