@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.source import HUB
-from rlaif.data.files.arrow_rows import PARQUET_BATCH_ROWS, batch_rows
+from rlaif.data.files.arrow_rows import Budget, batch_rows
+from rlaif.data.files.parquet_sizes import BATCH_ROWS
 from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.errors import describe_error
 
@@ -53,7 +54,7 @@ def hub_rows(source: str, max_chars: int) -> Iterator[RawRow]:
     wanted, number = hub_source(source), 0
     try:
         for batch in _stream(wanted):
-            for row in batch_rows(batch, number + 1, max_chars):
+            for row in batch_rows(batch, number + 1, max_chars, Budget()):
                 yield row
                 number += 1
     except Unreadable:
@@ -70,8 +71,8 @@ def _stream(wanted: HubSource) -> Iterator[Any]:
     rows = datasets.load_dataset(
         wanted.name, wanted.config, data_dir=wanted.data_dir, split=wanted.split, streaming=True
     )
-    for table in rows.with_format("arrow").iter(batch_size=PARQUET_BATCH_ROWS):
-        yield from table.to_batches(max_chunksize=PARQUET_BATCH_ROWS)
+    for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        yield from table.to_batches(max_chunksize=BATCH_ROWS)
 
 
 def _choices(wanted: HubSource) -> str | None:
