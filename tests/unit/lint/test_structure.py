@@ -47,7 +47,7 @@ principles:
         "C003 error {}: principles.0.id: a appears 2 times",
         "C004 error {}: principles.1.comparison: says the same as principles.0.comparison",
         "C005 error {}: category_weights.style: must be one of",
-        "C005 error {}: principles.0.weight: must be more than 0, not -1",
+        "C005 error {}: principles.0.weight: must be at least 1e-06, not -1",
         "C006 error {}: b: critique_request and revision_request go together",
         "C007 error {}: principles: none has category helpfulness",
         "C008 warning {}: principles: none has category",
