@@ -14,6 +14,7 @@ from rlaif.data.files.streams import is_valid, open_text
 
 _CHUNK_CHARS = 2**20
 _BLANK = "\ufeff \t\r\n\f\v"  #: a byte order mark too: files are joined
+_NOT_BLANK = re.compile(f"[^{_BLANK}]")
 _STRUCTURE = re.compile(r'["\\{}\[\]]')
 _LONGEST_TOKEN = 16  #: characters of JSON, besides texts and numbers: ``-Infinity``, ``\\ud83d\\ude00``
 _ARRAY_START = re.compile(r"\[\s*(\{|\]|$)")
@@ -115,9 +116,10 @@ class _Window:
     def next_char(self) -> str:
         """The next character that is not a space; empty at the end."""
         while True:
-            self._at += len(self._held[self._at :]) - len(self._held[self._at :].lstrip(_BLANK))
-            if self._at < len(self._held) or self._is_complete:
-                return self._held[self._at : self._at + 1]
+            found = _NOT_BLANK.search(self._held, self._at)  # without a copy of what is held, for each of many rows
+            self._at = found.start() if found else len(self._held)
+            if found or self._is_complete:
+                return found[0] if found else ""
             self._read(_CHUNK_CHARS)
 
     def skip(self) -> None:
