@@ -32,7 +32,7 @@ _Said = tuple[str, frozenset[str]]  #: a place, and the words there
 NEEDED = ("harm_avoidance", "helpfulness")
 #: Texts whose words overlap this much (Jaccard index, without fillers) say the same.
 NEAR_EQUAL = 0.85
-MAX_COMPARED = 200
+MAX_NEIGHBOURS = 200
 FILLERS = frozenset(words("a an and the this that these those of to in is are be it its which choose please would"))
 #: Words of prohibitions; a text without any of them asks for something.
 FORBIDDING = frozenset(
@@ -88,14 +88,14 @@ def _near_equal(said: Sequence[_Said]) -> Iterator[tuple[str, str]]:
     """Each place whose words are nearly those of an earlier one, and the first such.
 
     Texts that overlap so much share one of their rarest words, so each is compared with few others: with those of the
-    same words, and with ``MAX_COMPARED`` more where all texts are made of a few words.
+    same words, and with ``MAX_NEIGHBOURS`` more where all texts are made of a few words.
     """
     counts = Counter(word for _, own in said for word in own)
     by_word: dict[str, list[_Said]] = defaultdict(list)
     first: dict[frozenset[str], str] = {}
     for place, own in said:
         rarest = sorted(own, key=lambda word: (counts[word], word))[: int((1 - NEAR_EQUAL) * len(own)) + 1]
-        others = islice((other for word in rarest for other in by_word[word]), MAX_COMPARED)
+        others = islice((other for word in rarest for other in by_word[word]), MAX_NEIGHBOURS)
         near = (other for other, its in others if len(own & its) / len(own | its) >= NEAR_EQUAL)
         if same := first.get(own) or next(near, None):
             yield place, same

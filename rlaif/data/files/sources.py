@@ -236,8 +236,8 @@ def _configurations(card: Path) -> list[str]:
     except (OSError, yaml.YAMLError):  # a directory need not have a card
         return []
     configs = values.get("configs") if isinstance(values, dict) else None
-    listed = configs if isinstance(configs, list) else []
-    names = [config.get("config_name") for config in listed if isinstance(config, dict)]
+    several = configs if isinstance(configs, list) else []
+    names = [config.get("config_name") for config in several if isinstance(config, dict)]
     return [str(name) for name in names if isinstance(name, str | int | float)]
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlaif.data.comparisons import read_comparisons
-from rlaif.data.files.raw_rows import MAX_CAUSE_CHARS
+from rlaif.data.files.raw_rows import MAX_REASON_CHARS
 from rlaif.data.files.sources import files_of
 from rlaif.data.overview import survey
 from rlaif.data.pairs import read_pairs
@@ -196,4 +196,4 @@ def test_a_value_of_any_depth_costs_only_its_row(tmp_path, place):
 def test_causes_quote_little(tmp_path, place, value):
     long = value % ("x" * 100_000)
     causes = read_odd(tmp_path, [ODD_ROWS[place](long), f'{{"{"y" * 100_000}": 1}}'])
-    assert causes and max(map(len, causes)) <= MAX_CAUSE_CHARS
+    assert causes and max(map(len, causes)) <= MAX_REASON_CHARS

@@ -6,7 +6,7 @@ import yaml
 from rlaif.constitution.principles import load_constitution
 from rlaif.errors import ConfigError
 from rlaif.lint.draft import draft_of
-from rlaif.lint.structure import MAX_COMPARED, RULES, _near_equal, findings, lint
+from rlaif.lint.structure import MAX_NEIGHBOURS, RULES, _near_equal, findings, lint
 from tests.growth import FACTOR, check_linear
 
 
@@ -123,5 +123,5 @@ def test_texts_of_the_same_few_words_are_compared_with_few_others():
 
 
 def test_equal_texts_are_found_among_any_number_of_others():
-    said = mixtures(3 * MAX_COMPARED)
+    said = mixtures(3 * MAX_NEIGHBOURS)
     assert ("again", "7") in _near_equal([*said, ("again", said[7][1])])
