@@ -187,8 +187,18 @@ def read_odd(tmp_path, rows):
 @pytest.mark.parametrize("place", ODD_ROWS)
 def test_a_value_of_any_depth_costs_only_its_row(tmp_path, place):
     """JSON is decoded at one depth of the stack; what is then done with it may need more of it."""
-    depths = range(sys.getrecursionlimit() - 120, sys.getrecursionlimit(), 3)
+    depths = range(sys.getrecursionlimit() - 200, sys.getrecursionlimit())
     assert read_odd(tmp_path, [ODD_ROWS[place]("[" * depth + "]" * depth) for depth in depths])
+
+
+def test_a_row_that_is_too_deep_for_its_reader_is_quarantined_alone(tmp_path):
+    def follow(row):
+        return row.number if row.number != 2 else follow(row)
+
+    file, quarantined = tmp_path / "a.jsonl", []
+    file.write_text(f"{GOOD}\n" * 3)
+    assert list(read_records(str(file), follow, quarantined.append)) == [1, 3]
+    assert [(row.row, row.cause) for row in quarantined] == [(2, "the row is nested too deeply")]
 
 
 @pytest.mark.parametrize("place", ODD_ROWS)
