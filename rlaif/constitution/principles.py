@@ -48,7 +48,7 @@ Priority = Literal["safety", "ethics", "guidelines", "helpfulness"]  #: which pr
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)  #: the highest first
 DrawRule = Literal["uniform", "weighted"]
 PrincipleText = Annotated[str, Field(min_length=1)]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]  #: the product of three can be compared
 MAX_PRINCIPLES = 2000  #: every draw, of which each row has several, looks at all of them: some 3 ms for so many
 
 #: The priority of a principle that names none.

@@ -71,7 +71,7 @@ def _principles(file: Path, unit: str, statements: Iterator[PlacedText] | enumer
 def _table_statements(file: Path, text: str) -> Iterator[PlacedText]:
     header, rows = _rows(file, text)
     column = _statement_column(file, header)
-    moderated = header.index("moderated") if "moderated" in header else None
+    moderated = _only(file, header, "moderated") if "moderated" in header else None
     for number, row in rows:
         rejected = moderated is not None and len(row) > moderated and row[moderated].strip() == "-1"
         if len(row) > column and row[column].strip() and not rejected:
@@ -99,10 +99,17 @@ def _statement_column(file: Path, header: Sequence[str]) -> int:
     singular = [name.removesuffix("s") for name in header]
     for name in STATEMENT_COLUMNS:
         if name in singular:
-            return singular.index(name)
+            return _only(file, singular, name)
     if len(header) == 1:
         raise ConfigError(f"{file}: the first row must name the column: statement")
     raise ConfigError(f"{file}: no column of statements among {', '.join(header)}; call it statement")
+
+
+def _only(file: Path, header: Sequence[str], name: str) -> int:
+    """Where the column ``name`` is. Raises ConfigError when it is there twice: the second would be lost silently."""
+    if header.count(name) > 1:
+        raise ConfigError(f"{file}: column {name} is there {header.count(name)} times; keep one, or rename them")
+    return header.index(name)
 
 
 # ------------------------------------------------------------------------------------------------------- lists

@@ -74,7 +74,8 @@ def required(file: Path, place: str, text: str) -> str:
 
 def id_of(name: str, number: int) -> str:
     """A name as an id; its number where nothing is left of it, as of one in another script."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    decomposed = (unicodedata.normalize("NFKD", char) for char in name)  # together, marks take time by their square
+    plain = "".join(decomposed).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_") or f"principle_{number}"
 
 

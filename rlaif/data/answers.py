@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlaif.data.dialogues.structures import parse_list
-from rlaif.data.fields import is_given, number_of, require
+from rlaif.data.fields import is_given, number_of, quoted, require
 from rlaif.data.rows import BadRow, Fields
 
 NamedValue = tuple[str, Any]  #: a field and what it holds
@@ -72,7 +72,7 @@ def _by_letter(fields: Fields, names: _Names) -> tuple[NamedValue, NamedValue]:
     *answers, verdict = names
     winner = str(fields[verdict]).strip().lower().removeprefix("model_")
     if winner not in ("a", "b"):
-        raise BadRow(f"field `{verdict}` is {fields[verdict]!r}: neither answer is better")
+        raise BadRow(f"field `{verdict}` is {quoted(fields[verdict])}: neither answer is better")
     return _ordered(fields, answers, first_is_better=winner == "a")
 
 
@@ -127,7 +127,7 @@ def _first_and_second(fields: Fields, names: _Names) -> tuple[NamedValue, NamedV
 
 
 def _list(fields: Fields, name: str) -> list[Any]:
-    value = parse_list(fields[name])
+    value = parse_list(fields[name], name)
     if not isinstance(value, list):
         raise BadRow(f"field `{name}` holds one answer, not a pair; usable as a prompt only")
     return value

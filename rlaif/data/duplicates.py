@@ -10,6 +10,10 @@ from rlaif.ids import fingerprint
 from rlaif.records import Turn
 
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
+_STARTS = "\x00-\x7f\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\uac00-\ud7a3"  #: ASCII, kana, ideographs, Korean syllables
+#: Parts of a text that can be normalised by themselves: none of ``_STARTS`` combines with what precedes it. A mark
+#: combines with any number of others, which takes time by their square, so that a run of other characters is cut.
+_PARTS = re.compile(f"[{_STARTS}]+[^{_STARTS}]{{0,1000}}|[^{_STARTS}]{{1,1000}}")
 
 
 def prompt_key(turns: Sequence[Turn]) -> str:
@@ -19,5 +23,9 @@ def prompt_key(turns: Sequence[Turn]) -> str:
 
 def normalized_words(text: str) -> str:
     """``text`` in small letters with a space between words; text without a word is itself."""
-    words = _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    words = _BETWEEN_WORDS.sub(" ", _normalized(text).casefold()).strip()
     return words or text
+
+
+def _normalized(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", part) for part in _PARTS.findall(text))

@@ -12,6 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from rlaif.config.strict_yaml import format_value
 from rlaif.data.rows import BadRow, Fields
 
 #: Columns next to a conversation that are part of what the model is shown: leaving one out would change the prompt.
@@ -149,6 +150,11 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def quoted(value: Any) -> str:
+    """A value for a message: the beginning of a text, and of others only what they are, for they may have any size."""
+    return repr(format_value(value)) if isinstance(value, str) else kind_of(value)
 
 
 def kind_of(value: Any) -> str:

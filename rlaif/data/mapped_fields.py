@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from rlaif.config.source import RowLimits, Source
+from rlaif.config.strict_yaml import format_value
 from rlaif.data.dialogues.structures import parse_literal
 from rlaif.data.excess import SourceRecord, refuse_excess
+from rlaif.data.files.objects import as_object
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.errors import DataError
@@ -76,7 +78,7 @@ class MappedFields:
         for name, path in self._unseen.items():
             if self._columns:
                 near = difflib.get_close_matches(path, self._known, n=1)
-                hint = f"did you mean {near[0]}? " if near else ""
+                hint = f"did you mean {format_value(near[0])}? " if near else ""
                 columns = _listed(list(self._columns))
                 raise DataError(f"{source}: {name}={path}: no row has this field; {hint}The rows have {columns}")
 
@@ -90,11 +92,10 @@ class MappedFields:
 
 
 def value_at(value: Any, path: str) -> Any:
-    """What is at ``path`` in a row; ``_MISSING`` when nothing is. Raises Unreadable."""
+    """What is at ``path`` in a row; ``_MISSING`` when nothing is. Raises BadRow, and Unreadable."""
     if isinstance(value, str):
-        value = parse_literal(value)
-    if isinstance(value, list) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
-        value = dict(value)  # a map column of Arrow
+        value = parse_literal(value, path)
+    value = as_object(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return _in_list(value, path)
     if not isinstance(value, Mapping):
@@ -128,5 +129,5 @@ def _paths_in(value: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _listed(names: list[str]) -> str:
-    few = ", ".join(f"`{name}`" for name in names[:_MAX_SHOWN])
+    few = ", ".join(f"`{format_value(name)}`" for name in names[:_MAX_SHOWN])
     return f"{few} and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else few or "no fields"

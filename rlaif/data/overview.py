@@ -21,7 +21,7 @@ from rlaif.data.files.sources import files_of, passed_over, row_choice
 from rlaif.data.files.streams import READ_ERRORS
 from rlaif.data.mapped_fields import MappedFields
 from rlaif.data.readers import READERS, Reader
-from rlaif.data.rows import BadRow, SourceRow, rows_in
+from rlaif.data.rows import BadRow, SourceRow, parsed, rows_in
 from rlaif.errors import DataError
 from rlaif.records import Comparison, PreferencePair, Prompt
 
@@ -66,14 +66,7 @@ class Use:
     def add(self, row: SourceRow) -> str | None:
         """Try one row; returns what is wrong with it, None when it is usable."""
         try:
-            if row.mistake:
-                raise BadRow(row.mistake)
-            record = self.reader.parse(replace(row, seen=Counter()))  # ids are not looked at
-            refuse_excess(record, DEFAULT_LIMITS)
-            names = self.reader.fields_of(row.fields)
-            shape = f"{', '.join(f'`{name}`' for name in names)} ({form_of(row.fields[names[0]], names[0])})"
-            self.shapes[shape if shape in self.shapes or len(self.shapes) < _MAX_KINDS else _REST] += 1
-            self.num_with_thoughts += any(has_thoughts(row.fields[name]) for name in names)
+            record = parsed(row, self._read)
         except (BadRow, Unreadable) as error:
             self._quarantine(row, str(error))
             return str(error)
@@ -82,6 +75,15 @@ class Use:
         if len(self.records) < NUM_SHOWN:
             self.records.append(record)
         return None
+
+    def _read(self, row: SourceRow) -> SourceRecord:
+        record = self.reader.parse(replace(row, seen=Counter()))  # ids are not looked at
+        refuse_excess(record, DEFAULT_LIMITS)
+        names = self.reader.fields_of(row.fields)
+        shape = f"{', '.join(f'`{name}`' for name in names)} ({form_of(row.fields[names[0]], names[0])})"
+        self.shapes[shape if shape in self.shapes or len(self.shapes) < _MAX_KINDS else _REST] += 1
+        self.num_with_thoughts += any(has_thoughts(row.fields[name]) for name in names)
+        return record
 
     def _quarantine(self, row: SourceRow, words: str) -> None:
         key = _PLACES.sub("N", words)

@@ -89,7 +89,7 @@ def _found(fields: Fields, names: Collection[str]) -> tuple[str, tuple[Turn, ...
 def _system_beside(fields: Fields) -> tuple[Turn, ...]:
     """The system turn of the whole conversation beside its prompt, as SFT sets have it in ``messages``."""
     for name in ("messages", "conversations", "chosen"):
-        messages = parse_list(fields[name]) if is_given(fields, name) else None
+        messages = parse_list(fields[name], name) if is_given(fields, name) else None
         if isinstance(messages, list) and begins_with_system_turn(messages):
             return parse_messages(messages[:1], name, may_be_empty=True)
     return ()
@@ -136,7 +136,7 @@ def _history(fields: Fields) -> Iterator[Turn]:
     """The turns of ``[[asked, answered], ...]``."""
     if not is_given(fields, "history"):
         return
-    history = parse_list(fields["history"])
+    history = parse_list(fields["history"], "history")
     if not isinstance(history, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in history):
         raise BadRow("field `history` must be a list of pairs of texts")
     for asked, answered in history:

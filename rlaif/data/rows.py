@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from rlaif.config.source import DEFAULT_LIMITS, is_data_set
 from rlaif.data.files.formats import raw_rows
 from rlaif.data.files.hub import hub_rows
-from rlaif.data.files.raw_rows import Unreadable
+from rlaif.data.files.raw_rows import Unreadable, Unusable
 from rlaif.data.files.sources import files_of, printable, row_choice
 from rlaif.data.files.streams import READ_ERRORS
 from rlaif.errors import DataError
@@ -34,7 +34,7 @@ def pass_over(row: Quarantined) -> None:
     """The Quarantine of whoever reads a source again, whose bad rows are known already."""
 
 
-class BadRow(ValueError):
+class BadRow(Unusable):
     """A row that cannot be used; the message names the field. It is quarantined, and reading continues."""
 
 
@@ -84,7 +84,7 @@ def read_records(
         num_good, first_mistake = 0, ""
         for row in rows:
             try:
-                record = _parsed(row, parse)
+                record = parsed(row, parse)
             except (BadRow, Unreadable) as error:
                 first_mistake = first_mistake or f"row {row.number}: {error}"
                 quarantine(Quarantined(id=row.place, file=row.file, row=row.number, kind="read", cause=str(error)))
@@ -97,10 +97,14 @@ def read_records(
         raise DataError(f"{source}: there are no rows in it")
 
 
-def _parsed(row: SourceRow, parse: Callable[[SourceRow], _Record]) -> _Record:
+def parsed(row: SourceRow, parse: Callable[[SourceRow], _Record]) -> _Record:
+    """What ``parse`` makes of ``row``. Raises BadRow, and Unreadable."""
     if row.mistake:
         raise BadRow(row.mistake)
-    return parse(row)
+    try:
+        return parse(row)
+    except RecursionError:  # what could be decoded may still be too deep to be compared or shown
+        raise BadRow("the row is nested too deeply") from None
 
 
 def rows_in(source: str, max_chars: int = DEFAULT_LIMITS.max_chars) -> Iterator[SourceRow]:

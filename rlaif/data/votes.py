@@ -37,7 +37,7 @@ def parse_question(row: SourceRow) -> ScoredAnswers:
         raise BadRow(f"field `{column}`: questions with voted answers have no system turn; leave it out")
     question = trim(require_text(row.fields, "question"))
     refuse_messages(question, "question")
-    answers = parse_list(require(row.fields, "answers"))
+    answers = parse_list(require(row.fields, "answers"), "answers")
     if not isinstance(answers, list) or len(answers) < 2:
         raise BadRow("field `answers` must be a list of at least two answers")
     scored = [_answer(answer, f"answers[{index}]") for index, answer in enumerate(answers)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import get_args
 
 from pydantic import ValidationError
@@ -31,6 +32,7 @@ _Said = tuple[str, frozenset[str]]  #: a place, and the words there
 NEEDED = ("harm_avoidance", "helpfulness")
 #: Texts whose words overlap this much (Jaccard index, without fillers) say the same.
 NEAR_EQUAL = 0.85
+MAX_NEIGHBOURS = 200
 FILLERS = frozenset(words("a an and the this that these those of to in is are be it its which choose please would"))
 #: Words of prohibitions; a text without any of them asks for something.
 FORBIDDING = frozenset(
@@ -85,15 +87,20 @@ def _repeated_texts(draft: Draft) -> Iterator[PlacedMessage]:
 def _near_equal(said: Sequence[_Said]) -> Iterator[tuple[str, str]]:
     """Each place whose words are nearly those of an earlier one, and the first such.
 
-    Texts that overlap so much share one of their rarest words, so each is compared with few others.
+    Texts that overlap so much share one of their rarest words, so each is compared with few others: with those of the
+    same words, and with ``MAX_NEIGHBOURS`` more where all texts are made of a few words.
     """
     counts = Counter(word for _, own in said for word in own)
     by_word: dict[str, list[_Said]] = defaultdict(list)
+    first: dict[frozenset[str], str] = {}
     for place, own in said:
         rarest = sorted(own, key=lambda word: (counts[word], word))[: int((1 - NEAR_EQUAL) * len(own)) + 1]
-        others = (other for word in rarest for other in by_word[word])
-        if same := next((other for other, its in others if len(own & its) / len(own | its) >= NEAR_EQUAL), None):
+        others = islice((other for word in rarest for other in by_word[word]), MAX_NEIGHBOURS)
+        near = (other for other, its in others if len(own & its) / len(own | its) >= NEAR_EQUAL)
+        if same := first.get(own) or next(near, None):
             yield place, same
+        if own:
+            first.setdefault(own, place)
         for word in rarest:
             by_word[word].append((place, own))
 

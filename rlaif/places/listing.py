@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rlaif.places.urls import NO_LISTINGS, Unreachable, ask, filesystem, has_listings, is_url
 
@@ -24,6 +24,13 @@ class Entry:
     @property
     def base(self) -> str:
         return base_of(self.name)
+
+
+class _Place(NamedTuple):
+    """Where matching goes on: in a directory, with a part of the pattern."""
+
+    folder: str
+    num: int
 
 
 def base_of(name: str) -> str:
@@ -108,29 +115,44 @@ def matching(pattern: str) -> list[Entry]:
     return [found[name] for name in sorted(found)]
 
 
-def _expanded(folder: str, parts: list[str]) -> Iterator[Entry]:
-    part, rest = parts[0], parts[1:]
+def _expanded(root: str, parts: list[str]) -> Iterator[Entry]:
+    """What is at ``parts`` below ``root``. Each directory is looked at once for each part, however many ways lead to
+    it: with several ``**``, there are very many."""
+    waiting = [_Place(root, 0)] if parts else []
+    seen = set(waiting)
+    while waiting:
+        for found in _matches(*waiting.pop(), parts):
+            if isinstance(found, Entry):
+                yield found
+            elif found not in seen:
+                seen.add(found)
+                waiting.append(found)
+
+
+def _matches(folder: str, num: int, parts: list[str]) -> Iterator[Entry | _Place]:
+    """What part ``num`` matches in a directory: what is found, or where the next part goes on."""
+    part, is_last = parts[num], num == len(parts) - 1
     if not glob.has_magic(part):
         name = join(folder, part)
-        if rest:
-            yield from _expanded(name, rest)
+        if not is_last:
+            yield _Place(name, num + 1)
         elif (entry := entry_of(name)) is not None:
             yield entry
         return
-    if part == "**" and rest:
-        yield from _expanded(folder, rest)
+    if part == "**" and not is_last:
+        yield _Place(folder, num + 1)
     for entry in _listed(folder):
         is_wanted = not entry.base.startswith(".") or part.startswith(".")
         if is_wanted and part == "**":
             if entry.kind == "directory":
-                yield from _expanded(entry.name, parts)
-            elif not rest:
+                yield _Place(entry.name, num)
+            elif is_last:
                 yield entry
         elif is_wanted and fnmatchcase(entry.base, part):
-            if not rest:
+            if is_last:
                 yield entry
             elif entry.kind in ("directory", "link to a directory"):
-                yield from _expanded(entry.name, rest)
+                yield _Place(entry.name, num + 1)
 
 
 def _listed(folder: str) -> list[Entry]:

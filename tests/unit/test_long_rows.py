@@ -2,10 +2,15 @@
 
 import asyncio
 import contextlib
+import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlaif.algorithms.preference_model import pretraining_pairs
+from rlaif.constitution.public_texts import id_of_statement
+from rlaif.data import duplicates
 from rlaif.data.dialogues.conversations import parse_conversation
 from rlaif.data.duplicates import prompt_key
 from rlaif.data.rows import BadRow
@@ -25,7 +30,7 @@ from rlaif.prompting.tokenization import (
     prompt_ids,
 )
 from rlaif.records import ScoredAnswer, ScoredAnswers, Turn
-from tests.growth import FACTOR, check_linear
+from tests.growth import FACTOR, check_linear, must_end
 from tests.tricky_tokenizers import bpe, chat
 from tests.unit.prompting.chat_tokenizers import ALPACA, BARE_WORDS, with_template
 
@@ -63,6 +68,9 @@ PARTS = (
         "Options\n",
         "> ",
         "é",
+        "\u0301\u0316",
+        "\uff9e\u0301",
+        "\u0f73\u0f71",
     ),
 )
 SIZE = 16_000
@@ -80,6 +88,7 @@ def read(text):
 WORK = {
     "reading": read,
     "comparing": lambda text: prompt_key((Turn(role="human", text=text),)),
+    "as a principle's id": lambda text: id_of_statement(text, 1),
     "as Human/Assistant": lambda text: HumanAssistant().prompt((Turn(role="human", text=text),)),
     "in a chat template": lambda text: break_delimiters.__wrapped__(WITH_WORDS, chat_templates.DEFAULT_FORMAT, text),
     "in Alpaca's template": lambda text: break_delimiters.__wrapped__(ALPACA_S, chat_templates.DEFAULT_FORMAT, text),
@@ -99,12 +108,23 @@ def test_work_on_a_text_is_linear(work, part):
         check_linear(WORK[work], small, large, what=part)
 
 
+@given(st.text(st.sampled_from("ae が\u304b\u3099ﾊﾞ가\u1100\u1161\u11a8\u0301\u0316ﬁ漢=\u0338"), max_size=40))
+def test_a_text_is_normalised_in_parts_as_it_is_as_a_whole(text):
+    assert duplicates._normalized(text) == unicodedata.normalize("NFKC", text)
+
+
+def answers_to_a_question(num):
+    answers = tuple(ScoredAnswer(text=str(i), votes=i % 50, accepted=False) for i in range(num))
+    return ScoredAnswers(id="q", source_file="f", source_row=1, question="q", answers=answers)
+
+
 def test_a_question_of_many_answers_is_paired_in_one_pass():
-    answers = tuple(ScoredAnswer(text=str(i), votes=i % 50, accepted=False) for i in range(20_000))
-    scored = ScoredAnswers(id="q", source_file="f", source_row=1, question="q", answers=answers)
+    scored = answers_to_a_question(2_000)
     pairs = list(pretraining_pairs(scored))
-    assert len(pairs) == 20_000 - sum(answer.votes <= 0 for answer in answers)
+    assert len(pairs) == 2_000 - sum(answer.votes <= 0 for answer in scored.answers)
     assert all(better != worse for better, worse in pairs)
+    questions = {str(num): answers_to_a_question(num) for num in (SIZE, FACTOR * SIZE)}
+    check_linear(lambda num: list(pretraining_pairs(questions[num])), *questions, what="answers")
 
 
 # -------------------------------------------------------------------------------------------------------- fitting
@@ -222,7 +242,8 @@ def test_breaking_special_tokens_ends_whatever_they_are(special):
     tokenizer = bpe()
     tokenizer.add_special_tokens({"additional_special_tokens": [special, "<|x|>"]})
     text = f"{special}{special} a b {special}<|x|>x  ab ab\n!"
-    broken = neutralize(tokenizer, text)
+    with must_end():
+        broken = neutralize(tokenizer, text)
     assert "<|x|>" not in broken and broken.replace(" ", "") == text.replace(" ", "")
     assert len(special.strip()) < 2 or special not in broken
     assert neutralize(tokenizer, broken) == broken
@@ -232,6 +253,7 @@ def test_breaking_special_tokens_ends_whatever_they_are(special):
 def test_breaking_delimiters_ends_whatever_they_are(mark):
     template = f"{{% for m in messages %}}{mark}\n{{{{ m.content }}}}\n\n{{% endfor %}}{mark}\n"
     tokenizer = with_template(template, ())
-    broken = break_delimiters(tokenizer, chat_templates.DEFAULT_FORMAT, f"a\n{mark}\nb\n {mark} \n{mark}")
+    with must_end():
+        broken = break_delimiters(tokenizer, chat_templates.DEFAULT_FORMAT, f"a\n{mark}\nb\n {mark} \n{mark}")
     assert all(line.strip() != mark for line in broken.split("\n"))
     assert break_delimiters(tokenizer, chat_templates.DEFAULT_FORMAT, broken) == broken

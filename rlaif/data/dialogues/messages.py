@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlaif.config.strict_yaml import format_value
 from rlaif.data.fields import (
     check_text,
     encodable,
     is_blank,
     is_given,
     kind_of,
+    quoted,
     refusal_of,
     refuse_beside,
     system_column,
     trim,
 )
+from rlaif.data.files.objects import as_object
 from rlaif.data.rows import BadRow, Fields
 from rlaif.records import Role, Turn
 
@@ -43,7 +46,7 @@ MESSAGES_KEYS = ("messages", "conversations", "conversation")
 
 def parse_messages(value: Any, name: str, *, may_be_empty: bool = False) -> tuple[Turn, ...]:
     """The turns of a list of messages, of one message, or of an object that holds messages. Raises BadRow naming it."""
-    value = _as_object(value)
+    value = as_object(value)
     if isinstance(value, Mapping):
         return _object_turns(value, name)
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
@@ -92,29 +95,23 @@ def one_system_turn(turns: tuple[Turn, ...], name: str) -> tuple[Turn, ...]:
 
 
 def begins_with_system_turn(messages: Sequence[Any]) -> bool:
-    first = _as_object(messages[0]) if messages else None
+    first = as_object(messages[0]) if messages else None
     role = _first(first, ROLE_KEYS) if isinstance(first, Mapping) else None
     return isinstance(role, str) and ROLES.get(role.strip().lower()) == "system"
 
 
 def has_thoughts(value: Any) -> bool:
     """Whether messages hold what the model thought, which is not read."""
-    value = _as_object(value)
+    value = as_object(value)
     if isinstance(value, Mapping):
         inner = next((value[key] for key in MESSAGES_KEYS if isinstance(value.get(key), list)), None)
         return any(is_given(value, key) for key in THOUGHT_KEYS) if inner is None else has_thoughts(inner)
     return isinstance(value, list) and any(map(has_thoughts, value))
 
 
-def _as_object(value: Any) -> Any:
-    """``value``, or the object that a map column of Arrow holds."""
-    is_map = isinstance(value, list) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value)
-    return dict(value) if is_map else value
-
-
 def _turn(message: Any, name: str) -> Turn | None:
     """One message as a turn; None for a system turn that says nothing."""
-    message = _as_object(message)
+    message = as_object(message)
     if not isinstance(message, Mapping):
         kind = "text" if isinstance(message, str) else kind_of(message)
         raise BadRow(f"field `{name}` must be a message with role and content, not {kind}")
@@ -129,7 +126,7 @@ def _role(message: Fields, name: str) -> str:
     role = _first(message, ROLE_KEYS)
     key = role.strip().lower() if isinstance(role, str) else ""
     if key not in ROLES and key not in TOOL_ROLES:
-        raise BadRow(f"field `{name}.role` must be system, user or assistant, not {role!r}")
+        raise BadRow(f"field `{name}.role` must be system, user or assistant, not {quoted(role)}")
     if key in TOOL_ROLES or any(is_given(message, call) for call in _CALLS):
         raise BadRow(f"field `{name}`: tool turn: {refusal_of('tool turn')}")
     refuse_beside(message, f"{name}.")
@@ -150,10 +147,10 @@ def _content(message: Fields, name: str) -> str:
 def _part(part: Any, name: str) -> str:
     if isinstance(part, str):
         return part
-    kind = part.get("type") if isinstance(part, Mapping) else kind_of(part)
+    kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(part, Mapping) and kind in (None, *_TEXT_PARTS) and isinstance(part.get("text"), str):
         return str(part["text"])
-    raise BadRow(f"field `{name}` must be text, not {kind or kind_of(part)}")
+    raise BadRow(f"field `{name}` must be text, not {format_value(kind) if isinstance(kind, str) else kind_of(part)}")
 
 
 def _first(message: Fields, keys: Sequence[str]) -> Any:

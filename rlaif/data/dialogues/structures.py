@@ -6,14 +6,13 @@ messages but cannot be parsed (cut short, numpy's print of an array, quoted twic
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from rlaif.data.dialogues.messages import CONTENT_KEYS, MESSAGES_KEYS, ROLE_KEYS
+from rlaif.data.files.objects import JsonDecoder, given_twice, python_value
 from rlaif.data.rows import BadRow
 
 _QUOTE = r"""(?:\\*["']|&quot;|&\#0?3[49];|“|”){1,4}"""
@@ -30,10 +29,11 @@ _OPENINGS = ("[", "{", '"', "(")
 def parse_structure(text: str, name: str) -> Any | None:
     """The list or object of messages that ``text`` holds, None when it holds none. Raises BadRow when it seems to hold
     messages but cannot be parsed."""
-    value = parse_literal(text)
+    value, repeated = _literal(text)
     if isinstance(value, str):  # quoted twice
         return parse_structure(value, name) if value != text else None
     if value is not None and _is_messages(value):
+        _refuse_repeated(repeated, name)
         return value
     if _has_message(value) if value is not None else _LOOKS_LIKE_MESSAGES.match(text.strip()):
         raise BadRow(f"field `{name}` looks like messages stored as text, but is not JSON of messages")
@@ -53,27 +53,48 @@ def refuse_messages(text: str, name: str) -> None:
         raise BadRow(f"field `{name}` holds messages stored as text")
 
 
-def parse_list(value: Any) -> Any:
-    """``value``, or the list that it holds as JSON text, as a CSV cell does."""
-    parsed = parse_literal(value) if isinstance(value, str) else None
-    return parsed if isinstance(parsed, list) else value
+def parse_list(value: Any, name: str) -> Any:
+    """``value``, or the list that it holds as JSON text, as a CSV cell does. Raises BadRow."""
+    parsed, repeated = _literal(value) if isinstance(value, str) else (None, None)
+    if not isinstance(parsed, list):
+        return value
+    _refuse_repeated(repeated, name)
+    return parsed
 
 
-def parse_literal(text: str) -> Any | None:
-    """The value of ``text`` as JSON or as a Python literal; None when it is neither."""
+def parse_literal(text: str, name: str | None = None) -> Any | None:
+    """The value of ``text`` as JSON or as a Python literal; None when it is neither.
+
+    ``name``: that of the field that holds it, where the value is used. Raises BadRow then for a key that is given
+    twice; a text in which nobody looks may hold one.
+    """
+    value, repeated = _literal(text)
+    if name is not None:
+        _refuse_repeated(repeated, name)
+    return value
+
+
+def _refuse_repeated(key: Any | None, name: str) -> None:
+    if key is not None:
+        raise BadRow(f"field `{name}`: {given_twice(key)}")
+
+
+def _literal(text: str) -> tuple[Any | None, Any | None]:
+    """As ``parse_literal``, and a key that is given twice in it."""
     text = text.strip()
     if not text.startswith(_OPENINGS):
-        return None
+        return None, None
+    decoder = JsonDecoder(strict=False)
     try:
-        return json.loads(text, strict=False)
+        return decoder.decode(text), decoder.repeated
     except (ValueError, RecursionError):
         pass
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # of escapes that Python does not know
-            return ast.literal_eval(text) if text.startswith(("[", "{", "(")) else None
+            return python_value(text) if text.startswith(("[", "{", "(")) else (None, None)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
+        return None, None
 
 
 def _is_messages(value: Any) -> bool:

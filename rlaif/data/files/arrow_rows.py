@@ -12,21 +12,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from rlaif.data.files.arrow_messages import FILE_MARK, refuse_bombs
 from rlaif.data.files.arrow_sizes import num_bytes
+from rlaif.data.files.parquet_sizes import BATCH_ROWS, rows_at_once
 from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.data.files.streams import IS_BOMB, MAX_BOMB_RATIO, MIN_BOMB_BYTES, is_compressed, open_bytes
 from rlaif.data.files.tables import Cells, Header, header_of
 from rlaif.errors import describe_error
 from rlaif.places.urls import Unreachable
 
-PARQUET_BATCH_ROWS = 256
-MAX_BATCH_BYTES = 2**26
-_MAX_RATIO = 10  #: of what is packed better, rows of any size may follow rows of any other: they are read one by one
-
-_ARROW_FILE = b"ARROW1"  #: other Arrow data is a stream
 _Batch = Any  #: a pyarrow.RecordBatch
 _RowGroup = Any  #: a pyarrow.parquet.RowGroupMetaData
 _File = Any  #: what pyarrow opens: a file object that can seek
+
+
+class Budget:
+    """How much may be made of a file: a text that it holds once may be meant by any number of rows."""
+
+    def __init__(self, file_bytes: int | None = None) -> None:
+        self._rest = None if file_bytes is None else max(MIN_BOMB_BYTES, MAX_BOMB_RATIO * file_bytes)
+
+    def take(self, size: int) -> None:
+        """Raises Unreadable when it is used up."""
+        if self._rest is not None:
+            self._rest -= size
+            if self._rest < 0:
+                raise Unreadable(IS_BOMB)
 
 
 class _ArrowCells(Cells):
@@ -47,11 +58,12 @@ class _Columns:
     Arrow trusts what it reads: a column whose offsets are corrupted would end the process when it is converted.
     """
 
-    def __init__(self, batch: _Batch, max_chars: int) -> None:
+    def __init__(self, batch: _Batch, max_chars: int, budget: Budget) -> None:
         batch.validate()
-        self._batch, self._max_chars = batch, max_chars
+        self._batch, self._max_chars, self._budget = batch, max_chars, budget
         self._full: dict[int, list[bool]] = {}
         self._values: dict[int, list[Any] | None] = {}
+        self._last: dict[int, tuple[int, Any]] = {}  #: of each column, the cell that was last made by itself
 
     def has(self, place: int, row: int) -> bool:
         if place not in self._full:
@@ -62,7 +74,11 @@ class _Columns:
         if place not in self._values:
             self._values[place] = self._converted(place)
         values = self._values[place]
-        return self._cell(place, row) if values is None else values[row]
+        if values is not None:
+            return values[row]
+        if self._last.get(place, (None,))[0] != row:
+            self._last[place] = row, self._cell(place, row)
+        return self._last[place][1]
 
     def _converted(self, place: int) -> list[Any] | None:
         """The values of a column; None when some cannot be converted or are too large, so that each is tried by
@@ -73,8 +89,9 @@ class _Columns:
         except ValueError as error:
             if "UTF8" not in str(error):
                 raise Unreadable(f"field `{self._name(place)}` is corrupted: {describe_error(error)}") from error
-        if num_bytes(column) > self._max_chars:
+        if (size := num_bytes(column)) > self._max_chars:
             return None
+        self._budget.take(size)
         try:
             values: list[Any] = column.to_pylist()
         except (ValueError, ArithmeticError, NotImplementedError):  # pyarrow's errors are of these kinds
@@ -83,10 +100,11 @@ class _Columns:
 
     def _cell(self, place: int, row: int) -> Any:
         cell = self._batch.column(place).slice(row, 1)
-        if num_bytes(cell) > self._max_chars:
+        if (size := num_bytes(cell)) > self._max_chars:
             raise Unreadable(
                 f"field `{self._name(place)}` has more than {self._max_chars:,} bytes (data.limits.max_chars)"
             )
+        self._budget.take(size)
         try:
             return cell[0].as_py()
         except UnicodeDecodeError as error:
@@ -107,9 +125,9 @@ def arrow_rows(file: str, max_chars: int) -> Iterator[RawRow]:
     return _rows(file, "Arrow", _arrow_batches, max_chars)
 
 
-def batch_rows(batch: _Batch, first: int, max_chars: int) -> Iterator[RawRow]:
+def batch_rows(batch: _Batch, first: int, max_chars: int, budget: Budget) -> Iterator[RawRow]:
     """The rows of a batch, of which the first has the number ``first``. Raises Unreadable."""
-    header, columns = header_of(batch.schema.names), _Columns(batch, max_chars)
+    header, columns = header_of(batch.schema.names), _Columns(batch, max_chars, budget)
     for row in range(batch.num_rows):
         yield RawRow(first + row, _ArrowCells(header, columns, row))
 
@@ -120,8 +138,9 @@ def _rows(file: str, kind: str, batches: Callable[[_File], Iterator[_Batch]], ma
     number = 0
     try:
         with _seekable(file) as source:
+            budget = Budget(_num_bytes_of(source))
             for batch in batches(source):
-                for row in batch_rows(batch, number + 1, max_chars):
+                for row in batch_rows(batch, number + 1, max_chars, budget):
                     yield row
                     number += 1
     except (Unreadable, Unreachable):
@@ -137,8 +156,10 @@ def _parquet_batches(source: _File) -> Iterator[_Batch]:
     groups = [about.row_group(index) for index in range(about.num_row_groups)]
     with pq.ParquetFile(source, metadata=about, read_dictionary=sorted(_dictionaries(groups))) as parquet:
         header_of(parquet.schema_arrow.names)  # a column that is there twice is named, even above no rows
+        file_bytes = _num_bytes_of(source)
         for index, group in enumerate(groups):
-            yield from parquet.iter_batches(batch_size=_rows_at_once(group), row_groups=[index])
+            num = rows_at_once(group, about.schema, file_bytes)
+            yield from parquet.iter_batches(batch_size=num, row_groups=[index])
 
 
 def _dictionaries(groups: Sequence[_RowGroup]) -> set[str]:
@@ -151,37 +172,33 @@ def _dictionaries(groups: Sequence[_RowGroup]) -> set[str]:
     }
 
 
-def _rows_at_once(group: _RowGroup) -> int:
-    """So many rows that a batch has ``MAX_BATCH_BYTES`` at most, if no row is much larger than the others."""
-    columns = [group.column(index) for index in range(group.num_columns)]
-    size, packed = (sum(getattr(c, f"total_{kind}_size") for c in columns) for kind in ("uncompressed", "compressed"))
-    if size <= MAX_BATCH_BYTES:
-        return PARQUET_BATCH_ROWS
-    if size > MAX_BOMB_RATIO * packed and size > MIN_BOMB_BYTES:
-        raise Unreadable(IS_BOMB)
-    return (
-        1 if size > _MAX_RATIO * packed else max(1, min(MAX_BATCH_BYTES * group.num_rows // size, PARQUET_BATCH_ROWS))
-    )
-
-
 def _arrow_batches(source: _File) -> Iterator[_Batch]:
     import pyarrow as pa
 
-    start = source.read(len(_ARROW_FILE))
     source.seek(0)
-    if start != _ARROW_FILE:
+    is_file = source.read(len(FILE_MARK)) == FILE_MARK
+    source.seek(0)
+    with pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source) as reader:  # which says what is damaged
+        refuse_bombs(source)
+        if is_file:
+            yield from _small(reader.get_batch(index) for index in range(reader.num_record_batches))
+    if not is_file:
+        source.seek(0)
         with pa.ipc.open_stream(source) as stream:
             yield from _small(stream)
-    else:
-        with pa.ipc.open_file(source) as reader:
-            yield from _small(reader.get_batch(index) for index in range(reader.num_record_batches))
 
 
 def _small(batches: Iterator[_Batch]) -> Iterator[_Batch]:
     """The same rows in batches that are cheap to convert."""
     for batch in batches:
-        for start in range(0, batch.num_rows, PARQUET_BATCH_ROWS):
-            yield batch.slice(start, PARQUET_BATCH_ROWS)
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            yield batch.slice(start, BATCH_ROWS)
+
+
+def _num_bytes_of(source: _File) -> int:
+    num = int(source.seek(0, 2))
+    source.seek(0)
+    return num
 
 
 @contextmanager

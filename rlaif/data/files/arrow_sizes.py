@@ -12,7 +12,11 @@ _Array = Any  #: a pyarrow.Array
 
 
 def num_bytes(array: _Array) -> int:
-    """The bytes of all values of ``array``, each counted as often as it is meant."""
+    """The bytes of all values of ``array``, each counted as often as it is meant, and none as less than one."""
+    return max(len(array), _num_bytes(array))
+
+
+def _num_bytes(array: _Array) -> int:
     import pyarrow as pa
 
     kind = array.type

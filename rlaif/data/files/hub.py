@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.source import HUB
-from rlaif.data.files.arrow_rows import PARQUET_BATCH_ROWS, batch_rows
+from rlaif.data.files.arrow_rows import Budget, batch_rows
+from rlaif.data.files.parquet_sizes import BATCH_ROWS
 from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.errors import describe_error
 
@@ -35,17 +36,24 @@ def hub_source(source: str) -> HubSource:
     """What ``source`` names. Raises Unreadable."""
     place = source.removeprefix(HUB)
     match = _NAME.fullmatch(place)
-    if place and Path(place).is_dir():
+    if place and _is_dir(place):
         if any(Path(place, name).is_file() for name in _SAVED):
             raise Unreadable(f"was saved by `save_to_disk`, so it is a directory of files; name it without {HUB}")
         return HubSource(name=place, data_dir=None, config=None, split="train")
     if match is None:
         raise Unreadable(f"is not a data set's name; use {HUB_GRAMMAR}")
     name, data_dir = match["name"], None
-    if not Path(name).is_dir() and name.count("/") > 1:
+    if not _is_dir(name) and name.count("/") > 1:
         owner, repository, data_dir = name.split("/", 2)
         name = f"{owner}/{repository}"
     return HubSource(name=name, data_dir=data_dir, config=match["config"], split=match["split"] or "train")
+
+
+def _is_dir(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a name that no directory can have
+        return False
 
 
 def hub_rows(source: str, max_chars: int) -> Iterator[RawRow]:
@@ -53,7 +61,7 @@ def hub_rows(source: str, max_chars: int) -> Iterator[RawRow]:
     wanted, number = hub_source(source), 0
     try:
         for batch in _stream(wanted):
-            for row in batch_rows(batch, number + 1, max_chars):
+            for row in batch_rows(batch, number + 1, max_chars, Budget()):
                 yield row
                 number += 1
     except Unreadable:
@@ -70,8 +78,8 @@ def _stream(wanted: HubSource) -> Iterator[Any]:
     rows = datasets.load_dataset(
         wanted.name, wanted.config, data_dir=wanted.data_dir, split=wanted.split, streaming=True
     )
-    for table in rows.with_format("arrow").iter(batch_size=PARQUET_BATCH_ROWS):
-        yield from table.to_batches(max_chunksize=PARQUET_BATCH_ROWS)
+    for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        yield from table.to_batches(max_chunksize=BATCH_ROWS)
 
 
 def _choices(wanted: HubSource) -> str | None:

@@ -5,60 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from rlaif.data.files.objects import JsonDecoder, given_twice
 from rlaif.data.files.raw_rows import RawRow, Unreadable, bad_row, too_long
 from rlaif.data.files.streams import is_valid, open_text
 
 _CHUNK_CHARS = 2**20
 _BLANK = "\ufeff \t\r\n\f\v"  #: a byte order mark too: files are joined
+_NOT_BLANK = re.compile(f"[^{_BLANK}]")
 _STRUCTURE = re.compile(r'["\\{}\[\]]')
 _LONGEST_TOKEN = 16  #: characters of JSON, besides texts and numbers: ``-Infinity``, ``\\ud83d\\ude00``
 _ARRAY_START = re.compile(r"\[\s*(\{|\]|$)")
 _NOT_UTF8 = "the row is not UTF-8 text"
 _PRETTY = "the file holds JSON objects spread over lines; write each on one line (`jq -c .`), or all as one array"
-
-
-class _Decoder:
-    """JSON as these files use it. Remembers a key that the last value gave twice: of those, the last would win."""
-
-    def __init__(self) -> None:
-        self.repeated: str | None = None
-        self._json = json.JSONDecoder(object_pairs_hook=self._object, parse_int=_number)
-
-    def decode(self, text: str) -> Any:
-        """Raises ValueError, or RecursionError."""
-        self.repeated = None
-        return self._json.decode(text)
-
-    def decode_at(self, text: str, start: int) -> tuple[Any, int]:
-        """The value that begins at ``start``, and where it ends. Raises ValueError, or RecursionError."""
-        self.repeated = None
-        return self._json.raw_decode(text, start)
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            ((self.repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
-        return value
-
-    def row(self, number: int, value: Any) -> RawRow:
-        """The row that the last value is."""
-        if not isinstance(value, dict):
-            return bad_row(number, "the row is not a JSON object")
-        if self.repeated is not None:
-            return bad_row(number, f"field `{self.repeated}` is given twice")
-        return RawRow(number, value)
-
-
-def _number(digits: str) -> int | float:
-    """A whole number. Python refuses to convert thousands of digits, and a row may hold them where nobody looks."""
-    try:
-        return int(digits)
-    except ValueError:
-        return float(digits)
 
 
 def json_line_rows(file: str, max_chars: int) -> Iterator[RawRow]:
@@ -87,7 +48,7 @@ def layout_of(file: str) -> str:
 
 
 def _lines(file: str, max_chars: int) -> Iterator[RawRow]:
-    decoder = _Decoder()
+    decoder = JsonDecoder()
     with open_text(file, newline="\n", code_pages=False) as text:
         for number in itertools.count(1):
             line = text.readline(max_chars + 1)
@@ -100,16 +61,25 @@ def _lines(file: str, max_chars: int) -> Iterator[RawRow]:
                 return
 
 
+def _row(decoder: JsonDecoder, number: int, value: Any) -> RawRow:
+    """The row that the last value of ``decoder`` is."""
+    if not isinstance(value, dict):
+        return bad_row(number, "the row is not a JSON object")
+    if decoder.repeated is not None:
+        return bad_row(number, given_twice(decoder.repeated))
+    return RawRow(number, value)
+
+
 def _pass_over_line(text: TextIO) -> None:
     while (part := text.readline(_CHUNK_CHARS)) and not part.endswith("\n"):
         pass
 
 
-def _line(decoder: _Decoder, number: int, text: str) -> RawRow:
+def _line(decoder: JsonDecoder, number: int, text: str) -> RawRow:
     if not is_valid(text):
         return bad_row(number, _NOT_UTF8)
     try:
-        return decoder.row(number, decoder.decode(text))
+        return _row(decoder, number, decoder.decode(text))
     except json.JSONDecodeError as error:  # its own number of the line is always 1
         return bad_row(number, f"the row is not JSON: {error.msg} (column {error.colno})")
     except (ValueError, RecursionError) as error:
@@ -118,7 +88,7 @@ def _line(decoder: _Decoder, number: int, text: str) -> RawRow:
 
 def _array(file: str, max_chars: int) -> Iterator[RawRow]:
     """Numbers are places in the array, from 1."""
-    decoder = _Decoder()
+    decoder = JsonDecoder()
     with open_text(file, newline="\n", code_pages=False) as text:
         window = _Window(text)
         window.skip()  # the bracket that ``layout_of`` saw
@@ -146,9 +116,10 @@ class _Window:
     def next_char(self) -> str:
         """The next character that is not a space; empty at the end."""
         while True:
-            self._at += len(self._held[self._at :]) - len(self._held[self._at :].lstrip(_BLANK))
-            if self._at < len(self._held) or self._is_complete:
-                return self._held[self._at : self._at + 1]
+            found = _NOT_BLANK.search(self._held, self._at)  # without a copy of what is held, for each of many rows
+            self._at = found.start() if found else len(self._held)
+            if found or self._is_complete:
+                return found[0] if found else ""
             self._read(_CHUNK_CHARS)
 
     def skip(self) -> None:
@@ -161,7 +132,7 @@ class _Window:
             raise Unreadable(f"row {number}: {what} where the JSON array should go on or end")
         self.skip()
 
-    def row(self, decoder: _Decoder, number: int, max_chars: int) -> RawRow:
+    def row(self, decoder: JsonDecoder, number: int, max_chars: int) -> RawRow:
         """The next value as a row. Raises Unreadable: what follows a broken item cannot be told."""
         self.next_char()
         size = _CHUNK_CHARS
@@ -185,7 +156,7 @@ class _Window:
         written, self._at = self._held[self._at : end], end
         if len(written) > max_chars:
             return bad_row(number, too_long(max_chars))
-        return decoder.row(number, value) if is_valid(written) else bad_row(number, _NOT_UTF8)
+        return _row(decoder, number, value) if is_valid(written) else bad_row(number, _NOT_UTF8)
 
     def _is_cut_off(self, error: json.JSONDecodeError) -> bool:
         """Whether a mistake may be that what is held ends too early."""

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+MAX_REASON_CHARS = 500  #: of what is said about a row: names of columns and keys may have any length
 
-class Unreadable(ValueError):
+
+class Unusable(ValueError):
+    """What cannot be used of a file, in so many words as people read."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= MAX_REASON_CHARS else f"{message[: MAX_REASON_CHARS - 3]}...")
+
+
+class Unreadable(Unusable):
     """A file, a row or a cell that cannot be read; the message says why, and whoever catches it names the file."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from rlaif.config.source import HUB, is_data_set
+from rlaif.config.strict_yaml import format_value, listed, parse_yaml
 from rlaif.data.files.formats import FILE_KINDS, has_format
 from rlaif.data.files.hub import hub_source
 from rlaif.data.files.raw_rows import Unreadable
@@ -66,6 +67,8 @@ def row_choice(source: str) -> tuple[str, RowChoice | None]:
 
     Raises DataError, for a URL that cannot be used as well.
     """
+    if printable(source) != source:
+        raise DataError(f"{printable(source)}: the file's name is not UTF-8; rename it")
     if is_url(source):
         check_url(source)
     match = _ROWS.fullmatch(source)
@@ -116,7 +119,11 @@ def _others(place: str, contents: _Contents) -> list[str]:
 
 def printable(name: str) -> str:
     """``name`` with the bytes that are not UTF-8 written out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        written = os.fsencode(name)
+    except UnicodeEncodeError:  # no bytes of any file's name
+        written = name.encode("utf-8", "backslashreplace")
+    return written.decode("utf-8", "backslashreplace")
 
 
 def _check_hub_name(source: str) -> None:
@@ -213,9 +220,9 @@ def _check_configurations(directory: Path) -> None:
     """Raises DataError when the card of a data set says that its files are several data sets."""
     names = _configurations(directory / "README.md")
     if len(names) > 1:
-        ways = " or ".join(f"{HUB}{directory}:{name}" for name in names)
+        ways = " or ".join(f"{HUB}{directory}:{format_value(name)}" for name in names[:_MAX_NAMED])
         raise DataError(
-            f"{printable(str(directory))}: its README.md names the configurations {', '.join(names)}, which are never "
+            f"{printable(str(directory))}: its README.md names the configurations {listed(names)}, which are never "
             f"mixed; name one: {printable(ways)}"
         )
 
@@ -225,13 +232,13 @@ def _configurations(card: Path) -> list[str]:
     try:
         with card.open(encoding="utf-8", errors="replace") as text:
             head = _CARD_HEAD.match(text.read(_MAX_CARD_CHARS))
-        values = yaml.safe_load(head[1]) if head else None
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # a directory need not have a card
+        values = parse_yaml(head[1]) if head else None
+    except (OSError, yaml.YAMLError):  # a directory need not have a card
         return []
     configs = values.get("configs") if isinstance(values, dict) else None
-    listed = configs if isinstance(configs, list) else []
-    named = [config.get("config_name") for config in listed if isinstance(config, dict)]
-    return [str(name) for name in named if isinstance(name, str | int | float)]
+    several = configs if isinstance(configs, list) else []
+    names = [config.get("config_name") for config in several if isinstance(config, dict)]
+    return [str(name) for name in names if isinstance(name, str | int | float)]
 
 
 # ---------------------------------------------------------------------------------------------------------- splits

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from rlaif.constitution.principles import (
@@ -73,6 +74,28 @@ def test_weighted_draws_follow_weight_and_category_weight():
     counts = Counter(draw_principle(drawable, "weighted", i).id for i in range(NUM_DRAWS))
     expected = [NUM_DRAWS * share / 9 for share in (1, 3, 5)]
     assert chisquare([counts[id] for id in "abc"], expected).pvalue > 0.01
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1e-300, 1e300, float("nan"), float("inf")])
+def test_weights_have_products_that_can_be_compared(weight):
+    for build in (
+        lambda: principle("a", weight=weight),
+        lambda: constitution(principle("a"), category_weights={"honesty": weight}),
+        lambda: constitution(principle("a"), priority_weights={"ethics": weight}),
+    ):
+        with pytest.raises(ValidationError):
+            build()
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e6])
+def test_the_smallest_and_the_largest_weights_are_drawn_in_proportion(weight):
+    drawable = constitution(
+        *(principle(id, weight=weight) for id in "ab"),
+        category_weights={"honesty": weight},
+        priority_weights={"ethics": weight},
+    ).for_comparison
+    counts = Counter(draw_principle(drawable, "weighted", i).id for i in range(NUM_DRAWS))
+    assert chisquare([counts[id] for id in "ab"], [NUM_DRAWS / 2] * 2).pvalue > 0.01
 
 
 def test_weighted_draws_follow_priority_weights():

@@ -52,6 +52,8 @@ def test_one_statement_in_many_files(tmp_path, name, text):
         ("c.csv", "a,b\n1,2\n", "no column of statements among a, b; call it statement"),
         ("c.csv", "The AI should be kind.\nThe AI should be honest.\n", "the first row must name the column"),
         ("c.csv", "statement\n", "holds no principles"),
+        ("c.csv", "Statement,statements\nBe kind.,Be true.\n", "column statement is there 2 times"),
+        ("c.csv", "statement,moderated,Moderated\nBe kind.,1,-1\n", "column moderated is there 2 times"),
         ("c.csv", "", "is empty"),
         ("c.md", "# Kindness\n\nBe kind.\n", "has no list; write each principle as an item"),
         ("c.txt", "\n \n", "holds no principles"),

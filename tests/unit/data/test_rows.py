@@ -1,12 +1,21 @@
 import json
+import sys
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlaif.data.comparisons import read_comparisons
+from rlaif.data.files.raw_rows import MAX_REASON_CHARS
 from rlaif.data.files.sources import files_of
+from rlaif.data.overview import survey
+from rlaif.data.pairs import read_pairs
+from rlaif.data.prompts import read_prompts
 from rlaif.data.rows import BadRow, read_records, rows_of
+from rlaif.data.votes import read_votes
 from rlaif.errors import DataError
 
 
@@ -140,3 +149,61 @@ def test_a_hugging_face_data_set_is_read_by_name(tmp_path, monkeypatch):
     assert [(row.number, row.fields) for row in rows] == [(1, {"x": "one"}), (2, {"x": "two"})]
     with pytest.raises(DataError, match="hf:no_such_directory/at_all"):
         list(rows_of("hf:no_such_directory/at_all", Counter(), 10**6))
+
+
+# ------------------------------------------------------------------------------------------------------ odd values
+GOOD = '{"prompt": "q", "answer_1": "a", "answer_2": "b"}'
+MESSAGE = '{"prompt": [{"role": %s, "content": %s}], "answer_1": "a", "answer_2": "b"}'
+ODD_ROWS = {
+    "role": lambda value: MESSAGE % (value, '"x"'),
+    "content": lambda value: MESSAGE % ('"user"', value),
+    "part": lambda value: MESSAGE % ('"user"', f'[{{"type": {value}, "text": "x"}}]'),
+    "system": lambda value: f'{{"prompt": "q", "system": {value}, "sys": {value}, "answer_1": "a", "answer_2": "b"}}',
+    "winner": lambda value: f'{{"prompt": "q", "response_a": "a", "response_b": "b", "winner": {value}}}',
+    "answer": lambda value: f'{{"prompt": "q", "answer_1": {value}, "answer_2": "b"}}',
+    "votes": lambda value: (
+        f'{{"question": "q", "answers": [{{"text": "a", "votes": 1, "accepted": {value}}}, {value}]}}'
+    ),
+}
+
+
+def read_odd(tmp_path, rows):
+    """How many rows each reader reads of rows with a good one at both ends, and all that it says of the others."""
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join([GOOD, *rows, GOOD]))
+    readers = (partial(read_prompts, axis="red_team"), read_comparisons, read_pairs, read_votes)
+    overview = survey(str(file))
+    causes = [words.words for use in overview.uses for words in use.causes.values()]
+    for read in readers:
+        quarantined = []
+        with suppress(DataError):  # no reader but two knows the good rows
+            numbers = [record.source_row for record in read(str(file), quarantine=quarantined.append)]
+            assert {1, len(rows) + 2} <= set(numbers)
+        causes += [row.cause for row in quarantined]
+    assert overview.stopped is None and overview.num_rows == len(rows) + 2
+    return causes
+
+
+@pytest.mark.parametrize("place", ODD_ROWS)
+def test_a_value_of_any_depth_costs_only_its_row(tmp_path, place):
+    """JSON is decoded at one depth of the stack; what is then done with it may need more of it."""
+    depths = range(sys.getrecursionlimit() - 200, sys.getrecursionlimit())
+    assert read_odd(tmp_path, [ODD_ROWS[place]("[" * depth + "]" * depth) for depth in depths])
+
+
+def test_a_row_that_is_too_deep_for_its_reader_is_quarantined_alone(tmp_path):
+    def follow(row):
+        return row.number if row.number != 2 else follow(row)
+
+    file, quarantined = tmp_path / "a.jsonl", []
+    file.write_text(f"{GOOD}\n" * 3)
+    assert list(read_records(str(file), follow, quarantined.append)) == [1, 3]
+    assert [(row.row, row.cause) for row in quarantined] == [(2, "the row is nested too deeply")]
+
+
+@pytest.mark.parametrize("place", ODD_ROWS)
+@pytest.mark.parametrize("value", ['"%s"', '["%s"]', '{"%s": 1}'])
+def test_causes_quote_little(tmp_path, place, value):
+    long = value % ("x" * 100_000)
+    causes = read_odd(tmp_path, [ODD_ROWS[place](long), f'{{"{"y" * 100_000}": 1}}'])
+    assert causes and max(map(len, causes)) <= MAX_REASON_CHARS

@@ -1,10 +1,13 @@
+import random
+
 import pytest
 import yaml
 
 from rlaif.constitution.principles import load_constitution
 from rlaif.errors import ConfigError
 from rlaif.lint.draft import draft_of
-from rlaif.lint.structure import RULES, findings, lint
+from rlaif.lint.structure import MAX_NEIGHBOURS, RULES, _near_equal, findings, lint
+from tests.growth import FACTOR, check_linear
 
 
 def codes(text: str) -> set[str]:
@@ -47,7 +50,7 @@ principles:
         "C003 error {}: principles.0.id: a appears 2 times",
         "C004 error {}: principles.1.comparison: says the same as principles.0.comparison",
         "C005 error {}: category_weights.style: must be one of",
-        "C005 error {}: principles.0.weight: must be more than 0, not -1",
+        "C005 error {}: principles.0.weight: must be at least 1e-06, not -1",
         "C006 error {}: b: critique_request and revision_request go together",
         "C007 error {}: principles: none has category helpfulness",
         "C008 warning {}: principles: none has category",
@@ -106,3 +109,19 @@ def test_what_does_not_load_has_an_error(tmp_path, principle):
 def test_near_equal_texts(one, other, same):
     rows = [{"id": "a", "comparison": one}, {"id": "b", "comparison": other}]
     assert ("C004" in codes(yaml.safe_dump({"principles": rows}))) == same
+
+
+def mixtures(num):
+    """Texts of the same few words, of which none says the same as another."""
+    words = [f"w{i}" for i in range(36)]
+    return [(f"{i}", frozenset(random.Random(i).sample(words, 18))) for i in range(num)]
+
+
+def test_texts_of_the_same_few_words_are_compared_with_few_others():
+    said = {text: mixtures(500 * len(text)) for text in ("x", "x" * FACTOR)}
+    check_linear(lambda text: list(_near_equal(said[text])), *said, what="texts of few words")
+
+
+def test_equal_texts_are_found_among_any_number_of_others():
+    said = mixtures(3 * MAX_NEIGHBOURS)
+    assert ("again", "7") in _near_equal([*said, ("again", said[7][1])])

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif.data.dialogues.conversations import parse_conversation, parse_dialogue
+from rlaif.data.dialogues.structures import parse_literal
+from rlaif.data.files import objects
 from rlaif.data.rows import BadRow
 from rlaif.records import Turn
 
@@ -84,6 +86,27 @@ def test_prose_stays_prose(text):
 def test_messages_inside_of_a_message_are_refused(content):
     with pytest.raises(BadRow, match=r"field `x\[0\].content` holds messages stored as text"):
         parse_conversation([{"role": "user", "content": content}], "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[f'" + "{1}" * 100 + "']",
+        "[{'role': 'user', 'content': Rf\"{1}\"}]",
+        '[\'a\', f"""{1}"""]',
+        "['a', " + "1, " * 100_000 + "]",
+        "[" + "'a' " * 100_000 + "]",
+    ],
+)
+def test_what_takes_long_to_compile_is_not_compiled(text, monkeypatch):
+    monkeypatch.setattr(objects.ast, "parse", lambda *args, **kwargs: pytest.fail("it is compiled"))
+    assert parse_literal(text) is None
+
+
+@pytest.mark.parametrize("content", ["the line f'(x) of f", 'f"(x)', "rf'", "a 'f\" f'", "x" * 200_000, "f'" * 60_000])
+def test_what_only_looks_like_an_f_string_is_read(content):
+    (turn,) = parse_conversation(str([{"role": "user", "content": content}]), "x")
+    assert turn.text == content
 
 
 def test_nesting_without_end_is_no_traceback():

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlaif.config.source import Source
+from rlaif.data.comparisons import read_comparisons
 from rlaif.data.files.formats import SUFFIXES
+from rlaif.data.prompts import read_prompts
 from rlaif.data.rows import BadRow, read_records, rows_in
 from rlaif.errors import DataError
 from rlaif.seeds import seed_from
@@ -160,6 +163,49 @@ def test_a_key_that_is_given_twice_is_one_bad_row(tmp_path, row):
     file = written(tmp_path, "a.jsonl", f'{{"prompt": "one"}}\n{row}\n'.encode())
     assert prompts(file, quarantined.append) == ["one"]
     assert [(bad.row, bad.cause) for bad in quarantined] == [(2, "field `prompt` is given twice")]
+
+
+MAPS = pa.list_(pa.map_(pa.string(), pa.string()))
+TWICE = [("role", "user"), ("content", "one"), ("content", "two")]
+TWICE_IN_JSON = '[{"role": "user", "content": "one", "content": "two"}]'
+TWICE_IN_PYTHON = "[{'role': 'user', 'content': 'one', 'content': 'two'}]"
+ASKED = [("role", "user"), ("content", "one")]
+
+
+@pytest.mark.parametrize("write", [parquet, arrow_file, arrow_stream])
+def test_a_key_that_a_map_has_twice_is_one_bad_row(tmp_path, write):
+    quarantined = []
+    suffix = ".parquet" if write is parquet else ".arrow"
+    file = written(tmp_path, f"a{suffix}", write(pa.table({"prompt": pa.array([[ASKED], [TWICE], [ASKED]], MAPS)})))
+    read = read_prompts(file, "red_team", quarantined.append)
+    assert [prompt.turns[-1].text for prompt in read] == ["one", "one"]
+    assert [(bad.row, bad.cause) for bad in quarantined] == [(2, "field `content` is given twice")]
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (TWICE_IN_JSON, None),
+        (TWICE_IN_PYTHON, None),
+        (json.dumps(TWICE_IN_JSON), None),
+        (TWICE_IN_JSON, "prompt.0.content"),
+        (TWICE_IN_PYTHON, "prompt.0.content"),
+    ],
+)
+def test_a_key_that_messages_in_text_have_twice_is_one_bad_row(tmp_path, value, path):
+    quarantined = []
+    rows = [{"prompt": text} for text in (json.dumps([dict(ASKED)]), value, json.dumps([dict(ASKED)]))]
+    file = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    read = read_prompts(Source(path=file, prompt=path), "red_team", quarantined.append)
+    assert [prompt.turns[-1].text for prompt in read] == ["one", "one"]
+    assert [bad.row for bad in quarantined] == [2] and "field `content` is given twice" in quarantined[0].cause
+
+
+@pytest.mark.parametrize("answer", ['{"a": 1, "a": 2}', "{'a': 1, 'a': 2}"])
+def test_an_answer_may_be_code_that_gives_a_key_twice(tmp_path, answer):
+    row = {"prompt": "one", "answer_1": answer, "answer_2": "b"}
+    file = written(tmp_path, "a.jsonl", json.dumps(row).encode())
+    assert [pair.answer_1 for pair in read_comparisons(file, pytest.fail)] == [answer]
 
 
 def test_a_json_file_may_hold_lines(tmp_path):

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.config.source import RowLimits
-from rlaif.data.files import arrow_rows, streams
+from rlaif.data.files import arrow_messages, arrow_rows, parquet_sizes, streams
 from rlaif.data.files.arrow_sizes import num_bytes
 from rlaif.data.files.csv_rows import csv_rows
 from rlaif.data.files.json_rows import json_rows
+from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.prompts import read_prompts
 from rlaif.data.rows import rows_in
 from rlaif.data.votes import read_votes
@@ -210,7 +211,7 @@ def test_a_text_that_is_meant_by_every_row_is_made_for_none(tmp_path, suffix, ki
 
 def test_batches_are_bounded_in_bytes(tmp_path, monkeypatch):
     """Large rows of one size, and large rows behind many small ones, which pack well."""
-    monkeypatch.setattr(arrow_rows, "MAX_BATCH_BYTES", 2**20)
+    monkeypatch.setattr(parquet_sizes, "MAX_BATCH_BYTES", 2**20)
     sizes = []
     monkeypatch.setattr(arrow_rows._Columns, "__init__", spy(arrow_rows._Columns.__init__, sizes))
     for name, texts in (
@@ -224,10 +225,119 @@ def test_batches_are_bounded_in_bytes(tmp_path, monkeypatch):
         assert max(sizes) < 2 * 2**20, name
 
 
+def large(num, kind):
+    return pa.table({"prompt": [f"{i}" for i in range(num)], "x": pa.array([b"x" * 40_000] * num, kind)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        (pa.binary(40_000), {}),
+        (pa.binary(40_000), {"use_dictionary": False, "column_encoding": {"x": "DELTA_BYTE_ARRAY"}}),
+        (pa.string(), {"use_dictionary": False, "column_encoding": {"x": "DELTA_BYTE_ARRAY"}}),
+    ],
+)
+def test_values_that_a_file_hardly_holds_are_made_in_small_batches(tmp_path, monkeypatch, kind, how):
+    monkeypatch.setattr(parquet_sizes, "MAX_BATCH_BYTES", 2**20)
+    sizes, path = [], tmp_path / "a.parquet"
+    monkeypatch.setattr(arrow_rows._Columns, "__init__", spy(arrow_rows._Columns.__init__, sizes))
+    pq.write_table(large(300, kind), path, compression="zstd", **how)
+    assert path.stat().st_size < 20_000
+    assert [row.fields["prompt"] for row in rows_in(str(path))] == [f"{i}" for i in range(300)]
+    assert max(sizes) < 2 * 2**20
+
+
+def list_of(values, num):
+    return pa.ListArray.from_arrays([i * len(values) // num for i in range(num + 1)], values)
+
+
+LISTS = {
+    "nulls": list_of(pa.nulls(2_000_000, pa.int8()), 1),
+    "numbers": list_of(pa.array([1] * 2_000_000), 3),
+    "texts": list_of(pa.array(["x"] * 2_000_000), 3),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_row_that_a_file_hardly_holds_is_not_made(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(parquet_sizes, "MAX_ROW_BYTES", 2**20)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": LISTS[kind]}), path, compression="zstd")
+    with pytest.raises(DataError, match="times its size"):
+        list(rows_in(str(path)))
+
+
+def write_arrow(path, table, is_file, compression="zstd"):
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(path, table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+ARROW_BOMBS = {
+    "texts": pa.array(["x" * 10**6] * 5),
+    "a dictionary": pa.array([f"{i}" + "x" * 10**6 for i in range(5)]).dictionary_encode(),
+    "nulls": LISTS["nulls"],
+}
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("kind", ARROW_BOMBS)
+def test_a_batch_that_a_file_hardly_holds_is_not_unpacked(tmp_path, monkeypatch, kind, is_file):
+    monkeypatch.setattr(arrow_messages, "MAX_ROW_BYTES", 2**20)
+    path = tmp_path / "a.arrow"
+    write_arrow(path, pa.table({"x": ARROW_BOMBS[kind]}), is_file)
+    with pytest.raises(DataError, match="times its size"):
+        list(rows_in(str(path)))
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_compressed_batches_are_read_whatever_is_in_them(tmp_path, monkeypatch, compression, is_file):
+    monkeypatch.setattr(arrow_messages, "MAX_ROW_BYTES", 2**10)
+    path, table = (
+        tmp_path / "a.arrow",
+        pa.table({"prompt": [f"{i}" for i in range(999)], "x": [None, [1], [2, 3]] * 333}),
+    )
+    table = table.append_column("y", pa.chunked_array([table["prompt"].chunk(0).dictionary_encode()]))
+    write_arrow(path, table, is_file, compression)
+    assert [dict(row.fields) for row in rows_in(str(path))] == [
+        {name: value for name, value in row.items() if value is not None} for row in table.to_pylist()
+    ]
+
+
+@settings(deadline=None, max_examples=300)
+@given(place=st.integers(0, 2**16), new=st.binary(max_size=4), is_file=st.booleans())
+def test_damaged_batches_are_read_or_refused(tmp_path_factory, place, new, is_file):
+    path = tmp_path_factory.mktemp("arrow") / "a.arrow"
+    table = pa.table({"prompt": ["one", "two"], "x": pa.array(["a", "a"]).dictionary_encode()})
+    write_arrow(path, table, is_file)
+    content = path.read_bytes()
+    place %= len(content)
+    path.write_bytes(content[:place] + new + content[place + len(new) :])
+    try:
+        for row in rows_in(str(path)):
+            row.fields.get("prompt")
+    except (DataError, Unreadable):
+        pass
+
+
+@pytest.mark.parametrize("encoded", [lambda array: array, lambda array: pc.run_end_encode(array.cast(pa.string()))])
+def test_no_more_is_made_of_a_file_than_it_may_mean(tmp_path, monkeypatch, encoded):
+    """Each text is small enough for a row; all of them are far more than the file."""
+    monkeypatch.setattr(arrow_rows, "MIN_BOMB_BYTES", 2**22)
+    path, column = tmp_path / "a.arrow", encoded(repeated("x" * 60_000, 2_000))
+    table = pa.table({"prompt": column})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    texts, quarantined = read(path, RowLimits(max_chars=70_000))
+    assert 0 < len(texts) < 2_001 and len(texts) + len(quarantined) == 2_001
+    assert all("times its size" in cause for _, cause in quarantined)
+
+
 def spy(init, sizes):
-    def spied(self, batch, max_chars):
+    def spied(self, batch, *others):
         sizes.append(batch.nbytes)
-        init(self, batch, max_chars)
+        init(self, batch, *others)
 
     return spied
 
@@ -254,11 +364,14 @@ def test_small_groups_are_read_many_rows_at_once(tmp_path, monkeypatch):
         pa.array([b"a", b"bc"], pa.large_binary()),
         pa.array([1, 2, None]),
         pa.nulls(3),
+        pa.ListArray.from_arrays([0, 5, 9], pa.nulls(9)),
         pa.array([], pa.list_(pa.string())),
     ],
     ids=lambda array: str(array.type)[:30],
 )
 def test_arrays_of_every_kind_are_measured(array):
+    if pa.types.is_list(array.type):
+        assert num_bytes(array) >= len(array.flatten())
     letters = json.dumps(array.to_pylist(), default=str)
     assert num_bytes(array) >= sum(letters.count(letter) for letter in "abcdef" if "null" not in letters)
     for row in range(len(array)):

@@ -12,6 +12,7 @@ import pytest
 from rlaif.data.files.sources import files_of, passed_over
 from rlaif.data.rows import read_records, rows_in
 from rlaif.errors import DataError
+from tests.growth import must_end
 
 
 def write(directory, *names, text=None):
@@ -116,9 +117,21 @@ def test_a_pattern_names_files(tmp_path):
         files_of(f"{tmp_path}/b*")
 
 
-@pytest.mark.parametrize("name", ["x" * 300 + ".jsonl", "a\0b.jsonl", "nothing/**/*", "#", "#1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 300 + ".jsonl",
+        "a\0b.jsonl",
+        "nothing/**/*",
+        "#",
+        "#1",
+        "a\ud800.jsonl",
+        "s3://a/\ud800.jsonl",
+        "hf:\ud800",
+    ],
+)
 def test_a_name_that_no_file_has_is_refused(name):
-    with pytest.raises(DataError, match=r"cannot be read|no such file"):
+    with pytest.raises(DataError, match=r"cannot be read|no such file|not UTF-8"):
         files_of(name)
 
 
@@ -199,6 +212,36 @@ def test_configuration_and_split_of_a_data_set(hub):
     (row,) = rows_in(f"{hub}:safe@test_prefs#1")
     assert (row.place, dict(row.fields)) == (f"{hub}:safe@test_prefs:1", {"x": "b.jsonl"})
     assert [row.place for row in rows_in(f"{hub}:unsafe")] == [f"{hub}:unsafe:1"]
+
+
+ALIASES = "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
+CARDS = {
+    "aliases": f"a0: &a0 {{x: 1}}\n{ALIASES}configs: [*a11]",
+    "a long number": f"configs:\n- config_name: 0x{'f' * 6000}\n- config_name: b",
+    "depth": f"configs: {'[' * 3000}",
+    "itself": "configs: &a [*a]",
+    "a list as a key": "? [a]\n: b",
+    "a tag": "configs:\n- config_name: !!python/object/apply:os.system [x]\n- config_name: b",
+}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_card_that_is_no_card_is_passed_over(tmp_path, card):
+    write(tmp_path, "README.md", text=f"---\n{CARDS[card]}\n---\n")
+    with must_end():
+        assert relative(write(tmp_path, "a.jsonl"), tmp_path) == ["a.jsonl"]
+
+
+def test_few_of_many_configurations_are_named(tmp_path):
+    names = "".join(f"- config_name: {i}{'x' * 900}\n" for i in range(900))
+    write(tmp_path, "README.md", text=f"---\nconfigs:\n{names}\n---\n")
+    with pytest.raises(DataError, match="890 more") as error:
+        files_of(write(tmp_path, "a.jsonl"))
+    assert len(str(error.value)) < 5_000
+
+
+def test_the_name_of_a_data_set_may_be_too_long_for_a_directory():
+    assert files_of(f"hf:{'a' * 300}") == [f"hf:{'a' * 300}"]
 
 
 @pytest.mark.parametrize(
