@@ -27,6 +27,7 @@ from rlaif.engines.model_files import (
 )
 from rlaif.errors import ModelError, RequestError
 from rlaif.prompting.chat_templates import DEFAULT_FORMAT, turn_end
+from rlaif.prompting.probes import template_excess
 from rlaif.prompting.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _generation_ends(directory: Path, field: str) -> tuple[int, ...]:
 
 def _turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The token with which the model's own chat template ends an answer, which few models declare as an EOS."""
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template or template_excess(tokenizer, DEFAULT_FORMAT) is not None:
         return []
     try:
         end = turn_end(tokenizer, DEFAULT_FORMAT)
