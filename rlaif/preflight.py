@@ -19,6 +19,7 @@ from rlaif.config.files import FILE_KEYS, expand_home
 from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY, SOURCE_KEYS
 from rlaif.config.schema import Config
 from rlaif.config.source import Source, is_data_set
+from rlaif.config.strict_yaml import is_file
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
@@ -232,13 +233,14 @@ def _vocabulary_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path]
     added to it are passed over: many a model has such a padding token, which it never reads."""
     for key, model in _values(config, needs.models).items():
         directory = paths.get(model, expand_home(model))
-        if not all((directory / name).is_file() for name in ("tokenizer.json", "config.json")):
+        if not all(is_file(directory / name) for name in ("tokenizer.json", "config.json")):
             continue
         vocabulary = read_vocabulary_size(directory)
         if vocabulary is None or _mistakes_of(load_tokenizer, directory):  # said already
             continue
         tokenizer = load_tokenizer(directory)
-        last = max(id for id in tokenizer.get_vocab().values() if id not in tokenizer.added_tokens_decoder)
+        ids = (id for id in tokenizer.get_vocab().values() if id not in tokenizer.added_tokens_decoder)
+        last = max(ids, default=-1)
         if last >= vocabulary:
             yield (
                 f"{key}={model}: its tokenizer has ids up to {last}, its embeddings only {vocabulary}; "
@@ -252,7 +254,7 @@ def _tokenizer_mistakes(config: Config, needs: Needs, paths: Mapping[str, Path])
         return
     models = _values(config, (SCORED_KEY, POLICY_KEY))
     scored, policy = (paths.get(model, expand_home(model)) for model in models.values())
-    if scored == policy or not all((path / "tokenizer.json").is_file() for path in (scored, policy)):
+    if scored == policy or not all(is_file(path / "tokenizer.json") for path in (scored, policy)):
         return
     try:
         is_shared = load_tokenizer(scored).get_vocab() == load_tokenizer(policy).get_vocab()
@@ -286,7 +288,7 @@ def _tokenizer_of(model: str, format: ChatFormat, paths: Mapping[str, Path]) -> 
     """The tokenizer that ``format`` is used with, if it is here. For a template in a file any other will do, and so for
     the miniature's models, which have none."""
     directory = paths.get(model, expand_home(model))
-    if (directory / "tokenizer.json").is_file() and not _mistakes_of(load_tokenizer, directory):
+    if is_file(directory / "tokenizer.json") and not _mistakes_of(load_tokenizer, directory):
         return load_tokenizer(directory)
     return byte_tokenizer() if format.template is not None or model.startswith(MINIATURE) else None
 

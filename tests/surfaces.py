@@ -7,6 +7,7 @@ many thousands.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
@@ -21,9 +22,10 @@ from hypothesis import strategies as st
 
 from rlaif.config.files import SHIPPED_CONFIGS, dump_config, load_config
 from rlaif.config.keys import known_keys
-from rlaif.config.schema import Labelling
+from rlaif.config.schema import Config, Labelling
 from rlaif.constitution.principles import SHIPPED_CONSTITUTIONS, load_constitution
 from rlaif.constitution.public_files import tree_of
+from rlaif.engines.models import read_model
 from rlaif.errors import LossError, UserError
 from rlaif.evaluation.audit.sheet import read_verdicts
 from rlaif.evaluation.report import write_report
@@ -31,13 +33,16 @@ from rlaif.labels.quality import measure
 from rlaif.labels.reaggregation import reaggregate_run
 from rlaif.lint.structure import lint
 from rlaif.miniature.lexicon import SHIPPED_LEXICON, load_lexicon
+from rlaif.preflight import Needs, check_models
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import DEFAULT, LETTERS, Question, UntrustedText, read_template
 from rlaif.records import Judgement, Preference, Status, Turn
+from rlaif.sizes.architecture import read_architecture
 from rlaif.storage.record_schema import arrow_schema, from_json, to_json, to_row
 from rlaif.tasks.labelling import verdict
 
 MAX_MESSAGE_CHARS = 20_000
+MAX_LENGTH = 256  #: of the models of ``tests.tiny_models``
 NOISE = (
     *(
         "",
@@ -335,10 +340,71 @@ def report(data: st.DataObject) -> None:
         only_refused(lambda: write_report(Path(directory)))
 
 
+# --------------------------------------------------------------------------------------------- model directories
+WHAT_A_MODEL_SHOWS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+WEIGHTS = "model.safetensors"
+WILD_VALUES = st.sampled_from(
+    [None, True, 0, -1, 3, 10**9, 10**30, 1.5, math.nan, 1e300, "", "x", "mamba", "\ud800", [], [1], ["x"], {}]
+) | st.recursive(st.integers() | st.text(max_size=4), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@functools.cache
+def whole_model() -> Mapping[str, bytes]:
+    """The files of a model that passes, by name."""
+    from tests.tiny_models import saved, tiny_lm, tiny_tokenizer
+
+    with tempfile.TemporaryDirectory() as directory:
+        saved(tiny_lm(0, tied=True), directory)
+        tokenizer = tiny_tokenizer()
+        tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}<assistant>"
+        tokenizer.save_pretrained(directory)
+        return {file.name: file.read_bytes() for file in Path(directory).iterdir()}
+
+
+def model_directory(data: st.DataObject) -> None:
+    """Whatever its files hold, a model is of use or is refused."""
+    files = dict(whole_model())
+    name = data.draw(st.sampled_from((*WHAT_A_MODEL_SHOWS, WEIGHTS)))
+    if name == WEIGHTS:
+        files[name] = _damaged_weights(files[name], data)
+    elif data.draw(st.booleans()):
+        files[name] = edited(files[name].decode(), data.draw(EDITS))
+    else:
+        files[name] = _with_another_value(files[name], data)
+    with tempfile.TemporaryDirectory() as directory:
+        for file, content in files.items():
+            Path(directory, file).write_bytes(content)
+        settings = {"model": directory, "max_length": MAX_LENGTH, "dialogue_format": "chat_template"}
+        config = Config.model_validate({"generator": settings})
+        only_refused(lambda: check_models(config, Needs(models=("generator.model",)), {}))
+        only_refused(lambda: read_model(directory, field="scorer", max_length=MAX_LENGTH, pooling=True))
+        only_refused(lambda: read_architecture(directory, {}))
+
+
+def _damaged_weights(content: bytes, data: st.DataObject) -> bytes:
+    length = int.from_bytes(content[:8], "little")
+    header, tensors = content[8 : 8 + length], content[8 + length :]
+    header = edited(header.decode(), data.draw(EDITS))
+    said = data.draw(st.sampled_from([length, len(header), 0, 2**40, 2**64 - 1]))
+    whole = said.to_bytes(8, "little") + header + tensors
+    return whole[: data.draw(st.sampled_from([len(whole), len(whole) - 1, 7, 100, 0]))]
+
+
+def _with_another_value(content: bytes, data: st.DataObject) -> bytes:
+    """One field of a JSON file has another value; some fields are those of a field that is an object itself."""
+    whole = fields = json.loads(content)
+    key = data.draw(st.sampled_from([*fields, "text_config", "num_experts", "rope_scaling", "auto_map", "head_dim"]))
+    while isinstance(fields.get(key), dict) and fields[key] and data.draw(st.booleans()):
+        fields = fields[key]
+        key = data.draw(st.sampled_from(list(fields)))
+    fields[key] = data.draw(WILD_VALUES)
+    return json.dumps(whole).encode()
+
+
 SURFACES: Mapping[str, Callable[[st.DataObject], None]] = {
     check.__name__: check
     for check in (
         *(config_file, override, constitution, constitution_import, lexicon, examples, template, judged_sheet),
-        *(damaged_sheet, label, label_quality, reaggregation, report),
+        *(damaged_sheet, label, label_quality, reaggregation, report, model_directory),
     )
 }

@@ -49,9 +49,13 @@ def run_command(
 ) -> None:
     """Run the whole method, or resume it when its run directory exists."""
     from actors.work import PIPELINE, pipeline_from
+    from rlaif.stages.pipeline import check_stage
 
+    settings = load_config(config, overrides or [])
+    if again_from is not None:
+        check_stage(settings, again_from)  # before a miniature is made
     work = PIPELINE if again_from is None else pipeline_from(again_from)
-    _summarise(_drive(load_config(config, overrides or []), work, in_process))
+    _summarise(_drive(settings, work, in_process))
 
 
 @app.command("stage")

@@ -13,7 +13,7 @@ from actors.cluster.placement import ResourcePlan, phases_of, plan, table
 from actors.work import PIPELINE, check_work
 from rlaif.config.schema import Config
 from rlaif.errors import PlacementError
-from rlaif.sizes.durations import Duration, durations
+from rlaif.sizes.durations import Duration, durations, phases_on_cpus
 from rlaif.sizes.machine import machine_of
 from rlaif.sizes.needs import RunNeeds, Unit, gib, read_models, run_needs
 from rlaif.sizes.refusals import unknown_sizes
@@ -136,8 +136,12 @@ def summary(needs: RunNeeds, times: list[Duration]) -> Iterator[str]:
     whole = [time for time in times if time.is_whole]
     if whole:
         span, hours = _span(sum(time.seconds for time in whole)), sum(time.gpu_hours for time in whole)
-        missing = [time.phase for time in times if not time.is_whole]
-        without = f" without {', '.join(missing)} (whose sources name no number of rows)" if missing else ""
+        missing = {
+            "whose sources name no number of rows": [time.phase for time in times if not time.is_whole],
+            "where a role has no GPU": phases_on_cpus(needs),
+        }
+        left_out = " and ".join(f"{', '.join(phases)} ({why})" for why, phases in missing.items() if phases)
+        without = f" without {left_out}" if left_out else ""
         yield f"time: {span}, {hours:,.0f} GPU hours{without}; an estimate from the card's data sheet, not measured"
 
 

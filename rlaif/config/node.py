@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from rlaif.config.cards import CARDS
-from rlaif.config.section import Count, Positive, Section
+from rlaif.config.section import Gibibytes, Section, Units
 
 if TYPE_CHECKING:
     CardName = str
@@ -22,10 +22,10 @@ class Node(Section):
     gpu: CardName | None = Field(
         None, description="the card, which tells memory and speed; null: measured, or not known"
     )
-    gpu_memory_gib: Positive | None = Field(None, description="memory of one GPU; null: that of the card")
-    gpus: Count | None = Field(None, description="GPUs of one node; null: all of them are in one node")
-    memory_gib: Positive | None = Field(None, description="host memory of one node; null: measured, or not known")
-    disk_gib: Positive | None = Field(
+    gpu_memory_gib: Gibibytes | None = Field(None, description="memory of one GPU; null: that of the card")
+    gpus: Units | None = Field(None, description="GPUs of one node; null: all of them are in one node")
+    memory_gib: Gibibytes | None = Field(None, description="host memory of one node; null: measured, or not known")
+    disk_gib: Gibibytes | None = Field(
         None, description="room for run_dir where that is stored; null: measured, or not known"
     )
     driver: Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")] | None = Field(

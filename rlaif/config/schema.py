@@ -12,7 +12,19 @@ from pydantic import Field
 
 from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.node import Node
-from rlaif.config.section import Count, CountOrZero, Dtype, Fraction, NonNegative, Positive, Seconds, Section
+from rlaif.config.section import (
+    Count,
+    CountOrZero,
+    Dtype,
+    Fraction,
+    Gibibytes,
+    NonNegative,
+    Positive,
+    Seconds,
+    Section,
+    Share,
+    Units,
+)
 from rlaif.config.source import RowLimits, Source
 from rlaif.config.trainer import Trainer
 
@@ -95,18 +107,18 @@ class PoolSettings(Section):
     engines: Literal["min", "auto"] = Field(
         "min", description="how many the pool starts with; auto: all that its phase leaves room for, min to max"
     )
-    min: Count = Field(1, description="smallest number of engines")
-    max: Count = Field(1, description="largest number of engines")
-    cpus: NonNegative = Field(1.0, description="CPUs reserved for one engine")
-    gpus: NonNegative = Field(
+    min: Units = Field(1, description="smallest number of engines")
+    max: Units = Field(1, description="largest number of engines")
+    cpus: Share = Field(1.0, description="CPUs reserved for one engine")
+    gpus: Share = Field(
         0.0, description="GPUs reserved for one tensor-parallel rank; may be a fraction where there is one rank"
     )
     gpu_memory_fraction: Fraction = Field(0.9, description="share of a GPU's memory that one engine may use")
-    tensor_parallel: Count = Field(1, description="ranks that the weights of one engine are split over")
+    tensor_parallel: Units = Field(1, description="ranks that the weights of one engine are split over")
     dtype: Dtype = Field("float32", description="number format of weights and activations")
     max_length: Count = Field(4096, description="longest prompt and completion together, in tokens")
-    kv_cache_gib: Positive = Field(1.0, description="KV cache of a CPU engine; GPUs use gpu_memory_fraction")
-    threads: Count = Field(1, description="CPU threads of one engine")
+    kv_cache_gib: Gibibytes = Field(1.0, description="KV cache of a CPU engine; GPUs use gpu_memory_fraction")
+    threads: Units = Field(1, description="CPU threads of one engine")
     chunk_rows: Count = Field(32, description="rows sent to an engine at once")
     max_in_flight: Count = Field(128, description="most rows that one engine holds at once")
     start_timeout_s: Seconds = Field(
@@ -316,7 +328,9 @@ class Reinforcement(Section):
         1.0, description="subtracted from the normalised reward of an answer without EOS; 0: none"
     )
     checkpoint_every: Count = Field(20, description="batches between checkpoints; a resumed run starts from the last")
-    keep_checkpoints: Count = Field(2, description="latest checkpoints that are kept, besides the best-scoring one")
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = Field(
+        2, description="latest checkpoints that are kept, besides the best-scoring one"
+    )
     max_staleness: CountOrZero = Field(
         0, description="how many batches old the sampling policy may be; 0: fully on-policy"
     )
@@ -340,9 +354,9 @@ class Resources(Section):
 
     address: str | None = Field(None, description="Ray cluster to join; null: start one on this machine")
     cpus: Positive = Field(8, description="number of CPUs")
-    gpus: CountOrZero = Field(0, description="number of GPUs")
+    gpus: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="number of GPUs")
     custom: dict[str, Positive] = Field(default_factory=dict, description="custom Ray resources, for placement")
-    object_store_gib: Positive = Field(1.0, description="Ray's shared memory, where Ray is started on this machine")
+    object_store_gib: Gibibytes = Field(1.0, description="Ray's shared memory, where Ray is started on this machine")
     node: Node = Field(Node(), description="what one node has, for `rlaif plan`")
     architectures: dict[str, str] = Field(
         default_factory=dict,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif.config.section import Count, CountOrZero, Dtype, NonNegative, Positive, Seconds, Section
+from rlaif.config.section import Count, CountOrZero, Dtype, NonNegative, Positive, Seconds, Section, Share, Units
 
 
 class ScriptedTrainerSettings(Section):
@@ -20,13 +20,13 @@ class Trainer(Section):
     """DeepSpeed ranks under Ray Train; their number is fixed during a fit, and until reinforcement is resumed."""
 
     engine: Literal["deepspeed", "scripted"] = Field("deepspeed", description="scripted: no weights, for tests")
-    ranks: Count = Field(1, description="number of data-parallel processes; without GPUs they share one node")
-    fit_ranks: Count | Literal["auto"] | None = Field(
+    ranks: Units = Field(1, description="number of data-parallel processes; without GPUs they share one node")
+    fit_ranks: Units | Literal["auto"] | None = Field(
         None, description="ranks of a fit, which has the machine to itself; auto: all that fit; null: as ranks"
     )
-    cpus: NonNegative = Field(1.0, description="CPUs reserved for one rank")
-    gpus: NonNegative = Field(0.0, description="GPUs reserved for one rank; may be a fraction where there is one rank")
-    threads: Count = Field(1, description="CPU threads of one rank")
+    cpus: Share = Field(1.0, description="CPUs reserved for one rank")
+    gpus: Share = Field(0.0, description="GPUs reserved for one rank; may be a fraction where there is one rank")
+    threads: Units = Field(1, description="CPU threads of one rank")
     zero_stage: Literal[0, 1, 2, 3] = Field(
         0, description="what ranks share: 1 optimizer state, 2 gradients as well, 3 weights as well; 0: nothing"
     )

@@ -7,15 +7,27 @@ Imports neither torch nor vLLM. A model directory is the Hugging Face layout: ``
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlaif.config.files import expand_home
+from rlaif.config.strict_yaml import is_file
+from rlaif.engines.model_files import (
+    GenerationConfig,
+    ModelConfig,
+    file_mode,
+    is_directory,
+    read_header,
+    read_model_json,
+    read_shapes,
+    weight_files,
+)
 from rlaif.errors import ModelError, RequestError
 from rlaif.prompting.chat_templates import DEFAULT_FORMAT, turn_end
+from rlaif.prompting.probes import template_excess
 from rlaif.prompting.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -47,7 +59,7 @@ class ServedModel:
 
 def is_hub_name(model: str) -> bool:
     """Whether ``model`` means ``organisation/name`` on the Hugging Face hub, and not a path."""
-    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
+    return model.count("/") == 1 and not model.startswith((".", "/", "~")) and not file_mode(model)
 
 
 def local_model(model: str, *, field: str, fetch: bool = True) -> Path:
@@ -71,16 +83,16 @@ def local_model(model: str, *, field: str, fetch: bool = True) -> Path:
 def check_model_dir(path: str | Path, *, field: str) -> None:
     """Raises ModelError, naming ``field`` of the configuration and what is missing, when ``path`` holds no model."""
     directory = Path(path)
-    if not directory.is_dir():
+    if not is_directory(path):
         raise ModelError(f"{field}={path}: no such directory")
-    missing = [name for name in ("config.json", "tokenizer.json") if not (directory / name).is_file()]
-    if "config.json" in missing and (directory / "adapter_config.json").is_file():
+    missing = [name for name in ("config.json", "tokenizer.json") if not is_file(directory / name)]
+    if "config.json" in missing and is_file(directory / "adapter_config.json"):
         raise ModelError(f"{field}={path}: a LoRA adapter without its model; merge it into its base first")
-    if not any(directory.glob("*.safetensors")):
+    if not weight_files(directory):
         missing.append("*.safetensors")
     if missing:
         raise ModelError(f"{field}={path}: not a model directory, it lacks {', '.join(missing)}")
-    if not _config(directory, field).get("architectures"):
+    if not _config(directory, field).architectures:
         raise ModelError(f"{field}={path}: config.json names no architectures")
 
 
@@ -96,12 +108,14 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
     directory = Path(path)
     config = _config(directory, field)
     _check_kind(config, kind, f"{field}={path}")
-    positions = config.get("max_position_embeddings")
+    positions = config.max_position_embeddings
     if positions is not None and max_length > positions:
         raise ModelError(f"{field}={path}: max_length={max_length} is beyond the model's {positions} positions")
+    if config.vocab_size is None:
+        raise ModelError(f"{field}={path}: config.json names no vocab_size")
     tokenizer = load_tokenizer(path)
     eos_id = tokenizer.eos_token_id
-    if pooling and config.get("pad_token_id") in (None, eos_id):
+    if pooling and config.pad_token_id in (None, eos_id):
         raise ModelError(
             f"{field}={path}: scores are read before the padding, so pad_token_id must differ from the EOS"
         )
@@ -109,10 +123,10 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
         path=str(path),
         version=model_version(path),
         kind=kind,
-        vocab_size=config["vocab_size"],
+        vocab_size=config.vocab_size,
         max_length=max_length,
         eos_id=eos_id,
-        end_ids=frozenset({eos_id, *_generation_ends(directory), *_turn_ends(tokenizer)}),
+        end_ids=frozenset({eos_id, *_generation_ends(directory, field), *_turn_ends(tokenizer)}),
         shapes=tensor_shapes(path),
     )
 
@@ -120,17 +134,15 @@ def read_model(path: str | Path, *, field: str, max_length: int, pooling: bool) 
 def max_positions(path: str | Path, *, field: str) -> int | None:
     """How many positions a model has, if its config says so. Raises ModelError as ``check_model_dir`` does."""
     check_model_dir(path, field=field)
-    return _config(Path(path), field).get("max_position_embeddings")
+    return _config(Path(path), field).max_position_embeddings
 
 
 def read_vocabulary_size(path: str | Path) -> int | None:
     """Rows of a model's embeddings, if its ``config.json`` says so; None also where that cannot be read."""
     try:
-        config = json.loads((Path(path) / "config.json").read_text())
-    except (OSError, ValueError):
+        return _config(Path(path), "model").vocabulary
+    except ModelError:
         return None
-    size = config.get("text_config", config).get("vocab_size") if isinstance(config, dict) else None
-    return size if isinstance(size, int) else None
 
 
 def model_version(path: str | Path) -> str:
@@ -145,10 +157,10 @@ def model_hash(path: str | Path) -> str:
     milliseconds.
     """
     directory, digest = Path(path).resolve(), hashlib.sha256()
-    for file in sorted(file for pattern in ABOUT_MODEL for file in directory.glob(pattern)):
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    for file in sorted(directory.glob("*.safetensors")):
-        digest.update(f"{file.name}:{file.stat().st_size}".encode())
+    for file in sorted(file for pattern in ABOUT_MODEL for file in directory.glob(pattern) if is_file(file)):
+        digest.update(os.fsencode(file.name) + _file_digest(file))
+    for file in weight_files(directory):
+        digest.update(os.fsencode(f"{file.name}:{file.stat().st_size}"))
         for part in _hashed_parts(file):
             digest.update(part)
     return digest.hexdigest()[:16]
@@ -157,48 +169,44 @@ def model_hash(path: str | Path) -> str:
 def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...] | None]:
     """Shape of every parameter in the weight files; a language model's tied head is listed too, with None."""
     shapes: dict[str, tuple[int, ...] | None] = {}
-    for file in sorted(Path(path).glob("*.safetensors")):
-        header = json.loads(_header(file))
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    for file in weight_files(Path(path)):
+        shapes |= read_shapes(file)
     if _is_language_model(_config(Path(path), "model")):
         shapes.setdefault(HEAD, None)
     return shapes
 
 
-def _config(directory: Path, field: str) -> dict[str, Any]:
-    try:
-        return json.loads((directory / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{field}={directory}: config.json is not JSON: {error}") from error
+def _config(directory: Path, field: str) -> ModelConfig:
+    return read_model_json(ModelConfig, directory / "config.json", f"{field}={directory}")
 
 
-def _is_language_model(config: Mapping[str, Any]) -> bool:
-    return any(name.endswith("ForCausalLM") for name in config.get("architectures") or ())
+def _is_language_model(config: ModelConfig) -> bool:
+    return any(name.endswith("ForCausalLM") for name in config.architectures or ())
 
 
-def _check_kind(config: Mapping[str, Any], kind: ModelKind, where: str) -> None:
-    names = config["architectures"]
+def _check_kind(config: ModelConfig, kind: ModelKind, where: str) -> None:
+    names = config.architectures or ()
     if kind == "language" and not _is_language_model(config):
         raise ModelError(f"{where}: {', '.join(names)} generates no text; a ...ForCausalLM is needed")
     if kind == "preference":
         if not any(name.endswith("ForSequenceClassification") for name in names):
             raise ModelError(f"{where}: {', '.join(names)} scores nothing; a ...ForSequenceClassification is needed")
-        if len(config.get("id2label", {0: "", 1: ""})) != 1:
+        if config.id2label is None or len(config.id2label) != 1:
             raise ModelError(f"{where}: a preference model has one label")
 
 
-def _generation_ends(directory: Path) -> list[int]:
+def _generation_ends(directory: Path, field: str) -> tuple[int, ...]:
     """Further token ids that end an answer, e.g. the end-of-turn token of chat models."""
     file = directory / "generation_config.json"
-    ends: int | list[int] | None = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+    ends = read_model_json(GenerationConfig, file, f"{field}={directory}").eos_token_id if is_file(file) else None
     if ends is None:
-        return []
-    return ends if isinstance(ends, list) else [ends]
+        return ()
+    return ends if isinstance(ends, tuple) else (ends,)
 
 
 def _turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The token with which the model's own chat template ends an answer, which few models declare as an EOS."""
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template or template_excess(tokenizer, DEFAULT_FORMAT) is not None:
         return []
     try:
         end = turn_end(tokenizer, DEFAULT_FORMAT)
@@ -207,10 +215,9 @@ def _turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return [] if end is None else [tokenizer.convert_tokens_to_ids(end)]
 
 
-def _header(file: Path) -> bytes:
-    """The JSON header of a safetensors file, which follows eight bytes that hold its length."""
+def _file_digest(file: Path) -> bytes:
     with file.open("rb") as stream:
-        return stream.read(int.from_bytes(stream.read(8), "little"))
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _hashed_parts(file: Path) -> Iterator[bytes]:
@@ -218,7 +225,7 @@ def _hashed_parts(file: Path) -> Iterator[bytes]:
     if size <= WHOLE_FILE_BYTES:
         yield file.read_bytes()
         return
-    yield _header(file)
+    yield read_header(file)
     with file.open("rb") as stream:
         yield stream.read(SAMPLE_BYTES)
         stream.seek(size - SAMPLE_BYTES)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from rlaif.errors import RequestError, describe_error
 from rlaif.prompting.caches import remember_short
 from rlaif.prompting.thoughts import closing_of
-from rlaif.prompting.tokenization import ControlText, Pieces, neutralize, special_tokens
+from rlaif.prompting.tokenization import MAX_MESSAGE_CHARS, ControlText, Pieces, neutralize, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -143,8 +143,6 @@ def thought_closing(tokenizer: PreTrainedTokenizerFast, format: ChatFormat) -> s
 def _rendered(
     tokenizer: PreTrainedTokenizerFast, format: ChatFormat, messages: Sequence[tuple[str, str]], invites: bool
 ) -> str:
-    from jinja2 import TemplateError
-
     try:
         rendered: str = tokenizer.apply_chat_template(
             [{"role": role, "content": text} for role, text in messages],
@@ -153,10 +151,12 @@ def _rendered(
             add_generation_prompt=invites,
             **format.variables(),
         )
+        rendered.encode()  # half a character is nothing that could be tokenized
         return rendered
-    except (TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except Exception as error:  # a template is a program: nested too deeply, or of a type that is none
         roles = ", ".join(role for role, _ in messages)
-        raise RequestError(f"the chat template refuses the roles {roles}: {describe_error(error)}") from error
+        reason = describe_error(error)[:MAX_MESSAGE_CHARS]
+        raise RequestError(f"the chat template refuses the roles {roles}: {reason}") from error
 
 
 def answer_prefix(tokenizer: PreTrainedTokenizerFast, format: ChatFormat) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 #: More characters than a whole prompt has for each of its tokens; what is longer than that is too long, unencoded.
 MAX_CHARS_PER_TOKEN = 32
+MAX_MESSAGE_CHARS = 300  #: of another library's message
 #: Conversations that are longer are fitted outside of the event loop; shorter ones take a few milliseconds.
 MAX_INLINE_CHARS = 8192
 
@@ -56,19 +57,35 @@ class Pieces(tuple[str, ...]):
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a local model. Raises ModelError when it cannot be read, is slow or has no EOS."""
+    """The fast tokenizer of a local model. Raises ModelError when it cannot be read or used, is slow or has no EOS."""
     from transformers import AutoTokenizer
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are short, and forks would cause warnings
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: its tokenizer cannot be read: {error}") from error
+    except Exception as error:  # whatever transformers meets in files that came from anywhere
+        raise ModelError(f"{path}: its tokenizer or config.json cannot be read: {said(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{path}: needs a fast tokenizer (tokenizer.json)")
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{path}: its tokenizer names no eos_token")
+    try:
+        for control in (False, True):
+            _raw_ids(tokenizer, "a text\n", control)
+    except Exception as error:
+        raise ModelError(f"{path}: its tokenizer cannot encode a text: {said(error)}") from error
     return tokenizer
+
+
+def said(error: BaseException) -> str:
+    """The first line of another library's error about a model, for a message; two where the first announces the
+    second. Code that comes with a model is never run, so nobody is advised to allow it."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return "it needs code of its own, which is never run"
+    first, *others = text.strip().splitlines() or [""]
+    line = f"{first} {others[0].strip()}" if first.endswith(":") and others else first
+    return (line if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {line}")[:MAX_MESSAGE_CHARS]
 
 
 @lru_cache(maxsize=16)
@@ -145,8 +162,8 @@ def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
 def _adds_a_space(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether it puts a space in front of every text, as SentencePiece models do: in front of each piece of a dialogue,
     that would be a space which nobody wrote. Pieces are therefore encoded behind a line break."""
-    first, *_ = _raw_ids(tokenizer, "a", control=False)
-    return str(tokenizer.backend_tokenizer.id_to_token(first)).startswith("▁")
+    ids = _raw_ids(tokenizer, "a", control=False)
+    return bool(ids) and str(tokenizer.backend_tokenizer.id_to_token(ids[0])).startswith("▁")
 
 
 def _begins_special(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:

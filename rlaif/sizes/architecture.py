@@ -16,12 +16,20 @@ from urllib.request import Request, urlopen
 
 from rlaif.config.files import expand_home
 from rlaif.config.section import Dtype
+from rlaif.config.strict_yaml import format_value
+from rlaif.engines.model_files import MAX_JSON_BYTES, ModelConfig, is_directory, parse_model_json, read_bytes
 from rlaif.engines.models import is_hub_name
 from rlaif.errors import ModelError
+from rlaif.prompting.tokenization import said
 
 CONFIG_JSON = "config.json"
 ASK_HUB_S = 5.0
 _MINIATURE = "miniature:"
+#: Settings that change no size, and need libraries that only trainers and engines have.
+CHOICES_OF_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+LARGEST_SIZE = 10**8
+MAX_MODULES = 1024  #: layers or experts; public models have some hundreds
 WIDTH: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2}  #: bytes of a number
 
 
@@ -64,32 +72,23 @@ def read_architecture(model: str, known: Mapping[str, str]) -> Architecture:
         return _miniature(model)
     if not is_hub_name(model):
         return _of_file(model, expand_home(model))
-    return _of_text(model, _hub_config(model))
+    return _of_content(model, _hub_config(model))
 
 
 def _of_file(model: str, path: Path) -> Architecture:
-    file = path / CONFIG_JSON if path.is_dir() else path
+    return _of_content(model, read_bytes(path / CONFIG_JSON if is_directory(path) else path, model))
+
+
+def _of_content(model: str, content: bytes) -> Architecture:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{model}: {file} cannot be read: {error}") from error
-    return _of_text(model, text)
+        return _architecture(content)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from error
+    except Exception as error:  # whatever transformers meets in a configuration that came from anywhere
+        raise ModelError(f"{model}: {CONFIG_JSON}: {said(error)}") from error
 
 
-def _of_text(model: str, text: str) -> Architecture:
-    try:
-        return _architecture(text)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{model}: {CONFIG_JSON} is not JSON: {error}") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{model}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if isinstance(error, ValueError) else f"{CONFIG_JSON} lacks {error}"
-
-
-def _hub_config(model: str) -> str:
+def _hub_config(model: str) -> bytes:
     """From the local cache, or else from the hub, which is asked once and not long. Nothing is stored."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -98,11 +97,11 @@ def _hub_config(model: str) -> str:
         cached = try_to_load_from_cache(model, CONFIG_JSON)
     except HFValidationError as error:
         raise ModelError(f"{model}: is no name of the hub: {error}") from error
-    return Path(cached).read_text(encoding="utf-8") if isinstance(cached, str) else _asked(model)
+    return read_bytes(Path(cached), model) if isinstance(cached, str) else _asked(model)
 
 
 @functools.lru_cache(maxsize=64)
-def _asked(model: str) -> str:
+def _asked(model: str) -> bytes:
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
@@ -111,33 +110,38 @@ def _asked(model: str) -> str:
     request = Request(hf_hub_url(model, CONFIG_JSON), headers=build_hf_headers())
     try:
         with urlopen(request, timeout=ASK_HUB_S) as answer:
-            return str(answer.read().decode())
+            return bytes(answer.read(MAX_JSON_BYTES))
     except HTTPError as error:
         raise UnknownSizeError(f"{model}: the hub does not show its {CONFIG_JSON} (status {error.code})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UnknownSizeError(f"{model}: the hub cannot be reached ({type(error).__name__})") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _architecture(text: str) -> Architecture:
-    """Raises ValueError for an architecture that transformers does not know or that generates no text."""
+def _architecture(content: bytes) -> Architecture:
+    """Raises ModelError for an architecture that transformers does not know or that generates no text, and whatever
+    transformers raises for one that cannot be built."""
     from transformers import CONFIG_MAPPING
 
-    values = json.loads(text)
-    if not isinstance(values, dict) or "model_type" not in values:
-        raise ValueError(f"{CONFIG_JSON} names no model_type")
-    kind = values.pop("model_type")
+    kind = parse_model_json(ModelConfig, content, CONFIG_JSON).model_type
+    if kind is None:
+        raise ModelError(f"{CONFIG_JSON} names no model_type")
     if kind not in CONFIG_MAPPING:
-        raise ValueError(f"its architecture {kind!r} is unknown to transformers, and so to trainers and engines")
+        shown = format_value(kind)
+        raise ModelError(f"its architecture {shown!r} is unknown to transformers, and so to trainers and engines")
+    values = json.loads(content)
+    for key in (*CHOICES_OF_KERNELS, "model_type"):
+        values.pop(key, None)
     return of_config(CONFIG_MAPPING[kind].from_dict(values))
 
 
 def of_config(config: Any) -> Architecture:
-    """The shape that a transformers configuration describes. Raises ValueError for one that is no decoder of text."""
+    """The shape that a transformers configuration describes. Raises ModelError for one that is no decoder of text."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter
 
     text = config.get_text_config()
+    _check_numbers(text)
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     experts = getattr(text, "num_experts_per_tok", None) or 1
@@ -159,13 +163,26 @@ def of_config(config: Any) -> Architecture:
     )
 
 
+def _check_numbers(text: Any) -> None:
+    """Raises ModelError for sizes that no decoder has: modules are made one by one, even without memory."""
+    for name in SIZES:
+        size = getattr(text, name, None)
+        if size is None:
+            raise ModelError(f"{CONFIG_JSON} lacks {name}")
+        if not isinstance(size, int) or not 1 <= size <= LARGEST_SIZE:
+            raise ModelError(f"{CONFIG_JSON}: {name}={format_value(size)} is no number from 1 to {LARGEST_SIZE:,}")
+    for name, value in vars(text).items():
+        if name.endswith(("layers", "experts")) and isinstance(value, int) and value > MAX_MODULES:
+            raise ModelError(f"{CONFIG_JSON}: {name}={format_value(value)} is more than {MAX_MODULES:,}")
+
+
 def _on_meta(config: Any) -> Any:
     """The causal language model, without memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ValueError(f"its architecture {config.model_type!r} generates no text")
+        raise ModelError(f"its architecture {config.model_type!r} generates no text")
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 

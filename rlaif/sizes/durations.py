@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.schema import Config
+from rlaif.config.section import LARGEST_COUNT
 from rlaif.config.source import Source
 from rlaif.config.trainer import Trainer
 from rlaif.data.files.sources import row_choice
@@ -49,7 +50,13 @@ def durations(config: Config, needs: RunNeeds) -> list[Duration]:
     if needs.machine.profile is None or not needs.num_gpus or needs.unknown:
         return []
     work = _Work(config=config, needs=needs)
-    return [found for phase in needs.phases if (found := work.phase(phase)) is not None]
+    phases = [phase for phase in needs.phases if phase not in phases_on_cpus(needs)]
+    return [found for phase in phases if (found := work.phase(phase)) is not None]
+
+
+def phases_on_cpus(needs: RunNeeds) -> list[str]:
+    """Those in which a role has no GPU: how fast it is, no data sheet tells."""
+    return [phase for phase in needs.phases if not all(unit.gpus for unit in needs.of_phase(phase))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +159,8 @@ class _Work:
         _, choice = row_choice(str(source))
         if choice is None:
             return ROWS, False
-        return (choice.num if choice.first is None else choice.num - choice.first + 1), True
+        num = choice.num if choice.first is None else choice.num - choice.first + 1
+        return min(num, LARGEST_COUNT), True
 
     def _unit(self, phase: str, role: str) -> Unit:
         return next(unit for unit in self.needs.of_phase(phase) if unit.role == role)

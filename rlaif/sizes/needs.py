@@ -89,7 +89,8 @@ class RunNeeds:
         """The most bytes that units of one card can take together, and the units, each as often as it is there."""
         units = [unit for unit in self.of_phase(phase) if unit.gpus]
         alone = [(unit.device, (unit,)) for unit in units if unit.gpus >= 1]
-        shared = _fullest([unit for unit in units if 0 < unit.gpus < 1 for _ in range(unit.count * unit.parts)], 1.0)
+        shares = [unit for unit in units if unit.gpus < 1]
+        shared = _fullest([unit for unit in shares for _ in range(min(unit.count * unit.parts, 100 // _share(unit)))])
         return max([*alone, shared], key=lambda found: found[0])
 
     def fullest_node(self, phase: str) -> int:
@@ -112,13 +113,18 @@ class RunNeeds:
         return sum(unit.gpus * unit.parts * unit.count for unit in self.of_phase(phase))
 
 
-def _fullest(units: Sequence[Unit], room: float) -> tuple[int, tuple[Unit, ...]]:
-    """The heaviest choice of ``units`` whose shares of a GPU add up to at most ``room``: a knapsack in hundredths."""
+def _share(unit: Unit) -> int:
+    """Of a GPU, in hundredths."""
+    return max(1, round(unit.gpus * 100))
+
+
+def _fullest(units: Sequence[Unit]) -> tuple[int, tuple[Unit, ...]]:
+    """The heaviest choice of ``units`` whose shares of a GPU add up to at most one: a knapsack in hundredths."""
     best: dict[int, tuple[int, tuple[Unit, ...]]] = {0: (0, ())}
     for unit in units:
-        share = max(1, round(unit.gpus * 100))
+        share = _share(unit)
         for taken, (size, chosen) in list(best.items()):
-            if taken + share <= round(room * 100) and best.get(taken + share, (-1, ()))[0] < size + unit.device:
+            if taken + share <= 100 and best.get(taken + share, (-1, ()))[0] < size + unit.device:
                 best[taken + share] = (size + unit.device, (*chosen, unit))
     return max(best.values(), key=lambda found: found[0])
 

@@ -16,6 +16,8 @@ from rlaif.config.trainer import Trainer
 
 Roles = tuple[str, ...]
 ROUNDING = 1e-6  #: shares of a CPU or GPU add up inexactly
+#: A role that is larger grows by more than one unit at a time, so that its size does not count the steps.
+MAX_GROWN_ONE_BY_ONE = 256
 
 
 def has_preference_model(config: Config) -> bool:
@@ -72,17 +74,16 @@ def sizes(config: Config, roles: Roles) -> dict[str, int]:
     that size keeps it: saying so is up to the plan.
     """
     ranges = {role: _range(config, role, alone=len(roles) == 1) for role in roles}
-    room = _Room(declared_resources(config), cards=[1.0] * config.resources.gpus)
+    room = _Room(declared_resources(config), cards={1.0: config.resources.gpus})
     counts = {role: one.least for role, one in ranges.items()}
     for one in sorted(ranges.values(), key=lambda one: -one.gpus):
-        for _ in range(one.least):
-            room.take(one)
+        room.take(one, one.least)
     growing = set(roles)
     while growing:
         role = min(growing, key=lambda role: (counts[role] / ranges[role].least, roles.index(role)))
-        if counts[role] < ranges[role].most and room.take(ranges[role]):
-            counts[role] += 1
-        else:
+        wanted = min(ranges[role].most - counts[role], 1 + counts[role] // MAX_GROWN_ONE_BY_ONE)
+        counts[role] += (taken := room.take(ranges[role], wanted))
+        if not taken:
             growing.remove(role)
     return counts
 
@@ -125,27 +126,41 @@ def _smallest_batch(config: Config, role: str) -> int:
 
 @dataclass
 class _Room:
-    """What is free. ``cards``: of each GPU; shares of one unit lie on one card."""
+    """What is free. ``cards``: how many GPUs have the same share left; shares of one unit lie on one card."""
 
     resources: dict[str, float]
-    cards: list[float] = field(default_factory=list)
+    cards: dict[float, int] = field(default_factory=dict)
 
-    def take(self, one: _Range) -> bool:
-        """Take what a unit needs, if it is there."""
-        fits = all(self.resources.get(name, 0.0) + ROUNDING >= amount for name, amount in one.each.items())
-        cards = self._cards_for(one)
-        if not fits or cards is None:
-            return False
+    def take(self, one: _Range, num: int) -> int:
+        """Take what ``num`` units need, or as many as there is room for; returns how many."""
         for name, amount in one.each.items():
-            self.resources[name] -= amount
-        for card in cards:
-            self.cards[card] -= min(1.0, one.gpus)
-        return True
+            free = self.resources.get(name, 0.0) + ROUNDING
+            if amount * num > free:
+                num = max(0, int(free / amount))
+        num = self._take_cards(one, num)
+        if num:
+            for name, amount in one.each.items():
+                self.resources[name] -= amount * num
+        return num
 
-    def _cards_for(self, one: _Range) -> list[int] | None:
-        """Those that a unit gets, the fullest that has room first; None when there are too few."""
-        if not one.gpus:
-            return []
-        share, count = min(1.0, one.gpus), one.parts * max(1, round(one.gpus))
-        free = [card for card, left in enumerate(self.cards) if left + ROUNDING >= share]
-        return sorted(free, key=lambda card: self.cards[card])[:count] if len(free) >= count else None
+    def _take_cards(self, one: _Range, num: int) -> int:
+        """As many units as the cards hold, up to ``num``; the fullest cards that have room come first."""
+        if not (one.gpus and num):
+            return num
+        share, spread = min(1.0, one.gpus), one.parts * max(1, round(one.gpus))
+        placed = 0
+        for left in sorted(left for left in self.cards if left + ROUNDING >= share):
+            # one, where a unit is spread over several: its share is a whole card
+            on_each = num if share * num <= left + ROUNDING else int((left + ROUNDING) / share)
+            units = min(num - placed, self.cards[left] * on_each // spread)
+            placed += units
+            self._fill(left, share, on_each, units * spread)
+        return placed
+
+    def _fill(self, left: float, share: float, on_each: int, num: int) -> None:
+        """Put ``num`` shares on cards with ``left``, ``on_each`` on every card but the last."""
+        for on_one, num_cards in ((on_each, num // on_each), (num % on_each, 1)):
+            if on_one and num_cards:
+                self.cards[left] -= num_cards
+                rest = left - on_one * share
+                self.cards[rest] = self.cards.get(rest, 0) + num_cards

@@ -245,6 +245,7 @@ def _of_disk(config: Config, needs: RunNeeds) -> Iterator[Misfit]:
     if have is None or needs.disk <= have:
         return
     keep = config.reinforcement.keep_checkpoints
+    room = (have - needs.models) // needs.checkpoint - (needs.num_checkpoints - keep) if needs.checkpoint else 0
     yield Misfit(
         subject=("disk",),
         excess=needs.disk - have,
@@ -252,7 +253,7 @@ def _of_disk(config: Config, needs: RunNeeds) -> Iterator[Misfit]:
             f"resources.node.disk_gib={have / GIBIBYTE:.0f}: run_dir={config.run_dir} needs {gib(needs.disk)}: "
             f"{needs.num_checkpoints} checkpoints of {gib(needs.checkpoint)} and models of {gib(needs.models)}"
         ),
-        remedies=(("reinforcement.keep_checkpoints", tuple(range(keep - 1, 0, -1))),),
+        remedies=(("reinforcement.keep_checkpoints", (room,) if 0 < room < keep else ()),),
         otherwise=f"choose a run_dir with {math.ceil(needs.disk / GIBIBYTE)} GiB",
     )
 

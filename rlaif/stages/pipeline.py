@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from rlaif.config.schema import Config
+from rlaif.config.strict_yaml import format_value
 from rlaif.engines.models import model_hash
 from rlaif.errors import RunDirError, UserError
 from rlaif.evaluation.answers import SNAPSHOTS
@@ -138,11 +139,17 @@ def take_up(data: UserData, run_dir: RunDir) -> None:
         read_all(data, run_dir)
 
 
+def check_stage(config: Config, name: str) -> None:
+    """Raises UserError for a stage that ``config`` does not have."""
+    if name not in (names := story(config)):
+        shown = format_value(name)
+        raise UserError(f"stage {shown}: no such stage in this configuration; one of: {', '.join(names)}")
+
+
 def reopen(data: UserData, run_dir: RunDir, name: str) -> None:
     """Let a stage and those after it be run again; rows that would come out the same are kept."""
+    check_stage(data.config, name)
     names = story(data.config)
-    if name not in names:
-        raise UserError(f"stage {name}: no such stage in this configuration; one of: {', '.join(names)}")
     again = names[names.index(name) :]
     if "reinforce" in again:  # first: a run that is killed in between must not go on from an old checkpoint
         start_over(run_dir.path, run_dir.journal)

@@ -150,3 +150,12 @@ def test_plan_starts_and_makes_nothing(config, rlaif, tmp_path) -> None:
     code, err = rlaif("plan", config, "data.votes=miniature:votes", f"miniature.cache_dir={cache}")
     assert (code, err) == (0, "")
     assert not (tmp_path / "run").exists() and not cache.exists()
+
+
+def test_a_stage_that_there_is_not_is_refused_before_anything_is_made(config, rlaif, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("actors.driver.drive", None)
+    code, said = rlaif("run", config, "--from", "nosuch")
+    assert code == 2 and "stage nosuch: no such stage in this configuration; one of: read" in " ".join(said.split())
+    code, said = rlaif("run", config, "--from", "fit_preference_model", "reinforcement.reward=direct")
+    assert code == 2 and "stage fit_preference_model: no such stage" in " ".join(said.split())
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import get_args
 
+import pytest
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from rlaif.config.keys import section_type
@@ -43,3 +45,12 @@ def test_what_null_means_is_said_where_a_field_may_be_null() -> None:
         if type(None) in get_args(field.annotation) and "null" not in field.description
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [("generator", "max"), ("policy_trainer", "ranks"), ("resources", "gpus"), ("scorer", "threads")]
+)
+def test_what_a_machine_has_many_of_ends_at_a_hundred_thousand(role, name) -> None:
+    Config.model_validate({role: {name: 100_000}})
+    with pytest.raises(ValidationError, match="less than or equal to 100000"):
+        Config.model_validate({role: {name: 100_001}})

@@ -43,7 +43,8 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     for text, says in (
         ("{", "config.json is not JSON"),
-        ("[]", "config.json names no model_type"),
+        ("[]", "config.json: Input should be an object"),
+        ("{}", "config.json names no model_type"),
         (json.dumps({**LLAMA_8B, "model_type": "none_such"}), "its architecture 'none_such' is unknown"),
         (json.dumps({"model_type": "mamba"}), "config.json lacks"),
     ):

@@ -58,3 +58,8 @@ def test_more_cards_take_less_time_and_rationales_more() -> None:
     assert many.seconds == pytest.approx(few.seconds / 4)
     thinking = estimated("eight_gpu", "labelling.reasoning.mode=greedy")["label"]
     assert thinking.seconds > estimated("eight_gpu")["label"].seconds
+
+
+def test_phases_in_which_a_role_has_no_gpu_are_not_estimated() -> None:
+    found = estimated("quickstart", "resources.gpus=1", "resources.node.gpu=H100-80GB", "policy_trainer.gpus=1")
+    assert list(found) == ["supervise"], "the others have a role, or all, on CPUs"

@@ -1,9 +1,13 @@
 """How large pools and trainers are in each phase."""
 
+from collections import Counter
+
 import pytest
+from hypothesis import given as generated
+from hypothesis import strategies as st
 
 from rlaif.config.schema import Config
-from rlaif.sizes.phases import PHASES, sizes
+from rlaif.sizes.phases import PHASES, _Range, _Room, sizes
 
 AUTO = {"engines": "auto", "gpus": 1, "max": 8}
 
@@ -82,3 +86,38 @@ def test_a_fit_has_no_more_ranks_than_a_batch_has_rows() -> None:
 
 def test_without_gpus_nothing_changes() -> None:
     assert sizes(Config(), PHASES["reinforce"](Config())) == {"generator": 1, "scorer": 1, "policy_trainer": 1}
+
+
+@generated(
+    shares=st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0, 2.0]), st.integers(1, 3)), max_size=5),
+    num=st.integers(0, 30),
+)
+def test_many_units_at_once_lie_as_they_would_one_after_another(shares, num) -> None:
+    at_once, one_by_one = ({"resources": {"CPU": 40.0}, "cards": {1.0: 8}} for _ in range(2))
+    at_once, one_by_one = _Room(**at_once), _Room(**one_by_one)
+    for gpus, parts in shares:
+        parts = parts if gpus in (0.0, 1.0, 2.0) else 1
+        one = _Range(least=1, most=1, each={"CPU": 1.0}, gpus=gpus, parts=parts)
+        assert at_once.take(one, num) == sum(one_by_one.take(one, 1) for _ in range(num))
+        assert _left(at_once) == _left(one_by_one)
+
+
+def _left(room: _Room) -> Counter[float]:
+    left: Counter[float] = Counter()
+    for share, num in room.cards.items():
+        left[round(share, 4)] += num
+    return +left
+
+
+@pytest.mark.parametrize(
+    ("roles", "resources", "size"),
+    [
+        ({"generator": {"min": 100_000, "max": 100_000, "gpus": 1}}, {"gpus": 100_000, "cpus": 1e5}, 100_000),
+        ({"generator": {"engines": "auto", "max": 100_000, "gpus": 1}}, {"gpus": 99_999, "cpus": 1e6}, 99_999),
+        ({"generator": {"engines": "auto", "max": 100_000, "gpus": 1e-9}}, {"gpus": 1, "cpus": 1e6}, 100_000),
+        ({"generator": {"engines": "auto", "max": 100_000, "cpus": 1e-300}}, {"gpus": 0, "cpus": 1e30}, 100_000),
+    ],
+)
+def test_the_largest_numbers_are_placed_without_counting(roles, resources, size) -> None:
+    given = Config.model_validate({**roles, "resources": resources})
+    assert sizes(given, ("generator",)) == {"generator": size}
