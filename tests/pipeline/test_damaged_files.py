@@ -11,6 +11,8 @@ import shutil
 import socket
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actors.cli.__main__ import main
@@ -159,4 +161,22 @@ def test_the_doctor_mends_it_and_the_run_ends_as_it_did(finished, tmp_path, capf
     assert "nothing is damaged" in capfd.readouterr().out
     assert called("run", finished / "config.yaml", f"run_dir={run}", "--in-process") == 0, capfd.readouterr().err
     assert left_by(run) == left_by(finished / "run")
+    assert called("report", run) == 0
+
+
+# ----------------------------------------------------------------------------------- tables that hold something else
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 2.0, 7, "x"])
+def test_a_table_of_other_labels_is_refused_by_all_and_mended(finished, tmp_path, capfd, value):
+    run = tmp_path / "moved"
+    shutil.copytree(finished / "run", run)
+    path = run / "preferences" / "preferences.parquet"
+    table = pq.read_table(path)
+    labels = pa.array([value] * table.num_rows)
+    pq.write_table(table.set_column(table.schema.get_field_index("prob"), "prob", labels), path)
+    for command in ("report", "reaggregate", "audit"):
+        assert called(*COMMANDS[command](run, tmp_path, finished / "config.yaml")) == 2
+        assert f"rlaif doctor {run} mends it" in capfd.readouterr().err.replace("\n", " ")
+    assert called("doctor", run) == 0
+    assert "written again from the journal" in " ".join(capfd.readouterr().out.split())
+    assert pq.read_table(path) == table
     assert called("report", run) == 0
