@@ -98,7 +98,7 @@ def check_column(record_type: type, name: str, column: pa.Array, first_row: int)
 def _columns(record_type: type) -> Mapping[str, TypeAdapter[Any]]:
     """Field -> what a column of its values is."""
     hints = typing.get_type_hints(record_type, include_extras=True)
-    return {name: TypeAdapter(types.GenericAlias(tuple, (hint, ...))) for name, hint in hints.items()}
+    return {name: _adapter(types.GenericAlias(tuple, (hint, ...))) for name, hint in hints.items()}
 
 
 def arrow_schema(record_type: Any) -> pa.Schema:
