@@ -8,6 +8,7 @@ from rlaif.errors import DataError, RunDirError
 from rlaif.places.listing import join
 from rlaif.places.urls import is_url
 from rlaif.places.writing import copy_file
+from rlaif.storage.damage import check_places
 from rlaif.storage.manifest import MANIFEST_FILE
 
 #: Patterns of what a run leaves for others. What lets it be resumed (its journal, checkpoints) is not among it.
@@ -36,6 +37,7 @@ def export_run(run_dir: Path, destination: str, *, models: bool) -> list[str]:
     """
     if not (run_dir / MANIFEST_FILE).is_file():
         raise RunDirError(f"{run_dir}: not a run directory (no {MANIFEST_FILE})")
+    check_places(run_dir)
     if not is_url(destination) and Path(destination).resolve() == run_dir.resolve():
         raise DataError(f"{destination}: is the run directory itself; choose another")
     patterns = (*_RESULTS, _MODELS) if models else _RESULTS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif.records import Comparison, Preference, Provenance, RevisionChain, Rollout
-from rlaif.storage.damage import reading
+from rlaif.storage.damage import check_places, reading
 from rlaif.storage.record_schema import arrow_schema, check_column
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ EXPORTS: dict[str, tuple[str, type[Provenance]]] = {
 
 
 def tables_in(run_dir: Path, directory: str) -> list[Path]:
-    """The tables that a run has written in ``directory`` (``preferences``...); other files there are not its own."""
+    """The tables that a run has written in ``directory`` (``preferences``...); other files there are not its own.
+
+    Raises DamagedError where there is something else in the place of a run's file."""
+    check_places(run_dir)
     paths = (run_dir / name for name, _ in EXPORTS.values() if name.startswith(f"{directory}/"))
     return [path for path in paths if path.is_file()]
 
