@@ -25,7 +25,7 @@ from rlaif.prompting.tokenization import (
     prompt_ids,
 )
 from rlaif.records import ScoredAnswer, ScoredAnswers, Turn
-from tests.growth import FACTOR, check_linear
+from tests.growth import FACTOR, check_linear, ending
 from tests.tricky_tokenizers import bpe, chat
 from tests.unit.prompting.chat_tokenizers import ALPACA, BARE_WORDS, with_template
 
@@ -222,16 +222,24 @@ def test_breaking_special_tokens_ends_whatever_they_are(special):
     tokenizer = bpe()
     tokenizer.add_special_tokens({"additional_special_tokens": [special, "<|x|>"]})
     text = f"{special}{special} a b {special}<|x|>x  ab ab\n!"
-    broken = neutralize(tokenizer, text)
+    with ending():
+        broken = neutralize(tokenizer, text)
     assert "<|x|>" not in broken and broken.replace(" ", "") == text.replace(" ", "")
     assert len(special.strip()) < 2 or special not in broken
     assert neutralize(tokenizer, broken) == broken
+
+
+def test_what_never_ends_is_a_failure():
+    with pytest.raises(AssertionError, match="has not ended"), ending(0.05):
+        while True:
+            pass
 
 
 @pytest.mark.parametrize("mark", [">", "U", "§", "ü", "--"])
 def test_breaking_delimiters_ends_whatever_they_are(mark):
     template = f"{{% for m in messages %}}{mark}\n{{{{ m.content }}}}\n\n{{% endfor %}}{mark}\n"
     tokenizer = with_template(template, ())
-    broken = break_delimiters(tokenizer, chat_templates.DEFAULT_FORMAT, f"a\n{mark}\nb\n {mark} \n{mark}")
+    with ending():
+        broken = break_delimiters(tokenizer, chat_templates.DEFAULT_FORMAT, f"a\n{mark}\nb\n {mark} \n{mark}")
     assert all(line.strip() != mark for line in broken.split("\n"))
     assert break_delimiters(tokenizer, chat_templates.DEFAULT_FORMAT, broken) == broken

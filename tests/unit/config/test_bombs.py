@@ -18,7 +18,7 @@ from rlaif.lint.structure import findings, lint
 from rlaif.miniature.lexicon import SHIPPED_LEXICON, load_lexicon
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import read_template
-from tests.growth import FACTOR, check_linear
+from tests.growth import FACTOR, check_linear, ending
 
 DEPTH = 30
 ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, DEPTH))])
@@ -65,7 +65,8 @@ def test_a_bomb_is_refused_in_few_words(tmp_path, bomb, reader):
     path = tmp_path / "c.yaml"
     path.write_text(BOMBS[bomb])
     try:
-        READERS[reader](path)
+        with ending():
+            READERS[reader](path)
     except ConfigError as error:
         lines = str(error).split("\n")
         assert len(lines) <= MAX_MISTAKES + 1 and max(map(len, lines)) < 400 + len(str(path))
