@@ -146,9 +146,9 @@ def redacted(text: str) -> str:
     text = _SECRET_SHAPE.sub("<secret>", text)
     text = _URL_WITH_MORE.sub(lambda url: f"{url[1]}{url[2]}{'?...' if url[3] else ''}", text)
     text = _QUERY.sub("?...", text)
-    for pattern in (_COOKIE, _NAMED, _MAYBE_NAMED):
-        text = pattern.sub(r"\g<name><secret>", text)
-    return text
+    text = _COOKIE.sub(r"\g<name><secret>", text)
+    text = _NAMED.sub(r"\g<name><secret>", text)
+    return _MAYBE_NAMED.sub(r"\g<name><secret>", text)
 
 
 def holds_secret(text: str) -> bool:
