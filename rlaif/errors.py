@@ -25,16 +25,30 @@ _SECRET_SHAPE = re.compile(
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}KEY-----|\Z)",
     re.DOTALL,
 )
+#: A user and password end at the last @, and not before a / that the password holds: what is a number may be a port.
 _URL_WITH_MORE = re.compile(
-    r"""(?<![\w+.-])([a-z][\w+.-]{0,30}://)(?:[^/\s'"@]*@)?([^\s'"<>?]*)(\?[^\s'"<>)\]]*)?""", re.IGNORECASE
-)
-_QUERY = re.compile(r"(?<=[\w/])\?[\w.%-]{1,200}=[^\s'\"<>)\]]+")
-_NAMED = re.compile(
-    r"""(?P<name>\b(?:\w*(?:secret|access|api|auth|private)[_-]?(?:key|token)(?:[_-]?id)?|session[_-]?token|passw(?:or)?d
-    |client[_-]?secret)["']?\s*[=:]\s*["']?|\bauthorization["']?\s*[=:]\s*["']?(?:bearer\s+|basic\s+)?|\bbearer\s+)
-    (?P<value>[^\s"',;}]{8,})""",
+    r"""(?<![\w+.-])([a-z][\w+.-]{0,30}://)(?:[^/\s'"@:]{0,200}:(?!\d*/)[^\s'"]{0,500}@|[^/\s'"]*@)?([^\s'"<>?]*)
+    (\?[^\s'"<>)\]]*)?""",
     re.IGNORECASE | re.VERBOSE,
 )
+_QUERY = re.compile(r"(?<=[\w/])\?[\w.%-]{1,200}=[^\s'\"<>)\]]+")
+#: What follows a secret's name: in ``KEY: value``, ``"key": "value"``, ``(b'key', b'value')``.
+_IS = r"""(?:["']?\s*[=:]\s*b?["']?|["'],\s*b?["'])"""
+_NAMED = re.compile(
+    rf"""(?P<name>\b\w*(?:(?:secret|access|account|api|auth|private|subscription)[_-]?(?:key|token)(?:[_-]?id)?|session[_-]?token
+    |passw(?:or)?d|passphrase|client[_-]?secret){_IS}
+    |\bauthorization{_IS}(?:(?:bearer|basic|token|digest|negotiate)\s+)?|\bbearer\s+)
+    (?P<value>(?<=["'])[^"'\n]{{8,}}|[^\s"',;}}]{{8,}})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+#: Names that also have other meanings: a tokenizer's tokens, the place of a file. So it must look like a key as well.
+_MAYBE_NAMED = re.compile(
+    rf"""(?P<name>\b(?!(?:bos|eos|pad|unk|sep|cls|mask|image|special)_)\w*(?:token|credentials?){_IS}|\b(?:\w*signature|sig)=
+    |--[\w-]{{0,40}}(?:token|password|secret|api-key)\s+)
+    (?P<value>(?!/|\d+(?![\w./+=%~-]))[\w./+=%~-]{{8,}})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_COOKIE = re.compile(r"""(?P<name>\bcookie["']?\s*:\s*["']?)[^\n"']{8,}""", re.IGNORECASE)
 
 
 class RlaifError(Exception):
@@ -132,7 +146,9 @@ def redacted(text: str) -> str:
     text = _SECRET_SHAPE.sub("<secret>", text)
     text = _URL_WITH_MORE.sub(lambda url: f"{url[1]}{url[2]}{'?...' if url[3] else ''}", text)
     text = _QUERY.sub("?...", text)
-    return _NAMED.sub(r"\g<name><secret>", text)
+    text = _COOKIE.sub(r"\g<name><secret>", text)
+    text = _NAMED.sub(r"\g<name><secret>", text)
+    return _MAYBE_NAMED.sub(r"\g<name><secret>", text)
 
 
 def holds_secret(text: str) -> bool:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
 
 Axis = Literal["red_team", "helpful"]
 FinishReason = Literal["stop", "length"]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["system", "human", "assistant"]  #: a system turn is the first of its conversation
 #: Why a row failed: it would fail again as it is, or the cause lies outside it (a model, a template, a timeout).
 Fault = Literal["row", "outside"]
@@ -156,7 +159,7 @@ class Comparison(Provenance):
     token_ids_2: tuple[int, ...]
     policy_version: int
     truncated: bool
-    gold: float | None = None
+    gold: Probability | None = None
 
     def swap(self) -> Comparison:
         """The same comparison with its answers exchanged."""
@@ -192,13 +195,13 @@ class Preference(Provenance):
     token_ids_1: tuple[int, ...]
     token_ids_2: tuple[int, ...]
     policy_version: int
-    prob: float | None
+    prob: Probability | None
     aggregation: str
     judgements: tuple[Judgement, ...]
     constitution_hash: str
     template_version: str
     truncated: bool
-    gold: float | None = None
+    gold: Probability | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

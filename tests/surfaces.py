@@ -27,7 +27,9 @@ from rlaif.constitution.principles import SHIPPED_CONSTITUTIONS, load_constituti
 from rlaif.constitution.public_files import tree_of
 from rlaif.engines.models import read_model
 from rlaif.errors import LossError, UserError
+from rlaif.evaluation.audit.sample import draw_pairs
 from rlaif.evaluation.audit.sheet import read_verdicts
+from rlaif.evaluation.findings import Findings
 from rlaif.evaluation.report import write_report
 from rlaif.labels.quality import measure
 from rlaif.labels.reaggregation import reaggregate_run
@@ -323,6 +325,33 @@ def reaggregation(data: st.DataObject) -> None:
     assert prob is None or all(number is not None and math.isfinite(number) for number in numbers)
 
 
+WILD_VALUES = (None, math.nan, math.inf, -1.0, 2.0, 0.5, 7, True, "x", [], [None], [{"order": 3}], b"\xff")
+
+
+def table(data: st.DataObject) -> None:
+    """A column of another type or of other values is refused as one of a damaged table, or read as what it is."""
+    name = data.draw(st.sampled_from(arrow_schema(Preference).names))
+    rows = pa.Table.from_pylist([dict(to_row(preference((), Labelling())))], schema=arrow_schema(Preference))
+    index = rows.schema.get_field_index(name)
+    value = data.draw(st.sampled_from(WILD_VALUES))
+    try:
+        column = pa.array([value], type=data.draw(st.sampled_from([None, rows.schema.field(index).type])))
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # the column cannot hold it
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "preferences", "preferences.parquet")
+        path.parent.mkdir()
+        Path(directory, "config.yaml").touch()
+        pq.write_table(rows.set_column(index, name, column), path)
+        for read in (
+            lambda: reaggregate_run(Path(directory), Labelling(), f"{directory}.parquet"),
+            lambda: sum(Findings(Path(directory)).label_histogram()),
+            lambda: draw_pairs(Path(directory), 3, 0, b"secret"),
+        ):
+            only_refused(read)
+        Path(f"{directory}.parquet").unlink(missing_ok=True)
+
+
 # -------------------------------------------------------------------------------------------------------- reports
 REPORTED = ("manifest.json", "constitution.json", "evaluation.json", "metrics.jsonl")
 
@@ -405,6 +434,6 @@ SURFACES: Mapping[str, Callable[[st.DataObject], None]] = {
     check.__name__: check
     for check in (
         *(config_file, override, constitution, constitution_import, lexicon, examples, template, judged_sheet),
-        *(damaged_sheet, label, label_quality, reaggregation, report, model_directory),
+        *(damaged_sheet, label, label_quality, reaggregation, table, report, model_directory),
     )
 }

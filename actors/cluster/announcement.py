@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from actors.cluster.loopback import is_loopback
 from rlaif.errors import UserError
-from rlaif.storage.damage import reading
+from rlaif.storage.damage import check_places, reading
 from rlaif.storage.files import write_atomically
 from rlaif.storage.ownership import check_own_run
 
@@ -33,12 +34,12 @@ class Announcement:
         started: Unix time.
     """
 
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]  #: what the system takes for one process
     host: str
     address: str
     namespace: str
     auth_mode: str | None
-    started: float
+    started: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     def prepare_to_ask(self) -> None:
         """Call before Ray is imported, which then reads the mode: the Ray of a single run asks for the user's token."""
@@ -74,6 +75,7 @@ def find_run(run_dir: Path) -> Announcement:
     and RunDirError when another user announced it: what is there receives this user's token."""
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir}: not a run directory (no config.yaml)")
+    check_places(run_dir)
     path = run_dir / "driver.json"
     if not path.is_file():
         raise UserError(f"{run_dir}: not running on a cluster now (no driver.json)")

@@ -67,10 +67,10 @@ def submit(config: Config, address: str) -> SubmittedJob:
 # ------------------------------------------------------------------------------------------------- the cluster
 def connect(url: str) -> JobSubmissionClient:
     """A client of the Jobs API at ``url``. Raises UserError when there is none, or it refuses the token."""
+    _knock(url)
     os.environ["RAY_API_SERVER_ADDRESS"] = url  # otherwise RAY_ADDRESS would win
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    _knock(url)
     with _answering(url):
         return JobSubmissionClient(url)
 
@@ -84,10 +84,13 @@ def cluster_nodes(url: str) -> list[dict[str, float]]:
 
 def _knock(url: str) -> None:
     """Find out within seconds whether a server listens; Ray's client would wait minutes where packets are dropped."""
-    parts = urlsplit(url)
     try:
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S).close()
+        if not url.isprintable():  # no variable of the environment holds every character
+            raise ValueError(url)
+        parts = urlsplit(url)
+        usual_port = {"http": 80, "https": 443}[parts.scheme]
+        address = parts.hostname or "", parts.port or usual_port
+        socket.create_connection(address, timeout=CONNECT_TIMEOUT_S).close()
     except (KeyError, ValueError):
         raise UserError(f"--address {url}: not an address; give the Jobs API's, such as http://HEAD:8265") from None
     except OSError as error:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from rlaif.config.yaml_loader import StrictLoader
 from rlaif.errors import ConfigError
 
-MERGE_TAG, STR_TAG, BOOL_TAG, TIMESTAMP_TAG = (
-    f"tag:yaml.org,2002:{name}" for name in ("merge", "str", "bool", "timestamp")
-)
 MAX_VALUE_CHARS = 60  #: longest value that a message quotes whole
 MAX_YAML_CHARS = 2_000_000  #: a quarter of a minute of reading
 MAX_YAML_VALUES = 500_000  #: with each alias counted as what it stands for
-MAX_INTEGER_BITS = 1000  #: longer ones are no floating-point numbers, and are not written out
 MAX_MISTAKES = 40  #: lines about the mistakes in one file
 MAX_LISTED = 10
 
@@ -54,69 +50,6 @@ LIMITS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
-
-
-class StrictLoader(yaml.SafeLoader):
-    """The safe loader, with every key of a mapping at most once, where a key that ``<<`` merges in does not count.
-
-    Keys are text as they are written: ``1`` is the name of a resource, not a number. As in YAML 1.2, only ``true`` and
-    ``false`` are booleans, and a date is text: ``mode: off`` and a directory named ``2024-01-02`` are what they look
-    like.
-    """
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.merged: set[int] = set()  #: ids of the nodes that a ``<<`` names
-        self._checked: set[int] = set()
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put what ``<<`` names in its place, weaker than the mapping's own keys."""
-        if id(node) not in self._checked:  # afterwards, merged keys precede the mapping's own
-            self._checked.add(id(node))
-            node.value = [(self._key(key, value), value) for key, value in node.value]
-            _refuse_repeated(key for key, _ in node.value)
-        super().flatten_mapping(node)
-
-    def _key(self, key: yaml.Node, value: yaml.Node) -> yaml.Node:
-        """``key`` as text. What it is an alias of stays as it is."""
-        if key.tag == MERGE_TAG:
-            self.merged |= {id(value), *map(id, value.value)}
-            return key
-        if not isinstance(key, yaml.ScalarNode):
-            return key  # cannot be hashed, as construct_mapping will say
-        if not key.value:
-            raise yaml.constructor.ConstructorError(None, None, "a key is empty", key.start_mark)
-        return yaml.ScalarNode(STR_TAG, key.value, key.start_mark, key.end_mark)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-            if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
-                raise ValueError(f"a number of more than {MAX_INTEGER_BITS} bits")
-            return value
-        except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError) as error:
-            said = f"a value that cannot be read ({error})"  # !!int x, or more digits than Python reads
-            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
-
-
-def _refuse_repeated(keys: Iterable[yaml.Node]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value} appears twice", key.start_mark)
-        seen.add(str(key.value))
-
-
-def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    return loader.construct_mapping(node, deep=True)
-
-
-StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOL_TAG, TIMESTAMP_TAG)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-StrictLoader.add_implicit_resolver(BOOL_TAG, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def parse_yaml(text: str, keys: Collection[str] | None = None) -> Any:

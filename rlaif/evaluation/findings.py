@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from rlaif.errors import RlaifError, RunDirError, quote_error
 from rlaif.statistics.calibration import bins_from_metrics
-from rlaif.storage.damage import damaged, reading
+from rlaif.storage.damage import check_places, damaged, reading
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest
 from rlaif.storage.metrics import read_log
 from rlaif.storage.tables import read_batches, tables_in
@@ -41,6 +41,7 @@ class Findings:
     without: str = ""
 
     def __post_init__(self) -> None:
+        check_places(self.path)
         if not (self.path / "config.yaml").is_file():
             raise RunDirError(f"{self.path}: not a run directory (it has no config.yaml)")
 

@@ -16,7 +16,7 @@ from rlaif.errors import DataError, LossError, RunDirError
 from rlaif.places.urls import is_url
 from rlaif.places.writing import arriving
 from rlaif.records import Judgement, Status
-from rlaif.storage.damage import damaged
+from rlaif.storage.damage import check_places, damaged
 from rlaif.storage.stored_run import StoredRun
 from rlaif.storage.tables import read_batches, read_schema
 from rlaif.tasks.labelling import NO_PRIORITIES, verdict
@@ -34,6 +34,7 @@ def reaggregate_run(run_dir: Path, settings: Labelling, out: str) -> tuple[int, 
     Raises RunDirError if there are none, LossError if none is usable under ``settings``, DataError if ``out`` is the
     run's own file or cannot be written. Each leaves ``out`` as it was.
     """
+    check_places(run_dir)
     stored = run_dir / "preferences" / "preferences.parquet"
     if not stored.is_file():
         raise RunDirError(

@@ -1,11 +1,12 @@
 """``rlaif doctor``: every file of a run directory is read, and what can be mended is.
 
-What cannot be read is set aside as ``NAME.damaged``, never deleted. What the journal holds is written again from it;
-what nothing holds is made again by the next run.
+What cannot be read is set aside as ``NAME.damaged`` (or ``NAME.2.damaged``...), never deleted. What the journal holds
+is written again from it; what nothing holds is made again by the next run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from rlaif.stages.pipeline import STAGES, lost_rows, other_models, reopen, story
 from rlaif.stages.reinforcement.checkpoints import remove_damaged
 from rlaif.stages.reinforcement.reinforce import CHECKPOINTS, can_go_on, start_over
 from rlaif.stages.user_data import UserData
-from rlaif.storage.damage import DamagedError
+from rlaif.storage.damage import DamagedError, misplaced, set_aside
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
 from rlaif.storage.metrics import drop_half_line, drop_unreadable
@@ -66,6 +67,7 @@ def examine(path: Path) -> Iterator[Repair]:
     check_own_run(path)
     try:
         with lock(path):
+            yield from _misplaced(path)
             yield from _left_behind(path)
             yield from _ends_of_logs(path)
             yield from _foundations(path)
@@ -87,6 +89,13 @@ def examine(path: Path) -> Iterator[Repair]:
 
 
 # ------------------------------------------------------------------------------------- what all else is opened with
+def _misplaced(path: Path) -> Iterator[Repair]:
+    """What is no file, or no directory, where one has to be; what was there before is missing from here on."""
+    for error in [*misplaced(path)]:
+        set_aside(error.path)
+        yield Repair(flaw=str(error), remedy="set aside")
+
+
 def _left_behind(path: Path) -> Iterator[Repair]:
     """Files that were being written when a process ended; nothing refers to them."""
     unfinished = [file for file in path.rglob(".*") if file.is_file() and _is_unfinished(file.name)]
@@ -106,7 +115,7 @@ def _foundations(path: Path) -> Iterator[Repair]:
     try:
         manifest = read_manifest(path) if _has_begun(path) else new_manifest()
     except DamagedError as error:
-        _set_aside(path / MANIFEST_FILE)
+        set_aside(path / MANIFEST_FILE)
         write_manifest(path, new_manifest())
         with closing(Journal(path / "journal.sqlite")) as journal:
             start_over(path, journal)
@@ -116,7 +125,7 @@ def _foundations(path: Path) -> Iterator[Repair]:
         return
     if flaw := _flaw_of_journal(path / "journal.sqlite"):
         for suffix in ("", "-wal", "-shm", "-journal"):
-            _set_aside(path / f"journal.sqlite{suffix}")
+            set_aside(path / f"journal.sqlite{suffix}")
         write_manifest(path, {**manifest, "stages": {}, "rows": {}})
         with closing(Journal(path / "journal.sqlite")) as journal:
             start_over(path, journal)
@@ -136,11 +145,6 @@ def _flaw_of_journal(path: Path) -> str | None:
     except DamagedError as error:
         return str(error)
     return found and f"{path}: is damaged: {found}"
-
-
-def _set_aside(path: Path) -> None:
-    if path.exists():
-        path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 # ------------------------------------------------------------------------------------------------ rows and copies
@@ -180,7 +184,7 @@ def _copies(config: Config, run_dir: RunDir) -> Iterator[Repair]:
     except DamagedError as error:
         lost = str(error)
     if lost:
-        _set_aside(run_dir.path / "constitution.json")
+        set_aside(run_dir.path / "constitution.json")
         run_dir.keep_constitution(load_constitution(config.constitution))
         yield Repair(flaw=lost, remedy=f"written again from {config.constitution}")
 
@@ -200,7 +204,14 @@ def _holds_metrics(line: Mapping[str, Any]) -> bool:
     """Whether a line holds numbers by name."""
     metrics, index = line.get("metrics"), line.get("index", line.get("step"))
     numbers = [index, *metrics.values()] if isinstance(metrics, dict) else ["none"]
-    return all(number is None or isinstance(number, int | float) for number in numbers)
+    return all(number is None or _is_number(number) for number in numbers)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # of an integer that is no floating-point number
+        return False
 
 
 def _ends_of_logs(path: Path) -> Iterator[Repair]:
@@ -220,11 +231,13 @@ def _logs(run_dir: RunDir) -> Iterator[Repair]:
             yield Repair(flaw=flaw, remedy="put back a copy; nothing else depends on it", mended=False)
     checks: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         "metrics.jsonl": _holds_metrics,
-        "events.jsonl": lambda line: isinstance(line.get("event"), str) and isinstance(line.get("time"), int | float),
+        "events.jsonl": lambda line: isinstance(line.get("event"), str) and _is_number(line.get("time")),
     }
     for name, is_whole in checks.items():
         if num := drop_unreadable(path / name, is_whole):
-            yield Repair(flaw=f"{path / name}: {num} lines cannot be read", remedy=f"left out; kept in {name}.damaged")
+            yield Repair(
+                flaw=f"{path / name}: {num} lines cannot be read", remedy="left out; kept beside it as .damaged"
+            )
 
 
 # ------------------------------------------------------------------------------------------- what trainers have saved
@@ -276,7 +289,7 @@ def _report(config: Config, run_dir: RunDir) -> Iterator[Repair]:
         except DataError as error:
             yield Repair(flaw=str(error), remedy="nothing else depends on it", mended=False)
     for flaw, name in _flaws_of_report(path):
-        _set_aside(path / name)
+        set_aside(path / name)
         yield Repair(flaw=flaw, remedy="set aside", mended=False)
     if (path / "report.html").exists():
         write_report(path)

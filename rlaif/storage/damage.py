@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,11 @@ PARTS = (
         holds="the labels of the pairs in the judge's sheet",
         remedy="export the audit again with the same --rows and --seed",
     ),
+    Part(
+        pattern="audit/secret",
+        holds="what decides on the sides of pairs in the judge's sheet",
+        remedy="remove it to have another one made",
+    ),
     Part(pattern="audit.json", holds="people's verdicts", remedy="import the filled sheet again"),
     Part(
         pattern="training_sets/*.parquet",
@@ -55,7 +61,12 @@ PARTS = (
     Part(pattern="quarantine.jsonl", holds="a list of the rows that are quarantined"),
     Part(pattern="evaluation_*.jsonl", holds="the texts that the evaluation judged"),
     Part(pattern="*.jsonl", holds="a log"),
+    Part(pattern="report.html", holds="the report"),
+    Part(pattern=".lock", holds="nothing, and is there for one process at a time to lock", remedy="remove it"),
     Part(pattern="*/*.parquet", holds="a copy of rows in journal.sqlite"),
+)
+DIRECTORIES = (
+    *("audit", "checkpoints", "comparisons", "models", "preferences", "revisions", "rollouts", "training_sets"),
 )
 
 
@@ -66,6 +77,42 @@ def damaged(path: Path, flaw: str) -> DamagedError:
         return DamagedError(f"{path}: {flaw}", path)
     remedy = part.remedy or f"rlaif doctor {path.parents[part.pattern.count('/')]} mends it"
     return DamagedError(f"{path}: {flaw}; it holds {part.holds}; {remedy}", path)
+
+
+def misplaced(run_dir: Path) -> Iterator[DamagedError]:
+    """Where there is a directory, a broken link, a pipe or the like in the place of one of the run's files, or a file
+    in that of a directory: reading it might find nothing, fail, or never end."""
+    for name in DIRECTORIES:
+        path = run_dir / name
+        if os.path.lexists(path) and not path.is_dir():
+            yield DamagedError(f"{path}: is not a directory; rlaif doctor {run_dir} sets it aside", path)
+    for path in {path for part in PARTS for path in _found(run_dir, part.pattern)}:
+        if os.path.lexists(path) and not path.is_file():
+            yield damaged(path, "is not a file")
+
+
+def _found(run_dir: Path, pattern: str) -> Iterable[Path]:
+    return run_dir.glob(pattern) if "*" in pattern else (run_dir / pattern,)  # glob would pass over a broken link
+
+
+def check_places(run_dir: Path) -> None:
+    """Raises DamagedError for the first that is ``misplaced``: call it before any file of a run is looked for."""
+    for error in misplaced(run_dir):
+        raise error
+
+
+def set_aside(path: Path) -> None:
+    if os.path.lexists(path):
+        path.rename(place_aside(path))
+
+
+def place_aside(path: Path) -> Path:
+    """Where to keep what is damaged of ``path``: beside what has been kept before."""
+    place, number = path.with_name(f"{path.name}.damaged"), 1
+    while os.path.lexists(place):
+        number += 1
+        place = path.with_name(f"{path.name}.{number}.damaged")
+    return place
 
 
 @contextmanager

@@ -19,13 +19,15 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import (
+    Annotated,
     Any,
     NotRequired,  # typing's own cannot be checked before Python 3.12
 )
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from rlaif.config.strict_yaml import format_value
 from rlaif.errors import RunDirError
 from rlaif.storage.damage import damaged, reading
 from rlaif.storage.files import write_atomically
@@ -33,14 +35,18 @@ from rlaif.storage.files import write_atomically
 Manifest = dict[str, Any]  #: parsed JSON
 
 
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class _Stage(TypedDict):
-    seconds: float
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Rows(TypedDict):
-    rows_in: int
-    rows_out: int
-    quarantined: int
+    rows_in: _Count
+    rows_out: _Count
+    quarantined: _Count
+    cut: NotRequired[_Count]
 
 
 class _Shape(TypedDict):
@@ -93,7 +99,7 @@ def read_manifest(run_dir: Path) -> Manifest:
             _SHAPE.validate_json(json.dumps(manifest), strict=True)
             return manifest
     raise RunDirError(
-        f"{path}: format={written}: this version reads formats 1 to {MANIFEST_FORMAT}; "
+        f"{path}: format={format_value(written)}: this version reads formats 1 to {MANIFEST_FORMAT}; "
         "use the version of rlaif that made the run, or choose another run_dir="
     )
 

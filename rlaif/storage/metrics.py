@@ -19,6 +19,7 @@ from typing import Any
 
 from rlaif.errors import StorageError, redacted
 from rlaif.places.writing import replacing, settle
+from rlaif.storage.damage import place_aside
 
 _logger = logging.getLogger(__name__)
 _BLOCK_BYTES = 64 * 1024  #: read at once while looking for the last line break
@@ -82,26 +83,28 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_unreadable(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> int:
-    """Drop the lines of a log that are no JSON object or not ``is_whole``, and keep them in ``NAME.damaged``; returns
-    their number."""
+    """Drop the lines of a log that are no JSON object or not ``is_whole``, and keep them beside it; returns their
+    number."""
+
+    def is_kept(line: bytes) -> bool:
+        content = _parsed(line)
+        return content is not None and is_whole(content) and line.endswith(b"\n")
+
     if not path.is_file():
         return 0
-    unreadable = path.with_name(f"{path.name}.damaged")
-    num = 0
+    with path.open("rb") as lines:
+        num = sum(not is_kept(line) for line in lines)
+    if not num:
+        return 0
     with (
         path.open("rb") as lines,
         replacing(path) as whole,
         whole.open("wb") as kept,
-        replacing(unreadable) as other,
+        replacing(place_aside(path)) as other,
         other.open("wb") as dropped,
     ):
         for line in lines:
-            content = _parsed(line)
-            is_kept = content is not None and is_whole(content) and line.endswith(b"\n")
-            (kept if is_kept else dropped).write(line)
-            num += not is_kept
-    if not num:
-        unreadable.unlink()
+            (kept if is_kept(line) else dropped).write(line)
     return num
 
 

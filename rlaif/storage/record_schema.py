@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from rlaif.config.strict_yaml import rule_of
 from rlaif.errors import DataError
 
 _R = TypeVar("_R")
@@ -54,13 +55,15 @@ def _are_integers(values: tuple[Any, ...]) -> bool:
 
 
 def from_json(record_type: type[_R], data: bytes) -> _R:
-    """Raises DataError, naming the field, for bytes that hold no such record."""
+    """Raises DataError, naming the field, for bytes that hold no such record, or one that ``to_json`` would refuse."""
     try:
         record: _R = _adapter(record_type).validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"cannot be read: {where + ': ' if where else ''}{first['msg']}") from error
+    if flaw := _not_finite(record):
+        raise DataError(f"cannot be read: {flaw}")
     return record
 
 
@@ -74,6 +77,28 @@ def from_row(record_type: type[_R], row: Mapping[str, Any]) -> _R:
     """The record that ``to_row`` or a parquet row holds."""
     record: _R = _adapter(record_type).validate_python(row)
     return record
+
+
+def check_column(record_type: type, name: str, column: pa.Array, first_row: int) -> None:
+    """Raises ValueError, naming the row, unless each value of ``column`` is one that the field ``name`` may have."""
+    values = _columns(record_type)[name]
+    try:
+        found = values.validate_python(column.to_pylist())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        row, *place = first["loc"]
+        where = ".".join(map(str, [name, *place]))
+        raise ValueError(f"row {first_row + int(row)}, {where}: {rule_of(first)[0]}") from error
+    for number, value in enumerate(found):
+        if flaw := _not_finite(value, name):
+            raise ValueError(f"row {first_row + number}, {flaw}")
+
+
+@cache
+def _columns(record_type: type) -> Mapping[str, TypeAdapter[Any]]:
+    """Field -> what a column of its values is."""
+    hints = typing.get_type_hints(record_type, include_extras=True)
+    return {name: _adapter(types.GenericAlias(tuple, (hint, ...))) for name, hint in hints.items()}
 
 
 def arrow_schema(record_type: Any) -> pa.Schema:

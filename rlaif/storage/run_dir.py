@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.errors import RlaifError, RunDirError, RunError, StorageError, UserError
 from rlaif.places.writing import make_directory, settle_tree
+from rlaif.storage.damage import check_places, damaged
 from rlaif.storage.files import write_atomically
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, new_manifest, read_manifest, write_manifest
@@ -50,6 +52,7 @@ class RunDir(StoredRun):
         try:
             make_directory(path)
             check_own_run(path)
+            check_places(path)
             self._lock = lock(path)
             self._claim(path, config)
         except OSError as error:
@@ -165,7 +168,10 @@ class RunDir(StoredRun):
 
 def lock(path: Path) -> TextIO:
     """The lock of a run directory, until it is closed. Raises RunDirError when another process has it."""
-    file = (path / ".lock").open("w")
+    place = path / ".lock"
+    if os.path.lexists(place) and not place.is_file():
+        raise damaged(place, "is not a file")
+    file = place.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlaif.config.files import dump_config, load_config
 from rlaif.config.schema import Config
 from rlaif.errors import ConfigError, RunDirError
-from rlaif.storage.damage import damaged, reading
+from rlaif.storage.damage import check_places, damaged, reading
 from rlaif.storage.files import write_atomically
 
 CONFIG_FILE = "config.yaml"
@@ -26,6 +26,7 @@ def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
     Raises RunDirError when there is none, DamagedError when it cannot be read, ConfigError for wrong overrides.
     """
     path = run_dir / CONFIG_FILE
+    check_places(run_dir)
     if not path.is_file():
         raise RunDirError(f"{run_dir}: not a run directory (no {CONFIG_FILE})")
     with reading(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.constitution.principles import Constitution
-from rlaif.storage.damage import reading
+from rlaif.storage.damage import check_places, reading
 from rlaif.storage.journal import Journal
 from rlaif.storage.manifest import MANIFEST_FILE, Manifest, read_manifest
 
@@ -39,6 +39,7 @@ class StoredRun:
     @classmethod
     def open(cls, path: Path) -> StoredRun:
         """Raises RunDirError when ``path`` is no run directory, or one of another format, or damaged."""
+        check_places(path)
         return cls(path, read_manifest(path), Journal(path / "journal.sqlite", read_only=True))
 
     def close(self) -> None:

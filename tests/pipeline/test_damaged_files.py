@@ -11,6 +11,8 @@ import shutil
 import socket
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actors.cli.__main__ import main
@@ -160,3 +162,77 @@ def test_the_doctor_mends_it_and_the_run_ends_as_it_did(finished, tmp_path, capf
     assert called("run", finished / "config.yaml", f"run_dir={run}", "--in-process") == 0, capfd.readouterr().err
     assert left_by(run) == left_by(finished / "run")
     assert called("report", run) == 0
+
+
+# ----------------------------------------------------------------------------------- tables that hold something else
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 2.0, 7, "x"])
+def test_a_table_of_other_labels_is_refused_by_all_and_mended(finished, tmp_path, capfd, value):
+    run = tmp_path / "moved"
+    shutil.copytree(finished / "run", run)
+    path = run / "preferences" / "preferences.parquet"
+    table = pq.read_table(path)
+    labels = pa.array([value] * table.num_rows)
+    pq.write_table(table.set_column(table.schema.get_field_index("prob"), "prob", labels), path)
+    for command in ("report", "reaggregate", "audit"):
+        assert called(*COMMANDS[command](run, tmp_path, finished / "config.yaml")) == 2
+        assert f"rlaif doctor {run} mends it" in capfd.readouterr().err.replace("\n", " ")
+    assert called("doctor", run) == 0
+    assert "written again from the journal" in " ".join(capfd.readouterr().out.split())
+    assert pq.read_table(path) == table
+    assert called("report", run) == 0
+
+
+# -------------------------------------------------------------------------------- what is no file where one has to be
+PLACES = (
+    *("journal.sqlite", "driver.json", "report.html", "preferences/preferences.parquet", "quarantine.jsonl", ".lock"),
+    *("audit/key.json", "evaluation.json", "config.yaml", "metrics.jsonl", "preferences", "audit/secret"),
+)
+KINDS = ("directory", "loop", "broken link", "pipe")
+
+
+def replaced(path: Path, kind: str) -> None:
+    """``path`` becomes something else; a directory becomes a file."""
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_text("a file")
+        return
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+        (path / "theirs").write_text("kept")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path.name if kind == "loop" else "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        (place, kind)
+        for number, place in enumerate(PLACES)
+        for turn, kind in enumerate(KINDS)
+        if ALL or turn == number % 4
+    ],
+)
+def test_what_is_no_file_is_named_and_set_aside(finished, tmp_path, capfd, place, kind):
+    run = tmp_path / "moved"
+    shutil.copytree(finished / "run", run)
+    replaced(run / place, kind)
+    for arguments in (*(COMMANDS[name](run, tmp_path, "") for name in ("report", "audit")), ["export", run, tmp_path]):
+        capfd.readouterr()
+        code = called(*arguments)
+        error = capfd.readouterr().err
+        assert code in (0, 2) and "Traceback" not in error
+        assert not code or place in error
+    code = called("doctor", run)
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert code in (0, 2) and place in said
+    if place == ".lock":
+        assert "remove it" in said
+        return
+    assert [*(run / place).parent.glob(f"{Path(place).name}*.damaged")]
+    code = called("doctor", run)
+    said = "".join(capfd.readouterr())
+    assert "nothing is damaged" in said or (code == 2 and any(advice in said for advice in ADVICE))
+    assert kind != "directory" or [path.read_text() for path in run.rglob("theirs")] == ["kept"]

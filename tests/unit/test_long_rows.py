@@ -249,6 +249,12 @@ def test_breaking_special_tokens_ends_whatever_they_are(special):
     assert neutralize(tokenizer, broken) == broken
 
 
+def test_what_never_ends_is_a_failure():
+    with pytest.raises(AssertionError, match="has not ended"), ending(0.05):
+        while True:
+            pass
+
+
 @pytest.mark.parametrize("mark", [">", "U", "§", "ü", "--"])
 def test_breaking_delimiters_ends_whatever_they_are(mark):
     template = f"{{% for m in messages %}}{mark}\n{{{{ m.content }}}}\n\n{{% endfor %}}{mark}\n"

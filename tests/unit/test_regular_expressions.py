@@ -7,16 +7,22 @@ it passes over, many times in a row. Only growth is compared, with a wide margin
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlaif.data.dialogues.conversations import parse_conversation
+from rlaif.data.rows import BadRow
+from rlaif.miniature import truth
+from rlaif.miniature.lexicon import SHIPPED_LEXICON, load_lexicon
+from rlaif.prompting import questions
 from tests.growth import FACTOR, check_linear
 
 REPOSITORY = Path(__file__).parents[2]
@@ -86,6 +92,82 @@ def check(pattern: re.Pattern[str], method: str) -> None:
 
     for small, large in zip(texts(pattern, SIZE), texts(pattern, FACTOR * SIZE), strict=True):
         check_linear(work, small, large)
+
+
+# ------------------------------------------------------------------------ patterns that functions make of what they get
+DIALOGUES = (
+    *(
+        "\n\nHuman: a\n\nAssistant: b\n\nHuman: c",
+        "Human: a\nAssistant: b\nHuman: c",
+        "Q: a\nAssistant: b",
+        "Anna: a\nAssistant: b",
+    ),
+    *(
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n",
+        "<s>[INST] a [/INST] b</s>[INST] c [/INST]",
+    ),
+    *("<|start_header_id|>user<|end_header_id|>\n\na<|eot_id|>", "<start_of_turn>user\na<end_of_turn>\n"),
+    *("### Instruction:\na\n\n### Response:\nb", "USER: a ASSISTANT: b USER: c"),
+)
+
+
+def read_dialogues() -> None:
+    for text in DIALOGUES:
+        with contextlib.suppress(BadRow):
+            parse_conversation(text, "prompt")
+
+
+def classify_answers() -> None:
+    lexicon = load_lexicon(SHIPPED_LEXICON)
+    request = f"{lexicon.actions('red_team')[0].verb} {lexicon.objects('red_team')[0]}"
+    truth._surface_pattern.cache_clear()
+    truth._compiled.cache_clear()
+    truth.classify(lexicon, "red_team", request, "It is so.")
+
+
+#: What makes them, and how it uses those that it compiles.
+MAKERS: dict[str, tuple[Callable[[], object], str]] = {
+    "dialogues": (read_dialogues, "search"),
+    "classes of answers": (classify_answers, "fullmatch"),
+    "delimiters of a question": (lambda: questions._delimiters.__wrapped__(questions.DEFAULT.text), "sub"),
+    "options of a template": (lambda: [*questions._mistakes(questions.DEFAULT.text)], "search"),
+}
+
+
+def made_by(make: Callable[[], object], method: str) -> set[tuple[str, int, str]]:
+    """(pattern, flags, method) of each pattern that ``make`` gives to ``re``."""
+    made: list[Use] = []
+
+    def recorded(name: str, used_as: str) -> Callable[..., Any]:
+        original = getattr(re, name)
+
+        def record(pattern: str | re.Pattern[str], *arguments: Any, **options: Any) -> Any:
+            flags = arguments[0] if name == "compile" and arguments else options.get("flags", 0)
+            made.append((compile_(pattern, flags), used_as))
+            return original(pattern, *arguments, **options)
+
+        return record
+
+    compile_ = re.compile
+    with pytest.MonkeyPatch.context() as patch:
+        for name in METHODS:
+            patch.setattr(re, name, recorded(name, name))
+        patch.setattr(re, "compile", recorded("compile", method))
+        make()
+    return {(pattern.pattern, pattern.flags, used_as) for pattern, used_as in made}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_pattern_that_is_made_is_linear(maker: str) -> None:
+    made = made_by(*MAKERS[maker])
+    assert made
+    for source, flags, method in made:
+        check(re.compile(source, flags), method)
+
+
+def test_patterns_are_seen_when_they_are_made() -> None:
+    made = made_by(lambda: (re.split(rf"{'a'}+", "b"), re.compile("c", re.IGNORECASE)), "sub")
+    assert {(source, method) for source, _, method in made} == {("a+", "split"), ("c", "sub")}
 
 
 USES = sorted({(pattern.pattern, pattern.flags, method) for module in MODULES for pattern, method in uses_in(module)})

@@ -23,6 +23,7 @@ from rlaif.evaluation.audit.sheet import SheetVerdict, read_verdicts, reading_pa
 from rlaif.places.listing import entry_of, join
 from rlaif.places.urls import check_place, is_url
 from rlaif.places.writing import arriving
+from rlaif.storage.damage import check_places
 from rlaif.storage.files import write_atomically
 from rlaif.storage.record_schema import from_json, to_json
 
@@ -71,6 +72,7 @@ def export_audit(run_dir: Path, out: str, num_rows: int, seed: int) -> Key:
 
     ``out``: the path or URL of a directory.
     """
+    check_places(run_dir)
     _check_out(run_dir, out)
     population, pairs = draw_pairs(run_dir, num_rows, seed, _secret(run_dir))
     if not pairs:
@@ -170,6 +172,7 @@ def import_audit(run_dir: Path, file: Path) -> Audit:
 
 def read_key(run_dir: Path) -> Key:
     """The key of the last export. Raises DataError where there is none, or none that can be read."""
+    check_places(run_dir)
     path = run_dir / KEY
     try:
         return from_json(Key, path.read_bytes())

@@ -1,5 +1,8 @@
 """Small files that stand for any amount of work: each is refused in one line, or read in bounded time and memory."""
 
+import contextlib
+import math
+
 import pytest
 import yaml
 
@@ -15,7 +18,7 @@ from rlaif.lint.structure import findings, lint
 from rlaif.miniature.lexicon import SHIPPED_LEXICON, load_lexicon
 from rlaif.prompting.examples import LabelExample, read_examples
 from rlaif.prompting.questions import read_template
-from tests.growth import FACTOR, check_linear
+from tests.growth import FACTOR, check_linear, must_end
 
 DEPTH = 30
 ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, DEPTH))])
@@ -40,6 +43,7 @@ BOMBS = {
     "an integer": f"seed: {'9' * 100_000}\nname: {'9' * 100_000}\n",
     "an integer in hexadecimal": f"seed: 0x{'f' * 100_000}\n",
     "sexagesimals": f"seed: 1{':59' * 50_000}\n",
+    "sexagesimals by their tag": f"seed: !!int 1{':59' * 50_000}\nname: !!float 1{':59' * 50_000}\n",
     "a long key": f"{'k' * 500_000}: 1\n",
     "a long text": f"seed: {'k' * 500_000}\n",
     "a long file": f"# {'k' * MAX_YAML_CHARS}\nseed: 1\n",
@@ -61,10 +65,34 @@ def test_a_bomb_is_refused_in_few_words(tmp_path, bomb, reader):
     path = tmp_path / "c.yaml"
     path.write_text(BOMBS[bomb])
     try:
-        READERS[reader](path)
+        with must_end():
+            READERS[reader](path)
     except ConfigError as error:
         lines = str(error).split("\n")
         assert len(lines) <= MAX_MISTAKES + 1 and max(map(len, lines)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("number", ["1{}", "!!int 1{}", "!!float 1{}", "-1{}.5", "'1{}'"])
+@pytest.mark.parametrize("pump", [":1", ":59", "_1", "0", "1", ".1", "e+1"])
+def test_a_number_of_any_length_is_read_in_linear_time(number, pump):
+    def work(text):
+        with contextlib.suppress(yaml.YAMLError):
+            parse_yaml(text)
+
+    once = number.format(pump * 20_000)
+    check_linear(work, once, number.format(pump * 20_000 * FACTOR), what=f"{number} of {pump}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("12:30", "12:30"), ("1:30:00", "1:30:00"), ("-1:30.5", "-1:30.5"), ("12", 12), ("-1_000", -1000)),
+        *(("0x1f", 31), ("0b11", 3), ("010", 8), ("+7", 7), ("0", 0), ("1.5", 1.5), ("-.inf", -math.inf)),
+        *((".5", 0.5), ("1.", 1.0), ("1.5e-3", 0.0015), ("1e5", "1e5"), ("0x", "0x")),
+    ],
+)
+def test_numbers_are_those_of_yaml_without_times_of_day(text, value):
+    assert parse_yaml(f"a: {text}") == {"a": value}
 
 
 def test_each_alias_counts_as_what_it_stands_for(monkeypatch):

@@ -1,11 +1,14 @@
 """Manifests of every format are read, or refused by name."""
 
+import json
+
 import pytest
 
 from rlaif.config.schema import Config
 from rlaif.errors import RunDirError
 from rlaif.evaluation.findings import Findings
-from rlaif.storage.manifest import read_manifest
+from rlaif.storage.damage import DamagedError
+from rlaif.storage.manifest import new_manifest, read_manifest
 from rlaif.storage.run_dir import RunDir
 
 #: As it was written before formats had a number: kinds of rows under "stages", stages under "finished", both sorted.
@@ -94,3 +97,23 @@ def test_a_later_format_is_refused_by_name(tmp_path):
 def test_a_directory_without_a_manifest_is_no_run(tmp_path):
     with pytest.raises(RunDirError, match="not a run directory"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("value", [-1, 2**63, 10**400, 1.5, float("nan"), float("inf"), None, "1", [1]])
+@pytest.mark.parametrize("name", ["rows_in", "rows_out", "quarantined", "cut", "seconds"])
+def test_a_number_that_counts_nothing_is_damage(tmp_path, name, value):
+    rows = {"revisions": {"rows_in": 1, "rows_out": 1, "quarantined": 0, name: value}}
+    facts = {"stages": {"revise": {"seconds": value}}} if name == "seconds" else {"rows": rows}
+    (tmp_path / "manifest.json").write_text(json.dumps({**new_manifest(), **facts}))
+    if name == "seconds" and value in (2**63, 1.5):
+        assert read_manifest(tmp_path)["stages"]["revise"]["seconds"] == value
+        return
+    with pytest.raises(DamagedError, match=r"manifest\.json: is damaged, or of another version: .*; it holds"):
+        read_manifest(tmp_path)
+
+
+def test_a_format_of_any_length_is_quoted_in_few_words(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": "x" * 100_000}))
+    with pytest.raises(RunDirError, match="this version reads formats") as refusal:
+        read_manifest(tmp_path)
+    assert len(str(refusal.value)) < 400 + len(str(tmp_path))

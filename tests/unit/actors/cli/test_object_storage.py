@@ -66,7 +66,7 @@ def test_an_export_holds_the_tables_and_can_be_repeated(labelled, object_store, 
     main_of("export", str(labelled), object_store.url("all"), "--models")
     assert object_store.get("all/models/sl_cai/config.json") == b"{}"
     capfd.readouterr()
-    assert "is the run directory itself" in refused(capfd, "export", str(labelled), str(labelled))
+    assert "is in the run directory" in refused(capfd, "export", str(labelled), str(labelled))
     assert "not a run directory" in refused(capfd, "export", str(tmp_path), object_store.url("out"))
     assert "there is no such bucket" in refused(capfd, "export", str(labelled), "s3://elsewhere/out")
     assert "holds credentials" in refused(capfd, "export", str(labelled), f"s3://{KEY_ID}:{SECRET}@books/out")

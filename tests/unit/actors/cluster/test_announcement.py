@@ -84,7 +84,35 @@ def test_an_announcement_that_cannot_be_read_is_named(run_dir: Path, content: st
         find_run(run_dir)
 
 
-@pytest.mark.parametrize("address", ["", "x", "127.0.0.1:", "127.0.0.1:99999999", "127.0.0.1:x"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("pid", value) for value in (10**20, 2**31, 0, -1, -(10**20), 1.5, None, [], "x")),
+        *(("started", value) for value in (float("nan"), float("inf"), -1, 10**400, None, "x")),
+        *((name, value) for name in ("host", "address", "namespace", "auth_mode") for value in (1, [])),
+    ],
+)
+def test_a_number_that_none_can_have_is_damage(run_dir: Path, listening: str, name: str, value: object) -> None:
+    with announce(run_dir, address=listening, namespace="one"):
+        rewrite(run_dir, **{name: value})
+        with pytest.raises(UserError, match=r"driver\.json: is damaged, or of another version: .*; it holds"):
+            find_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "\0:1",
+        "x" * 300 + ":1",
+        "[:1",
+        "127.0.0.1:" + "9" * 5000,
+        "",
+        "x",
+        "127.0.0.1:",
+        "127.0.0.1:99999999",
+        "127.0.0.1:x",
+    ],
+)
 def test_an_address_that_is_none_cannot_be_reached(run_dir: Path, listening: str, address: str) -> None:
     with announce(run_dir, address=listening, namespace="one"):
         rewrite(run_dir, address=address)
