@@ -187,12 +187,13 @@ def test_a_manifest_that_is_lost_is_not_begun_anew(tmp_path):
 
 
 def test_logs_that_cannot_be_written_are_named(tmp_path):
-    opened(tmp_path / "run").close()
-    (tmp_path / "run" / "metrics.jsonl").mkdir()
-    (tmp_path / "run" / "events.jsonl").unlink(missing_ok=True)
     run_dir = opened(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
     with pytest.raises(StorageError, match=r"metrics.jsonl: cannot write: Is a directory"):
         run_dir.metrics.write("x", {})
+    run_dir.close()
+    with pytest.raises(DamagedError, match=r"metrics.jsonl: is not a file; .* mends it"):
+        opened(tmp_path / "run")
 
 
 @settings(max_examples=50)
