@@ -250,7 +250,7 @@ def test_breaking_special_tokens_ends_whatever_they_are(special):
 
 
 def test_what_never_ends_is_a_failure():
-    with pytest.raises(AssertionError, match="has not ended"), ending(0.05):
+    with pytest.raises(AssertionError, match="has not ended"), must_end(0.05):
         while True:
             pass
 
