@@ -372,7 +372,7 @@ def report(data: st.DataObject) -> None:
 # --------------------------------------------------------------------------------------------- model directories
 WHAT_A_MODEL_SHOWS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 WEIGHTS = "model.safetensors"
-WILD_VALUES = st.sampled_from(
+MODEL_FIELDS = st.sampled_from(
     [None, True, 0, -1, 3, 10**9, 10**30, 1.5, math.nan, 1e300, "", "x", "mamba", "\ud800", [], [1], ["x"], {}]
 ) | st.recursive(st.integers() | st.text(max_size=4), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
@@ -426,7 +426,7 @@ def _with_another_value(content: bytes, data: st.DataObject) -> bytes:
     while isinstance(fields.get(key), dict) and fields[key] and data.draw(st.booleans()):
         fields = fields[key]
         key = data.draw(st.sampled_from(list(fields)))
-    fields[key] = data.draw(WILD_VALUES)
+    fields[key] = data.draw(MODEL_FIELDS)
     return json.dumps(whole).encode()
 
 
