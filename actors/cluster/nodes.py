@@ -33,7 +33,7 @@ from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.config.trainer import Trainer
 from rlaif.engines.models import model_version
-from rlaif.errors import UserError, WaitTimeoutError
+from rlaif.errors import ModelError, UserError, WaitTimeoutError
 
 #: Whose engines or ranks load a model first.
 ROLE_OF_MODEL = {
@@ -156,6 +156,9 @@ def _model_mistakes(needs: NodeNeeds) -> Iterator[str]:
             version = model_version(path) if Path(path).is_dir() else None
         except OSError as error:
             yield f"{what}: {path} cannot be read: {error.strerror}"
+            continue
+        except ModelError as error:
+            yield f"{what}: {error}"
             continue
         if version is None:
             yield f"{what}: no such directory: {path}; {_WAY}"

@@ -116,8 +116,13 @@ def is_directory(path: str | Path) -> bool:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files. Raises ModelError for one that is a directory, a broken link or a pipe."""
-    files = sorted(directory.glob("*.safetensors"))
+    """The safetensors files, as ``files_like``."""
+    return files_like(directory, "*.safetensors")
+
+
+def files_like(directory: Path, *patterns: str) -> list[Path]:
+    """In order of their names. Raises ModelError for one that is a directory, a broken link or a pipe."""
+    files = sorted(file for pattern in patterns for file in directory.glob(pattern))
     for file in files:
         if not is_file(file):
             raise ModelError(f"{directory}: {file.name} is not a file; if it is a link, what it names is missing")

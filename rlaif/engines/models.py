@@ -19,6 +19,7 @@ from rlaif.engines.model_files import (
     GenerationConfig,
     ModelConfig,
     file_mode,
+    files_like,
     is_directory,
     read_header,
     read_model_json,
@@ -157,7 +158,7 @@ def model_hash(path: str | Path) -> str:
     milliseconds.
     """
     directory, digest = Path(path).resolve(), hashlib.sha256()
-    for file in sorted(file for pattern in ABOUT_MODEL for file in directory.glob(pattern) if is_file(file)):
+    for file in files_like(directory, *ABOUT_MODEL):
         digest.update(os.fsencode(file.name) + _file_digest(file))
     for file in weight_files(directory):
         digest.update(os.fsencode(f"{file.name}:{file.stat().st_size}"))

@@ -71,7 +71,10 @@ def test_a_snapshot_whose_files_are_elsewhere_is_named(tmp_path):
     model.mkdir()
     (model / "config.json").symlink_to(tmp_path / "blobs" / "gone")
     models, versions = {"labeller.model=org/b": str(model)}, {str(model): "model@00000000"}
-    assert "cannot be read: No such file" in node_mistakes(needs(tmp_path, models=models, versions=versions))[0]
+    assert (
+        "config.json is not a file; if it is a link, what it names is missing"
+        in node_mistakes(needs(tmp_path, models=models, versions=versions))[0]
+    )
 
 
 def test_another_run_directory_of_the_same_name_is_none(tmp_path):
