@@ -203,7 +203,7 @@ def train_ours(task: str, workload: Workload, output: str, micro_batch_tokens: i
         clock.tick(next(totals))
 
     batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
-    optimization = Optimization(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATES[task])
+    optimization = Optimization(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATES[task], warmup_steps=0)
     common: dict[str, Any] = {
         "base_model": workload.model,
         "output": output,

@@ -142,6 +142,12 @@ def tiny_config_of(tiny_world: dict[str, str], run_dir: Path) -> Config:
                 "pretraining": optimization,
                 "fit": optimization,
             },
-            "reinforcement": {"batches": 3, "batch_size": 8, "minibatch_size": 4, "checkpoint_every": 2},
+            "reinforcement": {
+                "batches": 3,
+                "batch_size": 8,
+                "minibatch_size": 4,
+                "warmup_steps": 0,
+                "checkpoint_every": 2,
+            },
         }
     )

@@ -56,7 +56,7 @@ def sft_job(tmp_path: Path, **changes: Any) -> SFTJob:
         "dataset": str(tmp_path / "rows.parquet"),
         "output": str(tmp_path / "out"),
         "max_length": 64,
-        "optimization": Optimization(epochs=2, batch_size=8, learning_rate=1e-3),
+        "optimization": Optimization(epochs=2, batch_size=8, learning_rate=1e-3, warmup_steps=0),
         "trainer": TRAINER,
         "seed": 3,
     }
@@ -200,7 +200,9 @@ async def test_a_killed_rank_loses_no_batch_of_the_policy_learner(tmp_path: Path
     job = PPOJob(
         policy=saved(tiny_lm(0, tied=True), tmp_path / "policy"),
         preference_model=saved(tiny_pm(1), tmp_path / "pm"),
-        settings=Reinforcement(batch_size=4, minibatch_size=2, learning_rate=1e-3, value_learning_rate=1e-3),
+        settings=Reinforcement(
+            batch_size=4, minibatch_size=2, learning_rate=1e-3, value_learning_rate=1e-3, warmup_steps=0
+        ),
         temperature=1.0,
         trainer=TRAINER,
         seed=5,

@@ -58,7 +58,7 @@ def test_fine_tuning_lowers_the_loss_on_real_answers(small_model, pairs, tmp_pat
             dataset="rows.parquet",
             output=str(tmp_path / "sft"),
             max_length=MAX_PAIR_TOKENS,
-            optimization=Optimization(batch_size=8, learning_rate=1e-4),
+            optimization=Optimization(batch_size=8, learning_rate=1e-4, warmup_steps=0),
             trainer=TRAINER,
             seed=0,
         ),
@@ -77,7 +77,9 @@ async def test_the_fitted_preference_model_is_served_with_its_scores(small_model
         heldout=None,
         output=str(tmp_path / "pm"),
         unfitted=str(tmp_path / "unfitted"),
-        settings=PreferenceModel(fit=Optimization(batch_size=8, learning_rate=1e-4), max_length=MAX_PAIR_TOKENS),
+        settings=PreferenceModel(
+            fit=Optimization(batch_size=8, learning_rate=1e-4, warmup_steps=0), max_length=MAX_PAIR_TOKENS
+        ),
         trainer=TRAINER,
         seed=0,
     )
@@ -98,7 +100,7 @@ async def test_ppo_steps_are_synced_without_a_gap_and_go_on_from_a_checkpoint(sm
     job = PPOJob(
         policy=small_model,
         preference_model=None,
-        settings=Reinforcement(minibatch_size=8, learning_rate=1e-5, value_learning_rate=1e-5),
+        settings=Reinforcement(minibatch_size=8, learning_rate=1e-5, value_learning_rate=1e-5, warmup_steps=0),
         temperature=1.0,
         trainer=TRAINER,
         seed=0,

@@ -118,7 +118,8 @@ def preference_job(base: str, output: object, trainer: Trainer = TRAINER) -> Pre
 
 
 def ppo_job(policy: str, scorer: str, trainer: Trainer = TRAINER, **settings) -> PPOJob:
-    chosen = {"minibatch_size": 8, "epochs": 2, "learning_rate": 1e-3, "value_learning_rate": 1e-3} | settings
+    rates = {"learning_rate": 1e-3, "value_learning_rate": 1e-3, "warmup_steps": 0}
+    chosen = {"minibatch_size": 8, "epochs": 2, **rates, **settings}
     return PPOJob(
         policy=policy,
         preference_model=scorer,
