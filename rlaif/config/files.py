@@ -249,7 +249,7 @@ def _apply_text(tree: Tree, override: str, mistakes: list[Mistake]) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
-        mistakes.append(Mistake(keys=(), line=f"{override}: not an override; write section.key=value"))
+        mistakes.append(Mistake(keys=(), line=f"{format_value(override)}: not an override; write section.key=value"))
         return
     try:
         value = read_override(key, text)
@@ -308,7 +308,7 @@ def _drop(tree: Tree, loc: tuple[str, ...]) -> None:
 def _explain(problem: ErrorDetails, *, is_shown: bool) -> Mistake:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":  # what it may mean takes a while to find
-        return _unknown(key) if is_shown else Mistake(keys=(key,), line=key)
+        return _unknown(key) if is_shown else Mistake(keys=(key,), line=format_value(key))
     rule, fix = rule_of(problem)
     if problem["type"] == "missing":
         return Mistake(keys=(key,), line=f"{key}: {rule}; {fix}")
@@ -317,11 +317,13 @@ def _explain(problem: ErrorDetails, *, is_shown: bool) -> Mistake:
 
 def _unknown(key: str) -> Mistake:
     known = nearest_key(key)
-    return Mistake(keys=(key,), line=f"{key}: unknown key; {f'did you mean {known}?' if known else 'remove it'}")
+    return Mistake(
+        keys=(key,), line=f"{format_value(key)}: unknown key; {f'did you mean {known}?' if known else 'remove it'}"
+    )
 
 
 def _mistake(key: str, value: object, rule: str, fix: str) -> Mistake:
-    return Mistake(keys=(key,), line=f"{key}={format_value(value)}: {rule}; {fix}")
+    return Mistake(keys=(key,), line=f"{format_value(key)}={format_value(value)}: {rule}; {fix}")
 
 
 def _touches(key: str, wrong: set[str]) -> bool:

@@ -191,3 +191,13 @@ def test_names_that_no_file_can_have_are_refused(path):
     ):
         with pytest.raises(ConfigError):
             read()
+
+
+@pytest.mark.parametrize(
+    "override", ["={}", "{}", "{}=1", "generator.{}=1", "generator.placement.{}=b", "{}=[", "seed={}"]
+)
+def test_an_override_of_any_length_is_refused_in_few_words(tmp_path, override):
+    (tmp_path / "empty.yaml").touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "empty.yaml", [override.format("x" * 100_000)])
+    assert len(str(caught.value)) < 300
