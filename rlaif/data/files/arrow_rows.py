@@ -24,6 +24,9 @@ from rlaif.places.urls import Unreachable
 _Batch = Any  #: a pyarrow.RecordBatch
 _RowGroup = Any  #: a pyarrow.parquet.RowGroupMetaData
 _File = Any  #: what pyarrow opens: a file object that can seek
+#: What pyarrow raises for a value that Python cannot hold: ArrowInvalid, OverflowError, and, for types that it does not
+#: convert, ArrowNotImplementedError.
+NOT_CONVERTED = (ValueError, ArithmeticError, NotImplementedError)
 
 
 class Budget:
@@ -94,7 +97,7 @@ class _Columns:
         self._budget.take(size)
         try:
             values: list[Any] = column.to_pylist()
-        except (ValueError, ArithmeticError, NotImplementedError):  # pyarrow's errors are of these kinds
+        except NOT_CONVERTED:
             return None
         return values
 
@@ -109,7 +112,7 @@ class _Columns:
             return cell[0].as_py()
         except UnicodeDecodeError as error:
             raise Unreadable(f"field `{self._name(place)}` is not UTF-8 text") from error
-        except (ValueError, ArithmeticError, NotImplementedError) as error:
+        except NOT_CONVERTED as error:
             raise Unreadable(f"field `{self._name(place)}` cannot be read: {describe_error(error)}") from error
 
     def _name(self, place: int) -> str:
