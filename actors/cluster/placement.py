@@ -91,7 +91,7 @@ def plan(config: Config, phases: Phases) -> ResourcePlan:
         role: Claim(role=role, units=0, max_units=pool.max, each=engine_resources(pool), parts=pool.tensor_parallel)
         for role, pool in pools_of(config).items()
     } | {
-        role: Claim(role=role, units=0, max_units=0, each=rank_resources(trainer), together=trainer.gpus == 0)
+        role: Claim(role=role, units=0, max_units=0, each=rank_resources(trainer), together=trainer.shares_a_node)
         for role, trainer in trainers_of(config).items()
     }
     return ResourcePlan(

@@ -23,7 +23,7 @@ from actors.cluster.waiting import look_at, within
 from actors.trainer.failures import FinalFailures, cause_of_failure
 from actors.trainer.feeding import EveryRowToEveryRank
 from actors.trainer.mailbox import MAILBOX_POLL_S, Mailbox, StartedRank
-from actors.trainer.process_group import share_a_node, torch_config
+from actors.trainer.process_group import torch_config
 from rlaif.config.trainer import Trainer
 from rlaif.errors import RlaifError, RunError, TrainerLostError, WaitTimeoutError
 from rlaif.jobs import PPOJob, PreferenceJob, RefreshJob, Report, SFTJob
@@ -187,7 +187,7 @@ def scaling_config(trainer: Trainer) -> ScalingConfig:
         num_workers=trainer.ranks,
         use_gpu=trainer.gpus > 0,
         resources_per_worker=resources or {"CPU": 0},
-        placement_strategy="STRICT_PACK" if share_a_node(trainer) else "PACK",
+        placement_strategy="STRICT_PACK" if trainer.shares_a_node else "PACK",
     )
 
 

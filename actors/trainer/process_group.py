@@ -29,12 +29,7 @@ COLLECTIVE_TIMEOUT_S = 24 * 3600
 def torch_config(trainer: Trainer) -> RanksConfig:
     on_gpus = trainer.gpus > 0 and trainer.engine != "scripted"  # scripted ranks hold GPUs and compute nothing on them
     backend = "nccl" if on_gpus else "gloo"
-    return RanksConfig(backend=backend, timeout_s=COLLECTIVE_TIMEOUT_S, share_a_node=share_a_node(trainer))
-
-
-def share_a_node(trainer: Trainer) -> bool:
-    """Whether all ranks are on one node. Those without GPUs are: gloo has no secret, so it must stay on loopback."""
-    return trainer.gpus == 0
+    return RanksConfig(backend=backend, timeout_s=COLLECTIVE_TIMEOUT_S, share_a_node=trainer.shares_a_node)
 
 
 @dataclass
@@ -59,8 +54,8 @@ class RanksBackend(_TorchBackend):
         here = remote.on_node(remote.this_node())
         self._rendezvous = remote.start_actor(Rendezvous, num_cpus=0, scheduling_strategy=here)
         worker_group.execute(_set_torch_distributed_env_vars)
-        num_ranks, config = len(worker_group), backend_config
-        settings = (config.backend, config.timeout_s, config.share_a_node)
+        num_ranks = len(worker_group)
+        settings = (backend_config.backend, backend_config.timeout_s, backend_config.share_a_node)
         joined = [
             worker_group.execute_single_async(rank, join_ranks, self._rendezvous, rank, num_ranks, *settings)
             for rank in range(num_ranks)

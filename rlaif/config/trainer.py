@@ -53,6 +53,12 @@ class Trainer(Section):
     scripted: ScriptedTrainerSettings = Field(ScriptedTrainerSettings(), description="behaviour of engine: scripted")
 
     @property
+    def shares_a_node(self) -> bool:
+        """Whether all ranks are on one node. Those without GPUs are: gloo has no secret, so it must stay on
+        loopback."""
+        return self.gpus == 0
+
+    @property
     def checkpoints_activations(self) -> bool:
         return self.gpus > 0 if self.checkpoint_activations is None else self.checkpoint_activations
 

@@ -122,6 +122,4 @@ def _fill(stretch: Stretch, places: list[_Place], path: Path) -> None:
             filled += end - start
     if filled != stretch.end - stretch.start:
         missing = stretch.end - stretch.start - filled
-        raise ModelError(
-            f"{path}: is not a whole checkpoint of a trainer: {missing} numbers of {stretch.name} are missing"
-        )
+        raise ModelError(f"{path}: is not a whole checkpoint: {missing} numbers of {stretch.name} are missing")
