@@ -9,9 +9,12 @@ output, events and pages.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
+_MAX_VALUE_CHARS = 60  #: longest value that a message quotes whole
+_JSON = json.JSONEncoder(default=str)
 #: Variables of the environment whose values are secrets; those that only say where one is are not.
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _PLACE_NAME = re.compile(r"_(PATH|FILE|DIR|URL|URI)$|^TOKENIZERS_", re.IGNORECASE)
@@ -168,3 +171,13 @@ def _secrets_of_environment() -> dict[str, str]:
         and not value.startswith("/")
     }
     return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+
+
+def format_value(value: object) -> str:
+    """A value as a message quotes it, of which no more is written out than is quoted."""
+    text = value if isinstance(value, str) else ""
+    for part in () if isinstance(value, str) else _JSON.iterencode(value):
+        text += part
+        if len(text) > _MAX_VALUE_CHARS:
+            break
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[: _MAX_VALUE_CHARS - 3]}..."

@@ -19,7 +19,6 @@ from rlaif.config.files import FILE_KEYS, expand_home
 from rlaif.config.keys import MODEL_KEYS, POLICY_KEY, SCORED_KEY, SOURCE_KEYS
 from rlaif.config.schema import Config
 from rlaif.config.source import Source, is_data_set
-from rlaif.config.strict_yaml import is_file
 from rlaif.constitution.principles import Constitution, load_constitution
 from rlaif.data.files.sources import files_of, named, passed_over
 from rlaif.engines import ENGINES
@@ -28,6 +27,7 @@ from rlaif.engines.scripted import byte_tokenizer
 from rlaif.errors import ConfigError, ModelError, UserError
 from rlaif.miniature.lexicon import load_lexicon
 from rlaif.miniature.make import FILES, MODELS, is_cached
+from rlaif.places.paths import is_file
 from rlaif.places.urls import check_url, is_url
 from rlaif.prompting.chat_templates import ChatFormat
 from rlaif.prompting.examples import LabelExample, RevisionExample, read_examples

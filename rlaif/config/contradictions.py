@@ -13,8 +13,8 @@ from rlaif.config.algorithms import ALGORITHMS
 from rlaif.config.schema import Config, PoolSettings
 from rlaif.config.section import Section
 from rlaif.config.source import Source
-from rlaif.config.strict_yaml import format_value
 from rlaif.config.trainer import Trainer
+from rlaif.errors import format_value
 
 
 @dataclass(frozen=True, kw_only=True)

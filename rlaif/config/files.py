@@ -33,17 +33,9 @@ from rlaif.config.resuming import may_change
 from rlaif.config.schema import Config
 from rlaif.config.section import Section
 from rlaif.config.source import Source
-from rlaif.config.strict_yaml import (
-    MAX_MISTAKES,
-    first_of,
-    format_value,
-    is_file,
-    line_of,
-    parse_yaml,
-    reason_of,
-    rule_of,
-)
-from rlaif.errors import ConfigError
+from rlaif.config.strict_yaml import MAX_MISTAKES, first_of, line_of, parse_yaml, reason_of, rule_of
+from rlaif.errors import ConfigError, format_value
+from rlaif.places.paths import is_file
 from rlaif.places.urls import is_url
 
 CARRIED = re.compile(r"-carried-[0-9a-f]{16}(\.[^/]*)?$")

@@ -8,7 +8,6 @@ values.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rlaif.config.yaml_loader import StrictLoader
-from rlaif.errors import ConfigError
+from rlaif.errors import ConfigError, format_value
 
-MAX_VALUE_CHARS = 60  #: longest value that a message quotes whole
 MAX_YAML_CHARS = 2_000_000  #: a quarter of a minute of reading
 MAX_YAML_VALUES = 500_000  #: with each alias counted as what it stands for
 MAX_MISTAKES = 40  #: lines about the mistakes in one file
 MAX_LISTED = 10
 
-_JSON = json.JSONEncoder(default=str)
 
 #: What is wrong and what to do, by pydantic's name of the error, else by the first word of that name.
 PROBLEMS = {
@@ -99,14 +96,6 @@ def reason_of(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or str(error).splitlines()[0]
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for a name that none can have."""
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long
-        return False
-
-
 def read_yaml(path: Path, name: str, keys: Collection[str] | None = None) -> Any:
     """The contents of a file; ``keys`` as for ``parse_yaml``.
 
@@ -170,13 +159,3 @@ def rule_of(problem: ErrorDetails) -> tuple[str, str | None]:
         return "must not be null", "give a value, or leave the key out for its default"
     known = PROBLEMS.get(kind) or PROBLEMS.get(kind.split("_")[0])
     return known or (problem["msg"].removeprefix("Value error, "), None)
-
-
-def format_value(value: object) -> str:
-    """A value as a message quotes it, of which no more is written out than is quoted."""
-    text = value if isinstance(value, str) else ""
-    for part in () if isinstance(value, str) else _JSON.iterencode(value):
-        text += part
-        if len(text) > MAX_VALUE_CHARS:
-            break
-    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."

@@ -28,9 +28,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from rlaif.config.strict_yaml import describe_problem, first_of, is_file, listed, place_of, read_yaml
+from rlaif.config.strict_yaml import describe_problem, first_of, listed, place_of, read_yaml
 from rlaif.constitution.public_files import PUBLIC_SUFFIXES, tree_of
 from rlaif.errors import ConfigError
+from rlaif.places.paths import is_file
 from rlaif.seeds import SEPARATOR, hash_of, seed_of
 
 SHIPPED_CONSTITUTIONS = Path(__file__).parent / "shipped"

@@ -12,8 +12,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from rlaif.config.strict_yaml import format_value
 from rlaif.data.rows import BadRow, Fields
+from rlaif.errors import format_value
 
 #: Columns next to a conversation that are part of what the model is shown: leaving one out would change the prompt.
 #: They are compared by their letters only, in any case: ``systemPrompt`` is ``system_prompt``.

@@ -13,13 +13,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from rlaif.config.source import RowLimits, Source
-from rlaif.config.strict_yaml import format_value
 from rlaif.data.dialogues.structures import parse_literal
 from rlaif.data.excess import SourceRecord, refuse_excess
 from rlaif.data.files.objects import as_object
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
-from rlaif.errors import DataError
+from rlaif.errors import DataError, format_value
 
 _Record = TypeVar("_Record", bound=SourceRecord)
 _MISSING = object()

@@ -6,14 +6,13 @@ pipe would be waited for.
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rlaif.config.strict_yaml import format_value, is_file
-from rlaif.errors import ModelError
+from rlaif.errors import ModelError, format_value
+from rlaif.places.paths import is_file
 
 MAX_JSON_BYTES = 16 << 20  #: of a configuration; those of public models have some KiB
 MAX_HEADER_BYTES = 100_000_000  #: of a safetensors file: the format's own limit
@@ -101,18 +100,6 @@ def read_bytes(file: Path, where: str) -> bytes:
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"{where}: {file.name} has more than {MAX_JSON_BYTES:,} bytes, too many for what it is")
     return content
-
-
-def file_mode(path: str | Path) -> int:
-    """0 where there is nothing, and for what can be no name of a file: one that is too long, or has a NUL."""
-    try:
-        return Path(path).stat().st_mode
-    except (OSError, ValueError):
-        return 0
-
-
-def is_directory(path: str | Path) -> bool:
-    return stat.S_ISDIR(file_mode(path))
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rlaif.config.files import expand_home
-from rlaif.config.strict_yaml import is_file
 from rlaif.engines.model_files import (
     GenerationConfig,
     ModelConfig,
-    file_mode,
     files_like,
-    is_directory,
     read_header,
     read_model_json,
     read_shapes,
     weight_files,
 )
 from rlaif.errors import ModelError, RequestError
+from rlaif.places.paths import file_mode, is_directory, is_file
 from rlaif.prompting.chat_templates import DEFAULT_FORMAT, turn_end
 from rlaif.prompting.probes import template_excess
 from rlaif.prompting.tokenization import load_tokenizer

@@ -35,8 +35,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaif.config.files import expand_home
-from rlaif.config.strict_yaml import describe_mistakes, is_file, listed, read_yaml
+from rlaif.config.strict_yaml import describe_mistakes, listed, read_yaml
 from rlaif.errors import ConfigError
+from rlaif.places.paths import is_file
 from rlaif.records import Axis
 
 SHIPPED_LEXICON = Path(__file__).parent / "lexicon.yaml"

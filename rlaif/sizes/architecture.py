@@ -16,10 +16,10 @@ from urllib.request import Request, urlopen
 
 from rlaif.config.files import expand_home
 from rlaif.config.section import Dtype
-from rlaif.config.strict_yaml import format_value
-from rlaif.engines.model_files import MAX_JSON_BYTES, ModelConfig, is_directory, parse_model_json, read_bytes
+from rlaif.engines.model_files import MAX_JSON_BYTES, ModelConfig, parse_model_json, read_bytes
 from rlaif.engines.models import is_hub_name
-from rlaif.errors import ModelError
+from rlaif.errors import ModelError, format_value
+from rlaif.places.paths import is_directory
 from rlaif.prompting.tokenization import said
 
 CONFIG_JSON = "config.json"

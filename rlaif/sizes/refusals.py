@@ -14,8 +14,7 @@ from typing import Any
 from rlaif.config.cards import MIN_CAPABILITY, MIN_DRIVER
 from rlaif.config.contradictions import contradictions, flatten, pools_of, trainers_of
 from rlaif.config.schema import Config
-from rlaif.config.strict_yaml import format_value
-from rlaif.errors import PlacementError
+from rlaif.errors import PlacementError, format_value
 from rlaif.sizes.machine import Machine, machine_of
 from rlaif.sizes.needs import Models, RolesOf, RunNeeds, Unit, gib, read_models, run_needs
 from rlaif.sizes.training import GIBIBYTE, Parts

@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from rlaif.config.schema import Config
-from rlaif.config.strict_yaml import format_value
 from rlaif.engines.models import model_hash
-from rlaif.errors import RunDirError, UserError
+from rlaif.errors import RunDirError, UserError, format_value
 from rlaif.evaluation.answers import SNAPSHOTS
 from rlaif.evaluation.preference_scores import SCORED_BY, scores_kind
 from rlaif.sizes.phases import has_preference_model

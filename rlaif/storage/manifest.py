@@ -27,8 +27,7 @@ from typing import (
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from rlaif.config.strict_yaml import format_value
-from rlaif.errors import RunDirError
+from rlaif.errors import RunDirError, format_value
 from rlaif.storage.damage import damaged, reading
 from rlaif.storage.files import write_atomically
 

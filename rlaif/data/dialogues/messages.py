@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlaif.config.strict_yaml import format_value
 from rlaif.data.fields import (
     check_text,
     encodable,
@@ -26,6 +25,7 @@ from rlaif.data.fields import (
 )
 from rlaif.data.files.objects import as_object
 from rlaif.data.rows import BadRow, Fields
+from rlaif.errors import format_value
 from rlaif.records import Role, Turn
 
 #: Names of roles, in any case of letters; templates have others besides (``rendered``).

@@ -17,11 +17,11 @@ from pathlib import Path
 import yaml
 
 from rlaif.config.source import HUB, is_data_set
-from rlaif.config.strict_yaml import format_value, listed, parse_yaml
+from rlaif.config.strict_yaml import listed, parse_yaml
 from rlaif.data.files.formats import FILE_KINDS, has_format
 from rlaif.data.files.hub import hub_source
 from rlaif.data.files.raw_rows import Unreadable
-from rlaif.errors import DataError
+from rlaif.errors import DataError, format_value
 from rlaif.places.listing import Entry, base_of, common_folder, entries, entry_of, folder_of, matching, relative
 from rlaif.places.urls import check_url, is_url
 

@@ -8,11 +8,11 @@ import yaml
 
 from rlaif.config import strict_yaml
 from rlaif.config.files import load_config
-from rlaif.config.strict_yaml import MAX_MISTAKES, MAX_YAML_CHARS, format_value, parse_yaml
+from rlaif.config.strict_yaml import MAX_MISTAKES, MAX_YAML_CHARS, parse_yaml
 from rlaif.constitution.diff import diff
 from rlaif.constitution.principles import MAX_PRINCIPLES, Constitution, load_constitution
 from rlaif.constitution.public_files import tree_of
-from rlaif.errors import ConfigError
+from rlaif.errors import ConfigError, format_value
 from rlaif.lint.draft import draft_of
 from rlaif.lint.structure import findings, lint
 from rlaif.miniature.lexicon import SHIPPED_LEXICON, load_lexicon
