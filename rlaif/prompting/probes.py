@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rlaif.errors import ModelError, RequestError
-from rlaif.prompting import trial
+from rlaif.prompting import template_trial
 from rlaif.prompting.chat_templates import ChatFormat, gaps, layout
 from rlaif.prompting.tokenization import prompt_ids
 
@@ -65,13 +65,13 @@ def template_excess(tokenizer: PreTrainedTokenizerFast, format: ChatFormat) -> s
 
 @lru_cache(maxsize=64)
 def _excess(request: str) -> str | None:
-    """``request``: what ``trial`` reads."""
-    command = [sys.executable, "-P", trial.__file__]
+    """``request``: what ``template_trial`` reads."""
+    command = [sys.executable, "-P", template_trial.__file__]
     try:
         ended = subprocess.run(command, input=request.encode(), timeout=WAIT_FOR_TRIAL_S, capture_output=True)
     except subprocess.TimeoutExpired:
         return f"the chat template did not render short dialogues within {WAIT_FOR_TRIAL_S:g} s"
-    if ended.returncode >= 0 and ended.returncode != trial.TOO_MUCH:  # else it was killed
+    if ended.returncode >= 0 and ended.returncode != template_trial.TOO_MUCH:  # else it was killed
         return None
     limits = f"{MAX_TRIAL_S} s, {MAX_TRIAL_BYTES >> 20} MiB or {MAX_TRIAL_CHARS:,} characters"
     return f"the chat template needs more than {limits} for a short dialogue, or ends its process"

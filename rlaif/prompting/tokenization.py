@@ -64,7 +64,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers meets in files that came from anywhere
-        raise ModelError(f"{path}: its tokenizer or config.json cannot be read: {said(error)}") from error
+        raise ModelError(
+            f"{path}: its tokenizer or config.json cannot be read: {describe_model_error(error)}"
+        ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"{path}: needs a fast tokenizer (tokenizer.json)")
     if tokenizer.eos_token_id is None:
@@ -73,11 +75,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         for control in (False, True):
             _raw_ids(tokenizer, "a text\n", control)
     except Exception as error:
-        raise ModelError(f"{path}: its tokenizer cannot encode a text: {said(error)}") from error
+        raise ModelError(f"{path}: its tokenizer cannot encode a text: {describe_model_error(error)}") from error
     return tokenizer
 
 
-def said(error: BaseException) -> str:
+def describe_model_error(error: BaseException) -> str:
     """The first line of another library's error about a model, for a message; two where the first announces the
     second. Code that comes with a model is never run, so nobody is advised to allow it."""
     text = str(error)

@@ -20,7 +20,7 @@ from rlaif.engines.model_files import MAX_JSON_BYTES, ModelConfig, parse_model_j
 from rlaif.engines.models import is_hub_name
 from rlaif.errors import ModelError, format_value
 from rlaif.places.paths import is_directory
-from rlaif.prompting.tokenization import said
+from rlaif.prompting.tokenization import describe_model_error
 
 CONFIG_JSON = "config.json"
 ASK_HUB_S = 5.0
@@ -85,7 +85,7 @@ def _of_content(model: str, content: bytes) -> Architecture:
     except ModelError as error:
         raise ModelError(f"{model}: {error}") from error
     except Exception as error:  # whatever transformers meets in a configuration that came from anywhere
-        raise ModelError(f"{model}: {CONFIG_JSON}: {said(error)}") from error
+        raise ModelError(f"{model}: {CONFIG_JSON}: {describe_model_error(error)}") from error
 
 
 def _hub_config(model: str) -> bytes:

@@ -17,6 +17,7 @@ from rlaif.data.files.arrow_rows import Budget, batch_rows
 from rlaif.data.files.parquet_sizes import BATCH_ROWS
 from rlaif.data.files.raw_rows import RawRow, Unreadable
 from rlaif.errors import describe_error
+from rlaif.places.paths import is_directory
 
 HUB_GRAMMAR = f"{HUB}NAME[:CONFIG][@SPLIT][#ROWS]"
 
@@ -36,24 +37,17 @@ def hub_source(source: str) -> HubSource:
     """What ``source`` names. Raises Unreadable."""
     place = source.removeprefix(HUB)
     match = _NAME.fullmatch(place)
-    if place and _is_dir(place):
+    if place and is_directory(place):
         if any(Path(place, name).is_file() for name in _SAVED):
             raise Unreadable(f"was saved by `save_to_disk`, so it is a directory of files; name it without {HUB}")
         return HubSource(name=place, data_dir=None, config=None, split="train")
     if match is None:
         raise Unreadable(f"is not a data set's name; use {HUB_GRAMMAR}")
     name, data_dir = match["name"], None
-    if not _is_dir(name) and name.count("/") > 1:
+    if not is_directory(name) and name.count("/") > 1:
         owner, repository, data_dir = name.split("/", 2)
         name = f"{owner}/{repository}"
     return HubSource(name=name, data_dir=data_dir, config=match["config"], split=match["split"] or "train")
-
-
-def _is_dir(name: str) -> bool:
-    try:
-        return Path(name).is_dir()
-    except (OSError, ValueError):  # a name that no directory can have
-        return False
 
 
 def hub_rows(source: str, max_chars: int) -> Iterator[RawRow]:
