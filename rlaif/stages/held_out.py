@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle, islice
 
 from rlaif.ids import evaluation_id
 from rlaif.records import Axis
 from rlaif.seeds import seed_from
 from rlaif.stages.bookkeeping import Recording, record
+from rlaif.stages.kept_prompts import KeptPrompts
 from rlaif.stages.run import Run
 from rlaif.stages.user_data import AXES
 from rlaif.tasks.sampling import Draw, SampleAnswer
@@ -33,8 +33,10 @@ def _draws(run: Run, snapshot: str) -> Iterator[Draw]:
 
 def _cell(run: Run, snapshot: str, axis: Axis) -> Iterator[Draw]:
     """Every held-out prompt, repeated until there are enough answers."""
-    prompts = list(run.held_out_prompts(axis))
+    prompts = KeptPrompts(run.held_out_prompts(axis), run.run_dir.path)
     num = max(run.config.evaluation.answers_per_cell, len(prompts))
-    for i, prompt in enumerate(islice(cycle(prompts), num)):
-        id = evaluation_id(prompt.id, axis, i // len(prompts))
+    for i in range(num if len(prompts) else 0):
+        answer, place = divmod(i, len(prompts))
+        prompt = prompts[place]
+        id = evaluation_id(prompt.id, axis, answer)
         yield Draw(id=id, prompt=prompt, seed=seed_from(run.config.seed, "evaluation", snapshot, id))
