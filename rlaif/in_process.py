@@ -19,6 +19,8 @@ from rlaif.config.schema import Config, PoolSettings
 from rlaif.interfaces import AnyEngine, Done, Failure, Record, Row, Task, VersionedWeights, Weights
 from rlaif.jobs import JobReport, PPOJob, PreferenceJob, Rank, RefreshJob, SFTJob
 
+_CHECKPOINT_POLL_S = 0.1
+
 
 class InProcessPool:
     """One engine; as many rows at once as ``max_in_flight`` allows."""
@@ -137,8 +139,12 @@ class InProcessLearner:
     async def save(self, path: Path) -> None:
         await asyncio.to_thread(self._learner.save, path)
 
-    async def save_checkpoint(self, path: Path) -> None:
-        await asyncio.to_thread(self._learner.save_checkpoint, path)
+    async def begin_checkpoint(self, path: Path) -> None:
+        await asyncio.to_thread(self._learner.begin_checkpoint, path)
+
+    async def finish_checkpoint(self) -> None:
+        while not await asyncio.to_thread(self._learner.finish_checkpoint):
+            await asyncio.sleep(_CHECKPOINT_POLL_S)
 
     async def close(self) -> None:
         self._learner.close()

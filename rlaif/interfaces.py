@@ -227,8 +227,13 @@ class PolicyLearner(Protocol):
         """Write the policy at ``path`` in Hugging Face layout."""
         ...
 
-    async def save_checkpoint(self, path: Path) -> None:
-        """Write everything that ``PPOJob.checkpoint`` needs to resume from here."""
+    async def begin_checkpoint(self, path: Path) -> None:
+        """Take down everything that ``PPOJob.checkpoint`` needs to resume from here; it is written at ``path`` while
+        learning goes on. One at a time."""
+        ...
+
+    async def finish_checkpoint(self) -> None:
+        """Return when the checkpoint that was begun is written."""
         ...
 
     async def close(self) -> None: ...
@@ -261,8 +266,12 @@ class PreferenceLearner(Protocol):
         """Write the preference model at ``path`` in Hugging Face layout."""
         ...
 
-    async def save_checkpoint(self, path: Path) -> None:
+    async def begin_checkpoint(self, path: Path) -> None:
         """``save``, plus everything that ``RefreshJob.checkpoint`` needs to resume from here."""
+        ...
+
+    async def finish_checkpoint(self) -> None:
+        """Return when the checkpoint that was begun is written."""
         ...
 
     async def close(self) -> None: ...

@@ -47,6 +47,8 @@ class Fit:
         checkpoint = getattr(job, "checkpoint", None)
         self.mailbox = remote.start_actor(Mailbox, checkpoint, num_cpus=0, scheduling_strategy=here)
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # read where fit() is called; the same for all trainers
+        self._started: dict[int, StartedRank] = {}  #: as the mailbox last told; it may be stuck when they must end
+        self._num_started = 0
         self._fit = remote.in_thread(torch_trainer(name, rank, job, datasets, storage_path, self.mailbox).fit)
         self._fit.add_done_callback(look_at)
 
@@ -112,6 +114,9 @@ class Fit:
         or restarted, after ``start_timeout_s``. How long they work does not matter: they beat meanwhile, and a rank
         that hangs soon stops the others."""
         silence = await self.ask(self.mailbox.silence.remote())
+        if silence.num_started != self._num_started:
+            await self.ranks()
+            self._num_started = silence.num_started
         most = self._trainer.start_timeout_s if silence.starting else self._trainer.silence_timeout_s
         if silence.seconds > most:
             raise WaitTimeoutError(
@@ -133,17 +138,19 @@ class Fit:
 
     async def ranks(self) -> dict[int, StartedRank]:
         """The ranks that have started."""
-        return await self.ask(self.mailbox.ranks.remote())
+        self._started = await self.ask(self.mailbox.ranks.remote())
+        return self._started
 
     async def abort(self) -> None:
         """End the ranks, if they have not ended, and wait for ``fit()``, as long as is reasonable: its thread ends with
         this process."""
         try:
-            with contextlib.suppress(RlaifError):  # ranks whose mailbox is dead end by themselves
-                if not self._fit.done():
+            if not self._fit.done():
+                with contextlib.suppress(RlaifError):  # its mailbox may be dead or stuck
                     await self.ask(self.mailbox.close.remote())
-                    for seen in (await self.ranks()).values():
-                        remote.kill_actor(seen.handle)
+                    await self.ranks()
+                for seen in self._started.values():
+                    remote.kill_actor(seen.handle)
             with contextlib.suppress(Exception):  # what it raised is told by whoever waited for its result
                 await within(RANKS_CLOSE_TIMEOUT_S, self._fit, f"the ranks of {self._name} to end")
         finally:

@@ -1,7 +1,8 @@
 """Between the driver and the ranks of one trainer: orders, replies, metrics, and signs of life.
 
-Orders are numbered from 1 and obeyed by every rank in that order. Those since the last checkpoint are kept: after a
-restart, ranks load the checkpoint and learn again what came after it, so that a lost rank loses no batch. Rows pass
+Orders are numbered from 1 and obeyed by every rank in that order. Those since the last whole checkpoint are kept: after
+a restart, ranks load it and learn again what came after it, so that a lost rank loses no batch; a checkpoint that they
+were writing meanwhile is begun again as well. Rows pass
 through here on their way to the ranks, so that no reference is nested in what the driver sends: Ray keeps a little of
 each nested reference for the life of the process.
 """
@@ -19,7 +20,8 @@ from actors.cluster.whereabouts import Whereabouts
 from rlaif.errors import RunError
 
 _T = TypeVar("_T")
-Verb = Literal["learn", "weights", "bucket", "save", "save_checkpoint", "stop"]
+Verb = Literal["learn", "weights", "bucket", "save", "begin_checkpoint", "finish_checkpoint", "stop"]
+REPEATED: tuple[Verb, ...] = ("learn", "begin_checkpoint")  #: by ranks that are started again
 MAILBOX_POLL_S = 5.0  #: longest that a question stays open here; then it is asked again, unless there is reason not to
 
 
@@ -51,11 +53,12 @@ class StartedRank:
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
-    """How long no order has come and no rank has started, obeyed, reported or beaten, and whether ranks are being
-    started."""
+    """How long no order has come and no rank has started, obeyed, reported or beaten, whether ranks are being started,
+    and how many have started so far."""
 
     seconds: float
     starting: bool
+    num_started: int
 
 
 class Mailbox:
@@ -74,6 +77,7 @@ class Mailbox:
         self._done: dict[int, int] = {}  #: the last order that each rank has obeyed
         self._moved = time.monotonic()
         self._starting = True
+        self._num_started = 0
         self._closing = False
         self._changed = asyncio.Condition()
 
@@ -91,18 +95,19 @@ class Mailbox:
         if self._closing:
             raise RunError("the trainer was closed")
         self._ranks[rank] = handle, where
+        self._num_started += 1
         self._signs[rank] = self._moved = time.monotonic()
         return self._checkpoint, self._kept_after
 
     async def next_order(self, rank: int, after: int) -> Order | None:
-        """The first order after ``after`` that is unanswered or changes the learner."""
+        """The first order after ``after`` that is unanswered or to be repeated."""
         self._signs[rank] = time.monotonic()
         if self._done.get(rank) != after:
             self._done[rank], self._moved = after, self._signs[rank]
 
         def due() -> Order | None:
             orders = (o for o in self._orders if o.number > after)
-            return next((o for o in orders if o.number > self._answered or o.verb == "learn"), None)
+            return next((o for o in orders if o.number > self._answered or o.verb in REPEATED), None)
 
         return await self._until(due)
 
@@ -118,8 +123,9 @@ class Mailbox:
         self._answers = {answer.number: answer}  # the driver waits for one order at a time
         self._answered = answer.number
         order = next((o for o in self._orders if o.number == answer.number), None)
-        if order is not None and order.verb == "save_checkpoint":
-            self._checkpoint, self._kept_after = order.payload, order.number
+        if order is not None and order.verb == "finish_checkpoint" and answer.result:
+            begun = next(o for o in reversed(self._orders) if o.verb == "begin_checkpoint")
+            self._checkpoint, self._kept_after = begun.payload, begun.number
         self._orders = [o for o in self._orders if o.number > self._kept_after]
         await self._notify()
 
@@ -146,7 +152,8 @@ class Mailbox:
         }
 
     async def silence(self) -> Silence:
-        return Silence(seconds=time.monotonic() - self._moved, starting=self._starting)
+        seconds = time.monotonic() - self._moved
+        return Silence(seconds=seconds, starting=self._starting, num_started=self._num_started)
 
     async def close(self) -> None:
         """From now on, failures of ranks are final, and there are no more reports to wait for."""

@@ -90,7 +90,9 @@ class ObedientLearner:
             return bool(_buckets)
         if order.verb == "save":
             return self._learner.save(order.payload)
-        return self._learner.save_checkpoint(order.payload)
+        if order.verb == "begin_checkpoint":
+            return self._learner.begin_checkpoint(order.payload)
+        return self._learner.finish_checkpoint()
 
 
 def take_bucket() -> tuple[bool, WeightBucket | None]:

@@ -33,6 +33,7 @@ from rlaif.interfaces import WeightsHeader
 from rlaif.jobs import JobReport, PPOJob, PreferenceJob, RefreshJob, SFTJob
 
 _logger = logging.getLogger(__name__)
+_CHECKPOINT_POLL_S = 1.0
 
 
 class RayTrainers:
@@ -166,9 +167,13 @@ class RayLearner:
     async def save(self, path: Path) -> None:
         await self._order("save", str(path))
 
-    async def save_checkpoint(self, path: Path) -> None:
-        """From now on, ranks that are restarted go on from here."""
-        await self._order("save_checkpoint", str(path))
+    async def begin_checkpoint(self, path: Path) -> None:
+        await self._order("begin_checkpoint", str(path))
+
+    async def finish_checkpoint(self) -> None:
+        """Asks the ranks between two of their orders. Once it is written, ranks that are restarted go on from there."""
+        while not await self._order("finish_checkpoint"):
+            await asyncio.sleep(_CHECKPOINT_POLL_S)
 
     async def close(self) -> None:
         """Let the ranks stop, or stop them."""

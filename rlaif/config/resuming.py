@@ -50,6 +50,7 @@ OTHERS = [
     "run_dir",
     "resources",
     "reinforcement.checkpoint_every",
+    "reinforcement.checkpoint_in_background",
     "reinforcement.keep_checkpoints",
     "reinforcement.stall_timeout_s",
 ]

@@ -331,6 +331,7 @@ class Reinforcement(Section):
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = Field(
         2, description="latest checkpoints that are kept, besides the best-scoring one"
     )
+    checkpoint_in_background: bool = Field(True, description="write while learning goes on, from a copy in host memory")
     max_staleness: CountOrZero = Field(
         0, description="how many batches old the sampling policy may be; 0: fully on-policy"
     )

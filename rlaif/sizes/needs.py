@@ -20,7 +20,7 @@ from rlaif.sizes.architecture import WIDTH, Architecture, UnknownSizeError, read
 from rlaif.sizes.engines import SCRIPTED_HOST, EngineMemory, engine_memory
 from rlaif.sizes.machine import Machine
 from rlaif.sizes.phases import Roles, sizes
-from rlaif.sizes.training import GIBIBYTE, RankMemory, Trained, checkpoint_bytes, rank_memory
+from rlaif.sizes.training import GIBIBYTE, RankMemory, Trained, checkpoint_bytes, rank_memory, written_bytes
 
 RolesOf = Mapping[str, Roles]  #: roles by the phase in which they live
 #: Phases in which the generator serves the helpful-only model; in all others, the policy.
@@ -245,7 +245,10 @@ def _rank(config: Config, trainer: Trainer, phase: str, role: str, models: Seque
         frozen = [Trained(architecture=models[0])] if phase == "reinforce" else []
     else:
         trained, frozen = (Trained(architecture=models[0], is_scorer=True),), []
-    memory = rank_memory(trained, frozen, trainer, trainer.micro_batch_tokens)
+    checkpoint = 0
+    if phase == "reinforce" and role == "policy_trainer":
+        checkpoint = written_bytes(trained, trainer, config.reinforcement.checkpoint_in_background)
+    memory = rank_memory(trained, frozen, trainer, trainer.micro_batch_tokens, checkpoint)
     return Unit(phase=phase, role=role, count=trainer.ranks, gpus=trainer.gpus, parts=1, rank=memory)
 
 

@@ -223,7 +223,10 @@ def _of_nodes(config: Config, needs: RunNeeds) -> Iterator[Misfit]:
     units = sorted(needs.of_phase(phase), key=lambda unit: -unit.host * unit.count)
     each = ", ".join(f"{unit.role} {unit.count} x {gib(unit.host)}" for unit in units)
     trainers = trainers_of(config)
-    remedies: list[tuple[str, tuple[Any, ...]]] = []
+    waits = config.reinforcement.checkpoint_in_background and phase == "reinforce"
+    remedies: list[tuple[str, tuple[Any, ...]]] = [
+        ("reinforcement.checkpoint_in_background", (False,) if waits else ())
+    ]
     for unit in units:
         if unit.role in trainers:
             stages = () if trainers[unit.role].zero_stage == 3 else (3,)

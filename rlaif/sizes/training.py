@@ -166,15 +166,19 @@ def frozen_bytes(parameters: int, trainer: Trainer) -> RankMemory:
     return RankMemory(device={"reference": share})
 
 
-def rank_memory(trained: Sequence[Trained], frozen: Sequence[Trained], trainer: Trainer, tokens: int) -> RankMemory:
-    """One rank that trains and reads models, one at a time, with forward passes of ``tokens``."""
+def rank_memory(
+    trained: Sequence[Trained], frozen: Sequence[Trained], trainer: Trainer, tokens: int, checkpoint: int = 0
+) -> RankMemory:
+    """One rank that trains and reads models, one at a time, with forward passes of ``tokens``. ``checkpoint``: bytes
+    that it holds on the host while it writes one."""
     states = [state_bytes(model, model.settings(trainer)) for model in trained]
     states += [frozen_bytes(model.parameters, trainer) for model in frozen]
     device, host = _sum([state.device for state in states]), _sum([state.host for state in states])
     passes = [_pass(model, model.settings(trainer), tokens) for model in trained]
     device |= _larger([*passes, *(_reading(model, trainer, tokens) for model in frozen)])
-    written = [max(_saving_bytes(model, trainer), _writing_bytes(model, trainer)) for model in trained]
-    host["files"] = max(_loading_bytes(trained, frozen, trainer), *written)
+    saved = [_saving_bytes(model, trainer) for model in trained]
+    host["files"] = max(_loading_bytes(trained, frozen, trainer), *saved)
+    host["checkpoint"] = checkpoint
     if trainer.gpus == 0:
         return RankMemory(device={}, host=_sum([device, host, {"process": RANK_HOST_CPU}]))
     device["context"] = CUDA_CONTEXT + int(FRAGMENTATION * sum(device.values()))
@@ -227,10 +231,15 @@ def _saving_bytes(model: Trained, trainer: Trainer) -> int:
     return size if model.architecture.stacked else min(size, SHARD_BYTES + BUCKET_BYTES)
 
 
-def _writing_bytes(model: Trained, trainer: Trainer) -> int:
-    """On the host, while a rank writes its part of a checkpoint: a file, and the stretch that was one too many."""
+def written_bytes(trained: Sequence[Trained], trainer: Trainer, in_background: bool) -> int:
+    """On the host, while a rank writes its part of a checkpoint: all of that part; if learning waits, a file, and the
+    stretch that was one too many."""
     ranks = trainer.ranks if effective_zero_stage(trainer) else 1
-    return min(checkpoint_bytes(model.parameters), FILE_BYTES * ranks + checkpoint_bytes(model.largest)) // ranks
+    parts = [checkpoint_bytes(-(-model.parameters // ranks)) for model in trained]
+    if in_background:
+        return sum(parts)
+    files = [FILE_BYTES + checkpoint_bytes(-(-model.largest // ranks)) for model in trained]
+    return max(map(min, parts, files))
 
 
 def checkpoint_bytes(parameters: int) -> int:

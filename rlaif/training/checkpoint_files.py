@@ -4,6 +4,9 @@ Each rank writes the stretches that it owns, float32 weights and both moments of
 own; where each stretch begins stands in the file's metadata. A rank that goes on reads the stretches that it owns now,
 out of whichever files hold them. The numbers are those that were written, so equal ranks go on exactly.
 
+Learning may go on while a checkpoint is written: ranks copy their stretches to host memory, and threads write the
+copies.
+
 Not DeepSpeed's own checkpoints: those are pickles, which may run code, and belong to one number of ranks until an
 offline script has rewritten them (Universal Checkpointing, arXiv:2406.18820). No process reads or holds more than its
 own stretches here.
@@ -12,12 +15,15 @@ own stretches here.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from rlaif.errors import ModelError
 from rlaif.jobs import Rank
@@ -25,7 +31,7 @@ from rlaif.training.collectives import wait_for_all
 from rlaif.training.owned import Owned, Stretch
 
 STEPS_FILE = "steps.json"
-FILE_BYTES = 2**30  #: a file is closed when it holds as much; what is written is copied to host memory before
+FILE_BYTES = 2**30  #: a file is closed when it holds as much; then its copy is let go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +42,68 @@ class Steps:
     adam: int
 
 
-def write_checkpoint(path: Path, owned: Owned, steps_taken: int, rank: Rank, file_bytes: int = FILE_BYTES) -> None:
-    """Every rank must call it; returns on all of them when every file is there. ``path`` must be empty or missing."""
-    path.mkdir(parents=True, exist_ok=True)
-    # Stage 0 leaves everything to everyone.
-    mine = owned.stretches() if owned.is_partitioned or rank.index == 0 else iter(())
-    for number, stretches in enumerate(_files(mine, file_bytes)):
-        _write(path / f"rank-{rank.index:05d}-{number:05d}.safetensors", stretches)
-        rank.beat()
-    wait_for_all(rank)
-    if rank.index == 0:  # last, so that a checkpoint with this file is whole
-        (path / STEPS_FILE).write_text(json.dumps({"taken": steps_taken, "adam": owned.adam_steps}))
-    wait_for_all(rank)
+class CheckpointWriter:
+    """One rank's part of a checkpoint. Every rank must make one, with the same ``path``, which must be empty or missing
+    or hold what was left of the same checkpoint, and must finish it."""
+
+    def __init__(self, path: Path, owned: Owned, steps_taken: int, rank: Rank, in_background: bool) -> None:
+        """Returns when everything is in host memory, 12 bytes for each number that the rank owns; or, unless
+        ``in_background``, in the files."""
+        path.mkdir(parents=True, exist_ok=True)
+        self._path, self._rank = path, rank
+        self._steps = Steps(taken=steps_taken, adam=owned.adam_steps)
+        # Stage 0 leaves everything to everyone.
+        mine = owned.stretches() if owned.is_partitioned or rank.index == 0 else iter(())
+        copies: Iterator[_File] = (_copy(stretches, rank) for stretches in _files(mine, FILE_BYTES))
+        if in_background:
+            copies = _emptied(deque(copies))
+        executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = executor.submit(self._write, copies)
+        executor.shutdown(wait=not in_background)
+
+    def _write(self, copies: Iterator[_File]) -> None:
+        number = 0
+        while self._write_next(number, copies):
+            number += 1
+
+    def _write_next(self, number: int, copies: Iterator[_File]) -> bool:
+        """A function of its own, so that one copy is let go before the next is made. False: there are no more."""
+        file = next(copies, None)
+        if file is None:
+            return False
+        path = self._path / f"rank-{self._rank.index:05d}-{number:05d}.safetensors"
+        save_file(file.tensors, path, metadata={"places": json.dumps(file.places)})
+        self._rank.beat()
+        return True
+
+    def is_written(self) -> bool:
+        """Whether this rank's files are there. Raises what writing them raised."""
+        if not self._writing.done():
+            return False
+        self._writing.result()
+        return True
+
+    def finish(self) -> None:
+        """Returns on all ranks when every file of every rank is there. Raises what writing this rank's raised."""
+        self._writing.result()
+        wait_for_all(self._rank)
+        if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
+            (self._path / STEPS_FILE).write_text(json.dumps(asdict(self._steps)))
+        wait_for_all(self._rank)
+
+
+def _emptied(copies: deque[_File]) -> Iterator[_File]:
+    """Each copy, and then nobody holds it any longer."""
+    while copies:
+        yield copies.popleft()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a file will hold. ``places``: where each stretch begins and ends, and the numbers of its whole parameter."""
+
+    tensors: dict[str, Tensor]
+    places: dict[str, list[int]]
 
 
 def _files(stretches: Iterator[Stretch], file_bytes: int) -> Iterator[list[Stretch]]:
@@ -61,14 +117,14 @@ def _files(stretches: Iterator[Stretch], file_bytes: int) -> Iterator[list[Stret
         yield file
 
 
-def _write(path: Path, stretches: list[Stretch]) -> None:
+def _copy(stretches: list[Stretch], rank: Rank) -> _File:
     tensors = {
         f"{key}/{stretch.name}": value.to("cpu", copy=True)
         for stretch in stretches
         for key, value in stretch.values.items()
     }
-    places = {stretch.name: [stretch.start, stretch.end, stretch.of] for stretch in stretches}
-    save_file(tensors, path, metadata={"places": json.dumps(places)})
+    rank.beat()
+    return _File(tensors=tensors, places={s.name: [s.start, s.end, s.of] for s in stretches})
 
 
 def read_checkpoint(path: Path, owned: Owned, rank: Rank) -> Steps:

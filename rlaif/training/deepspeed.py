@@ -29,7 +29,7 @@ from rlaif.algorithms.losses import Metrics
 from rlaif.config.schema import Optimization
 from rlaif.config.trainer import Trainer
 from rlaif.jobs import Rank
-from rlaif.training.checkpoint_files import read_checkpoint, write_checkpoint
+from rlaif.training.checkpoint_files import CheckpointWriter, read_checkpoint
 from rlaif.training.collectives import even_passes, sum_over_ranks
 from rlaif.training.deepspeed_config import effective_zero_stage, frozen_config, training_config
 from rlaif.training.divergence import SkippedSteps
@@ -172,13 +172,13 @@ class DeepSpeedModel:
         """Norm of the last step's gradient before clipping."""
         return self._grad_norm if self._zero_stage == 0 else float(self._engine.get_global_grad_norm())
 
-    def save_checkpoint(self, path: str) -> None:
-        """Weights and optimizer, under ``path``; every rank must call it."""
-        write_checkpoint(Path(path), self._owned(), self.num_steps, self._rank)
+    def begin_checkpoint(self, path: Path, in_background: bool) -> CheckpointWriter:
+        """Weights and optimizer as they are now, to be written under ``path``; every rank must call it."""
+        return CheckpointWriter(path, self._owned(), self.num_steps, self._rank, in_background)
 
-    def load_checkpoint(self, path: str) -> None:
+    def load_checkpoint(self, path: Path) -> None:
         """Go on from ``path``, whatever number of ranks wrote it; every rank must call it. Raises ModelError."""
-        self._engine.global_steps = read_checkpoint(Path(path), self._owned(), self._rank).taken
+        self._engine.global_steps = read_checkpoint(path, self._owned(), self._rank).taken
 
     def _owned(self) -> Owned:
         return Owned(self.module, self._engine.optimizer, self._zero_stage, self._rank)

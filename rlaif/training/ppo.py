@@ -43,10 +43,10 @@ from rlaif.interfaces import Learned, Probe, Weights
 from rlaif.jobs import PPOJob, Rank
 from rlaif.prompting.tokenization import load_tokenizer
 from rlaif.records import ScoredSample
-from rlaif.training.collectives import wait_for_all
 from rlaif.training.deepspeed import start_rank
 from rlaif.training.divergence import diverged
 from rlaif.training.ppo_batch import LearnerState, PPOBatch, ProbeTokens
+from rlaif.training.ppo_checkpoint import PPOCheckpoint
 from rlaif.training.ppo_networks import Networks
 from rlaif.training.ppo_report import describe_batch, describe_drift, describe_steps
 from rlaif.training.rollouts import draw_minibatches
@@ -74,6 +74,7 @@ class PPOLearner:
             guard=None,
             probes=(ProbeTokens(tuple(range(min(8, vocabulary))), 1),),
         )
+        self._checkpoint: PPOCheckpoint | None = None
         if job.checkpoint is not None:
             self._load_checkpoint(Path(job.checkpoint))
 
@@ -186,21 +187,24 @@ class PPOLearner:
         """Save the policy in Hugging Face layout; returns on every rank when the files are there."""
         save_model(self._networks.policy_model.language_model, self._tokenizer, str(path), self._rank)
 
-    def save_checkpoint(self, path: str | Path) -> None:
-        """Everything needed to go on exactly; every rank must call it with the same ``path``."""
-        path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        for name, model in self._networks.trained.items():
-            model.save_checkpoint(str(path / name))
-        wait_for_all(self._rank)
-        if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
-            self._state.save(path)
-        wait_for_all(self._rank)
+    def begin_checkpoint(self, path: str | Path) -> None:
+        """Everything needed to go on exactly from here, to be written while learning goes on if the settings say so;
+        every rank must call it with the same ``path``."""
+        in_background = self._settings.checkpoint_in_background
+        trained = self._networks.trained.items()
+        writers = [model.begin_checkpoint(Path(path, name), in_background) for name, model in trained]
+        self._checkpoint = PPOCheckpoint(path=Path(path), writers=writers, state=self._state)
+
+    def finish_checkpoint(self) -> bool:
+        """Whether the checkpoint that was begun is there by now; every rank must call it. Raises what writing it
+        raised."""
+        assert self._checkpoint is not None
+        return self._checkpoint.finish(self._rank, self._networks.policy.device)
 
     def _load_checkpoint(self, path: Path) -> None:
         self._state = LearnerState.load(path)
         for name, model in self._networks.trained.items():
-            model.load_checkpoint(str(path / name))
+            model.load_checkpoint(path / name)
 
     def close(self) -> None:
         """Let go of the networks."""

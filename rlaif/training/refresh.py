@@ -101,12 +101,17 @@ class RefreshLearner:
         """Save in Hugging Face layout; returns on every rank when the files are there."""
         save_model(self._engine.module.classifier, self._tokenizer, str(path), self._rank)
 
-    def save_checkpoint(self, path: str | Path) -> None:
-        """The model as ``save`` leaves it, and its version: the next refresh needs nothing else of it."""
+    def begin_checkpoint(self, path: str | Path) -> None:
+        """The model as ``save`` leaves it, and its version: the next refresh needs nothing else of it. It is written at
+        once, because no refresh waits for its ranks meanwhile."""
         self.save(path)
         if self._rank.index == 0:  # last, so that a checkpoint with this file is whole
             (Path(path) / VERSION_FILE).write_text(json.dumps(self._version))
         wait_for_all(self._rank)
+
+    def finish_checkpoint(self) -> bool:
+        """True: it is there."""
+        return True
 
     def close(self) -> None:
         """Let go of the model."""

@@ -94,7 +94,11 @@ class ScriptedPolicyLearner:
         if self._rank.index == 0:
             self._digest.save(self._job.policy, path)
 
-    save_checkpoint = save
+    begin_checkpoint = save
+
+    def finish_checkpoint(self) -> bool:
+        """True: what it writes is small, and there at once."""
+        return True
 
     def close(self) -> None: ...
 
@@ -121,7 +125,11 @@ class ScriptedPreferenceLearner:
         if self._rank.index == 0:
             self._digest.save(self._job.model, path)
 
-    save_checkpoint = save
+    begin_checkpoint = save
+
+    def finish_checkpoint(self) -> bool:
+        """True: what it writes is small, and there at once."""
+        return True
 
     def close(self) -> None: ...
 

@@ -210,7 +210,8 @@ async def test_a_killed_rank_loses_no_batch_of_the_policy_learner(tmp_path: Path
     learner = await RayTrainers(tmp_path).policy_learner(job)
     try:
         await learner.learn(batch(0))
-        await learner.save_checkpoint(tmp_path / "checkpoint")
+        await learner.begin_checkpoint(tmp_path / "checkpoint")
+        await learner.finish_checkpoint()
         await learner.learn(batch(1))
         early = ray.get(list((await learner.weights()).buckets))
         os.kill((await learner.whereabouts())[0].pid, signal.SIGKILL)

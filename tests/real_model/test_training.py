@@ -23,6 +23,7 @@ from rlaif.training.models import load_scorer
 from rlaif.training.ppo import PPOLearner
 from rlaif.training.preference import PairFit, run_preference
 from rlaif.training.sft import run_sft
+from tests.checkpoints import write_checkpoint
 from tests.real_model.conftest import served_in
 from tests.tiny_models import send
 
@@ -113,7 +114,7 @@ async def test_ppo_steps_are_synced_without_a_gap_and_go_on_from_a_checkpoint(sm
         await send(engine, learner.weights())
         assert engine.policy_version == 1
         second = await rollouts(engine, pairs)
-        learner.save_checkpoint(tmp_path / "checkpoint")
+        write_checkpoint(learner, tmp_path / "checkpoint")
         learned = learner.learn(second)
         assert learned.metrics["reinforce/gap/abs_logprob_difference"] < 1e-4
     finally:

@@ -134,12 +134,12 @@ def test_checkpoints_are_no_pickles(tmp_path: Path, zero_stage: int) -> None:
     start_rank(Rank(), trainer)
     before = small_model(trainer)
     before.step([[1]], lambda rows: (before(torch.ones(2, 4)).sum(), {}))
-    before.save_checkpoint(str(tmp_path / "good"))
+    before.begin_checkpoint(tmp_path / "good", in_background=False).finish()
     names = {file.name for file in (tmp_path / "good").iterdir()}
     assert names == {"steps.json", "rank-00000-00000.safetensors"}
     torch.save({"weight": Malice(made)}, tmp_path / "good" / "rank-00000-00000.safetensors")
     with pytest.raises(ModelError, match="good: is not a whole checkpoint"):
-        small_model(trainer).load_checkpoint(str(tmp_path / "good"))
+        small_model(trainer).load_checkpoint(tmp_path / "good")
     assert not made.exists()
 
 

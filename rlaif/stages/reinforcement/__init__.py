@@ -15,6 +15,7 @@ roll_out  the schedule          admission: b <= v + S            publish        
 score     samples               model w(b)                       roll_out, refit      scored batches
 learn     scored batches        the next batch in order          score                weights, rollouts, metrics
 publish   weights               every engine's proof             learn                versions that are served
+write     begun checkpoints     the ranks' files                 learn                checkpoints
 compare   the schedule          policy version r * every         publish              comparisons, journalled
 label     comparisons           the labeller's engines           compare              preferences, journalled
 refit     preferences           the gate, the trainer's ranks    label                model r, re-centred
@@ -24,6 +25,6 @@ With both 0 the loops take turns, which is the sequential algorithm; the code is
 the schedule, refreshes and publishing fire on counts, and nothing is dropped for its age. Scripted engines answer by
 hash, so runs over them end with the same results however their loops interleave.
 
-``reinforce`` opens pools and trainers and starts the loops; ``policy_loops`` holds the first four, ``preference_loops``
+``reinforce`` opens pools and trainers and starts the loops; ``policy_loops`` holds the first five, ``preference_loops``
 the others, and ``context`` what they share.
 """

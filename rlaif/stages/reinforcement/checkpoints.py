@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from rlaif.interfaces import Refitted
+from rlaif.interfaces import PolicyLearner, PreferenceLearner, Refitted
 from rlaif.places.writing import settle, settle_tree
 from rlaif.storage.damage import DamagedError, reading
 from rlaif.storage.files import write_atomically
@@ -52,14 +52,22 @@ class Checkpoints:
     def is_due(self, version: int, every: int) -> bool:
         return version % every == 0
 
-    async def write(self, version: int, save: Callable[[Path], Awaitable[None]], score: float) -> None:
-        path = self._path / f"policy-{version:08d}"
+    async def begin(self, version: int, learner: PolicyLearner) -> None:
+        path = self._at(version)
         _remove(path)  # what an interrupted run left of it
-        await save(path)
+        await learner.begin_checkpoint(path)
+
+    async def finish(self, version: int, learner: PolicyLearner, score: float) -> None:
+        """Return when the one that was begun is whole, and those that are not kept any longer are gone."""
+        await learner.finish_checkpoint()
+        path = self._at(version)
         await asyncio.to_thread(settle_tree, path)
         write_atomically(path / "manifest.json", json.dumps({"version": version, "score": score}))
         for old in set(self._path.glob("policy-*")) - self._kept():
             _remove(old)
+
+    def _at(self, version: int) -> Path:
+        return self._path / f"policy-{version:08d}"
 
     def _kept(self) -> set[Path]:
         complete = sorted(self._complete(), key=lambda checkpoint: checkpoint.version)
@@ -98,13 +106,14 @@ class PreferenceCheckpoints:
         """The version of the oldest one that is kept; 0 when there is none."""
         return min((checkpoint.version for checkpoint in self._complete()), default=0)
 
-    async def write(self, refitted: Refitted, save: Callable[[Path], Awaitable[None]]) -> float:
+    async def write(self, refitted: Refitted, learner: PreferenceLearner) -> float:
         """Save a refreshed model; returns its offset."""
         before = self.latest(refitted.version - 1)
         origin = refitted.probe_mean_before if before is None else before.origin
         path = self._path / f"preference-{refitted.version:08d}"
         _remove(path)  # what an interrupted run left of it
-        await save(path)
+        await learner.begin_checkpoint(path)
+        await learner.finish_checkpoint()
         await asyncio.to_thread(settle_tree, path)
         offset = refitted.probe_mean_after - origin
         facts = {"version": refitted.version, "offset": offset, "origin": origin}

@@ -1,4 +1,4 @@
-"""The four loops that train the policy. The package's docstring has the diagram and the table of all loops."""
+"""The five loops that train the policy. The package's docstring has the diagram and the table of all loops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class ScoredBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyLoops:
-    """Rollouts, scoring, learning, publishing. Everything between them passes through a queue of one."""
+    """Rollouts, scoring, learning, publishing, writing checkpoints. Everything between them passes through a queue of
+    one."""
 
     context: LoopContext
     scorer: Pool
@@ -44,6 +45,7 @@ class PolicyLoops:
     sampled: asyncio.Queue[asyncio.Task[list[RolloutSample]]] = field(default_factory=lambda: asyncio.Queue(1))
     scored: asyncio.Queue[ScoredBatch] = field(default_factory=lambda: asyncio.Queue(1))
     published: asyncio.Queue[VersionedWeights] = field(default_factory=lambda: asyncio.Queue(1))
+    begun: asyncio.Queue[Learned] = field(default_factory=lambda: asyncio.Queue(1))  #: with a checkpoint
 
     @property
     def batches(self) -> range:
@@ -89,7 +91,7 @@ class PolicyLoops:
         return served
 
     async def learn(self) -> None:
-        """Learn the scored batches in their order, record what became of them, checkpoint."""
+        """Learn the scored batches in their order, record what became of them, begin checkpoints."""
         run, waits = self.context.run, self.context.waits
         for batch in self.batches:
             scored = await waits("learn", f"scored batch {batch}", self.scored.get())
@@ -100,7 +102,10 @@ class PolicyLoops:
             self._check_loss(batch)
             run.run_dir.metrics.write("reinforce", learned.metrics, index=learned.version)
             if self.checkpoints.is_due(learned.version, run.config.reinforcement.checkpoint_every):
-                await self._checkpoint(learned)
+                await waits("learn", "the last checkpoint to be written", self.begun.join())
+                run.run_dir.settle()
+                await self.checkpoints.begin(learned.version, self.learner)
+                await self.begun.put(learned)
 
     def _set_aside(self, scored: ScoredBatch, learned: Learned, batch: int) -> None:
         """Quarantine what the learner left out."""
@@ -115,12 +120,18 @@ class PolicyLoops:
         num, lost = (batch + 1) * config.reinforcement.batch_size, run_dir.journal.num_quarantined(ROLLOUTS)
         check_loss(run_dir, ROLLOUTS, rows_in=num, rows_out=num - lost, max_loss=config.max_loss)
 
-    async def _checkpoint(self, learned: Learned) -> None:
-        score = learned.metrics.get("reinforce/score/mean", -math.inf)  # an empty batch has none
-        self.context.run.run_dir.settle()
-        await self.checkpoints.write(learned.version, self.learner.save_checkpoint, score)
-        needed = version_for(self.context.run.config.preference_model.refresh, learned.version)
-        self.context.preference_checkpoints.forget_before(needed)
+    async def write(self) -> None:
+        """Finish each checkpoint that is begun, while learning goes on."""
+        settings, versions = self.context.run.config, (batch + 1 for batch in self.batches)
+        every = settings.reinforcement.checkpoint_every
+        for version in (version for version in versions if self.checkpoints.is_due(version, every)):
+            learned = await self.begun.get()  # which may take longer than one loop may wait for another
+            score = learned.metrics.get("reinforce/score/mean", -math.inf)  # an empty batch has none
+            finishing = self.checkpoints.finish(version, self.learner, score)
+            await self.context.waits("write", f"checkpoint {version}", finishing)
+            needed = version_for(settings.preference_model.refresh, version)
+            self.context.preference_checkpoints.forget_before(needed)
+            self.begun.task_done()
 
     async def publish(self) -> None:
         """Let the generators serve each new version, verified, and admit the batches that waited for it."""

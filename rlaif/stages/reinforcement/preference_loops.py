@@ -88,7 +88,7 @@ class PreferenceLoops:
             rows = await asyncio.to_thread(self._write, version, fresh)  # a large set would hold up the other loops
             refitted = await self.learner.learn(rows)
             self.run.run_dir.settle()
-            offset = await checkpoints.write(refitted, self.learner.save_checkpoint)
+            offset = await checkpoints.write(refitted, self.learner)
             self._forget_training_sets()
             self._report(refitted, offset)
             refreshed = PreferenceVersion(version=version, weights=await self.learner.weights(), offset=offset)

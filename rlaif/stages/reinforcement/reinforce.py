@@ -228,7 +228,8 @@ async def _run_loops(
         first=start.batch,
         served=start.served,
     )
-    loops, totals = [policy.roll_out, policy.score, policy.learn, policy.publish], {"reinforce": len(policy.batches)}
+    loops = [policy.roll_out, policy.score, policy.learn, policy.publish, policy.write]
+    totals = {"reinforce": len(policy.batches)}
     if learners.preference is not None:
         preference = _preference_loops(context, learners.preference, start)
         loops += [preference.compare, preference.label, preference.refit]

@@ -69,7 +69,7 @@ def measure(index: int, world_size: int, case: Case, checkpoint: Path) -> dict[s
     ids, positions = torch.zeros(1, 4, dtype=torch.long), torch.arange(3)
     for _ in range(2):
         model.step([[0], [0]], lambda rows: (-model(ids, positions, ids[0, 1:])[0].sum(), {}))
-    model.save_checkpoint(str(checkpoint))
+    model.begin_checkpoint(checkpoint, in_background=True).finish()
     torch.distributed.barrier()
     files = sum(file.stat().st_size for file in checkpoint.rglob("*"))
     torch.distributed.barrier()

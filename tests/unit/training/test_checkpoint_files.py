@@ -1,13 +1,17 @@
 """A checkpoint holds the same numbers for any number of ranks under any ZeRO stage, to the last bit."""
 
+import errno
 import itertools
 import json
+import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
 from rlaif.config.trainer import Trainer
@@ -78,7 +82,7 @@ def written(base: str, case: tuple[int, bool, str], path: Path) -> dict[tuple[st
     model = trained(base, case, Rank())
     for number in range(2):
         step(model, number, Rank())
-    model.save_checkpoint(str(path))
+    model.begin_checkpoint(path, in_background=True).finish()
     found = whole(numbers(model))
     model.close()
     return found
@@ -87,16 +91,16 @@ def written(base: str, case: tuple[int, bool, str], path: Path) -> dict[tuple[st
 def go_on(rank: Rank, directory: Path, base: str, checkpoints: str) -> dict[tuple, tuple[Numbers, Numbers, dict]]:
     """By writer and case: what is owned after a checkpoint of one rank was loaded, what after one more step, and the
     weights that passes used in between. Leaves a checkpoint of each case after that step."""
-    checkpoint_files.write_checkpoint.__defaults__ = (FILE_BYTES,)
+    checkpoint_files.FILE_BYTES = FILE_BYTES
     found = {}
     for writer, case in itertools.product(WRITERS, CASES):
         print(writer, case, flush=True)
         model = trained(base, case, rank)
-        model.load_checkpoint(f"{checkpoints}/{WRITERS.index(writer)}")
+        model.load_checkpoint(Path(checkpoints, str(WRITERS.index(writer))))
         loaded, used = numbers(model), full_state(model)
         assert model.num_steps == 2
         step(model, 2, rank)
-        model.save_checkpoint(str(directory / f"{WRITERS.index(writer)}-{CASES.index(case)}"))
+        model.begin_checkpoint(directory / f"{WRITERS.index(writer)}-{CASES.index(case)}", case[1]).finish()
         found[writer, case] = (loaded, numbers(model), used)
         model.close()
     return found
@@ -129,7 +133,7 @@ def test_one_rank_goes_on_from_the_numbers_of_two(base, from_one_to_two, reader,
     checkpoint = directory / f"0-{CASES.index(case)}"
     assert len(list(checkpoint.glob("rank-00000-*"))) > 1
     assert len({file.name[:10] for file in checkpoint.glob("rank-*")}) == (2 if case[0] else 1)
-    model.load_checkpoint(str(checkpoint))
+    model.load_checkpoint(checkpoint)
     owned = [rank[WRITERS[0], case][1] for rank in ranks]
     assert_same(whole(numbers(model)), whole(*owned) if case[0] else whole(owned[0]))
     assert (model.num_steps, model._owned().adam_steps) == (3, 3)
@@ -141,22 +145,59 @@ def test_equal_ranks_go_on_exactly(base, tmp_path, case):
     undisturbed = trained(base, case, Rank())
     for number in range(3):
         if number == 2:
-            undisturbed.save_checkpoint(str(tmp_path))
+            undisturbed.begin_checkpoint(tmp_path, in_background=False).finish()
         step(undisturbed, number, Rank())
     resumed = trained(base, case, Rank())
-    resumed.load_checkpoint(str(tmp_path))
+    resumed.load_checkpoint(tmp_path)
     step(resumed, 2, Rank())
     assert_same(whole(numbers(resumed)), whole(numbers(undisturbed)))
     for name, tensor in full_state(resumed).items():
         assert torch.equal(tensor, full_state(undisturbed)[name]), name
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(base, tmp_path, case, monkeypatch):
+    stepped = threading.Event()
+
+    def late(*arguments: Any, **named: Any) -> None:
+        assert stepped.wait(60)
+        save_file(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint_files, "save_file", late)
+    model = trained(base, case, Rank())
+    step(model, 0, Rank())
+    before = {key: tensor.clone() for key, tensor in whole(numbers(model)).items()}
+    writer = model.begin_checkpoint(tmp_path, in_background=True)
+    step(model, 1, Rank())
+    assert not writer.is_written() and not list(tmp_path.iterdir())
+    stepped.set()
+    writer.finish()
+    assert writer.is_written()
+    model.load_checkpoint(tmp_path)
+    assert_same(whole(numbers(model)), before)
+    assert model.num_steps == 1
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_what_cannot_be_written_is_raised(base, tmp_path, in_background, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_files, "save_file", full)
+    writer = trained(base, (1, False, "float32"), Rank()).begin_checkpoint(tmp_path, in_background)
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    with pytest.raises(OSError, match="No space left"):
+        writer.is_written()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_checkpoint_before_the_first_step_is_whole(base, tmp_path, stage):
     model = trained(base, (stage, False, "float32"), Rank())
-    model.save_checkpoint(str(tmp_path))
+    model.begin_checkpoint(tmp_path, in_background=True).finish()
     resumed = trained(base, (stage, False, "float32"), Rank())
-    resumed.load_checkpoint(str(tmp_path))
+    resumed.load_checkpoint(tmp_path)
     for other in (model, resumed):
         step(other, 0, Rank())
     assert_same(whole(numbers(model)), whole(numbers(resumed)))
@@ -192,11 +233,11 @@ def damage_steps(checkpoint: Path) -> str:
     "damage", [damage_missing, damage_cut, damage_empty, damage_unfinished, damage_steps], ids=lambda d: d.__name__
 )
 def test_a_damaged_checkpoint_is_named(base, tmp_path, damage, monkeypatch):
-    monkeypatch.setattr(checkpoint_files.write_checkpoint, "__defaults__", (FILE_BYTES,))
+    monkeypatch.setattr(checkpoint_files, "FILE_BYTES", FILE_BYTES)
     model = trained(base, (3, False, "float32"), Rank())
-    model.save_checkpoint(str(tmp_path))
+    model.begin_checkpoint(tmp_path, in_background=True).finish()
     with pytest.raises(ModelError, match=f"{tmp_path}: .*{damage(tmp_path)}"):
-        model.load_checkpoint(str(tmp_path))
+        model.load_checkpoint(tmp_path)
 
 
 def test_the_checkpoint_of_another_model_is_refused(base, tmp_path):
@@ -204,6 +245,6 @@ def test_the_checkpoint_of_another_model_is_refused(base, tmp_path):
     config.intermediate_size *= 2
     other = saved(LlamaForCausalLM(config), tmp_path / "other")
     model = trained(other, (0, False, "float32"), Rank())
-    model.save_checkpoint(str(tmp_path / "checkpoint"))
+    model.begin_checkpoint(tmp_path / "checkpoint", in_background=True).finish()
     with pytest.raises(ModelError, match=r"has \d+ numbers there and \d+ in the model"):
-        trained(base, (0, False, "float32"), Rank()).load_checkpoint(str(tmp_path / "checkpoint"))
+        trained(base, (0, False, "float32"), Rank()).load_checkpoint(tmp_path / "checkpoint")

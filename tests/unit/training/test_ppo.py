@@ -1,20 +1,25 @@
 """The policy learner in one process: its initial state, its metrics, and how it resumes."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlaif.algorithms.advantage import Normalization
 from rlaif.config.trainer import Trainer
 from rlaif.errors import DataError, ModelError
 from rlaif.jobs import Rank
+from rlaif.training import checkpoint_files
 from rlaif.training.ppo import PPOLearner
 from rlaif.training.ppo_batch import LearnerState, draw_probes
 from rlaif.training.rollouts import micro_batch
+from tests.checkpoints import write_checkpoint
 from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import ppo_job, rollouts
 
@@ -128,7 +133,7 @@ def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
     samples = rollouts(16, group_size=2)
     learner = PPOLearner(job, Rank())
     learner.learn(samples)
-    learner.save_checkpoint(tmp_path)
+    write_checkpoint(learner, tmp_path)
     probe = learner.weights().header.probe
     resumed = PPOLearner(replace(job, checkpoint=str(tmp_path)), Rank())
     assert resumed.weights().header.probe == probe
@@ -139,6 +144,29 @@ def test_resumed_learner_goes_on_exactly(base, scorer, tmp_path, algorithm):
     assert expected.metrics["reinforce/kl/coefficient"] != job.settings.kl.coefficient
     for name, tensor in tensors_of(learner.weights()).items():
         assert np.array_equal(tensors_of(resumed.weights())[name], tensor), name
+
+
+def test_batches_are_learned_while_a_checkpoint_is_written_and_are_not_in_it(base, scorer, tmp_path, monkeypatch):
+    learned = threading.Event()
+
+    def late(*arguments, **named):
+        assert learned.wait(60)
+        save_file(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint_files, "save_file", late)
+    job = ppo_job(base, scorer)
+    learner = PPOLearner(job, Rank())
+    learner.learn(rollouts(16))
+    before = learner.weights().header
+    learner.begin_checkpoint(tmp_path)
+    learner.learn(rollouts(16)[::-1])
+    assert not learner.finish_checkpoint() and not (tmp_path / "progress.json").exists()
+    learned.set()
+    while not learner.finish_checkpoint():
+        time.sleep(0.01)
+    resumed = PPOLearner(replace(job, checkpoint=str(tmp_path)), Rank())
+    assert (before.version, learner.weights().header.version) == (1, 2)
+    assert resumed.weights().header == before
 
 
 def test_checkpoints_of_earlier_releases_are_read(tmp_path):

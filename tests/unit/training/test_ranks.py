@@ -12,6 +12,7 @@ from rlaif.engines.checksums import as_tensor, bit_sum
 from rlaif.interfaces import Probe, Refitted, Weights
 from rlaif.jobs import PPOJob, Rank, RefreshJob, RefreshRows
 from rlaif.training.training_sets import write_pair_table
+from tests.checkpoints import write_checkpoint
 from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import (
     in_batches,
@@ -53,7 +54,7 @@ def train_everything(rank: Rank, directory: Path, base: str, scorer: str, zero_s
     learned = [learner.learn(rollouts(13)) for _ in range(2)]
     learner.save(directory / "rl")
     weights = gathered(learner)
-    learner.save_checkpoint(directory / "checkpoint")
+    write_checkpoint(learner, directory / "checkpoint")
     learner.close()
     return sft, pm, learned, weights, refitted
 

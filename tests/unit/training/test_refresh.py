@@ -14,6 +14,7 @@ from rlaif.jobs import Rank, RefreshJob, RefreshRows
 from rlaif.training.models import ScalarModel
 from rlaif.training.refresh import RefreshLearner
 from rlaif.training.training_sets import write_pair_table
+from tests.checkpoints import write_checkpoint
 from tests.tiny_models import tensors_of
 from tests.unit.training.conftest import TRAINER, pair_rows, pair_table
 
@@ -90,7 +91,7 @@ def test_probe_means_are_those_of_the_stock_model(job, rows, tmp_path):
 def test_resumed_it_goes_on_exactly(job, rows, tmp_path):
     whole = RefreshLearner(job, Rank())
     whole.learn(rows)
-    whole.save_checkpoint(tmp_path / "checkpoint")
+    write_checkpoint(whole, tmp_path / "checkpoint")
     resumed = RefreshLearner(replace(job, checkpoint=str(tmp_path / "checkpoint")), Rank())
     ends = [learner.learn(rows) for learner in (whole, resumed)]
     assert ends[0] == ends[1]

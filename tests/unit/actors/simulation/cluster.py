@@ -328,6 +328,7 @@ class Cluster:
         self.on_lost: Callable[[Call], None] = lambda call: None
         self.kinds: dict[type, type] = {}
         self.late_s = 200.0
+        self.rest_s = 600.0  # after which everything must have ended
         self.numbers = itertools.count()
         self.happened: Counter[str] = Counter()
         self.actors: list[SimulatedActor] = []
@@ -459,7 +460,7 @@ class Cluster:
     async def at_rest(self) -> list[str]:
         """What should not be there after everything was closed and messages under way have arrived."""
         self.rate = 0.0
-        await asyncio.sleep(600)
+        await asyncio.sleep(self.rest_s)
         alive = [f"{actor.name} lives after close" for actor in self.actors if actor.alive and not actor.killed]
         groups = [f"{len(self.groups)} placement groups leak"] * bool(self.groups)
         mine = {asyncio.current_task(), *self._work}

@@ -21,6 +21,7 @@ from actors.pool.dispatch import Dispatch
 from actors.pool.remote_engine import RemoteEngine
 from actors.pool.roster import Roster
 from actors.pool.shipment import PoolCall
+from actors.trainer import mailbox
 from actors.trainer.fit import Fit
 from actors.trainer.mailbox import Mailbox
 from rlaif.errors import RlaifError
@@ -29,7 +30,7 @@ from tests.unit.actors.simulation.control import control_story
 from tests.unit.actors.simulation.pool import hopeless_story, outage_story, poison_story, pool_story
 from tests.unit.actors.simulation.trainer import trainer_story
 
-NUM_SCHEDULES = 400  #: tried before a bug counts as not found
+NUM_SCHEDULES = 1000  #: tried before a bug counts as not found
 BUGS: dict[str, tuple[Callable[[int], list[str]], str, Callable[[], Any]]] = {}
 
 
@@ -226,6 +227,23 @@ def a_batch_is_lost_with_a_rank() -> Any:
 
     start = Mailbox.start_point
     return mock.patch.object(Mailbox, "start_point", start_point)
+
+
+@bug(trainer_story, "was not begun")
+def a_checkpoint_that_was_being_written_is_forgotten_with_a_rank() -> Any:
+    return mock.patch.object(mailbox, "REPEATED", ("learn",))
+
+
+@bug(trainer_story, "was learned after")
+def what_was_learned_while_a_checkpoint_was_written_counts_as_part_of_it() -> Any:
+    async def answer(self: Any, reply: Any) -> None:
+        finishes = any(o.number == reply.number and o.verb == "finish_checkpoint" for o in self._orders)
+        await take(self, reply)
+        if finishes and reply.result:
+            self._kept_after = reply.number
+
+    take = Mailbox.answer
+    return mock.patch.object(Mailbox, "answer", answer)
 
 
 # ------------------------------------------------------------------------------------------------------ tests

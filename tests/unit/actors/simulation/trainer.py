@@ -46,6 +46,7 @@ class SimulatedRank:
         self.batches: list[Any] = []
         self.buckets: list[Any] = []  # of the weights that the driver is taking
         self.ready: Any = None
+        self.writing: tuple[str, tuple[Any, ...], float] | None = None  # a checkpoint, and when it will be there
 
     async def fit(self, job: Job, mailbox: Any, index: int) -> Any:
         await self._register(mailbox, index)
@@ -98,9 +99,23 @@ class SimulatedRank:
         if order.verb == "bucket":
             self.ready = self.buckets.pop(0) if self.buckets else None
             return self.ready is not None
-        if order.verb == "save_checkpoint":
-            self.simulated.cluster.checkpoints[order.payload] = tuple(self.batches)
+        if order.verb == "begin_checkpoint":
+            loop = self.simulated.cluster.loop
+            self.writing = order.payload, tuple(self.batches), loop.time() + loop.choices.random() * 300
+        if order.verb == "finish_checkpoint":
+            return self._finish_checkpoint()
         return len(self.batches)
+
+    def _finish_checkpoint(self) -> bool:
+        cluster = self.simulated.cluster
+        if self.writing is None:
+            cluster.wrong.append("a checkpoint is finished that was not begun")
+            return True
+        path, batches, there = self.writing
+        if cluster.loop.time() < there:
+            return False
+        cluster.checkpoints[path] = batches
+        return True
 
     async def _register(self, mailbox: Any, index: int) -> Any:
         actor = self.simulated
@@ -157,6 +172,8 @@ class TrainerCluster(Cluster):
     def __init__(self, loop: SimulatedLoop, **faults: Any) -> None:
         super().__init__(loop, **faults)
         self.checkpoints: dict[str | None, Any] = {}
+        self.wrong: list[str] = []
+        self.rest_s = 2000.0  # a rank learns that its mailbox is dead when it has taken all of its steps
         self.on_end = self._end_ranks
 
     @contextlib.contextmanager
@@ -189,7 +206,7 @@ class TrainerCluster(Cluster):
         for actor in self.actors:
             if actor.hung.is_set() and not self._is_known(actor):
                 self.kill_actor(Handle(actor))
-        return await super().at_rest()
+        return [*self.wrong, *await super().at_rest()]
 
     def _is_known(self, actor: SimulatedActor) -> bool:
         """Whether the driver could have ended it."""
@@ -247,32 +264,45 @@ class TrainerStory:
             await learner.close()
 
     async def _teach(self, learner: RayLearner) -> None:
-        for step in range(self.choices.choice([1, 4])):
-            learned = await learner.learn(step)
-            if learned != tuple(range(step + 1)):
-                self.problems.append(f"step {step} was learned after {learned}")
-            if self.choices.random() < 0.5:
-                weights = await learner.weights()
-                buckets = [await bucket for bucket in weights.buckets]
-                if weights.version != step + 1 or buckets != list(enumerate(learned)):
-                    self.problems.append(f"weights of version {weights.version} after step {step}")
-            if self.choices.random() < 0.3:
-                await learner.save_checkpoint(Path(f"checkpoint-{step}"))
-            await asyncio.sleep(self.choices.random() * 20)
+        writing = asyncio.create_task(asyncio.sleep(0))
+        try:
+            for step in range(self.choices.choice([1, 8])):
+                learned = await learner.learn(step)
+                if learned != tuple(range(step + 1)):
+                    self.problems.append(f"step {step} was learned after {learned}")
+                if self.choices.random() < 0.5:
+                    await self._take_weights(learner, learned)
+                if self.choices.random() < 0.5 and writing.done():
+                    await writing
+                    await learner.begin_checkpoint(Path(f"checkpoint-{step}"))
+                    writing = asyncio.create_task(learner.finish_checkpoint())
+                await asyncio.sleep(self.choices.random() * 20)
+            await writing
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _take_weights(self, learner: RayLearner, learned: tuple[Any, ...]) -> None:
+        weights = await learner.weights()
+        buckets = [await bucket for bucket in weights.buckets]
+        if weights.version != len(learned) or buckets != list(enumerate(learned)):
+            self.problems.append(f"weights of version {weights.version} after step {len(learned) - 1}")
 
 
 def trainer_story(seed: int) -> list[str]:
     """The problems of one schedule."""
     loop = SimulatedLoop(seed)
     choices = loop.choices
-    cluster = TrainerCluster(loop, rate=choices.choice([0.0, 0.02, 0.1]), budget=choices.choice([1, 2, 5]))
+    cluster = TrainerCluster(loop, rate=choices.choice([0.0, 0.005, 0.02, 0.1]), budget=choices.choice([1, 2, 5]))
     cluster.faults = tuple(choices.sample(cluster.faults, choices.choice([1, 2, 6])))
+    if choices.random() < 0.5:  # what ends ranks only is mended; most other faults end the trainer
+        cluster.immune = lambda actor: not isinstance(actor.instance, SimulatedRank)
     trainer = Trainer(
         engine="scripted",
         ranks=choices.choice([1, 2]),
         start_timeout_s=100,
         silence_timeout_s=60,
-        max_failures=choices.choice([0, 2]),
+        max_failures=choices.choice([0, 2, 5]),
     )
     job = Job(trainer, steps=choices.choice([1, 5]), wrong_at=choices.choice([None, None, None, 1]))
     story = TrainerStory(loop, cluster, job, choices.choice([None, None, choices.random() * 100]))
