@@ -17,13 +17,14 @@ is, it costs an engine what its longest prompt costs (``MAX_CHARS_PER_TOKEN``), 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif.errors import ModelError, RequestError
 from rlaif.prompting.caches import remember_short
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 #: More characters than a whole prompt has for each of its tokens; what is longer than that is too long, unencoded.
 MAX_CHARS_PER_TOKEN = 32
+PLAIN_TOKENIZER = "TokenizersBackend"  #: transformers' name for whatever tokenizer.json says
 MAX_MESSAGE_CHARS = 300  #: of another library's message
 #: Conversations that are longer are fitted outside of the event loop; shorter ones take a few milliseconds.
 MAX_INLINE_CHARS = 8192
@@ -58,11 +60,9 @@ class Pieces(tuple[str, ...]):
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a local model. Raises ModelError when it cannot be read or used, is slow or has no EOS."""
-    from transformers import AutoTokenizer
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # texts are short, and forks would cause warnings
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = _tokenizer_class(Path(path)).from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers meets in files that came from anywhere
         raise ModelError(
             f"{path}: its tokenizer or config.json cannot be read: {describe_model_error(error)}"
@@ -77,6 +77,24 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     except Exception as error:
         raise ModelError(f"{path}: its tokenizer cannot encode a text: {describe_model_error(error)}") from error
     return tokenizer
+
+
+def _tokenizer_class(path: Path) -> Any:
+    """AutoTokenizer; for a Llama whose tokenizer needs no class of its own the one that it would choose, without what
+    comes with it: torch and accelerate take a scripted engine longer to import than all the rest."""
+    try:
+        model, own = (json.loads((path / name).read_bytes()) for name in ("config.json", "tokenizer_config.json"))
+        is_plain = (model["model_type"], own["tokenizer_class"]) == ("llama", PLAIN_TOKENIZER)
+        has_code = "auto_map" in model or "auto_map" in own
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # AutoTokenizer says what is wrong
+        is_plain = has_code = False
+    if is_plain and not has_code:
+        from transformers import TokenizersBackend
+
+        return TokenizersBackend
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def describe_model_error(error: BaseException) -> str:

@@ -1,6 +1,11 @@
 """Untrusted text, letters in context, and fitting turns, with tokenizers of several kinds."""
 
+import json
+import subprocess
+import sys
+
 import pytest
+from transformers import AutoTokenizer
 
 from rlaif.errors import ModelError, RequestError
 from rlaif.prompting.dialogues import ChatTemplate, HumanAssistant
@@ -180,6 +185,35 @@ def test_a_frame_that_does_not_fit_is_an_error():
 
 
 # --------------------------------------------------------------------------------------------------- loading
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "mistral", "gpt2"])
+@pytest.mark.parametrize("named", ["TokenizersBackend", "PreTrainedTokenizerFast", "GPT2TokenizerFast", None])
+@pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_the_tokenizer_is_the_one_that_transformers_chooses(tmp_path, model_type, named, make):
+    make().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    own = tmp_path / "tokenizer_config.json"
+    own.write_text(json.dumps({**json.loads(own.read_text()), "tokenizer_class": named}))
+    expected = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True, trust_remote_code=False)
+    found = load_tokenizer(tmp_path)
+    assert type(found) is type(expected)
+    assert found.init_kwargs == expected.init_kwargs
+    text = f"  Human: a\u00e9 {found.eos_token}\n\nwords "
+    assert found(text)["input_ids"] == expected(text)["input_ids"]
+    assert found.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
+
+
+def test_a_scripted_engine_imports_no_torch(tiny_world):
+    """It would take longer than all the rest, in each of what may be hundreds of processes."""
+    lines = (
+        "import sys",
+        "from rlaif.config.schema import PoolSettings",
+        "from rlaif.engines import open_engine",
+        f"open_engine('generator', {tiny_world['base']!r}, PoolSettings(engine='scripted'))",
+        "sys.exit('torch' in sys.modules)",
+    )
+    assert subprocess.run([sys.executable, "-c", "\n".join(lines)]).returncode == 0
+
+
 def test_a_directory_without_tokenizer_or_eos(tmp_path):
     with pytest.raises(ModelError, match="cannot be read"):
         load_tokenizer(tmp_path)
