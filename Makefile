@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo real test unit contract parity pipeline test-cluster chaos crash-points fuzz simulate soak lint docs clean
+.PHONY: demo real test unit training contract parity pipeline test-cluster chaos crash-points fuzz simulate soak lint docs clean
 
 # The whole method on this machine: makes the miniature, runs all stages, leaves everything in runs/quickstart.
 demo: .venv/ready
@@ -22,9 +22,10 @@ real: .venv/ready
 
 # Unit, contract, parity, pipeline and single-host Ray tests, including vLLM and DeepSpeed. Each suite has a process of
 # its own: when its last engine closes, vLLM destroys torch's process groups, which DeepSpeed's ranks still need. The
-# quick suites run in parallel, with one thread each (threads that wait for a core spin), and share the miniature. The
-# tests of the real model and of Ray have the machine to themselves: one needs both cores, the other waits for processes.
-QUICK := unit contract parity pipeline
+# quick suites run in parallel, the longest first, with one thread each (threads that wait for a core spin), and share
+# the miniature. The tests of the real model and of Ray have the machine to themselves: one needs both cores, the other
+# waits for processes.
+QUICK := unit pipeline training parity contract
 test: .venv/ready
 	$(BIN)/python -m rlaif.miniature.make
 	failed=""; \
@@ -34,8 +35,10 @@ test: .venv/ready
 	$(BIN)/python -m pytest tests/fake_gpus || failed=yes; \
 	test -z "$$failed"
 
+unit: SUITE := tests/unit --ignore=tests/unit/training
+training: SUITE := tests/unit/training
 $(QUICK): .venv/ready
-	$(BIN)/python -m pytest tests/$@
+	$(BIN)/python -m pytest $(or $(SUITE),tests/$@)
 
 # A real cluster of two hosts on this machine (needs root, for network namespaces): submit, stop, a cut link.
 test-cluster: .venv/ready
