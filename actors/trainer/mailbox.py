@@ -2,9 +2,8 @@
 
 Orders are numbered from 1 and obeyed by every rank in that order. Those since the last whole checkpoint are kept: after
 a restart, ranks load it and learn again what came after it, so that a lost rank loses no batch; a checkpoint that they
-were writing meanwhile is begun again as well. Rows pass
-through here on their way to the ranks, so that no reference is nested in what the driver sends: Ray keeps a little of
-each nested reference for the life of the process.
+were writing meanwhile is begun again as well. Rows pass through here on their way to the ranks, so that no reference is
+nested in what the driver sends: Ray keeps a little of each nested reference for the life of the process.
 """
 
 from __future__ import annotations

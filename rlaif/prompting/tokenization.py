@@ -85,10 +85,10 @@ def _tokenizer_class(path: Path) -> Any:
     try:
         model, own = (json.loads((path / name).read_bytes()) for name in ("config.json", "tokenizer_config.json"))
         is_plain = (model["model_type"], own["tokenizer_class"]) == ("llama", PLAIN_TOKENIZER)
-        has_code = "auto_map" in model or "auto_map" in own
+        is_plain = is_plain and "auto_map" not in {**model, **own}  # else it has code of its own
     except (OSError, ValueError, TypeError, KeyError, RecursionError):  # AutoTokenizer says what is wrong
-        is_plain = has_code = False
-    if is_plain and not has_code:
+        is_plain = False
+    if is_plain:
         from transformers import TokenizersBackend
 
         return TokenizersBackend

@@ -223,9 +223,9 @@ def _of_nodes(config: Config, needs: RunNeeds) -> Iterator[Misfit]:
     units = sorted(needs.of_phase(phase), key=lambda unit: -unit.host * unit.count)
     each = ", ".join(f"{unit.role} {unit.count} x {gib(unit.host)}" for unit in units)
     trainers = trainers_of(config)
-    waits = config.reinforcement.checkpoint_in_background and phase == "reinforce"
+    could_wait = config.reinforcement.checkpoint_in_background and phase == "reinforce"
     remedies: list[tuple[str, tuple[Any, ...]]] = [
-        ("reinforcement.checkpoint_in_background", (False,) if waits else ())
+        ("reinforcement.checkpoint_in_background", (False,) if could_wait else ())
     ]
     for unit in units:
         if unit.role in trainers:

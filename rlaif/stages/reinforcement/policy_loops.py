@@ -122,14 +122,14 @@ class PolicyLoops:
 
     async def write(self) -> None:
         """Finish each checkpoint that is begun, while learning goes on."""
-        settings, versions = self.context.run.config, (batch + 1 for batch in self.batches)
-        every = settings.reinforcement.checkpoint_every
-        for version in (version for version in versions if self.checkpoints.is_due(version, every)):
+        config = self.context.run.config
+        every = config.reinforcement.checkpoint_every
+        for _ in range(sum(self.checkpoints.is_due(batch + 1, every) for batch in self.batches)):
             learned = await self.begun.get()  # which may take longer than one loop may wait for another
             score = learned.metrics.get("reinforce/score/mean", -math.inf)  # an empty batch has none
-            finishing = self.checkpoints.finish(version, self.learner, score)
-            await self.context.waits("write", f"checkpoint {version}", finishing)
-            needed = version_for(settings.preference_model.refresh, version)
+            finishing = self.checkpoints.finish(learned.version, self.learner, score)
+            await self.context.waits("write", f"checkpoint {learned.version}", finishing)
+            needed = version_for(config.preference_model.refresh, learned.version)
             self.context.preference_checkpoints.forget_before(needed)
             self.begun.task_done()
 
