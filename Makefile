@@ -15,7 +15,8 @@ demo: .venv/ready
 DATA := ../shared/data
 REAL_DATA = 'data.red_team=$(DATA)/strongreject.csv\#64' 'data.helpful=$(DATA)/llmbar_pairs.jsonl\#48' \
   'data.helpful_pairs=$(DATA)/llmbar_pairs.jsonl' \
-  'evaluation.red_team=$(DATA)/simple_safety_tests.csv\#24' 'evaluation.helpful=$(DATA)/xstest_prompts.csv\#24'
+  'evaluation.red_team=$(DATA)/simple_safety_tests.csv\#24' 'evaluation.helpful=$(DATA)/xstest_prompts.csv\#24' \
+  'evaluation.suites.xstest=$(DATA)/xstest_prompts.csv\#32'
 real: .venv/ready
 	$(BIN)/python -m rlaif.small_model.make
 	$(BIN)/rlaif run configs/small_real.yaml $(if $(wildcard $(DATA)),$(REAL_DATA))

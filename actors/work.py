@@ -1,4 +1,4 @@
-"""What a command can ask for: the whole pipeline, one stage, or labels only. Its checks, Ray's resources included.
+"""What a command can ask for: the pipeline, one stage, labels, or test suites. Its checks, Ray's resources included.
 
 Knows no Ray: ``rlaif plan`` and ``rlaif submit`` check the same work that ``actors.driver`` does.
 """
@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from actors.cluster.placement import Phases, check, phases_of, plan
+from rlaif.config.keys import SUITE_KEYS
 from rlaif.config.schema import Config
 from rlaif.constitution.principles import Constitution
 from rlaif.preflight import Needs, Runner, preflight
-from rlaif.sizes.phases import declared_resources
+from rlaif.sizes.phases import PHASES, declared_resources, judges_suites
 from rlaif.stages.label import label_pairs
-from rlaif.stages.pipeline import reopen, run_pipeline, run_stage, take_up
+from rlaif.stages.pipeline import EVALUATE_MODEL, reopen, run_pipeline, run_stage, take_up
 from rlaif.stages.run import Run
+from rlaif.stages.suites import evaluate_model
 from rlaif.stages.user_data import UserData
 from rlaif.storage.run_dir import RunDir
 
@@ -38,6 +40,20 @@ LABELS = Work(
     needs=Needs(models=("labeller.model",), sources=("data.comparisons",), revises=False),
     phases=lambda _: {"label": ("labeller",)},
 )
+
+
+def evaluation_of(config: Config) -> Work:
+    """The test suites for a user's own model, or answers that it has given."""
+    is_finished = config.evaluation.answers is not None
+    models = () if is_finished else ("generator.model",)
+    judges = ("labeller.model",) if judges_suites(config) else ()
+    phases = [name for name in EVALUATE_MODEL.phases if name != "answer" or not is_finished]
+    return Work(
+        go=evaluate_model,
+        prepare=lambda data, run_dir: None,  # answers and verdicts are made again one by one
+        needs=Needs(models=(*models, *judges), sources=(*SUITE_KEYS.values(), "evaluation.answers"), revises=False),
+        phases=lambda config: {name: PHASES[name](config) for name in phases},
+    )
 
 
 def pipeline_from(name: str) -> Work:

@@ -27,6 +27,7 @@ NAVIGATION = {
         "docs/guide/preference_model",
         "docs/guide/reinforcement",
         "docs/guide/concurrent",
+        "docs/guide/suites",
         "docs/guide/audit",
         "docs/guide/results",
     ],

@@ -76,6 +76,11 @@ def evaluated_prompt(id: str) -> str:
     return id.rpartition("#")[0]
 
 
+def suite_id(suite: str, prompt_id: str) -> str:
+    """Of a prompt in a test suite: suites share prompts."""
+    return f"{suite}:{prompt_id}"
+
+
 def revision_id(chain_id: str, round: int) -> str:
     return f"{chain_id}/{round}"
 

@@ -18,6 +18,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["system", "human", "assistant"]  #: a system turn is the first of its conversation
 #: Why a row failed: it would fail again as it is, or the cause lies outside it (a model, a template, a timeout).
 Fault = Literal["row", "outside"]
+#: What an answer does with its request: XSTest's classes (arXiv 2308.01263), and their order wherever there is one.
+RefusalClass = Literal["compliance", "partial", "refusal"]
+REFUSAL_CLASSES: tuple[RefusalClass, ...] = ("compliance", "partial", "refusal")
+SuiteName = Literal["xstest", "strongreject", "simple_safety_tests", "harmbench"]
 #: What is wrong with a revision: see ``critique_revision``.
 Flaw = Literal[
     "empty",
@@ -58,6 +62,14 @@ class Prompt:
     source_row: int
     axis: Axis
     turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuitePrompt(Prompt):
+    """A prompt of a test suite. ``axis``: whether it asks for harm; ``category``: in the suite's own words."""
+
+    suite: SuiteName
+    category: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,6 +330,32 @@ class Answer(Provenance):
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     truncated: bool = False  #: earlier releases did not say
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteAnswer(Answer):
+    """An answer to a prompt of a test suite. ``gold``: what people say that it does."""
+
+    suite: str
+    category: str
+    gold: RefusalClass | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusalVerdict(Provenance):
+    """What the judge says that an answer does. ``logprobs`` [3, 3]: of ``REFUSAL_CLASSES``, in each order in which the
+    judge was shown them. ``probs`` [3]: the label; None unless the status is OK."""
+
+    logprobs: tuple[tuple[float, ...], ...]
+    probs: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HarmVerdict(Provenance):
+    """How convincing and how specific the judge finds an answer, each from 1 to 5; None unless the status is OK."""
+
+    convincing: float | None
+    specific: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.arguments import ConfigName, FieldNames, InProcess, Overrides, RunDirPath, named_fields
+from actors.cli.arguments import (
+    ConfigName,
+    FieldNames,
+    InProcess,
+    Overrides,
+    RunDirPath,
+    SuiteSources,
+    check_examined,
+    named_fields,
+    named_suites,
+)
 from actors.cli.audit import audit_app
 from actors.cli.console import console, errors, take_over
 from actors.cli.constitution import constitution_app
@@ -23,7 +33,10 @@ from actors.cli.data import data_command
 from actors.cli.doctor import doctor_command
 from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
+from rlaif.config.source import is_data_set
 from rlaif.errors import Interrupted, RlaifError, UserError
+from rlaif.places.paths import is_file
+from rlaif.places.urls import is_url
 from rlaif.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -92,6 +105,45 @@ def label_command(
     run_dir = _drive(settings, LABELS, in_process)
     console.print(label_table(run_dir))
     console.print(f"labels: {run_dir / 'preferences' / 'preferences.parquet'}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[
+        str, typer.Argument(help="a directory in Hugging Face layout, a hub name, or a file of finished answers")
+    ],
+    overrides: Overrides = None,
+    suites: SuiteSources = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="the feedback model; by default rules alone say what answers do")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="where the results go; run again to resume")] = "runs/evaluation",
+    config: Annotated[str | None, typer.Option("--config", help="as for run; by default the shipped evaluate")] = None,
+    in_process: InProcess = False,
+) -> None:
+    """Let a model answer public test suites, and say what its answers do: comply, refuse, help with harm."""
+    from actors.work import evaluation_of
+    from rlaif.evaluation.tables import evaluation_table
+
+    is_finished = is_file(Path(model)) or is_url(model) or is_data_set(model)
+    values: dict[str, object] = {"run_dir": out, **named_suites(suites)}
+    values["evaluation.answers" if is_finished else "generator.model"] = model
+    if judge is not None:
+        values |= {"labeller.model": judge, "evaluation.judged": True}
+    elif config is None:
+        values["evaluation.judged"] = False
+    if config is None:
+        config, overrides = (
+            str(SHIPPED_CONFIGS / "evaluate.yaml"),
+            ["dialogue_format=chat_template", *(overrides or [])],
+        )
+    settings = load_config(config, overrides or [], values)
+    check_examined(settings)
+    if judge == model:
+        errors.print("note: the model judges its own answers; name another --judge for a verdict", style="yellow")
+    run_dir = _drive(settings, evaluation_of(settings), in_process)
+    console.print(evaluation_table(run_dir))
+    console.print(f"every answer: {run_dir / 'evaluation_suites.jsonl'}  report: {run_dir / 'report.html'}")
 
 
 @app.command("reaggregate")

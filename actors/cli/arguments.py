@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from rlaif.config.keys import SUITE_KEYS
+from rlaif.config.schema import Config
 from rlaif.config.source import MAPPED_FIELDS
 from rlaif.errors import UserError
 
@@ -20,6 +22,42 @@ FieldNames = Annotated[
     typer.Option("--field", metavar="NAME=PATH", help="a field that a row has under another name: prompt=request.text"),
 ]
 RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
+
+
+SuiteSources = Annotated[
+    list[str] | None,
+    typer.Option("--suite", metavar="NAME=SOURCE", help="a test suite and its file: xstest=xstest_prompts.csv"),
+]
+
+
+def named_suites(options: Iterable[str] | None) -> dict[str, str]:
+    """Configuration key of a test suite -> its source, of what ``--suite`` says. Raises UserError."""
+    sources: dict[str, str] = {}
+    for option in options or ():
+        name, equals, source = option.partition("=")
+        if not equals or not source:
+            raise UserError(f"--suite {option}: write NAME=SOURCE, such as xstest=xstest_prompts.csv")
+        key = next((key for suite, key in SUITE_KEYS.items() if suite == name), None)
+        if key is None:
+            near = difflib.get_close_matches(name, SUITE_KEYS, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"--suite {option}: no suite {name}; {hint}One of {', '.join(SUITE_KEYS)}")
+        if key in sources:
+            raise UserError(f"--suite {option}: {name} is given twice")
+        sources[key] = source
+    return sources
+
+
+def check_examined(config: Config) -> None:
+    """Raises UserError unless there is something to examine: test suites, or finished answers."""
+    suites = [name for name, source in config.evaluation.suites if source is not None]
+    if config.evaluation.answers is not None and suites:
+        raise UserError(
+            f"--suite {suites[0]}: finished answers are examined as they are; give a model to answer a suite"
+        )
+    if config.evaluation.answers is None and not suites:
+        names = ", ".join(SUITE_KEYS)
+        raise UserError(f"no test suite is named; give --suite NAME=SOURCE, with one of {names}")
 
 
 def named_fields(options: Iterable[str] | None) -> dict[str, str]:

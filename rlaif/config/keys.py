@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from rlaif.config.schema import Config
 from rlaif.config.section import Section
+from rlaif.records import SuiteName
 
+#: Suite -> key of its source.
+SUITE_KEYS: Mapping[SuiteName, str] = {name: f"evaluation.suites.{name}" for name in get_args(SuiteName)}
 #: Keys whose values name where rows come from, and models.
 SOURCE_KEYS = (
     "data.red_team",
@@ -18,6 +21,7 @@ SOURCE_KEYS = (
     "data.votes",
     "evaluation.red_team",
     "evaluation.helpful",
+    *SUITE_KEYS.values(),
 )
 SCORED_KEY, POLICY_KEY = "preference_model.base_model", "supervision.base_model"
 MODEL_KEYS = ("generator.model", "labeller.model", POLICY_KEY, SCORED_KEY)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from rlaif.config.algorithms import ALGORITHMS
+from rlaif.config.evaluation import Evaluation
 from rlaif.config.node import Node
 from rlaif.config.section import (
     Count,
@@ -336,18 +337,6 @@ class Reinforcement(Section):
         0, description="how many batches old the sampling policy may be; 0: fully on-policy"
     )
     stall_timeout_s: Seconds = Field(3600, description="longest time that one loop may wait for another")
-
-
-class Evaluation(Section):
-    """Held-out prompts on which every snapshot of the policy is compared."""
-
-    red_team: Source = Field(
-        Source(path="miniature:eval_red_team"), description="prompts that ask for harm; a source as in data"
-    )
-    helpful: Source = Field(
-        Source(path="miniature:eval_helpful"), description="prompts that ask for help; a source as in data"
-    )
-    answers_per_cell: Count = Field(500, description="fewest answers of each snapshot on each of the two sets")
 
 
 class Resources(Section):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from rlaif.config.source import RowLimits
 from rlaif.data.rows import BadRow
-from rlaif.records import Comparison, PreferencePair, Prompt, ScoredAnswers
+from rlaif.records import Comparison, PreferencePair, Prompt, ScoredAnswers, SuiteAnswer
 
-SourceRecord = Prompt | PreferencePair | Comparison | ScoredAnswers
+SourceRecord = Prompt | PreferencePair | Comparison | ScoredAnswers  #: what ``data.readers`` make of rows
+LimitedRecord = SourceRecord | SuiteAnswer
 
 
-def refuse_excess(record: SourceRecord, limits: RowLimits) -> None:
+def refuse_excess(record: LimitedRecord, limits: RowLimits) -> None:
     """Raises BadRow when ``record`` has more turns or answers than ``limits`` allow."""
     if isinstance(record, ScoredAnswers):
         _refuse(len(record.answers), limits.max_answers, "the question", "answers")

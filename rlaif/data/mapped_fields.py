@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from rlaif.config.source import RowLimits, Source
 from rlaif.data.dialogues.structures import parse_literal
-from rlaif.data.excess import SourceRecord, refuse_excess
+from rlaif.data.excess import LimitedRecord, refuse_excess
 from rlaif.data.files.objects import as_object
 from rlaif.data.files.raw_rows import Unreadable
 from rlaif.data.rows import BadRow, Fields, Quarantine, SourceRow, read_records
 from rlaif.errors import DataError, format_value
 
-_Record = TypeVar("_Record", bound=SourceRecord)
+_Record = TypeVar("_Record", bound=LimitedRecord)
 _MISSING = object()
 _MAX_ROWS = 100  #: rows whose columns are remembered for the message
 _MAX_NAMES = 500

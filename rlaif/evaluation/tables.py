@@ -12,6 +12,7 @@ from rlaif.evaluation.evaluations import EVALUATORS
 from rlaif.evaluation.evaluator import Results
 from rlaif.evaluation.findings import Findings, JsonObject, show
 from rlaif.evaluation.formatting import percent, words_of
+from rlaif.evaluation.suite_tables import suite_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +35,11 @@ QUALITY_FORMS = {"slot_bias": "{:+.2f}", "order_correlation": "{:.2f}"}
 
 
 # ---------------------------------------------------------------------------------------------------------- a run
+def evaluation_table(run_dir: Path) -> Table:
+    """What ``rlaif evaluate`` found: answers to test suites."""
+    return show(run_dir, lambda findings: suite_table(findings.evaluation))
+
+
 def summary_table(run_dir: Path) -> Table:
     """What each snapshot answers, or, before the evaluation, what became of the rows."""
     return show(run_dir, _summary)

@@ -26,6 +26,8 @@ SYNC_BYTES_PER_S = 1e9  #: weights, from the learner into all engines
 PROMPT_TOKENS = 200  #: of a dialogue before the answer
 ANSWER_SHARE = 0.6  #: of ``sampling.max_tokens``, and likewise of critiques and revisions
 QUESTION_TOKENS = 200  #: of a label beside the two answers and the prompt
+QUESTIONS_PER_ANSWER = 4  #: to a test suite: its class in two orders, two ratings
+NUM_SNAPSHOTS = 3  #: that answer them
 ROWS = 1000  #: where a source names no number
 
 
@@ -73,6 +75,7 @@ class _Work:
             "fit_preference_model": self._fit,
             "reinforce": self._reinforce,
             "evaluate": self._evaluate,
+            "judge": self._judge,
         }.get(phase)
         return None if estimate is None else estimate()
 
@@ -84,7 +87,7 @@ class _Work:
         critique = ANSWER_SHARE * c.max_critique_tokens if c.critique else 0.0
         revising = self._answer + c.rounds * (critique + ANSWER_SHARE * c.max_revision_tokens)
         turns = 1 + c.rounds * (1 + c.critique)
-        answers = helpful * self.config.supervision.helpful_samples
+        answers = helpful * self.config.supervision.helpful_samples + self._suites()[0]
         read = (prompts * turns + answers) * PROMPT_TOKENS
         seconds = self._generation("revise", prompts * revising + answers * self._answer, read)
         return self._duration("revise", seconds, prompts + helpful, "prompts", whole and whole_too)
@@ -102,7 +105,8 @@ class _Work:
 
     def _compare(self) -> Duration:
         pairs, whole = self._rows(self.config.data.red_team)
-        seconds = self._generation("compare", 2 * pairs * self._answer, 2 * pairs * PROMPT_TOKENS)
+        answers = 2 * pairs + self._suites()[0]
+        seconds = self._generation("compare", answers * self._answer, answers * PROMPT_TOKENS)
         return self._duration("compare", seconds, pairs, "pairs", whole)
 
     def _label(self) -> Duration:
@@ -145,14 +149,29 @@ class _Work:
         }
 
     def _evaluate(self) -> Duration:
-        answers = 2 * self.config.evaluation.answers_per_cell
+        prompts, whole = self._suites()
+        answers = 2 * self.config.evaluation.answers_per_cell + prompts
         seconds = self._generation("evaluate", answers * self._answer, answers * PROMPT_TOKENS)
-        return self._duration("evaluate", seconds, answers, "answers", True)
+        return self._duration("evaluate", seconds, answers, "answers", whole)
+
+    def _judge(self) -> Duration:
+        prompts, whole = self._suites()
+        answers = NUM_SNAPSHOTS * prompts
+        read = answers * QUESTIONS_PER_ANSWER * (QUESTION_TOKENS + PROMPT_TOKENS + self._answer)
+        unit, model = self._unit("judge", "labeller"), self.needs.architectures["labeller.model"]
+        seconds = 2 * model.parameters * read / self._speed(unit, PREFILL_SHARE)
+        return self._duration("judge", seconds, answers, "answers", whole)
 
     # ---------------------------------------------------------------------------------------------------- the work
     @property
     def _answer(self) -> float:
         return ANSWER_SHARE * self.config.sampling.max_tokens
+
+    def _suites(self) -> tuple[int, bool]:
+        """Prompts of all test suites, as ``_rows`` says it of one source."""
+        sources = [source for _, source in self.config.evaluation.suites if source is not None]
+        counts = [self._rows(source) for source in sources]
+        return sum(num for num, _ in counts), all(whole for _, whole in counts)
 
     def _rows(self, source: Source) -> tuple[int, bool]:
         """Rows of a source, as far as it says how many it wants, and whether it does."""

@@ -24,7 +24,7 @@ from rlaif.sizes.training import GIBIBYTE, RankMemory, Trained, checkpoint_bytes
 
 RolesOf = Mapping[str, Roles]  #: roles by the phase in which they live
 #: Phases in which the generator serves the helpful-only model; in all others, the policy.
-HELPFUL_ONLY_PHASES = ("revise",)
+HELPFUL_ONLY_PHASES = ("revise", "answer")
 #: Of one model's weights in Ray's store: those that newcomers catch up with, and those that are being sent.
 STORED_VERSIONS = 2
 

@@ -35,6 +35,18 @@ def _scoring_roles(config: Config) -> Roles:
     return ("scorer",) if has_preference_model(config) and config.preference_model.test_split else ()
 
 
+def has_suites(config: Config) -> bool:
+    return any(source is not None for _, source in config.evaluation.suites)
+
+
+def judges_suites(config: Config) -> bool:
+    return config.evaluation.judged and (has_suites(config) or config.evaluation.answers is not None)
+
+
+def _judging_roles(config: Config) -> Roles:
+    return ("labeller",) if judges_suites(config) else ()
+
+
 def _always(*roles: str) -> Callable[[Config], Roles]:
     return lambda config: roles
 
@@ -49,6 +61,8 @@ PHASES: Mapping[str, Callable[[Config], Roles]] = {
     "reinforce": _reinforcement_roles,
     "evaluate": _always("generator"),
     "score": _scoring_roles,
+    "judge": _judging_roles,
+    "answer": _always("generator"),  # of `rlaif evaluate`, outside the story
 }
 
 

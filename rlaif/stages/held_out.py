@@ -1,4 +1,5 @@
-"""Answers to the held-out prompts: each snapshot gives them in the stage in which its engines are up."""
+"""Answers for the evaluation, to held-out prompts and to test suites: each snapshot gives them in the stage in which
+its engines are up."""
 
 from __future__ import annotations
 
@@ -10,12 +11,13 @@ from rlaif.seeds import seed_from
 from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.kept_prompts import KeptPrompts
 from rlaif.stages.run import Run
+from rlaif.stages.suites import answer_suites
 from rlaif.stages.user_data import AXES
 from rlaif.tasks.sampling import Draw, SampleAnswer
 
 
 async def sample_answers(run: Run, snapshot: str, model: str) -> None:
-    """Answers of ``snapshot``, which is ``model``, to the held-out prompts of both axes."""
+    """Answers of ``snapshot``, which is ``model``, to the held-out prompts of both axes, and to test suites."""
     format = run.format("generator" if snapshot == "helpful_only" else "policy")
     task = SampleAnswer(snapshot=snapshot, dialogue_format=format, sampling=run.config.sampling)
     await record(
@@ -24,6 +26,7 @@ async def sample_answers(run: Run, snapshot: str, model: str) -> None:
             kind=f"answers_{snapshot}", task=task, rows=lambda: _draws(run, snapshot), role="generator", model=model
         ),
     )
+    await answer_suites(run, snapshot, model)
 
 
 def _draws(run: Run, snapshot: str) -> Iterator[Draw]:

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from rlaif.config.keys import SUITE_KEYS
 from rlaif.config.schema import Config
 from rlaif.engines.models import model_hash
 from rlaif.errors import RunDirError, UserError, format_value
 from rlaif.evaluation.answers import SNAPSHOTS
 from rlaif.evaluation.preference_scores import SCORED_BY, scores_kind
+from rlaif.evaluation.suites import MODEL, answers_kind, harm_kind, refusal_kind
 from rlaif.sizes.phases import has_preference_model
 from rlaif.stages.evaluate import evaluate
 from rlaif.stages.fit_preference_model import fit_preference_model
@@ -26,6 +28,7 @@ from rlaif.stages.reinforcement.reinforce import reinforce, start_over
 from rlaif.stages.revise import revise
 from rlaif.stages.run import Run
 from rlaif.stages.sources import forget_lost_sources
+from rlaif.stages.suites import EVALUATION_INPUTS, evaluate_model
 from rlaif.stages.supervise import supervise
 from rlaif.stages.user_data import UserData
 from rlaif.storage.run_dir import RunDir
@@ -54,7 +57,7 @@ class Stage:
     applies: Callable[[Config], bool] = lambda config: True
 
 
-_HELD_OUT = ("evaluation.red_team", "evaluation.helpful")
+_HELD_OUT = ("evaluation.red_team", "evaluation.helpful", *SUITE_KEYS.values())
 _PROMPTS = ("data.red_team", "data.helpful", *_HELD_OUT)
 _JUDGE = ("labeller.model", "constitution", "labelling.examples", "labelling.template")
 
@@ -68,7 +71,7 @@ STAGES: dict[str, Stage] = {
             run=revise,
             phases=("revise",),
             uses=(*_PROMPTS, "generator.model", "constitution", "critique_revision.examples"),
-            kinds=("revisions", "helpful_samples", "answers_helpful_only"),
+            kinds=("revisions", "helpful_samples", "answers_helpful_only", answers_kind("helpful_only")),
         ),
         Stage(
             name="supervise",
@@ -83,7 +86,7 @@ STAGES: dict[str, Stage] = {
             run=label,
             phases=("compare", "label"),
             uses=(*_PROMPTS, *_JUDGE),
-            kinds=("comparisons", "answers_sl_cai", "preferences"),
+            kinds=("comparisons", "answers_sl_cai", answers_kind("sl_cai"), "preferences"),
         ),
         Stage(
             name="fit_preference_model",
@@ -111,14 +114,27 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="evaluate",
             run=evaluate,
-            phases=("evaluate", "score"),
+            phases=("evaluate", "score", "judge"),
             uses=(*_HELD_OUT, "miniature.lexicon"),
-            kinds=("answers_rl_cai", *(scores_kind(model, snapshot) for model in SCORED_BY for snapshot in SNAPSHOTS)),
+            kinds=(
+                "answers_rl_cai",
+                *(scores_kind(model, snapshot) for model in SCORED_BY for snapshot in SNAPSHOTS),
+                answers_kind("rl_cai"),
+                *(kind(snapshot) for snapshot in SNAPSHOTS for kind in (refusal_kind, harm_kind)),
+            ),
         ),
     )
 }
 #: ``rlaif label``: the labels of a user's own pairs, outside the story.
 LABEL_PAIRS = Stage(name="label", run=label_pairs, phases=("label",), uses=LABEL_INPUTS, kinds=("preferences",))
+#: ``rlaif evaluate``: the test suites for a user's own model, outside the story.
+EVALUATE_MODEL = Stage(
+    name="evaluate",
+    run=evaluate_model,
+    phases=("answer", "judge"),
+    uses=EVALUATION_INPUTS,
+    kinds=tuple(kind(MODEL) for kind in (answers_kind, refusal_kind, harm_kind)),
+)
 
 
 def story(config: Config) -> list[str]:
@@ -253,7 +269,12 @@ def other_models(run: StoredRun, stage: Stage) -> list[str]:
 
 def outdated(config: Config, run: StoredRun) -> list[str]:
     """A line for everything that has changed since the run used it, as far as it is on this machine."""
-    stages = [LABEL_PAIRS] if config.data.comparisons else [STAGES[name] for name in story(config)]
+    if config.data.comparisons:
+        stages = [LABEL_PAIRS]
+    elif answers_kind(MODEL) in run.all_rows:
+        stages = [EVALUATE_MODEL]
+    else:
+        stages = [STAGES[name] for name in story(config)]
     keys = {key for stage in stages for key in stage.uses}
     return [_told(change, stages, run) for change in changes(data_at_hand(config), run, keys)]
 

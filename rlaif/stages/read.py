@@ -20,7 +20,8 @@ async def read(run: Run) -> None:
 
 def read_all(data: UserData, run_dir: RunDir) -> None:
     """Read all inputs of the method."""
-    read_inputs(data, run_dir, [key for key in INPUT_KEYS if key != "data.comparisons"])  # for `rlaif label` alone
+    own = ("data.comparisons", "evaluation.answers")  # of `rlaif label` and `rlaif evaluate` alone
+    read_inputs(data, run_dir, [key for key in INPUT_KEYS if key not in own])
 
 
 def read_inputs(data: UserData, run_dir: RunDir, keys: Iterable[str]) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from rlaif.config.contradictions import flatten
+from rlaif.config.keys import SUITE_KEYS
 from rlaif.data.files.sources import passed_over
 from rlaif.data.rows import Quarantine, pass_over
-from rlaif.records import Axis
+from rlaif.records import Axis, SuiteName
 from rlaif.stages.bookkeeping import account
 from rlaif.stages.user_data import UserData
 from rlaif.storage.changes import RowToRecord, SourceChange
@@ -32,6 +33,10 @@ def _held_out(axis: Axis) -> Reading:
     return Reading(kind=f"held_out_{axis}", read=lambda data, quarantine: data.held_out_prompts(axis, quarantine))
 
 
+def _suite(name: SuiteName) -> Reading:
+    return Reading(kind=f"suite_{name}", read=lambda data, quarantine: data.suite_prompts(name, quarantine))
+
+
 #: By configuration key.
 SOURCES: Mapping[str, Reading] = {
     "data.red_team": _prompts("red_team"),
@@ -41,6 +46,8 @@ SOURCES: Mapping[str, Reading] = {
     "data.comparisons": Reading(kind="pairs", read=UserData.comparisons),
     "evaluation.red_team": _held_out("red_team"),
     "evaluation.helpful": _held_out("helpful"),
+    "evaluation.answers": Reading(kind="finished_answers", read=UserData.finished_answers),
+    **{key: _suite(name) for name, key in SUITE_KEYS.items()},
 }
 
 

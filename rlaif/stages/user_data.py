@@ -12,22 +12,37 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from rlaif.config.keys import SUITE_KEYS
 from rlaif.config.schema import Config
 from rlaif.config.source import RowLimits, Source
 from rlaif.data.comparisons import read_comparisons
 from rlaif.data.duplicates import prompt_key
+from rlaif.data.finished_answers import read_finished_answers
 from rlaif.data.pairs import read_pairs
 from rlaif.data.prompts import read_prompts
 from rlaif.data.rows import Quarantine, pass_over
+from rlaif.data.suites import read_suite
 from rlaif.data.votes import read_votes
 from rlaif.prompting.chat_templates import has_system_role
 from rlaif.prompting.dialogues import chat_format
 from rlaif.prompting.formats import FormatRole, format_of
 from rlaif.prompting.tokenization import load_tokenizer
-from rlaif.records import Axis, Comparison, PreferencePair, Prompt, Quarantined, ScoredAnswers, Turn
+from rlaif.records import (
+    Axis,
+    Comparison,
+    PreferencePair,
+    Prompt,
+    Quarantined,
+    ScoredAnswers,
+    SuiteAnswer,
+    SuiteName,
+    SuitePrompt,
+    Turn,
+)
 from rlaif.storage.changes import RowToRecord
 
 _RowT = TypeVar("_RowT", bound=RowToRecord)
+_PromptT = TypeVar("_PromptT", bound=Prompt)
 AXES: tuple[Axis, ...] = ("red_team", "helpful")
 
 
@@ -60,6 +75,15 @@ class UserData:
         source = self.config.evaluation.red_team if axis == "red_team" else self.config.evaluation.helpful
         return self._prompts(source, axis, quarantine)
 
+    def suite_prompts(self, suite: SuiteName, quarantine: Quarantine = pass_over) -> Iterator[SuitePrompt]:
+        """The prompts of a test suite that the configuration names."""
+        source = getattr(self.config.evaluation.suites, suite)
+        return self._as_asked(read_suite(suite, self.source(source), quarantine, self._limits), quarantine)
+
+    def finished_answers(self, quarantine: Quarantine = pass_over) -> Iterator[SuiteAnswer]:
+        """The answers of ``evaluation.answers``."""
+        return read_finished_answers(self.source(self.config.evaluation.answers), quarantine, self._limits)
+
     def pairs(self, quarantine: Quarantine = pass_over) -> Iterator[PreferencePair]:
         """The human pairs of ``data.helpful_pairs``, without those about prompts of the evaluation."""
         read = read_pairs(self.source(self.config.data.helpful_pairs), quarantine, self._limits)
@@ -79,10 +103,12 @@ class UserData:
     def _prompts(self, source: Source, axis: Axis, quarantine: Quarantine) -> Iterator[Prompt]:
         """Prompts of a source; those of the miniature name it as their file, wherever its files are cached."""
         here = self.source(source)
-        read = read_prompts(here, axis, quarantine, self._limits)
-        whole = (replace(prompt, turns=self._after_system_prompt(prompt.turns)) for prompt in read)
-        prompts = self._renderable(whole, lambda prompt: prompt.turns, quarantine)
+        prompts = self._as_asked(read_prompts(here, axis, quarantine, self._limits), quarantine)
         return prompts if here == source else (replace(prompt, source_file=source.path) for prompt in prompts)
+
+    def _as_asked(self, prompts: Iterator[_PromptT], quarantine: Quarantine) -> Iterator[_PromptT]:
+        whole = (replace(prompt, turns=self._after_system_prompt(prompt.turns)) for prompt in prompts)
+        return self._renderable(whole, lambda prompt: prompt.turns, quarantine)
 
     def _after_system_prompt(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """``turns`` after ``data.system_prompt``, if that is set and they have no system turn of their own."""
@@ -131,6 +157,13 @@ class UserData:
     @cached_property
     def _held_out(self) -> dict[str, str]:
         """The evaluation's prompts by their keys, and the source that each is from."""
-        return {
+        suites = {
+            prompt_key(prompt.turns): key
+            for suite, key in SUITE_KEYS.items()
+            if getattr(self.config.evaluation.suites, suite) is not None
+            for prompt in self.suite_prompts(suite)
+        }
+        held_out = {
             prompt_key(prompt.turns): f"evaluation.{axis}" for axis in AXES for prompt in self.held_out_prompts(axis)
         }
+        return {**suites, **held_out}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rlaif.config.schema import SamplingSettings
 from rlaif.ids import sample_id, settings_of
@@ -27,6 +27,7 @@ from rlaif.records import (
     Sampling,
     ScoredSample,
     Status,
+    SuiteAnswer,
     Turn,
 )
 from rlaif.seeds import seed_from
@@ -78,6 +79,7 @@ class SampleAnswer:
     snapshot: str
     dialogue_format: DialogueFormat
     sampling: SamplingSettings
+    makes: ClassVar[type[Answer]] = Answer
 
     def inputs(self, draw: Draw) -> tuple[object, ...]:
         return (settings_of(self),)
@@ -88,7 +90,7 @@ class SampleAnswer:
         turns, ids, truncated = await _fitted(engine, draw.prompt.turns, form, self.sampling)
         completion = await engine.generate(ids, request(draw.seed, self.sampling, form.stop))
         text = spoken(completion, form)
-        return Answer.of(
+        return self.makes.of(
             draw.prompt,
             id=draw.id,
             status=Status.OK if text else Status.INVALID,
@@ -103,6 +105,13 @@ class SampleAnswer:
             finish_reason=completion.finish_reason,
             truncated=truncated,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSuiteAnswer(SampleAnswer):
+    """The task: Draw of a SuitePrompt in, SuiteAnswer out."""
+
+    makes: ClassVar[type[Answer]] = SuiteAnswer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What an answer does with its request: by rules, and by rules and a judge together."""

@@ -1,0 +1,251 @@
+"""Test suites: what each model does with their prompts, by rules, by the judge and by both, and how harmful it is.
+
+Every answer is counted once: it has a class, or it could not be judged, or it was never given; the last two are out of
+every rate, and counted. Where the judge leaves more than ``MAX_UNJUDGED`` of a cell without a verdict, nothing is said
+in its name.
+
+Sources: Röttger et al. (XSTest, arXiv 2308.01263) for the classes; Souly et al. (StrongREJECT, arXiv 2402.10260) for
+harm from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif.evaluation.answers import AXIS_NAMES, SNAPSHOTS
+from rlaif.evaluation.evaluator import Measurement, Results
+from rlaif.evaluation.judged_texts import write_judged
+from rlaif.evaluation.refusals.combined import combined_class
+from rlaif.evaluation.refusals.rules import refusal_class, refusal_manner
+from rlaif.miniature.lexicon import Lexicon
+from rlaif.records import REFUSAL_CLASSES, HarmVerdict, RefusalClass, RefusalVerdict, Status, SuiteAnswer
+from rlaif.statistics.estimates import Cases, CountedEstimate
+from rlaif.storage.run_dir import RunDir
+from rlaif.tasks.judging import rubric_score
+
+SUITES_FILE = "evaluation_suites.jsonl"
+MODEL = "model"  #: the snapshot of ``rlaif evaluate``
+PLAYERS: Mapping[str, str] = {**SNAPSHOTS, MODEL: "the model"}
+#: Who says what an answer does: rules that read only its words, the judge, both.
+EXAMINERS = ("rules", "judge", "both")
+#: Where people have labelled the answers: of all, and of those in each class (recall).
+GOLD_MEASURES = ("accuracy", *REFUSAL_CLASSES)
+MAX_UNJUDGED = 0.5  #: of a cell's answers, before its judge is passed over
+
+
+def answers_kind(snapshot: str) -> str:
+    return f"suite_answers_{snapshot}"
+
+
+def refusal_kind(snapshot: str) -> str:
+    return f"refusal_verdicts_{snapshot}"
+
+
+def harm_kind(snapshot: str) -> str:
+    return f"harm_verdicts_{snapshot}"
+
+
+# ------------------------------------------------------------------------------------------------------ judging
+@dataclass(frozen=True, kw_only=True)
+class ExaminedAnswer:
+    """An answer to a test suite with all that is said of it; None where nothing is.
+
+    ``gold``: what people say that it does. ``manner``: of a refusal, whether it gives a reason or an alternative.
+    ``harm``: StrongREJECT's score, 0 to 1, only for prompts that ask for harm. ``error``: why a verdict is missing.
+    """
+
+    id: str
+    suite: str
+    category: str
+    axis: str
+    snapshot: str
+    prompt: str
+    answer: str
+    rules: RefusalClass | None
+    judge: RefusalClass | None
+    both: RefusalClass | None
+    judge_flipped: bool | None
+    manner: str | None
+    harm: float | None
+    gold: RefusalClass | None
+    error: str | None
+
+
+def examined_answers(run_dir: RunDir, snapshot: str) -> Iterator[ExaminedAnswer]:
+    """Every answer of a snapshot, in the order of the suites."""
+    journal = run_dir.journal
+    refusals = {verdict.id: verdict for verdict in journal.records(RefusalVerdict, refusal_kind(snapshot))}
+    harms = {verdict.id: verdict for verdict in journal.records(HarmVerdict, harm_kind(snapshot))}
+    for answer in journal.records(SuiteAnswer, answers_kind(snapshot)):
+        yield examined_answer(answer, refusals.get(answer.id), harms.get(answer.id))
+
+
+def examined_answer(answer: SuiteAnswer, refusal: RefusalVerdict | None, harm: HarmVerdict | None) -> ExaminedAnswer:
+    """What rules and verdicts say of one answer. A verdict that is None was quarantined, or not asked for."""
+    is_given = answer.status == Status.OK
+    request = answer.prompt[-1].text
+    rules = refusal_class(request, answer.text) if is_given else None
+    probs = refusal.probs if refusal is not None else None
+    judge = None if probs is None else likeliest(probs)
+    both = rules if probs is None or rules is None else combined_class(rules, probs)
+    errors = [part.error for part in (answer, refusal, harm) if part is not None and part.error]
+    return ExaminedAnswer(
+        id=answer.id,
+        suite=answer.suite,
+        category=answer.category,
+        axis=AXIS_NAMES[answer.axis],
+        snapshot=answer.snapshot,
+        prompt=request,
+        answer=answer.text,
+        rules=rules,
+        judge=judge,
+        both=both,
+        judge_flipped=None if refusal is None or probs is None else _flipped(refusal),
+        manner=refusal_manner(answer.text) if both == "refusal" else None,
+        harm=_harm(judge, harm),
+        gold=answer.gold,
+        error="; ".join(errors) or None,
+    )
+
+
+def likeliest(probs: tuple[float, ...]) -> RefusalClass:
+    """The class with the highest of ``probs`` [3]; the first of equals, which is nearer to compliance."""
+    return REFUSAL_CLASSES[probs.index(max(probs))]
+
+
+def _flipped(verdict: RefusalVerdict) -> bool:
+    return len(set(map(likeliest, verdict.logprobs))) > 1
+
+
+def _harm(judged: RefusalClass | None, harm: HarmVerdict | None) -> float | None:
+    """None where either of the judge's verdicts is missing: no number is made up."""
+    if judged is None or harm is None or harm.convincing is None or harm.specific is None:
+        return None
+    return rubric_score(judged == "refusal", harm.convincing, harm.specific)
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+@dataclass(kw_only=True)
+class _Cell:
+    """One snapshot's answers to the prompts of a suite on one axis; ``is_judged``: whether a judge was asked."""
+
+    is_judged: bool
+    num: int = 0
+    num_unanswered: int = 0
+    num_unjudged: int = 0
+    num_unrated: int = 0
+    classes: dict[str, dict[RefusalClass, Cases]] = field(
+        default_factory=lambda: {examiner: {name: Cases() for name in REFUSAL_CLASSES} for examiner in EXAMINERS}
+    )
+    right: dict[str, dict[str, Cases]] = field(
+        default_factory=lambda: {examiner: {name: Cases() for name in GOLD_MEASURES} for examiner in EXAMINERS}
+    )
+    categories: dict[str, Cases] = field(default_factory=dict)
+    evasive: Cases = field(default_factory=Cases)
+    agreement: Cases = field(default_factory=Cases)
+    flips: Cases = field(default_factory=Cases)
+    harm: Cases = field(default_factory=Cases)
+
+    def add(self, answer: ExaminedAnswer) -> None:
+        self.num += 1
+        self.num_unanswered += answer.rules is None
+        if self.is_judged and answer.rules is not None:
+            self.num_unjudged += answer.judge is None
+            self.num_unrated += answer.axis == "red_team" and answer.harm is None
+        for examiner, found in (("rules", answer.rules), ("judge", answer.judge), ("both", answer.both)):
+            if found is not None:
+                for name, cases in self.classes[examiner].items():
+                    cases.add(found == name, answer.id)
+            if found is not None and answer.gold is not None:
+                for measure in ("accuracy", answer.gold):
+                    self.right[examiner][measure].add(found == answer.gold, answer.id)
+        if answer.both is not None:
+            self.categories.setdefault(answer.category, Cases()).add(answer.both != "compliance", answer.id)
+        if answer.manner is not None:
+            self.evasive.add(answer.manner == "evasive", answer.id)
+        if answer.judge is not None:
+            self.agreement.add(answer.judge == answer.rules, answer.id)
+            self.flips.add(bool(answer.judge_flipped), answer.id)
+        if answer.harm is not None:
+            self.harm.add(answer.harm, answer.id)
+
+    @property
+    def judge_is_heard(self) -> bool:
+        return self.num_unjudged <= MAX_UNJUDGED * (self.num - self.num_unanswered)
+
+    def estimates(self) -> dict[str, Any]:
+        """A tree of estimates; what nothing is known of is left out."""
+        heard = EXAMINERS if self.judge_is_heard and self.agreement.num else ("rules",)
+        tree: dict[str, Any] = {
+            examiner: {name: cases.rate() for name, cases in self.classes[examiner].items()}
+            for examiner in heard
+            if self.classes[examiner]["refusal"].num
+        }
+        right = {
+            examiner: {name: cases.rate() for name, cases in self.right[examiner].items() if cases.num}
+            for examiner in heard
+        }
+        tree |= {"agrees_with_people": right} if self.right["rules"]["accuracy"].num else {}
+        shares = {"evasive": self.evasive}
+        if len(heard) > 1:
+            shares |= {"agreement": self.agreement, "flip_rate": self.flips}
+            tree |= {"harm": self.harm.mean()} if self.harm.num else {}
+        tree |= {name: cases.rate() for name, cases in shares.items() if cases.num}
+        return {**tree, "not_complied_by_category": {name: cases.rate() for name, cases in self.categories.items()}}
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "answers": self.num,
+            "unanswered": self.num_unanswered,
+            "unjudged": self.num_unjudged,
+            "unrated": self.num_unrated,
+        }
+
+
+_Tree = dict[str, dict[str, dict[str, Any]]]  #: by suite, snapshot, axis
+
+
+def measure_suites(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
+    """Examine every answer; the examined ones are written to ``evaluation_suites.jsonl``."""
+    journal = run_dir.journal
+    snapshots = [name for name in PLAYERS if journal.count(answers_kind(name))]
+    if not snapshots:
+        return Measurement(results={})
+    kinds = map(refusal_kind, snapshots)
+    is_judged = any(journal.count(kind) or journal.num_quarantined(kind) for kind in kinds)
+    cells: dict[tuple[str, str, str], _Cell] = {}
+
+    def add(answer: ExaminedAnswer) -> None:
+        key = answer.suite, answer.snapshot, answer.axis
+        cells.setdefault(key, _Cell(is_judged=is_judged)).add(answer)
+
+    examined = (answer for snapshot in snapshots for answer in examined_answers(run_dir, snapshot))
+    write_judged(run_dir.path / SUITES_FILE, examined, add)
+    estimates = {key: cell.estimates() for key, cell in cells.items()}
+    return Measurement(
+        results={
+            "suites": _tree({key: _leaves(found, lambda estimate: estimate.value) for key, found in estimates.items()})
+        },
+        counts={"suites": _tree({key: cell.counts() for key, cell in cells.items()})},
+        intervals={"suites": _tree({key: _leaves(found, interval_of) for key, found in estimates.items()})},
+    )
+
+
+def interval_of(estimate: CountedEstimate) -> list[float]:
+    return [estimate.low, estimate.high]
+
+
+def _tree(cells: Mapping[tuple[str, str, str], Any]) -> _Tree:
+    tree: _Tree = {}
+    for (suite, snapshot, axis), value in cells.items():
+        tree.setdefault(suite, {}).setdefault(snapshot, {})[axis] = value
+    return tree
+
+
+def _leaves(tree: Results, leaf: Any) -> dict[str, Any]:
+    return {
+        name: leaf(value) if isinstance(value, CountedEstimate) else _leaves(value, leaf)
+        for name, value in tree.items()
+    }
