@@ -81,6 +81,17 @@ def suite_id(suite: str, prompt_id: str) -> str:
     return f"{suite}:{prompt_id}"
 
 
+def match_id(first: str, second: str, answer_id: str) -> str:
+    """Of a match of two snapshots on one answer each, which have one ``evaluation_id``."""
+    return f"{first}/{second}/{answer_id}"
+
+
+def match_of(id: str) -> tuple[str, str, str]:
+    """Both snapshots and the evaluation id of a ``match_id``."""
+    first, second, answer_id = id.split("/", 2)
+    return first, second, answer_id
+
+
 def revision_id(chain_id: str, round: int) -> str:
     return f"{chain_id}/{round}"
 

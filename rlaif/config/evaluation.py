@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlaif.config.section import Count, Section
+from rlaif.config.section import Count, CountOrZero, Section
 from rlaif.config.source import Source
 
 
@@ -28,5 +28,8 @@ class Evaluation(Section):
     )
     answers_per_cell: Count = Field(500, description="fewest answers of each snapshot on each of the two sets")
     suites: Suites = Field(Suites(), description="public test suites that every snapshot answers")
+    matches: CountOrZero = Field(
+        0, description="pairs of snapshots' answers that the labeller judges on each axis, for Elo; 0: none"
+    )
     judged: bool = Field(True, description="whether the labeller judges the answers to test suites; false: rules alone")
     answers: Source | None = Field(None, description="finished answers for `rlaif evaluate`; null: none")

@@ -111,6 +111,20 @@ def reliability_plot(
     return _svg(figure)
 
 
+def crosses(points: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: str, ylabel: str) -> str:
+    """Named points with their intervals: (value, low, high) in x, and in y."""
+    figure, ax = _figure(SMALL[0] * 1.3, SMALL[1] * 1.4)
+    for colour, (name, ((x, left, right), (y, low, high))) in zip(LINE_COLOURS, points.items(), strict=False):
+        ax.plot([left, right], [y, y], color=colour, linewidth=1.2)
+        ax.plot([x, x], [low, high], color=colour, linewidth=1.2)
+        ax.plot(x, y, marker="o", markersize=5, color=colour)
+        ax.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=INK)
+    ax.set_xlabel(xlabel, fontsize=8, color=INK)
+    ax.set_ylabel(ylabel, fontsize=8, color=INK)
+    ax.grid(color=FAINT, linewidth=0.6)
+    return _svg(figure)
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 

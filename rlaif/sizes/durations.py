@@ -160,7 +160,9 @@ class _Work:
         read = answers * QUESTIONS_PER_ANSWER * (QUESTION_TOKENS + PROMPT_TOKENS + self._answer)
         unit, model = self._unit("judge", "labeller"), self.needs.architectures["labeller.model"]
         seconds = 2 * model.parameters * read / self._speed(unit, PREFILL_SHARE)
-        return self._duration("judge", seconds, answers, "answers", whole)
+        matches = 2 * self.config.evaluation.matches
+        seconds += self._labels("judge", matches)
+        return self._duration("judge", seconds, answers + matches, "answers and matches", whole)
 
     # ---------------------------------------------------------------------------------------------------- the work
     @property

@@ -44,7 +44,7 @@ def judges_suites(config: Config) -> bool:
 
 
 def _judging_roles(config: Config) -> Roles:
-    return ("labeller",) if judges_suites(config) else ()
+    return ("labeller",) if judges_suites(config) or config.evaluation.matches else ()
 
 
 def _always(*roles: str) -> Callable[[Config], Roles]:

@@ -1,6 +1,6 @@
-"""Step 6. Consumes: models/rl_cai and the answers of the snapshots before it. Waits for: the generator's engines, and
-with ``preference_model.test_split`` the scorer's, and with test suites the labeller's. Produces: evaluation.json with
-the judged answers and labels next to it, report.html, quarantine.jsonl."""
+"""Step 6. Consumes: models/rl_cai and the answers of the snapshots before it. Waits for: the generator's engines, with
+``preference_model.test_split`` the scorer's, and with test suites or matches the labeller's. Produces: evaluation.json
+with the judged answers and labels next to it, report.html, quarantine.jsonl."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rlaif.miniature.lexicon import load_lexicon
 from rlaif.records import Answer, Status
 from rlaif.stages.bookkeeping import Recording, record
 from rlaif.stages.held_out import sample_answers
+from rlaif.stages.matches import play_matches
 from rlaif.stages.run import Run
 from rlaif.stages.suites import judge_suites
 from rlaif.tasks.sampling import ScoreAnswer
@@ -27,6 +28,7 @@ async def evaluate(run: Run) -> None:
         await _score_answers(run)
     await run.begin("judge")
     await judge_suites(run, tuple(SNAPSHOTS))
+    await play_matches(run)
     await run.release()
     write_evaluation(run.run_dir, load_lexicon(run.config.miniature.lexicon))
     run.run_dir.write_quarantine()  # the report counts it

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from rlaif.constitution.principles import Constitution
 from rlaif.errors import LossError
 from rlaif.labels.cost import cost_metrics
 from rlaif.labels.quality import LabelQuality
@@ -78,11 +79,12 @@ async def _compare(run: Run) -> None:
     run_dir.export("comparisons")
 
 
-def label_task(run: Run) -> Label:
+def label_task(run: Run, constitution: Constitution) -> Label:
+    """The task that labels by ``constitution``, which may be a part of the run's."""
     config = run.config
     return Label(
         seed=config.seed,
-        constitution=run.constitution,
+        constitution=constitution,
         settings=config.labelling,
         dialogue_format=run.format("labeller"),
         template=read_template(config.labelling.template),
@@ -93,7 +95,11 @@ def label_task(run: Run) -> Label:
 async def _judge(run: Run, pairs: Callable[[], Iterable[Comparison]]) -> None:
     labeller = run.config.labeller
     recording = Recording(
-        kind=PREFERENCES, task=label_task(run), rows=pairs, role="labeller", model=run.path(labeller.model)
+        kind=PREFERENCES,
+        task=label_task(run, run.constitution),
+        rows=pairs,
+        role="labeller",
+        model=run.path(labeller.model),
     )
     effort = await record(run, recording)
     await run.release("labeller")

@@ -16,6 +16,7 @@ from rlaif.config.schema import Config
 from rlaif.engines.models import model_hash
 from rlaif.errors import RunDirError, UserError, format_value
 from rlaif.evaluation.answers import SNAPSHOTS
+from rlaif.evaluation.elo import matches_kind
 from rlaif.evaluation.preference_scores import SCORED_BY, scores_kind
 from rlaif.evaluation.suites import MODEL, answers_kind, harm_kind, refusal_kind
 from rlaif.sizes.phases import has_preference_model
@@ -30,7 +31,7 @@ from rlaif.stages.run import Run
 from rlaif.stages.sources import forget_lost_sources
 from rlaif.stages.suites import EVALUATION_INPUTS, evaluate_model
 from rlaif.stages.supervise import supervise
-from rlaif.stages.user_data import UserData
+from rlaif.stages.user_data import AXES, UserData
 from rlaif.storage.run_dir import RunDir
 from rlaif.storage.stored_run import Discrepancy, StoredRun
 
@@ -115,12 +116,13 @@ STAGES: dict[str, Stage] = {
             name="evaluate",
             run=evaluate,
             phases=("evaluate", "score", "judge"),
-            uses=(*_HELD_OUT, "miniature.lexicon"),
+            uses=(*_HELD_OUT, *_JUDGE, "miniature.lexicon"),
             kinds=(
                 "answers_rl_cai",
                 *(scores_kind(model, snapshot) for model in SCORED_BY for snapshot in SNAPSHOTS),
                 answers_kind("rl_cai"),
                 *(kind(snapshot) for snapshot in SNAPSHOTS for kind in (refusal_kind, harm_kind)),
+                *map(matches_kind, AXES),
             ),
         ),
     )

@@ -250,7 +250,7 @@ def _preference_loops(context: LoopContext, learner: PreferenceLearner, start: S
     return PreferenceLoops(
         context=context,
         labeller=context.run.current_pool("labeller"),
-        label_task=label_task(context.run),
+        label_task=label_task(context.run, context.run.constitution),
         learner=learner,
         builder=pair_builder(context.run),
         first=start.served.version,
