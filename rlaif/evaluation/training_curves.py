@@ -28,6 +28,10 @@ REINFORCEMENT_CURVES: Charts = {
     "Policy entropy (nats)": {"entropy": "reinforce/policy/entropy"},
     "Engine/learner gap: effective samples": {"ess": "reinforce/gap/effective_sample_size"},
     "Staleness of rollouts (batches)": {"mean": "reinforce/gap/staleness_mean"},
+    "Answers that refuse, by rules": {
+        "red-team prompts": "reinforce/refusals/red_team",
+        "benign prompts": "reinforce/refusals/helpful",
+    },
 }
 REFRESH_CURVES: Charts = {
     "Refresh: labels agreed with before they were learned": {"agreement": "refresh/fresh/accuracy"},

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from rlaif.evaluation.refusals.watch import refusal_metrics
 from rlaif.ids import group_id_of
 from rlaif.interfaces import Failure, Learned, PolicyLearner, Pool, Task, VersionedWeights
 from rlaif.records import Rollout, RolloutSample, ScoredSample
@@ -100,7 +101,8 @@ class PolicyLoops:
             run.run_dir.journal.add_all(ROLLOUTS, rollouts(scored, learned), batch)
             self._set_aside(scored, learned, batch)
             self._check_loss(batch)
-            run.run_dir.metrics.write("reinforce", learned.metrics, index=learned.version)
+            refusals = await asyncio.to_thread(refusal_metrics, scored.samples)
+            run.run_dir.metrics.write("reinforce", {**learned.metrics, **refusals}, index=learned.version)
             if self.checkpoints.is_due(learned.version, run.config.reinforcement.checkpoint_every):
                 await waits("learn", "the last checkpoint to be written", self.begun.join())
                 run.run_dir.settle()
