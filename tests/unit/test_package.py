@@ -66,7 +66,7 @@ def test_shipped_configurations_are_planned_and_run_by_name(python: Python, inst
     refused = python("-m", "actors.cli", "run", "quickstart", "resources.cpus=0.5")
     assert refused.returncode == 2 and "lower generator.min or generator.cpus" in refused.stderr, refused
     unknown = python("-m", "actors.cli", "plan", "quickstrat")
-    assert unknown.returncode == 2 and "concurrent, eight_gpu, gpu_smoke, label, " in unknown.stderr, unknown
+    assert unknown.returncode == 2 and "concurrent, eight_gpu, evaluate, gpu_smoke, label, " in unknown.stderr, unknown
 
 
 def test_a_configuration_of_ones_own_extends_a_shipped_one(python: Python, tmp_path: Path) -> None:
@@ -120,6 +120,7 @@ def test_a_base_in_the_same_directory_goes_before_a_shipped_one(tmp_path: Path) 
 @pytest.mark.parametrize("name", ["quickstrat", "configs/gone.yaml", "gone/quickstart"])
 def test_an_unknown_name_lists_the_shipped_ones(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = "concurrent, eight_gpu, gpu_smoke, label, multi_node, one_gpu, paper, quickstart, scripted, small_real"
+    shipped = "concurrent, eight_gpu, evaluate, gpu_smoke, label, multi_node, one_gpu, paper, quickstart, "
+    shipped += "scripted, small_real"
     with pytest.raises(ConfigError, match=rf"^{name}: no such file; give a YAML file, or .*: {shipped}$"):
         load_config(name)
