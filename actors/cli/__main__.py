@@ -123,7 +123,6 @@ def evaluate_command(
 ) -> None:
     """Let a model answer public test suites, and say what its answers do: comply, refuse, help with harm."""
     from actors.work import evaluation_of
-    from rlaif.evaluation.tables import evaluation_table
 
     is_finished = is_file(Path(model)) or is_url(model) or is_data_set(model)
     values: dict[str, object] = {"run_dir": out, **named_suites(suites)}
@@ -141,9 +140,7 @@ def evaluate_command(
     check_examined(settings)
     if judge == model:
         errors.print("note: the model judges its own answers; name another --judge for a verdict", style="yellow")
-    run_dir = _drive(settings, evaluation_of(settings), in_process)
-    console.print(evaluation_table(run_dir))
-    console.print(f"every answer: {run_dir / 'evaluation_suites.jsonl'}  report: {run_dir / 'report.html'}")
+    _summarise(_drive(settings, evaluation_of(settings), in_process))
 
 
 @app.command("reaggregate")

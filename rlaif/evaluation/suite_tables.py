@@ -182,7 +182,6 @@ def suite_table(evaluation: Results) -> RichTable:
             accuracy = [percent(right["accuracy"]) if right else ""] if has_labels else []
             name = f"{SUITE_TITLES[line.suite]}, {line.name}"
             table.add_row(name, _BY[examiner], *shares, harm, number(line.counts["answers"]), missing, *accuracy)
-    table.caption = "\n".join(suite_remarks(evaluation)) or None
     return table
 
 

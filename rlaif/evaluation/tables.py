@@ -35,18 +35,22 @@ QUALITY_FORMS = {"slot_bias": "{:+.2f}", "order_correlation": "{:.2f}"}
 
 
 # ---------------------------------------------------------------------------------------------------------- a run
-def evaluation_table(run_dir: Path) -> Table:
-    """What ``rlaif evaluate`` found: answers to test suites."""
-    return show(run_dir, lambda findings: suite_table(findings.evaluation))
-
-
 def summary_table(run_dir: Path) -> Table:
-    """What each snapshot answers, or, before the evaluation, what became of the rows."""
+    """What each snapshot answers, by the truth or to test suites; before the evaluation, what became of the rows."""
     return show(run_dir, _summary)
 
 
 def _summary(findings: Findings) -> Table:
-    return _answers_table(findings.evaluation) if findings.evaluation.get("answers") else _rows_table(findings.rows)
+    evaluation = findings.evaluation
+    if evaluation.get("answers"):
+        table = _answers_table(evaluation)
+    elif evaluation.get("suites"):
+        table = suite_table(evaluation)
+    else:
+        return _rows_table(findings.rows)
+    remarks = [remark for evaluator in EVALUATORS for remark in evaluator.remarks(evaluation)]
+    table.caption = "\n".join(remarks) or None
+    return table
 
 
 def _answers_table(evaluation: Results) -> Table:
@@ -54,8 +58,7 @@ def _answers_table(evaluation: Results) -> Table:
 
     cells = evaluation["answers"]
     snapshots = snapshots_of({snapshot: True for axis in cells.values() for snapshot in axis})
-    remarks = [remark for evaluator in EVALUATORS for remark in evaluator.remarks(evaluation)]
-    table = Table("answers", *(SNAPSHOTS[snapshot] for snapshot in snapshots), caption="\n".join(remarks) or None)
+    table = Table("answers", *(SNAPSHOTS[snapshot] for snapshot in snapshots))
     for axis, title in AXIS_TITLES.items():
         for name in CLASS_ORDER[axis] if axis in cells else ():
             rates = [cells[axis].get(snapshot, {}).get(name, 0.0) for snapshot in snapshots]
