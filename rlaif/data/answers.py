@@ -126,6 +126,15 @@ def _first_and_second(fields: Fields, names: _Names) -> tuple[NamedValue, NamedV
     return (f"{name}[0]", answers[0]), (f"{name}[1]", answers[1])
 
 
+def _only_ones(fields: Fields, names: _Names) -> tuple[NamedValue, NamedValue]:
+    """Two lists of one answer each; of several, it would have to be said which belong together."""
+    right, wrong = ((name, _list(fields, name)) for name in names)
+    for name, answers in (right, wrong):
+        if len(answers) != 1:
+            raise BadRow(f"field `{name}`: {len(answers)} answers, not one; give a row to each pair")
+    return (f"{right[0]}[0]", right[1][0]), (f"{wrong[0]}[0]", wrong[1][0])
+
+
 def _list(fields: Fields, name: str) -> list[Any]:
     value = parse_list(fields[name], name)
     if not isinstance(value, list):
@@ -149,6 +158,7 @@ _SHAPES: Mapping[_Names, Callable[[Fields, _Names], tuple[NamedValue, NamedValue
     ("responses", "scores"): _by_scores,
     ("completions",): _by_rank,  # NeMo, UltraFeedback
     ("output",): _first_and_second,  # LLaMA-Factory
+    ("corrects", "incorrects"): _only_ones,  # HHH, and other two-choice questions of that shape
 }
 #: Two answers that nobody compared.
 _UNJUDGED = (

@@ -86,6 +86,7 @@ def test_every_published_shape_is_read(tmp_path, row):
         {"prompt": "q", "responses": ["bad", "good"], "scores": [1, 2]},
         {"prompt": "q", "responses": '["bad", "good"]', "scores": "[1, 2]"},
         {"instruction": "q", "input": "", "output": ["good", "bad"]},
+        {"prompt": "\n\nHuman: q\n\nAssistant:", "corrects": ["good"], "incorrects": ["bad"]},
     ],
 )
 def test_shapes_of_the_field_are_read(tmp_path, row):
@@ -148,6 +149,8 @@ def test_an_answer_of_json_is_an_answer(tmp_path):
         ({"prompt": "q", "response_a": "a", "response_b": "b", "winner": "tie"}, "neither answer is better"),
         ({"prompt": "q", "responses": ["a", "b"], "scores": [1, 1]}, "no answer is better"),
         ({"prompt": "q", "responses": ["a", "b"], "scores": [1]}, "not equally long"),
+        ({"prompt": "q", "corrects": ["a", "b"], "incorrects": ["c"]}, "`corrects`: 2 answers, not one"),
+        ({"prompt": "q", "corrects": ["a"], "incorrects": []}, "is missing"),
         (
             {"prompt": "q", "completions": [{"completion": "a", "rank": 0}, {"completion": "b", "score": 5}]},
             "rank and score cannot be compared",
