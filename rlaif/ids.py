@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import BaseModel
 
 NO_CONTENT = frozenset({"source_file", "source_row", "seconds"})  #: fields of records
-_GROUP = re.compile(r"(?P<prompt>.*)@\w+\.\d+\.\d+", re.DOTALL)
+_GROUP = re.compile(r"(?P<prompt>.*)@\w+\.(?P<batch>\d+)\.\d+", re.DOTALL)
 _ROLLOUT = re.compile(r"(?P<group>.*)#\d+", re.DOTALL)
 
 
@@ -112,6 +112,11 @@ def group_id_of(rollout_id: str) -> str:
 def prompt_id_of(rollout_id: str) -> str:
     """The prompt of a rollout. Raises ValueError for an id that is no rollout's."""
     return _part(_GROUP, group_id_of(rollout_id), "prompt")
+
+
+def batch_of(rollout_id: str) -> int:
+    """The batch of a rollout. Raises ValueError for an id that is no rollout's."""
+    return int(_part(_GROUP, group_id_of(rollout_id), "batch"))
 
 
 def _part(grammar: re.Pattern[str], id: str, name: str) -> str:

@@ -368,6 +368,15 @@ class AnswerScore(Provenance):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutScore(Provenance):
+    """What a preference model that the policy was not trained against thinks of a rollout, beside what it learned."""
+
+    batch: int
+    learned_score: float
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Quarantined:
     """A row that was taken out, and why; it is counted and written to ``quarantine.jsonl``.
 

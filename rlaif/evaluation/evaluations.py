@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rlaif.evaluation.answers import ANSWER_CLASSES
 from rlaif.evaluation.elo import ELO
 from rlaif.evaluation.evaluator import Evaluator, Results
+from rlaif.evaluation.gold_scores import REWARD_HACKING
 from rlaif.evaluation.labels import LABEL_ACCURACY
 from rlaif.evaluation.preference_scores import PREFERENCE_SCORES
 from rlaif.evaluation.suite_tables import SUITES
@@ -19,7 +20,7 @@ from rlaif.miniature.lexicon import Lexicon
 from rlaif.storage.files import write_atomically
 from rlaif.storage.run_dir import RunDir
 
-EVALUATORS: tuple[Evaluator, ...] = (ANSWER_CLASSES, SUITES, ELO, PREFERENCE_SCORES, LABEL_ACCURACY)
+EVALUATORS: tuple[Evaluator, ...] = (ANSWER_CLASSES, SUITES, ELO, PREFERENCE_SCORES, REWARD_HACKING, LABEL_ACCURACY)
 
 
 def write_evaluation(run_dir: RunDir, lexicon: Lexicon) -> None:

@@ -17,6 +17,7 @@ from rlaif.engines.models import model_hash
 from rlaif.errors import RunDirError, UserError, format_value
 from rlaif.evaluation.answers import SNAPSHOTS
 from rlaif.evaluation.elo import matches_kind
+from rlaif.evaluation.gold_scores import GOLD_SCORES
 from rlaif.evaluation.preference_scores import SCORED_BY, scores_kind
 from rlaif.evaluation.suites import MODEL, answers_kind, harm_kind, refusal_kind
 from rlaif.sizes.phases import has_preference_model
@@ -120,6 +121,7 @@ STAGES: dict[str, Stage] = {
             kinds=(
                 "answers_rl_cai",
                 *(scores_kind(model, snapshot) for model in SCORED_BY for snapshot in SNAPSHOTS),
+                GOLD_SCORES,
                 answers_kind("rl_cai"),
                 *(kind(snapshot) for snapshot in SNAPSHOTS for kind in (refusal_kind, harm_kind)),
                 *map(matches_kind, AXES),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rlaif.config.schema import SamplingSettings
-from rlaif.ids import sample_id, settings_of
+from rlaif.ids import batch_of, sample_id, settings_of
 from rlaif.interfaces import SequenceScorer, TextGenerator
 from rlaif.prompting.dialogues import Dialogue, DialogueFormat, dialogue
 from rlaif.prompting.thoughts import without_thoughts
@@ -23,7 +23,9 @@ from rlaif.records import (
     Comparison,
     Completion,
     Prompt,
+    Rollout,
     RolloutSample,
+    RolloutScore,
     Sampling,
     ScoredSample,
     Status,
@@ -249,4 +251,28 @@ class ScoreAnswer:
             model_version=engine.model_version,
             score=score,
             truncated=truncated,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRollout:
+    """The task: Rollout in, RolloutScore out. Scored are the ids that were sampled, with the EOS for an end token."""
+
+    def inputs(self, rollout: Rollout) -> tuple[object, ...]:
+        return (settings_of(self),)
+
+    async def __call__(self, engine: SequenceScorer, rollout: Rollout) -> RolloutScore:
+        started = time.monotonic()
+        said = rollout.response_ids[:-1] if rollout.finish_reason == "stop" else rollout.response_ids
+        score = await engine.score((*rollout.prompt_ids, *ensure_eos(said, engine.tokenizer.eos_token_id)))
+        return RolloutScore.of(
+            rollout,
+            status=Status.OK,
+            error=None,
+            seconds=time.monotonic() - started,
+            seed=rollout.seed,
+            model_version=engine.model_version,
+            batch=batch_of(rollout.id),
+            learned_score=rollout.score,
+            score=score,
         )
