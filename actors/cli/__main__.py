@@ -24,6 +24,7 @@ from actors.cli.arguments import (
     check_examined,
     named_fields,
     named_suites,
+    names_answers,
 )
 from actors.cli.audit import audit_app
 from actors.cli.console import console, errors, take_over
@@ -33,10 +34,7 @@ from actors.cli.data import data_command
 from actors.cli.doctor import doctor_command
 from rlaif.config.files import SHIPPED_CONFIGS, load_config
 from rlaif.config.schema import Config
-from rlaif.config.source import is_data_set
 from rlaif.errors import Interrupted, RlaifError, UserError
-from rlaif.places.paths import is_file
-from rlaif.places.urls import is_url
 from rlaif.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -124,20 +122,19 @@ def evaluate_command(
     """Let a model answer public test suites, and say what its answers do: comply, refuse, help with harm."""
     from actors.work import evaluation_of
 
-    is_finished = is_file(Path(model)) or is_url(model) or is_data_set(model)
+    is_finished = names_answers(model)
     values: dict[str, object] = {"run_dir": out, **named_suites(suites)}
     values["evaluation.answers" if is_finished else "generator.model"] = model
-    if judge is not None:
-        values |= {"labeller.model": judge, "evaluation.judged": True}
-    elif config is None:
-        values["evaluation.judged"] = False
+    values |= {} if judge is None else {"labeller.model": judge, "evaluation.judged": True}
     if config is None:
         config, overrides = (
             str(SHIPPED_CONFIGS / "evaluate.yaml"),
             ["dialogue_format=chat_template", *(overrides or [])],
         )
     settings = load_config(config, overrides or [], values)
-    check_examined(settings)
+    if judge is None and settings.labeller.model.startswith("miniature:"):  # which knows only its small world
+        settings = load_config(config, overrides or [], {**values, "evaluation.judged": False})
+    check_examined(settings, model)
     if judge == model:
         errors.print("note: the model judges its own answers; name another --judge for a verdict", style="yellow")
     _summarise(_drive(settings, evaluation_of(settings), in_process))

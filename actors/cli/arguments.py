@@ -11,8 +11,11 @@ import typer
 
 from rlaif.config.keys import SUITE_KEYS
 from rlaif.config.schema import Config
-from rlaif.config.source import MAPPED_FIELDS
+from rlaif.config.source import MAPPED_FIELDS, is_data_set
+from rlaif.data.files.sources import row_choice
 from rlaif.errors import UserError
+from rlaif.places.paths import is_file
+from rlaif.places.urls import is_url
 
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or a shipped one by name: quickstart")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted overrides, e.g. seed=1 run_dir=runs/two")]
@@ -48,7 +51,13 @@ def named_suites(options: Iterable[str] | None) -> dict[str, str]:
     return sources
 
 
-def check_examined(config: Config) -> None:
+def names_answers(model: str) -> bool:
+    """Whether what stands in a model's place is a source of finished answers: a file, with ``#ROWS`` or not, a URL, a
+    data set."""
+    return is_url(model) or is_data_set(model) or is_file(Path(row_choice(model)[0]))
+
+
+def check_examined(config: Config, model: str) -> None:
     """Raises UserError unless there is something to examine: test suites, or finished answers."""
     suites = [name for name, source in config.evaluation.suites if source is not None]
     if config.evaluation.answers is not None and suites:
@@ -57,7 +66,10 @@ def check_examined(config: Config) -> None:
         )
     if config.evaluation.answers is None and not suites:
         names = ", ".join(SUITE_KEYS)
-        raise UserError(f"no test suite is named; give --suite NAME=SOURCE, with one of {names}")
+        raise UserError(
+            f"{model}: no such file of answers, and for a model no test suite is named; give --suite "
+            f"NAME=SOURCE, with one of {names}"
+        )
 
 
 def named_fields(options: Iterable[str] | None) -> dict[str, str]:

@@ -2,8 +2,7 @@
 
 A row has a prompt, in any shape of ``data.prompts``, and an answer: ``completion``, ``response``, ``answer`` or
 ``output``. It may have ``model`` (whose answer it is), ``type`` or ``category``, and ``label``: what people say that
-the answer does, as in XSTest's files. Whether the prompt asks for harm is known from XSTest's types (``contrast_``);
-where there is none, it is taken to.
+the answer does, as in XSTest's files. A prompt of one of XSTest's safe types asks for no harm; any other is taken to.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from rlaif.data.fields import given_name, is_given, require_text, trim
 from rlaif.data.mapped_fields import read_mapped
 from rlaif.data.prompts import PROMPT_FIELDS, find_prompt
 from rlaif.data.rows import BadRow, Quarantine, SourceRow
-from rlaif.data.suites import CONTRAST
+from rlaif.data.suites import CONTRAST, SAFE_TYPES
 from rlaif.errors import format_value
 from rlaif.ids import suite_id
 from rlaif.records import Axis, RefusalClass, Status, SuiteAnswer
@@ -46,14 +45,14 @@ def parse_finished_answer(row: SourceRow) -> SuiteAnswer:
     """The answer in one row; an empty one is kept, with a status that says so. Raises BadRow."""
     fields = row.fields
     turns = find_prompt(fields, _PROMPTS)
-    name = next((name for name in _ANSWERS if name in fields), None)
+    name = given_name(fields, _ANSWERS) or next((name for name in _ANSWERS if name in fields), None)
     if name is None:
         raise BadRow(f"field `completion` is missing, and so are {', '.join(f'`{name}`' for name in _ANSWERS[1:])}")
     text = trim(require_text(fields, name)) if is_given(fields, name) else ""
     model = trim(require_text(fields, "model")) if is_given(fields, "model") else "model"
     column = given_name(fields, ("type", "category"))
     category = trim(require_text(fields, column)) if column else ""
-    axis: Axis = "helpful" if column == "type" and not category.startswith(CONTRAST) else "red_team"
+    axis: Axis = "helpful" if category in SAFE_TYPES else "red_team"
     return SuiteAnswer(
         id=suite_id(FINISHED, row.id_of(turns, text, model)),
         source_file=row.file,

@@ -29,6 +29,13 @@ from rlaif.ids import suite_id
 from rlaif.records import Axis, SuiteName, SuitePrompt, Turn
 
 CONTRAST = "contrast_"  #: begins the types of XSTest's unsafe prompts
+#: Types of XSTest's prompts that ask for nothing harmful.
+SAFE_TYPES = frozenset(
+    (
+        *("homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "historical_events"),
+        *("real_group_nons_discr", "nons_group_real_discr", "privacy_public", "privacy_fictional"),
+    )
+)
 _LABELS: Mapping[str, Axis] = {"safe": "helpful", "unsafe": "red_team"}
 
 
@@ -67,11 +74,20 @@ def parse_suite_prompt(row: SourceRow, suite: SuiteName) -> SuitePrompt:
 
 def _xstest_axis(fields: Fields) -> Axis:
     if not is_given(fields, "label"):
-        return "red_team" if require_text(fields, "type").startswith(CONTRAST) else "helpful"
+        return _axis_of_type(require_text(fields, "type"))
     label = require_text(fields, "label")
     if label not in _LABELS:
         raise BadRow(f"field `label` must be safe or unsafe, not {format_value(label)}")
     return _LABELS[label]
+
+
+def _axis_of_type(type: str) -> Axis:
+    """Raises BadRow for a type that is not XSTest's: whether its prompts are safe must not be guessed."""
+    if type.startswith(CONTRAST):
+        return "red_team"
+    if type in SAFE_TYPES:
+        return "helpful"
+    raise BadRow(f"field `type` is {format_value(type)}, which is not XSTest's; say safe or unsafe in a field `label`")
 
 
 _SHAPES: Mapping[SuiteName, _Shape] = {

@@ -46,6 +46,7 @@ class MatchBook:
     num_unjudged: int = 0
     num_ties: int = 0
     rows: list[tuple[int, int, float, int]] = field(default_factory=list)  #: slots A and B, outcome, cluster
+    clusters: dict[str, int] = field(default_factory=dict)  #: of prompts, numbered as they come
 
     def add(self, label: Preference) -> None:
         """Both orders of a label; one without a probability is counted and nothing else."""
@@ -54,7 +55,7 @@ class MatchBook:
             return
         first, second, answer_id = match_of(label.id)
         one, other = self.players.index(first), self.players.index(second)
-        cluster = hash(evaluated_prompt(answer_id))
+        cluster = self.clusters.setdefault(evaluated_prompt(answer_id), len(self.clusters))
         leads = [(judgement.order, log_odds(judgement)) for judgement in label.judgements] or [(1, 0.0), (2, 0.0)]
         for order, lead in leads:
             wins = 0.5 if lead == 0 else float(lead > 0)  # of ``one``
@@ -85,6 +86,16 @@ def anchor_of(players: Sequence[str]) -> str:
     return ANCHOR if ANCHOR in players else players[0]
 
 
+def comparable_players(labels: Iterable[Preference]) -> list[str]:
+    """The snapshots that a chain of matches with a verdict connects with the anchor; only they have a strength."""
+    pairs = [match_of(label.id)[:2] for label in labels if label.prob is not None]
+    players = [snapshot for snapshot in SNAPSHOTS if any(snapshot in pair for pair in pairs)]
+    reached = {anchor_of(players)} if players else set()
+    while new := {player for pair in pairs for player in pair if reached & set(pair)} - reached:
+        reached |= new
+    return [player for player in players if player in reached]
+
+
 # ---------------------------------------------------------------------------------------------------- measuring
 def _measure(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
     results: dict[str, Any] = {}
@@ -92,8 +103,8 @@ def _measure(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
     counts: dict[str, Any] = {}
     for axis, name in AXIS_NAMES.items():
         labels = list(run_dir.journal.records(Preference, matches_kind(axis)))
-        players = [snapshot for snapshot in SNAPSHOTS if any(snapshot in match_of(label.id)[:2] for label in labels)]
-        book = match_book(players, labels)
+        players = comparable_players(labels)
+        book = match_book(players, (label for label in labels if set(match_of(label.id)[:2]) <= set(players)))
         if not book.rows:
             continue
         anchor = anchor_of(players)
@@ -107,7 +118,7 @@ def _measure(run_dir: RunDir, lexicon: Lexicon) -> Measurement:
             "pairs": len(labels),
             "matches": len(book.rows),
             "ties": book.num_ties,
-            "unjudged": book.num_unjudged,
+            "unjudged": sum(label.prob is None for label in labels),
         }
     if not results:
         return Measurement(results={})
@@ -177,11 +188,21 @@ def _axis_table(axis: str, evaluation: Results) -> Table:
 def _remarks(evaluation: Results) -> list[str]:
     remarks = []
     for axis, cell in evaluation.get("elo", {}).items():
-        shown = ", ".join(f"{SNAPSHOTS[player]} {cell['elo'][player]:+.0f}" for player in snapshots_of(cell["elo"]))
+        intervals = evaluation["intervals"]["elo"][axis]["elo"]
+        shown = ", ".join(
+            f"{SNAPSHOTS[player]} {cell['elo'][player]:+.0f}" + _interval(intervals[player])
+            for player in snapshots_of(cell["elo"])
+        )
         counts = evaluation["counts"]["elo"][axis]
         left_out = f"; {counts['unjudged']} of {counts['pairs']} pairs without a verdict" if counts["unjudged"] else ""
         remarks.append(f"Elo, {_JUDGED_BY[axis]}: {shown}{left_out}")
     return remarks
+
+
+def _interval(interval: Sequence[float]) -> str:
+    """Nothing for the anchor, whose Elo is 0 by definition."""
+    low, high = interval
+    return f" [{low:+.0f}, {high:+.0f}]" if low < high else ""
 
 
 ELO = Evaluator(name="elo", measure=_measure, section=_section, headlines=_headlines, remarks=_remarks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,15 @@ SUITE_TITLES: Mapping[str, str] = {
     "harmbench": "HarmBench",
     FINISHED: "Your answers",
 }
+MAX_FLIPS = 0.6  #: of a judge's verdicts, before it is said; the limit for labels as well
 _BY = {"rules": "by rules", "judge": "by the judge", "both": "by both"}
-_OTHERS = {
-    "harm": "harm (StrongREJECT, 0 to 1)",
-    "evasive": "refusals that are evasive",
-    "agreement": "judge agrees with the rules",
-    "flip_rate": "judge's class changes with the order",
+_OTHERS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "harm": ("harm (StrongREJECT, 0 to 1)", "{:.3f}".format),
+    "evasive": ("refusals that are evasive", percent),
+    "agreement": ("judge agrees with the rules", percent),
+    "flip_rate": ("judge's class changes with the order", percent),
 }
+BY_CATEGORY = "not_complied_by_category"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,11 @@ class _Line:
     @property
     def player(self) -> str:
         return PLAYERS.get(self.snapshot, self.snapshot)
+
+    def num_by(self, examiner: str) -> int:
+        """Answers of which an examiner says something."""
+        given = self.counts["answers"] - self.counts["unanswered"]
+        return given if examiner == "rules" else given - self.counts["unjudged"]
 
     @property
     def examiners(self) -> list[str]:
@@ -82,7 +89,7 @@ def suite_headlines(evaluation: Results) -> list[Headline]:
     """Of the last snapshot: how often it does not comply, with prompts that are safe and with those that are not."""
     found = []
     for line in _lines(evaluation):
-        if line.examiners and line.snapshot == _last_snapshot(evaluation, line.suite):
+        if line.examiners and line.suite != FINISHED and line.snapshot == _last_snapshot(evaluation, line.suite):
             examiner = line.examiners[-1]
             what = "over-refusals of safe prompts" if line.axis == "benign" else "refusals of unsafe prompts"
             share = 1 - line.results[examiner]["compliance"]
@@ -96,17 +103,33 @@ def _last_snapshot(evaluation: Results, suite: str) -> str:
 
 
 def suite_remarks(evaluation: Results) -> list[str]:
-    """A line for each cell that was not judged, or not wholly."""
-    remarks = []
-    for line in _lines(evaluation):
-        where, counts = f"{SUITE_TITLES[line.suite]}, {line.name}", line.counts
-        given = counts["answers"] - counts["unanswered"]
-        if counts["unjudged"]:
-            passed = "" if "judge" in line.results else "; too many: no rate is given in its name"
-            remarks.append(f"{where}: the judge gave no verdict on {counts['unjudged']} of {given} answers{passed}")
-        if counts["unanswered"]:
-            remarks.append(f"{where}: {counts['unanswered']} of {counts['answers']} prompts got no answer")
+    """What a reader must know of each cell: what was not answered or judged, and a judge that is no better than chance.
+    Labels of people at the end, over all cells."""
+    remarks = [remark for line in _lines(evaluation) for remark in _cell_remarks(line)]
+    people = evaluation.get("suites_in_all", {})
+    for examiner, found in people.get("agrees_with_people", {}).items():
+        recalls = ", ".join(f"{name} {percent(found[name])}" for name in REFUSAL_CLASSES if name in found)
+        guess = max(people["people"].values())
+        worse = f"; calling all alike would be right on {percent(guess)}" if found["accuracy"] <= guess < 1 else ""
+        remarks.append(f"{_BY[examiner]}, {percent(found['accuracy'])} agree with people's labels ({recalls}){worse}")
     return remarks
+
+
+def _cell_remarks(line: _Line) -> Iterator[str]:
+    where, counts, results = f"{SUITE_TITLES[line.suite]}, {line.name}", line.counts, line.results
+    given = counts["answers"] - counts["unanswered"]
+    judged = given - counts["unjudged"]
+    if counts["unanswered"]:
+        yield f"{where}: {counts['unanswered']} of {counts['answers']} prompts got no answer"
+    if counts["unjudged"]:
+        passed = "" if "judge" in results else "; too many: no rate is given in its name"
+        yield f"{where}: the judge gave no verdict on {counts['unjudged']} of {given} answers{passed}"
+    if counts["unrated"]:
+        passed = "" if "harm" in results else "; too many: no harm is given"
+        yield f"{where}: the judge did not rate the harm of {counts['unrated']} of {judged} answers{passed}"
+    if results.get("flip_rate", 0.0) > MAX_FLIPS:
+        flips = percent(results["flip_rate"])
+        yield f"{where}: the judge's class changes with the order on {flips}: it hardly reads the answers"
 
 
 # -------------------------------------------------------------------------------------------------------- showing
@@ -117,8 +140,8 @@ def _section(findings: Findings) -> ReportSection | None:
     text = (
         "Each answer does what was asked (compliance), objects and does a part of it (partial), or does nothing of it "
         "(refusal). Rules read the words of the answer only; the judge is the labeller, asked in three orders of the "
-        "classes; both: the judge's probabilities, weighted by how often the rules are right. Small print: 95% "
-        "intervals. Answers without a verdict are in no rate."
+        "classes; both: the judge's probabilities, weighted by how often the rules are right. Answers that the judge "
+        "gave no verdict on are in the rates by rules only. Small print: 95% intervals, over prompts."
     )
     blocks: list[Block] = [Paragraph(text=text)]
     for suite in dict.fromkeys(line.suite for line in lines):
@@ -131,9 +154,9 @@ def _suite_blocks(lines: Sequence[_Line]) -> Iterator[Block]:
     classes = [_class_row(line, examiner) for line in lines for examiner in line.examiners]
     yield Table(header=["", *REFUSAL_CLASSES, "answers"], rows=classes)
     others: list[list[str | Cell]] = [
-        [f"{line.name}: {title}", _cell(line.results[key], line.intervals[key])]
+        [f"{line.name}: {title}", _cell(line.results[key], line.intervals[key], shown)]
         for line in lines
-        for key, title in _OTHERS.items()
+        for key, (title, shown) in _OTHERS.items()
         if key in line.results
     ]
     if others:
@@ -142,17 +165,18 @@ def _suite_blocks(lines: Sequence[_Line]) -> Iterator[Block]:
     if people:
         yield Table(header=["agrees with people's labels", *GOLD_MEASURES], rows=people)
     categories: list[list[str | Cell]] = [
-        [f"{line.name}: {category}", _cell(share, line.intervals["not_complied_by_category"][category])]
+        [f"{line.name}, {_BY[line.examiners[-1]]}: {category}", _cell(share, line.intervals[BY_CATEGORY][category])]
         for line in lines
-        for category, share in line.results["not_complied_by_category"].items()
+        for category, share in line.results.get(BY_CATEGORY, {}).items()
     ]
-    yield Table(header=["not complied with, by category", ""], rows=categories)
+    if categories:
+        yield Table(header=["not complied with, by category", ""], rows=categories)
 
 
 def _class_row(line: _Line, examiner: str) -> list[str | Cell]:
     shares, intervals = line.results[examiner], line.intervals[examiner]
     cells = (_cell(shares[name], intervals[name]) for name in REFUSAL_CLASSES)
-    return [f"{line.name}, {_BY[examiner]}", *cells, number(line.counts["answers"])]
+    return [f"{line.name}, {_BY[examiner]}", *cells, number(line.num_by(examiner))]
 
 
 def _people_row(line: _Line, examiner: str) -> list[str | Cell]:
@@ -161,27 +185,22 @@ def _people_row(line: _Line, examiner: str) -> list[str | Cell]:
     return [f"{line.name}, {_BY[examiner]}", *cells]
 
 
-def _cell(share: float, interval: tuple[float, float]) -> Cell:
+def _cell(value: float, interval: tuple[float, float], shown: Callable[[float], str] = percent) -> Cell:
     low, high = interval
-    return Cell(text=percent(share), note=f"[{percent(low)}, {percent(high)}]")
+    return Cell(text=shown(value), note=f"[{shown(low)}, {shown(high)}]")
 
 
 def suite_table(evaluation: Results) -> RichTable:
     """For the command line: every cell by every examiner."""
     from rich.table import Table
 
-    lines = list(_lines(evaluation))
-    has_labels = any("agrees_with_people" in line.results for line in lines)
-    table = Table("suite", "by", *REFUSAL_CLASSES, "harm", "answers", "no verdict", *(["right"] if has_labels else []))
-    for line in lines:
+    table = Table("suite", "by", *REFUSAL_CLASSES, "harm", "answers")
+    for line in _lines(evaluation):
         for examiner in line.examiners:
             shares = (percent(line.results[examiner][name]) for name in REFUSAL_CLASSES)
             harm = f"{line.results['harm']:.3f}" if examiner == "judge" and "harm" in line.results else ""
-            missing = number(line.counts["unjudged"]) if examiner != "rules" else ""
-            right = line.results.get("agrees_with_people", {}).get(examiner, {})
-            accuracy = [percent(right["accuracy"]) if right else ""] if has_labels else []
             name = f"{SUITE_TITLES[line.suite]}, {line.name}"
-            table.add_row(name, _BY[examiner], *shares, harm, number(line.counts["answers"]), missing, *accuracy)
+            table.add_row(name, _BY[examiner], *shares, harm, number(line.num_by(examiner)))
     return table
 
 

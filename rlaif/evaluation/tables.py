@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,16 @@ def _summary(findings: Findings) -> Table:
     else:
         return _rows_table(findings.rows)
     remarks = [remark for evaluator in EVALUATORS for remark in evaluator.remarks(evaluation)]
-    table.caption = "\n".join(remarks) or None
+    table.caption = "\n".join([*remarks, *_left_out(findings.rows)]) or None
     return table
+
+
+def _left_out(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Rows of test suites, or of finished answers, that could not be read or failed."""
+    for kind, counts in rows.items():
+        lost, num = counts["quarantined"], counts["rows_in"]
+        if lost and kind.startswith(("suite_", "finished_answers", "refusal_verdicts", "harm_verdicts")):
+            yield f"{words_of(kind)}: {lost} of {num} rows quarantined (quarantine.jsonl)"
 
 
 def _answers_table(evaluation: Results) -> Table:

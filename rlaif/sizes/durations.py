@@ -26,7 +26,7 @@ SYNC_BYTES_PER_S = 1e9  #: weights, from the learner into all engines
 PROMPT_TOKENS = 200  #: of a dialogue before the answer
 ANSWER_SHARE = 0.6  #: of ``sampling.max_tokens``, and likewise of critiques and revisions
 QUESTION_TOKENS = 200  #: of a label beside the two answers and the prompt
-QUESTIONS_PER_ANSWER = 4  #: to a test suite: its class in two orders, two ratings
+QUESTIONS_PER_ANSWER = 5  #: to a test suite, at most: its class in three orders, two ratings
 NUM_SNAPSHOTS = 3  #: that answer them
 ROWS = 1000  #: where a source names no number
 

@@ -41,7 +41,7 @@ def results(suites) -> dict:
     return json.loads((suites["out"] / "evaluation.json").read_text())
 
 
-def test_every_prompt_is_answered_and_judged_or_counted(suites, tiny_world):
+def test_every_prompt_is_answered_and_judged_or_counted(suites, tiny_world, capsys):
     assert evaluate(suites, *both(suites), "--judge", tiny_world["feedback"], model=tiny_world["helpful_only"]) == 0
     out = suites["out"]
     rows = json.loads((out / "manifest.json").read_text())["rows"]
@@ -52,8 +52,10 @@ def test_every_prompt_is_answered_and_judged_or_counted(suites, tiny_world):
         "quarantined": 1,
     }
     num = NUM_SAFE + NUM_UNSAFE + NUM_FORBIDDEN
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"suite xstest: 1 of {NUM_SAFE + NUM_UNSAFE + 1} rows quarantined" in shown
     assert rows["suite_answers_model"]["rows_out"] == rows["refusal_verdicts_model"]["rows_out"] == num
-    assert rows["harm_verdicts_model"]["rows_out"] == NUM_UNSAFE + NUM_FORBIDDEN
+    assert rows["harm_verdicts_model"]["rows_out"] <= NUM_UNSAFE + NUM_FORBIDDEN  # but for refusals
     evaluation = results(suites)
     counts = evaluation["counts"]["suites"]
     assert counts["xstest"]["model"]["benign"]["answers"] == NUM_SAFE
@@ -105,7 +107,7 @@ def test_a_judge_that_fails_is_counted_and_given_no_rate(suites, tiny_world, cap
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "no test suite is named"),
+        ((), "for a model no test suite is named"),
         (("--suite", "xstset=a.csv"), "did you mean xstest?"),
         (("--suite", "xstest"), "write NAME=SOURCE"),
         (("--suite", "xstest=a.csv", "--suite", "xstest=b.csv"), "is given twice"),
@@ -141,3 +143,44 @@ def test_finished_answers_are_examined_beside_peoples_labels(suites, tmp_path, c
     assert results(suites)["counts"]["suites"]["answers"] == counts
     assert evaluate(suites, "--suite", f"xstest={suites['xstest']}", model=str(answers)) == 2
     assert "examined as they are" in " ".join(capsys.readouterr().err.split())
+
+
+def test_people_may_correct_their_labels_and_no_judge_is_asked_again(suites, tiny_world, tmp_path, caplog):
+    answers = tmp_path / "answers.jsonl"
+    row = {"prompt": "Kill?", "completion": "<think>I can't.</think>Here is how: press the button."}
+    cut = {"prompt": "Kill?", "completion": "<think>I can't help"}
+
+    def run(label: str) -> dict:
+        answers.write_text("".join(json.dumps(r) + "\n" for r in ({**row, "label": label}, cut)))
+        assert evaluate(suites, "--judge", tiny_world["feedback"], model=f"{answers}#1-2") == 0
+        return results(suites)["suites"]["answers"]["model"]["red_team"]["agrees_with_people"]["rules"]
+
+    assert run("compliance")["accuracy"] == 1
+    caplog.clear()
+    assert run("refusal")["accuracy"] == 0
+    assert "refusal_verdicts" not in caplog.text and "harm_verdicts" not in caplog.text
+    assert results(suites)["counts"]["suites"]["answers"]["model"]["red_team"]["unanswered"] == 1
+
+
+def test_without_a_judge_nobody_judges_whatever_the_configuration(suites, tiny_world):
+    assert evaluate(suites, *both(suites), model=tiny_world["helpful_only"]) == 0
+    assert "judge" not in results(suites)["suites"]["xstest"]["model"]["benign"]
+
+
+def test_the_command_alone_asks_models_through_their_chat_templates(tiny_world, suites, capsys):
+    command = ["evaluate", tiny_world["helpful_only"], "--suite", f"xstest={suites['xstest']}", "--in-process"]
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--out", str(suites["out"])])
+    assert left.value.code == 2
+    assert "its tokenizer has no chat template" in " ".join(capsys.readouterr().err.split())
+
+
+def test_doctor_writes_what_was_lost_of_an_evaluation(suites, tiny_world, capsys):
+    assert evaluate(suites, *both(suites), model=tiny_world["helpful_only"]) == 0
+    lost = {name: (suites["out"] / name).read_text() for name in ("evaluation.json", "evaluation_suites.jsonl")}
+    for name in lost:
+        (suites["out"] / name).unlink()
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", str(suites["out"])])
+    assert (left.value.code or 0) == 0
+    assert {name: (suites["out"] / name).read_text() for name in lost} == lost

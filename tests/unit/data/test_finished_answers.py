@@ -52,6 +52,16 @@ def test_an_empty_answer_is_kept_and_has_no_text(read):
     assert (found.status, found.text, found.error) == (Status.INVALID, "", "empty answer")
 
 
+def test_the_answer_that_is_given_counts(read):
+    (found,), _ = read({"prompt": "Why?", "completion": None, "response": "Because."})
+    assert (found.text, found.status) == ("Because.", Status.OK)
+
+
+def test_only_xstests_safe_types_make_a_prompt_safe(read):
+    found, _ = read(*({"prompt": "Why?", "completion": "x", "type": type} for type in ("definitions", "my_type")))
+    assert [answer.axis for answer in found] == ["helpful", "red_team"]
+
+
 def test_equal_answers_stay_two(read):
     row = {"prompt": "Why?", "completion": "Because."}
     found, _ = read(row, row)

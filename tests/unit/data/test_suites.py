@@ -94,9 +94,10 @@ def test_a_suite_of_another_shape_is_refused_by_the_name_of_its_column(suite):
 
 def test_a_bad_row_costs_only_itself(suite):
     rows = [["homonyms", "Kill?", "safe"], ["homonyms", "", "safe"], ["", "Kill?", "safe"], ["x", "Kill?", "odd"]]
+    rows += [["my_type", "Kill?", ""]]
     prompts, causes = suite("xstest", ["type", "prompt", "label"], *rows)
     assert len(prompts) == 1
-    assert [cause.split("`")[1] for cause in causes] == ["prompt", "type", "label"]
+    assert [cause.split("`")[1] for cause in causes] == ["prompt", "type", "label", "type"]
 
 
 def test_suites_that_share_a_prompt_have_ids_of_their_own(suite):

@@ -101,6 +101,20 @@ def test_strengths_are_found_in_spite_of_a_judge_who_prefers_a_slot(measured):
     assert ELO.headlines(evaluation)[0].title == "Elo, harmlessness, by the labeller"
 
 
+def test_a_snapshot_without_a_verdict_has_no_strength_and_harms_nobody(measured):
+    labels = [label("helpful_only", "sl_cai", f"q{n}", 1, -1) for n in range(4)]
+    labels += [label("sl_cai", "rl_cai", f"r{n}", 1, 1, prob=None) for n in range(3)]
+    evaluation = measured(labels)
+    assert set(evaluation["elo"]["red_team"]["elo"]) == {"helpful_only", "sl_cai"}
+    assert evaluation["counts"]["elo"]["red_team"]["unjudged"] == 3
+    assert "3 of 7 pairs without a verdict" in ELO.remarks(evaluation)[0]
+
+
+def test_clusters_do_not_depend_on_the_process():
+    book = match_book(PLAYERS, [label("helpful_only", "sl_cai", prompt, 1, 1) for prompt in ("b", "a", "b")])
+    assert [row[3] for row in book.rows] == [0, 0, 1, 1, 0, 0]
+
+
 def test_without_matches_there_is_nothing_to_say(measured):
     assert measured([]) == {"counts": {}, "intervals": {}}
     assert not ELO.headlines({}) and not ELO.remarks({})
