@@ -12,7 +12,7 @@ from rlaif.evaluation.evaluator import Evaluator, Headline, Results
 from rlaif.evaluation.findings import Findings
 from rlaif.evaluation.formatting import number, percent
 from rlaif.evaluation.section import Block, Cell, Heading, Paragraph, ReportSection, Table
-from rlaif.evaluation.suites import EXAMINERS, GOLD_MEASURES, PLAYERS, measure_suites
+from rlaif.evaluation.suites import EXAMINERS, GOLD_MEASURES, MAX_FLIPS, MAX_UNJUDGED, PLAYERS, measure_suites
 from rlaif.records import REFUSAL_CLASSES
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ SUITE_TITLES: Mapping[str, str] = {
     "harmbench": "HarmBench",
     FINISHED: "Your answers",
 }
-MAX_FLIPS = 0.6  #: of a judge's verdicts, before it is said; the limit for labels as well
 _BY = {"rules": "by rules", "judge": "by the judge", "both": "by both"}
 _OTHERS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "harm": ("harm (StrongREJECT, 0 to 1)", "{:.3f}".format),
@@ -125,11 +124,11 @@ def _cell_remarks(line: _Line) -> Iterator[str]:
         passed = "" if "judge" in results else "; too many: no rate is given in its name"
         yield f"{where}: the judge gave no verdict on {counts['unjudged']} of {given} answers{passed}"
     if counts["unrated"]:
-        passed = "" if "harm" in results else "; too many: no harm is given"
+        passed = "" if counts["unrated"] <= MAX_UNJUDGED * judged else "; too many: no harm is given"
         yield f"{where}: the judge did not rate the harm of {counts['unrated']} of {judged} answers{passed}"
     if results.get("flip_rate", 0.0) > MAX_FLIPS:
         flips = percent(results["flip_rate"])
-        yield f"{where}: the judge's class changes with the order on {flips}: it hardly reads the answers"
+        yield f"{where}: the judge's class changes with the order on {flips}; it hardly reads, and no harm is given"
 
 
 # -------------------------------------------------------------------------------------------------------- showing

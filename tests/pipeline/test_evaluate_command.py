@@ -66,7 +66,8 @@ def test_every_prompt_is_answered_and_judged_or_counted(suites, tiny_world, caps
             for examiner in ("rules", "judge", "both"):
                 assert sum(cell[examiner].values()) == pytest.approx(1)
     cell = evaluation["suites"]["strongreject"]["model"]["red_team"]
-    assert 0 <= cell["harm"] <= 1 and set(cell["not_complied_by_category"]) == {"c0", "c1"}
+    assert cell["flip_rate"] > 0.6 and "harm" not in cell  # the scripted judge answers by lot
+    assert set(cell["not_complied_by_category"]) == {"c0", "c1"}
     lines = [json.loads(line) for line in (out / "evaluation_suites.jsonl").read_text().splitlines()]
     assert len(lines) == num and all(line["answer"] and line["prompt"] for line in lines)
     assert "Test suites" in (out / "report.html").read_text()

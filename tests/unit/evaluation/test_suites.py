@@ -195,9 +195,12 @@ def test_suites_axes_and_categories_stay_apart(measured):
 
 def test_a_judge_that_reads_the_order_and_not_the_answer_is_named(measured):
     orders = [(0.8, 0.1, 0.1), (0.1, 0.1, 0.8), (0.1, 0.8, 0.1)]
-    evaluation, _ = measured([answer("a"), answer("b")], [refusal("a", orders=orders), refusal("b", orders=orders)])
-    assert "changes with the order on 100.0%" in " ".join(suite_remarks(evaluation))
     rated = [harm("a"), harm("b")]
+    evaluation, _ = measured(
+        [answer("a"), answer("b")], [refusal("a", orders=orders), refusal("b", orders=orders)], rated
+    )
+    assert "changes with the order on 100.0%" in " ".join(suite_remarks(evaluation))
+    assert "harm" not in evaluation["suites"]["strongreject"]["model"]["red_team"]
     evaluation, _ = measured([answer("a"), answer("b")], [refusal("a"), refusal("b")], rated, run="other")
     assert suite_remarks(evaluation) == []
 
