@@ -63,6 +63,7 @@ def contradictions(config: Config) -> Iterator[Mistake]:
     if config.labelling.conflicts == "priority" and config.labelling.principles == 1:
         keys = ("labelling.conflicts", "labelling.principles")
         yield _against(keys, config, "one principle conflicts with none", "raise labelling.principles")
+    yield from _suite_contradictions(config)
     yield from _length_contradictions(config)
     yield from _reinforcement_contradictions(config)
 
@@ -108,6 +109,14 @@ def _format_contradictions(config: Config) -> Iterator[Mistake]:
                 removal = f"{key}=null" if key.endswith("template") else f"remove {key}"
                 fix = f"set {format}=chat_template, or {removal}"
                 yield _against((key, format), config, "no chat template is used", fix)
+
+
+def _suite_contradictions(config: Config) -> Iterator[Mistake]:
+    for name, source in config.evaluation.suites:
+        for field in source.fields if source is not None else ():
+            key = f"evaluation.suites.{name}.{field}"
+            line = f"{key}: a suite is read in its own columns; give the file with those, and leave out {field}"
+            yield Mistake(keys=(key,), line=line)
 
 
 def _length_contradictions(config: Config) -> Iterator[Mistake]:

@@ -12,7 +12,7 @@ from rlaif.evaluation.evaluations import EVALUATORS
 from rlaif.evaluation.evaluator import Results
 from rlaif.evaluation.findings import Findings, JsonObject, show
 from rlaif.evaluation.formatting import percent, words_of
-from rlaif.evaluation.suite_tables import suite_table
+from rlaif.evaluation.suite_tables import suite_headlines, suite_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,14 +42,16 @@ def summary_table(run_dir: Path) -> Table:
 
 def _summary(findings: Findings) -> Table:
     evaluation = findings.evaluation
+    told: list[str] = []
     if evaluation.get("answers"):
         table = _answers_table(evaluation)
+        told = [f"{headline.title}: {headline.value} ({headline.note})" for headline in suite_headlines(evaluation)]
     elif evaluation.get("suites"):
         table = suite_table(evaluation)
     else:
         return _rows_table(findings.rows)
     remarks = [remark for evaluator in EVALUATORS for remark in evaluator.remarks(evaluation)]
-    table.caption = "\n".join([*remarks, *_left_out(findings.rows)]) or None
+    table.caption = "\n".join([*told, *remarks, *_left_out(findings.rows)]) or None
     return table
 
 

@@ -191,7 +191,7 @@ def check_stored_config(path: Path, config: Config) -> None:
     if changed := [key for key in changed if not may_change(key)]:
         raise RunDirError(
             f"{path}: made with another configuration; different: {', '.join(changed)}; "
-            "choose another run_dir=, or give the same values to resume"
+            "choose another run_dir= (label and evaluate: --out), or give the same values to resume"
         )
     if not (path / MANIFEST_FILE).exists():
         return

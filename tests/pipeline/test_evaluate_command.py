@@ -185,3 +185,17 @@ def test_doctor_writes_what_was_lost_of_an_evaluation(suites, tiny_world, capsys
         main(["doctor", str(suites["out"])])
     assert (left.value.code or 0) == 0
     assert {name: (suites["out"] / name).read_text() for name in lost} == lost
+
+
+def test_a_run_whose_snapshots_answer_suites_says_so_beside_the_truth(suites, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["run", "scripted", "--in-process", f"run_dir={out}", f"evaluation.suites.xstest={suites['xstest']}"]
+    with pytest.raises(SystemExit) as left:
+        main([*command, "evaluation.answers_per_cell=30", "reinforcement.batches=2"])
+    assert (left.value.code or 0) == 0
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert set(evaluation["suites"]["xstest"]) == {"helpful_only", "sl_cai", "rl_cai"}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "XSTest: over-refusals of safe prompts:" in shown
+    rows = json.loads((out / "manifest.json").read_text())["rows"]
+    assert all(rows[f"suite_answers_{name}"]["rows_out"] == 14 for name in ("helpful_only", "sl_cai", "rl_cai"))

@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 
+from rlaif.config.files import load_config
 from rlaif.config.source import DEFAULT_LIMITS, Source
 from rlaif.data.rows import pass_over
 from rlaif.data.suites import read_suite
-from rlaif.errors import DataError
+from rlaif.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -125,3 +126,9 @@ def test_all_prompts_of_the_public_files_are_read(public_file, name, file, axes)
     assert Counter(prompt.axis for prompt in prompts) == axes
     assert len({prompt.id for prompt in prompts}) == len(prompts)
     assert list(read_suite(name, source, pass_over, DEFAULT_LIMITS)) == prompts
+
+
+def test_the_columns_of_a_suite_cannot_be_renamed():
+    suites = {"evaluation.suites.strongreject": {"path": "a.csv", "prompt": "q"}}
+    with pytest.raises(ConfigError, match=r"evaluation.suites.strongreject.prompt: a suite is read in its own columns"):
+        load_config("quickstart", values=suites)
