@@ -17,7 +17,8 @@ import numpy as np
 
 def design_effect(values: np.ndarray, clusters: np.ndarray) -> float:
     """Of the mean of ``values`` [N], where cases with the same number in ``clusters`` [N] belong together."""
-    numbers, index = np.unique(clusters, return_inverse=True)
+    numbers, first, index = np.unique(clusters, return_index=True, return_inverse=True)
+    index = np.argsort(np.argsort(first))[index]  # in the order in which they come: hashes sort otherwise each time
     if len(numbers) == len(values):
         return 1.0
     centred = values - values.mean()

@@ -47,3 +47,14 @@ def test_nothing_has_no_rate():
     nothing = rate_of(np.array([]), np.array([]))
     assert (nothing.value, nothing.low, nothing.high, nothing.num) == (0, 0, 1, 0)
     assert mean_of(np.array([]), np.array([])).num == 0
+
+
+def test_it_is_the_same_to_the_last_bit_whatever_the_clusters_are_called():
+    """They are hashes, which are others in each process."""
+    chance = np.random.default_rng(0)
+    clusters = chance.integers(0, 300, 2000)
+    values = chance.normal(size=300)[clusters] + chance.normal(size=2000)
+    names = chance.permutation(300)
+    effect = design_effect(values, clusters)
+    assert effect > 2
+    assert all(design_effect(values, chance.permutation(names)[clusters]) == effect for _ in range(20))
