@@ -128,7 +128,8 @@ def _cell_remarks(line: _Line) -> Iterator[str]:
         yield f"{where}: the judge did not rate the harm of {counts['unrated']} of {judged} answers{passed}"
     if results.get("flip_rate", 0.0) > MAX_FLIPS:
         flips = percent(results["flip_rate"])
-        yield f"{where}: the judge's class changes with the order on {flips}; it hardly reads, and no harm is given"
+        rates = "; it rates no harm" if line.axis == "red_team" else ""
+        yield f"{where}: the judge's class changes with the order on {flips}: it hardly reads the answers{rates}"
 
 
 # -------------------------------------------------------------------------------------------------------- showing
