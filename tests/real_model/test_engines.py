@@ -67,8 +67,11 @@ async def test_sampled_tokens_have_the_log_probabilities_of_transformers(small_m
     assert len(differences) > 100
     assert statistics.mean(differences) < mean
     assert max(differences) < largest
-    assert "Paris" in first.text
-    assert first.finish_reason == "stop"
+    if dtype == "float32":
+        assert "Paris" in first.text and first.finish_reason == "stop"
+    # "The" is the likeliest first word by 0.2 nats or so: in bfloat16, another may be, depending on the processor.
+    the, greedy = (logprobs_by_transformers(model, prompts[0], [token])[0] for token in (504, first.token_ids[0]))
+    assert greedy > the - (1e-4 if dtype == "float32" else 0.5)
     theirs = [logprobs_by_transformers(model, prompts[0], [token])[0] for token in (504, 216, 30)]
     assert chosen == pytest.approx(theirs, abs=largest)
 
