@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +25,6 @@ FieldNames = Annotated[
     typer.Option("--field", metavar="NAME=PATH", help="a field that a row has under another name: prompt=request.text"),
 ]
 RunDirPath = Annotated[Path, typer.Argument(help="the directory of a run")]
-
-
 SuiteSources = Annotated[
     list[str] | None,
     typer.Option("--suite", metavar="NAME=SOURCE", help="a test suite and its file: xstest=xstest_prompts.csv"),
@@ -35,20 +33,9 @@ SuiteSources = Annotated[
 
 def named_suites(options: Iterable[str] | None) -> dict[str, str]:
     """Configuration key of a test suite -> its source, of what ``--suite`` says. Raises UserError."""
-    sources: dict[str, str] = {}
-    for option in options or ():
-        name, equals, source = option.partition("=")
-        if not equals or not source:
-            raise UserError(f"--suite {option}: write NAME=SOURCE, such as xstest=xstest_prompts.csv")
-        key = next((key for suite, key in SUITE_KEYS.items() if suite == name), None)
-        if key is None:
-            near = difflib.get_close_matches(name, SUITE_KEYS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"--suite {option}: no suite {name}; {hint}One of {', '.join(SUITE_KEYS)}")
-        if key in sources:
-            raise UserError(f"--suite {option}: {name} is given twice")
-        sources[key] = source
-    return sources
+    keys = {str(suite): key for suite, key in SUITE_KEYS.items()}
+    sources = _named("--suite", options, keys, "NAME=SOURCE, such as xstest=xstest_prompts.csv")
+    return {keys[name]: source for name, source in sources.items()}
 
 
 def names_answers(model: str) -> bool:
@@ -74,18 +61,21 @@ def check_examined(config: Config, model: str) -> None:
 
 def named_fields(options: Iterable[str] | None) -> dict[str, str]:
     """Field that the readers know -> dotted path, of what ``--field`` says. Raises UserError."""
-    fields: dict[str, str] = {}
-    for option in options or ():
-        name, equals, path = option.partition("=")
-        if not equals or not path:
-            raise UserError(f"--field {option}: write NAME=PATH, such as prompt=request.text")
-        if name not in MAPPED_FIELDS:
-            near = difflib.get_close_matches(name, MAPPED_FIELDS, n=1)
-            raise UserError(
-                f"--field {option}: no field {name}; {f'did you mean {near[0]}? ' if near else ''}One of "
-                f"{', '.join(MAPPED_FIELDS)}"
-            )
-        if name in fields:
-            raise UserError(f"--field {option}: {name} is given twice")
-        fields[name] = path
-    return fields
+    return _named("--field", options, MAPPED_FIELDS, "NAME=PATH, such as prompt=request.text")
+
+
+def _named(option: str, given: Iterable[str] | None, known: Collection[str], form: str) -> dict[str, str]:
+    """Name -> value, of an option that may be given once for each of the names ``known``. Raises UserError."""
+    values: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise UserError(f"{option} {text}: write {form}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"{option} {text}: no {option.lstrip('-')} {name}; {hint}One of {', '.join(known)}")
+        if name in values:
+            raise UserError(f"{option} {text}: {name} is given twice")
+        values[name] = value
+    return values
