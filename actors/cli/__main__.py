@@ -126,14 +126,12 @@ def evaluate_command(
     values: dict[str, object] = {"run_dir": out, **named_suites(suites)}
     values["evaluation.answers" if is_finished else "generator.model"] = model
     values |= {} if judge is None else {"labeller.model": judge, "evaluation.judged": True}
+    changes = overrides or []
     if config is None:
-        config, overrides = (
-            str(SHIPPED_CONFIGS / "evaluate.yaml"),
-            ["dialogue_format=chat_template", *(overrides or [])],
-        )
-    settings = load_config(config, overrides or [], values)
+        config, changes = str(SHIPPED_CONFIGS / "evaluate.yaml"), ["dialogue_format=chat_template", *changes]
+    settings = load_config(config, changes, values)
     if judge is None and settings.labeller.model.startswith("miniature:"):  # which knows only its small world
-        settings = load_config(config, overrides or [], {**values, "evaluation.judged": False})
+        settings = load_config(config, changes, {**values, "evaluation.judged": False})
     check_examined(settings, model)
     if judge == model:
         errors.print("note: the model judges its own answers; name another --judge for a verdict", style="yellow")
