@@ -110,7 +110,7 @@ class Learner:
         from rlaif.training.weight_buckets import gather_weights
         from tests.tiny_models import probe_of
 
-        weights = gather_weights(self, "", Rank(), self._version, probe_of(self._model, PROBE))
+        weights = gather_weights(self._model, "", Rank(), self._version, probe_of(self._model, PROBE))
         self._buckets = iter(weights.buckets)
         return weights.header
 
